@@ -1,0 +1,3 @@
+"""Performance regression tests for LLM serving, in pytest."""
+
+__version__ = "0.1.0"
