@@ -1,0 +1,23 @@
+"""Errors of the package; the class says whose fault it was."""
+
+from __future__ import annotations
+
+
+class LlmPerfError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class PlanError(LlmPerfError):
+    """The plan (or a marker, or an option) is wrong: the user's to mend. The message carries file and line."""
+
+
+class MissingRequirement(LlmPerfError):
+    """This machine cannot run the configuration (GPUs, executable); the test is skipped with this reason."""
+
+
+class ServerError(LlmPerfError):
+    """The server did not come up, or died; the message carries exit code, first error of the log and its path."""
+
+
+class BaselineError(LlmPerfError):
+    """A baseline file is missing, damaged, or from a newer version; the message names the file and the cure."""

@@ -1,0 +1,486 @@
+"""The plan: which server configurations, which loads, which limits. Frozen, hashable, equal by value.
+
+pytest keys its fixtures on these objects (an equal configuration is started once) and baselines on their names.
+Reading the YAML file and its errors with line numbers is plan_file.py's part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_quantity
+from pytest_llmperf.embedded.settings import EngineSettings
+from pytest_llmperf.units import Op, parse_limit, parse_quantity_of, parse_rate, parse_ratio, parse_seconds, parse_sweep
+
+ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
+
+_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
+Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
+Rate = Annotated[
+    float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})
+]
+
+# Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
+_OUTPUT_ARGS = frozenset(
+    {
+        "dtype", "kv-cache-dtype", "max-model-len", "quantization", "revision", "tokenizer", "tokenizer-mode",
+        "tokenizer-revision", "chat-template", "rope-scaling", "rope-theta", "hf-overrides", "generation-config",
+        "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
+    }
+)  # fmt: skip
+_GPU_ARGS = {
+    "tensor-parallel-size": "TP",
+    "pipeline-parallel-size": "PP",
+    "data-parallel-size": "DP",
+}
+_ALIASES = {"tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "dp": "data-parallel-size"}
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
+
+
+def changes_output(arg: str) -> bool:
+    """Whether an engine argument changes the model's output, so that results with and without it don't compare."""
+    return arg in _OUTPUT_ARGS or arg.startswith(("speculative-", "num-speculative-"))
+
+
+def _argument_name(name: str) -> str:
+    bare = name.lstrip("-").replace("_", "-")
+    return _ALIASES.get(bare, bare)
+
+
+def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+    """Every spelling of an argument under one name: `--tensor_parallel_size` is `tensor-parallel-size`."""
+    named = {_argument_name(name): value for name, value in args.items()}
+    if len(named) != len(args):
+        raise ValueError(f"two spellings of one argument in {list(args)}")
+    return named
+
+
+def _no_literal_secret(name: str, value: str) -> None:
+    """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
+    if _is_secret(name) and not re.fullmatch(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}", value):
+        raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+
+
+def _is_secret(name: str) -> bool:
+    return bool(re.search(r"(?i)(token$|secret|passw|api[-_]?key|authorization|cookie|credential)", name))
+
+
+Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
+
+
+class _Frozen(BaseModel):
+    """Immutable and hashable by value, though some fields are mappings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
+class _Server(_Frozen):
+    """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
+
+    name: str = ""
+    model: str = ""
+    args: Args = {}
+    """Engine arguments by their command-line names without dashes; null takes a locked one away (an error)."""
+    unlocked: tuple[str, ...] = ()
+    """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
+    ready_timeout: Seconds = 600.0
+    """How long the server may take to answer its first request."""
+
+    @field_validator("unlocked", mode="after")
+    @classmethod
+    def _unlocked_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_argument_name(name) for name in names)
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name, value in args.items():
+            _no_literal_secret(name, str(value))
+        return args
+
+    @property
+    def output_args(self) -> dict[str, ArgValue]:
+        """The arguments that change output: results compare only between servers where these are equal."""
+        return {name: value for name, value in sorted(self.args.items()) if changes_output(name)}
+
+
+class _Launched(_Server):
+    """A server that the plugin starts itself."""
+
+    env: dict[str, str] = {}
+    """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
+    gpus: NonNegativeInt | None = None
+    """GPUs that it needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
+
+    @field_validator("env", mode="after")
+    @classmethod
+    def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            _no_literal_secret(name, value)
+        return env
+
+    @property
+    def parallel_size(self) -> int:
+        """TP x PP x DP."""
+        size = 1
+        for name in _GPU_ARGS:
+            value = self.args.get(name, 1)
+            size *= value if isinstance(value, int) else 1
+        return size
+
+
+class EmbeddedServer(_Launched):
+    """The package's own engine: real continuous batching; numpy decoder or modelled step times."""
+
+    engine: Literal["embedded"]
+    ready_timeout: Seconds = 30.0
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _known_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        known = sorted(name.replace("_", "-") for name in EngineSettings.__dataclass_fields__)
+        for name in args:
+            if name not in known:
+                raise ValueError(f"the embedded engine has no argument {name!r}{did_you_mean(name, known)}")
+        return args
+
+    @property
+    def gpu_count(self) -> int:
+        return self.gpus or 0
+
+    @property
+    def simulated(self) -> bool:
+        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
+        return self.args.get("step") == "modelled"
+
+
+class VllmServer(_Launched):
+    """`vllm serve` with any arguments."""
+
+    engine: Literal["vllm"]
+    executable: str = "vllm"
+    """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
+
+    @property
+    def gpu_count(self) -> int:
+        return self.parallel_size if self.gpus is None else self.gpus
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+class OpenAIServer(_Server):
+    """An OpenAI-compatible URL that is already up. Its `args` are what the owner says it was started with."""
+
+    engine: Literal["openai"]
+    url: str
+    """Base URL, with or without `/v1`."""
+    headers: dict[str, str] = {}
+    bearer: str | None = None
+    """`${NAME}`: the token is read from that environment variable."""
+    basic: str | None = None
+    """`${USER}:${PASSWORD}`, read from the environment."""
+    hardware: str | None = None
+    """Label of the machine behind the URL, as in `h200x8`; part of the baselines' folder. Default: the URL's host."""
+    gpus: NonNegativeInt | None = None
+    """GPUs behind the URL, for per-GPU throughput."""
+    ready_timeout: Seconds = 30.0
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not re.match(r"^https?://[^/\s@]+", url):
+            raise ValueError(f"{url!r} is not an http:// or https:// URL (credentials go into `basic` or `bearer`)")
+        return url.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> OpenAIServer:
+        for name, value in {**self.headers, "bearer token": self.bearer, "basic password": self.basic}.items():
+            if value is not None:
+                _no_literal_secret(name, value)
+        if self.bearer and self.basic:
+            raise ValueError("`bearer` and `basic` exclude each other")
+        return self
+
+    @property
+    def gpu_count(self) -> int:
+        return self.gpus or 0
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+ServerConfig = EmbeddedServer | VllmServer | OpenAIServer
+
+
+class Limit(_Frozen):
+    """One absolute limit of an SLA; `value` in the metric's unit."""
+
+    metric: str
+    stat: str | None
+    op: Op
+    value: float
+
+    @property
+    def quantity(self) -> Quantity:
+        return Quantity(self.metric, self.stat)
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.op} {self.value:g} {self.quantity.unit}"
+
+
+def _limit(name: str, given: object) -> Limit:
+    quantity = parse_quantity(name)
+    op, value = parse_limit(quantity.unit, given)
+    wrong = {"lower": (">", ">="), "higher": ("<", "<="), "neither": ()}[quantity.better]
+    if op in wrong:
+        raise ValueError(f"{given!r}: {name} is better {quantity.better}, so its limit is written with {_flip(op)}")
+    return Limit(metric=quantity.metric, stat=quantity.stat, op=op, value=value)
+
+
+def _flip(op: str) -> str:
+    return op.replace(">", "<") if ">" in op else op.replace("<", ">")
+
+
+def _limits(given: object) -> object:
+    if not isinstance(given, Mapping):
+        return given
+    return tuple(_limit(str(name), value) for name, value in given.items())
+
+
+Sla = Annotated[
+    tuple[Limit, ...],
+    BeforeValidator(_limits),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "examples": ["<= 500 ms"]}}),
+]
+
+
+def _slo(given: object) -> object:
+    if not isinstance(given, Mapping):
+        return given
+    times = [name for name, metric in METRICS.items() if metric.kind == "distribution" and metric.unit == "ms"]
+    for name in given:
+        if name not in times:
+            raise ValueError(f"slo cannot limit {name!r}; allowed: {', '.join(times)}")
+    return {name: parse_quantity_of("ms", value) for name, value in given.items()}
+
+
+def _margins(given: object) -> object:
+    if not isinstance(given, Mapping):
+        return given
+    return {str(parse_quantity(str(name))): parse_ratio(value) for name, value in given.items()}
+
+
+Margins = Annotated[
+    dict[str, float],
+    BeforeValidator(_margins),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["number", "string"], "examples": ["5 %"]}}),
+]
+
+
+class _Load(_Frozen):
+    """What one value of a load and a whole sweep of it share."""
+
+    endpoint: Literal["chat", "completions"] = "chat"
+    output_tokens: PositiveInt = 128
+    arrival: Literal["constant", "poisson"] = "constant"
+    """Gaps of an open loop: all equal, or exponential (seeded)."""
+    requests: PositiveInt
+    """Measured requests per run; closed loop sends `concurrency` more before them, which are not counted."""
+    warmup_requests: NonNegativeInt = 2
+    """Requests sent and forgotten before the first run of the point."""
+    seed: NonNegativeInt | None = None
+    """Seed of prompts and arrivals; None: derived from the point's id, so that every run has the same trace."""
+    temperature: float = Field(0.0, ge=0)
+    ignore_eos: bool = True
+    """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
+    stream_usage: Literal["every-chunk", "last-chunk"] | None = None
+    """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
+    extra_body: dict[str, Any] = {}
+    """Merged into every request's JSON body."""
+    slo: Annotated[
+        dict[str, float],
+        BeforeValidator(_slo),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "examples": ["500 ms"]}}),
+    ] = {}
+    """Limits per request, in ms, that make it count as goodput."""
+    sla: Sla = ()
+    """Limits of this load, beside the plan's; one on the same quantity replaces the plan's."""
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 600.0
+    """Longest time from sending a request to the end of its response."""
+    no_data_timeout: Seconds = 120.0
+    """Longest silence within a response, first byte included."""
+
+
+class LoadPoint(_Load):
+    """One load, with every sweep resolved: what the driver runs and a baseline is stored for."""
+
+    name: str
+    input_tokens: PositiveInt
+    concurrency: PositiveInt | None = None
+    request_rate: float | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> LoadPoint:
+        if (self.concurrency is None) == (self.request_rate is None):
+            raise ValueError("a load has either `concurrency` (closed loop) or `request_rate` (open loop)")
+        if self.concurrency is not None and self.requests < self.concurrency:
+            raise ValueError(
+                f"requests: {self.requests} is less than concurrency: {self.concurrency}; "
+                "the load would never be at that concurrency"
+            )
+        if self.concurrency is not None and self.arrival != "constant":
+            raise ValueError(
+                f"arrival: {self.arrival} needs `request_rate`; in closed loop arrivals follow completions"
+            )
+        return self
+
+
+def _whole(given: object) -> tuple[int, ...]:
+    values = parse_sweep(given)
+    if any(value != int(value) for value in values):
+        raise ValueError(f"sweep {given!r} gives {values}; whole numbers are needed")
+    return tuple(int(value) for value in values)
+
+
+class IntSweep(_Frozen):
+    """Whole numbers: `{sweep: "1:256"}` doubles, `{sweep: "100:500:50"}` steps, `{sweep: [1, 8]}` lists."""
+
+    sweep: Annotated[tuple[PositiveInt, ...], BeforeValidator(_whole), WithJsonSchema({"type": ["string", "array"]})]
+
+
+class RateSweep(_Frozen):
+    """Rates in req/s, in the grammar of IntSweep."""
+
+    sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
+
+
+_AXIS_SUFFIX = {"concurrency": "c{:g}", "request_rate": "{:g}rps", "input_tokens": "in{:g}"}
+
+
+class LoadSpec(_Load):
+    """A load as the plan writes it: each axis a value or a sweep."""
+
+    input_tokens: PositiveInt | IntSweep
+    concurrency: PositiveInt | IntSweep | None = None
+    request_rate: Rate | RateSweep | None = None
+
+    def points(self, name: str) -> tuple[LoadPoint, ...]:
+        """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
+        swept = {axis: value.sweep for axis in _AXIS_SUFFIX if isinstance(value := getattr(self, axis), _Frozen)}
+        base = {field: value for field, value in self if field not in swept}
+        return tuple(
+            LoadPoint(name=_point_name(name, chosen), **base, **chosen)
+            for values in itertools.product(*swept.values())
+            for chosen in [dict(zip(swept, values, strict=True))]
+        )
+
+    @model_validator(mode="after")
+    def _points_are_valid(self) -> LoadSpec:
+        self.points("load")
+        return self
+
+
+def _point_name(name: str, chosen: dict[str, Any]) -> str:
+    return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])
+
+
+class Plan(_Frozen):
+    """A whole plan file."""
+
+    model: str
+    locked: Args = {}
+    """Arguments that change output, with the value that every server carries."""
+    servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
+    loads: dict[str, LoadSpec] = Field(min_length=1)
+    sla: Sla = ()
+    margins: Margins = {}
+    """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""
+    runs: PositiveInt | None = None
+    """Runs per point; `--llmperf-runs` wins. Default 3."""
+
+    @field_validator("servers", "loads")
+    @classmethod
+    def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        for name in entries:
+            if not _NAME.match(name):
+                raise ValueError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'")
+        return entries
+
+    @model_validator(mode="after")
+    def _locked_everywhere(self) -> Plan:
+        for name, server in self.servers.items():
+            _check_locked(name, server, self.locked)
+        return self
+
+    def server_configs(self) -> tuple[ServerConfig, ...]:
+        """The servers in plan order, with name, model and locked arguments filled in."""
+        return tuple(
+            server.model_copy(
+                update={"name": name, "model": server.model or self.model, "args": _effective(self.locked, server)}
+            )
+            for name, server in self.servers.items()
+        )
+
+    def load_points(self) -> tuple[LoadPoint, ...]:
+        """Every point of every load, in plan order, with the SLA that holds for it."""
+        points = (point for name, load in self.loads.items() for point in load.points(name))
+        return tuple(point.model_copy(update={"sla": _merged(self.sla, point.sla)}) for point in points)
+
+
+def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:
+    return {name: value for name, value in {**locked, **server.args}.items() if value is not None}
+
+
+def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    replaced = {limit.quantity for limit in own}
+    return (*(limit for limit in general if limit.quantity not in replaced), *own)
+
+
+class LockedError(ValueError):
+    """A server lacks or changes an argument that the plan locks."""
+
+
+def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
+    """`locked` is merged into servers that we start; one that is up already must say that it carries them."""
+    problems = []
+    for arg, value in locked.items():
+        if arg in server.unlocked:
+            continue
+        declared = server.args.get(arg) if arg in server.args or isinstance(server, OpenAIServer) else value
+        if declared is None:
+            problems.append(f"server {name!r} lacks the locked argument {arg}: {value}")
+        elif declared != value:
+            problems.append(
+                f"server {name!r} changes the locked argument {arg} to {declared!r}; the plan locks {value!r}"
+            )
+    for arg in server.args:
+        if changes_output(arg) and arg not in locked and arg not in server.unlocked:
+            problems.append(f"server {name!r} sets {arg}, which changes what the model outputs")
+    if problems:
+        raise LockedError(
+            f"{'; '.join(problems)}. Lock it for the whole plan (`locked:`), or name it in this server's "
+            "`unlocked: [...]`: its results are then never compared with the others'"
+        )
