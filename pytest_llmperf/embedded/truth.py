@@ -1,0 +1,36 @@
+"""The emission log: when the engine wrote each token, as the engine itself saw it.
+
+What a client measured is compared with these facts. One JSON object per line and finished request.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """One finished request. Times are nanoseconds of CLOCK_REALTIME; every token has one, also within a chunk."""
+
+    request_id: str  # the client's X-Request-Id where it sent one; "-<index>" is added for each of several prompts
+    received_ns: int  # the last byte of the request was read
+    first_scheduled_ns: int  # the first step that computes it was planned
+    token_ns: tuple[int, ...]  # just after the write of the token's chunk
+    tokens_per_chunk: tuple[int, ...]
+    prompt_tokens: int
+
+
+def format_emission(emission: Emission) -> str:
+    return json.dumps(asdict(emission)) + "\n"
+
+
+def read_emission_log(path: Path | str) -> list[Emission]:
+    """The finished requests in the order they finished. A last line that is still being written is left out."""
+    text = Path(path).read_text(encoding="utf-8")
+    return [_emission(json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _emission(given: dict[str, Any]) -> Emission:
+    token_ns, per_chunk = tuple(given.pop("token_ns")), tuple(given.pop("tokens_per_chunk"))
+    return Emission(token_ns=token_ns, tokens_per_chunk=per_chunk, **given)
