@@ -117,6 +117,10 @@ class _Server(_Frozen):
             _no_literal_secret(name, str(value))
         return args
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data of the configuration; secrets are `${NAME}` references in it."""
+        return self.model_dump(mode="json", exclude={"ready_timeout"})
+
     @property
     def output_args(self) -> dict[str, ArgValue]:
         """The arguments that change output: results compare only between servers where these are equal."""
@@ -129,7 +133,9 @@ class _Launched(_Server):
     env: dict[str, str] = {}
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
     gpus: NonNegativeInt | None = None
-    """GPUs that it needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
+    """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
+    replicas: PositiveInt = 1
+    """Equal instances to start, each with its own GPUs; requests are spread over them."""
 
     @field_validator("env", mode="after")
     @classmethod
@@ -165,7 +171,7 @@ class EmbeddedServer(_Launched):
 
     @property
     def gpu_count(self) -> int:
-        return self.gpus or 0
+        return (self.gpus or 0) * self.replicas
 
     @property
     def simulated(self) -> bool:
@@ -182,7 +188,7 @@ class VllmServer(_Launched):
 
     @property
     def gpu_count(self) -> int:
-        return self.parallel_size if self.gpus is None else self.gpus
+        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
 
     @property
     def simulated(self) -> bool:
@@ -341,6 +347,14 @@ class LoadPoint(_Load):
     input_tokens: PositiveInt
     concurrency: PositiveInt | None = None
     request_rate: float | None = None
+    runs: PositiveInt | None = None
+    """The plan's number of runs; None: the default."""
+    margins: dict[str, float] = {}
+    """The plan's margins, by quantity."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data of the load; the SLA is not part of what is measured."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})
 
     @model_validator(mode="after")
     def _one_shape(self) -> LoadPoint:
@@ -389,12 +403,12 @@ class LoadSpec(_Load):
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
-        swept = {axis: value.sweep for axis in _AXIS_SUFFIX if isinstance(value := getattr(self, axis), _Frozen)}
+        axes = {axis: getattr(self, axis) for axis in _AXIS_SUFFIX}
+        swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
         base = {field: value for field, value in self if field not in swept}
+        combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
         return tuple(
-            LoadPoint(name=_point_name(name, chosen), **base, **chosen)
-            for values in itertools.product(*swept.values())
-            for chosen in [dict(zip(swept, values, strict=True))]
+            LoadPoint.model_validate({**base, **chosen, "name": _point_name(name, chosen)}) for chosen in combinations
         )
 
     @model_validator(mode="after")
@@ -447,7 +461,8 @@ class Plan(_Frozen):
     def load_points(self) -> tuple[LoadPoint, ...]:
         """Every point of every load, in plan order, with the SLA that holds for it."""
         points = (point for name, load in self.loads.items() for point in load.points(name))
-        return tuple(point.model_copy(update={"sla": _merged(self.sla, point.sla)}) for point in points)
+        shared = {"runs": self.runs, "margins": self.margins}
+        return tuple(point.model_copy(update={**shared, "sla": _merged(self.sla, point.sla)}) for point in points)
 
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:

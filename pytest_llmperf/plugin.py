@@ -1,1 +1,229 @@
-"""Hooks."""
+"""Hooks, options, marker and fixtures: translates between pytest and the modules below, and computes nothing.
+
+Every pytest run of every user imports this module, so it imports nothing else of the package (and nothing heavy) until
+a test carries the `llmperf` marker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
+    from pytest_llmperf.plan import LoadPoint
+    from pytest_llmperf.servers.start import LlmServer
+    from pytest_llmperf.state import State
+
+_STATE: pytest.StashKey[State] = pytest.StashKey()
+
+# name, kind, help: one table for the command line and its ini twins.
+_OPTIONS: tuple[tuple[str, str, str], ...] = (
+    ("update-baselines", "flag", "Record the baselines of the selected tests that pass"),
+    ("allow-ci-update", "flag", "Let --llmperf-update-baselines work where CI or BUILD_NUMBER is set"),
+    ("json", "path", "Write the report (llmperf.report/1) to this file too"),
+    ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
+    ("baselines", "path", "Folder of the baselines (default: baselines)"),
+    ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
+    ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
+    ("runs", "int", "Runs per load point (default: the plan's, else 3)"),
+)
+_MARKER = (
+    "llmperf(plan, servers=None, loads=None, runs=None): one test per server and load of the plan file `plan` "
+    "(relative to the test file); `servers` and `loads` narrow it to lists of names."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("llmperf", "LLM serving performance")
+    for name, kind, text in _OPTIONS:
+        flag = f"--llmperf-{name}"
+        ini = f"llmperf_{name.replace('-', '_')}"
+        if kind == "flag":
+            aliases = ["--update-baselines"] if name == "update-baselines" else []
+            group.addoption(flag, *aliases, action="store_true", default=None, dest=ini, help=text)
+            parser.addini(ini, text, type="bool", default=False)
+        else:
+            group.addoption(flag, metavar=kind.upper(), default=None, dest=ini, help=text)
+            parser.addini(ini, text, default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    if _option(config, "update-baselines") and _ci_variable() and not _option(config, "allow-ci-update"):
+        raise pytest.UsageError(
+            f"--llmperf-update-baselines is refused in CI ({_ci_variable()} is set): a job that records its own "
+            "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
+        )
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    """Command line, else ini; None or False when neither says anything."""
+    key = f"llmperf_{name.replace('-', '_')}"
+    given = config.getoption(key, None)
+    return given if given is not None else config.getini(key) or None
+
+
+def _ci_variable() -> str | None:
+    """The variable that says we are in CI, by pytest's own rule (set and not empty)."""
+    return next((name for name in ("CI", "BUILD_NUMBER") if os.environ.get(name)), None)
+
+
+def _state(config: pytest.Config) -> State:
+    """Made when the first llmperf test is collected."""
+    state = config.stash.get(_STATE, None)
+    if state is None:
+        from pytest_llmperf.state import make_state
+
+        options = {name: _option(config, name) for name, _, _ in _OPTIONS}
+        state = make_state(options, config.rootpath, config.invocation_params.dir)
+        config.stash[_STATE] = state
+    return state
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("llmperf")
+    if marker is None:
+        return
+    selection = _state(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
+    if "llm_server" in metafunc.fixturenames:
+        ids = [server.name for server in selection.servers]
+        metafunc.parametrize("llm_server", selection.servers, ids=ids, indirect=True, scope="session")
+    if "load_point" in metafunc.fixturenames:
+        metafunc.parametrize("load_point", selection.loads, ids=[load.name for load in selection.loads], indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    state = config.stash.get(_STATE, None)
+    if state is None:
+        return
+    if state.plan_errors:
+        raise pytest.UsageError("\n".join(state.plan_errors))
+    if any(item.get_closest_marker("llmperf") for item in items) and hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
+            "run them with -n0, or deselect them with -m 'not llmperf'"
+        )
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
+    state = config.stash.get(_STATE, None)
+    return state.headline(_points(items)) if state and _points(items) else None
+
+
+def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
+    """(server, load) of every item that has both."""
+    parameters = [getattr(getattr(item, "callspec", None), "params", {}) for item in items]
+    return [(p["llm_server"], p["load_point"]) for p in parameters if "llm_server" in p and "load_point" in p]
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if not _option(session.config, "dry-run"):
+        return None
+    state = session.config.stash.get(_STATE, None)
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if state and reporter:
+        reporter.section("llmperf dry run")
+        for line in state.dry_run(_points(session.items)):
+            reporter.write_line(line)
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    state = item.config.stash.get(_STATE, None)
+    if state and item.get_closest_marker("llmperf"):
+        error = call.excinfo.exconly(tryshort=True) if call.excinfo else None
+        skipped = bool(call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception))
+        item.user_properties.extend(state.phase_ended(item.nodeid, call.when, error, skipped))
+        if call.excinfo and not skipped and (tail := state.server_log(item.nodeid)):
+            # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
+            item.add_report_section(call.when, "stderr (llm server)", tail)
+    return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    state = session.config.stash.get(_STATE, None)
+    if state:
+        state.write_report()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    state = config.stash.get(_STATE, None)
+    if state and state.session.outcomes:
+        terminalreporter.section("llmperf")
+        width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
+        terminalreporter.write(state.tables(width, color, config.get_verbosity()))
+
+
+@pytest.fixture(scope="session")
+def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
+    """The running server of this test's configuration; started once for all tests that share it."""
+    from pytest_llmperf.errors import MissingRequirement
+
+    state = _state(request.config)
+    if not hasattr(request, "param"):
+        raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
+    try:
+        with state.start(request.param) as server:
+            yield server
+    except MissingRequirement as error:
+        if state.options.strict:
+            pytest.fail(f"{error} (--llmperf-strict)", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def load_point(request: pytest.FixtureRequest) -> LoadPoint:
+    """This test's load: one value of every swept axis."""
+    if not hasattr(request, "param"):
+        raise pytest.UsageError("the load_point fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
+    point: LoadPoint = request.param
+    return point
+
+
+@pytest.fixture
+def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
+    """`load_driver.run(llm_server, load_point)` measures and returns a Result; `arun` is its coroutine."""
+    from pytest_llmperf.fixtures import LoadDriver
+
+    marker = request.node.get_closest_marker("llmperf")
+    runs = marker.kwargs.get("runs") if marker else None
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    return LoadDriver(_state(request.config), request.node.nodeid, runs, _live_line(reporter))
+
+
+def _live_line(reporter: pytest.TerminalReporter | None) -> Any:
+    """Rewrites a terminal line of its own; None where output is no terminal."""
+    if reporter is None or not reporter.isatty or reporter.config.get_verbosity() < 0:
+        return None
+
+    def show(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.rewrite(text, erase=True)
+
+    return show
+
+
+@pytest.fixture
+def sla(request: pytest.FixtureRequest) -> SlaGate:
+    """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
+    from pytest_llmperf.fixtures import SlaGate
+
+    return SlaGate(_state(request.config), request.node.nodeid)
+
+
+@pytest.fixture
+def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
+    """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
+    from pytest_llmperf.fixtures import BaselineGate
+
+    gate = BaselineGate(_state(request.config), request.node.nodeid)
+    yield gate
+    gate.record_if_passed()

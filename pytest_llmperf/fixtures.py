@@ -1,0 +1,145 @@
+"""The objects behind the fixtures: measure, check limits, check against the baseline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.baselines import differences, read_baseline, write_baseline
+from pytest_llmperf.gate.regression import Regression, gated_margins, judge
+from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.measure import measure
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.state import State
+from pytest_llmperf.telemetry.environment import environment
+
+
+class LoadDriver:
+    """Measures a load point on a server and keeps what it measured for the reports."""
+
+    def __init__(self, state: State, test: str, runs: int | None, live: Callable[[str], None] | None) -> None:
+        self._state, self._test, self._runs, self._live = state, test, runs, live
+
+    def run(self, server: LlmServer, point: LoadPoint) -> Result:
+        """Warm up and measure; blocks until all runs are done.
+
+        Raises ServerError when the server dies. In an async test, await `arun` instead: RuntimeError says so.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.arun(server, point))
+        raise RuntimeError("load_driver.run cannot be called from a running event loop: await load_driver.arun(...)")
+
+    async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
+        """The coroutine of `run`."""
+        self._state.servers[self._test] = server
+        runs: list[Run] = []
+        count = self._state.runs(self._runs, point)
+        keep = partial(self._keep, server, point, runs)
+        progress = partial(self._show, f"{server.name}-{point.name}", count) if self._live else None
+        keep(None)
+        try:
+            await measure(server, point, point.name, count, keep, progress)
+        finally:
+            if self._live:
+                self._live("")
+        return self._result(server, point, runs)
+
+    def _keep(self, server: LlmServer, point: LoadPoint, runs: list[Run], run: Run | None) -> None:
+        """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
+        if run is not None:
+            runs.append(run)
+            self._state.session.save_requests(self._test, run)
+        result = self._result(server, point, runs)
+        self._state.session.update(self._test, result.point_id, result=result, error="interrupted")
+
+    def _result(self, server: LlmServer, point: LoadPoint, runs: list[Run]) -> Result:
+        facts = environment(server.config, server.version, self._state.gpus)
+        return make_result(f"{server.name}-{point.name}", server.config, point, facts, runs)
+
+    def _show(self, name: str, count: int, run_index: int, done: int, total: int, failed: int) -> None:
+        assert self._live is not None
+        trouble = f", {failed} failed" if failed else ""
+        self._live(f"llmperf {name}: run {run_index + 1}/{count}, {done}/{total} requests{trouble}")
+
+
+class SlaGate:
+    """The `sla` fixture."""
+
+    def __init__(self, state: State, test: str) -> None:
+        self._state, self._test = state, test
+
+    def check(self, result: Result) -> None:
+        """AssertionError lists every limit that does not hold, or why the result is invalid. No limits: passes."""
+        __tracebackhide__ = True
+        checks = check_sla(result.load.sla, result.metrics)
+        self._state.session.update(self._test, result.point_id, sla=checks)
+        _assert_valid(result)
+        broken = [check.describe() for check in checks if not check.ok]
+        if broken:
+            lines = "\n  ".join(broken)
+            raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
+
+
+class BaselineGate:
+    """The `baseline` fixture."""
+
+    def __init__(self, state: State, test: str) -> None:
+        self._state, self._test = state, test
+        self._pending: Result | None = None
+
+    def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
+        """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
+
+        With --llmperf-update-baselines nothing is compared: the result becomes the baseline if the whole test passes.
+        `missing="skip"` lets a point without a baseline pass; the report says NOT GATED.
+        """
+        __tracebackhide__ = True
+        _assert_valid(result)
+        if self._state.options.update_baselines:
+            self._pending = result
+            return
+        path = self._state.baseline_file(self._test, result)
+        if missing == "skip" and not path.exists():
+            return
+        try:
+            stored = read_baseline(path)
+            notes = differences(stored, result)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
+        margins = gated_margins(result.load, result.load.margins)
+        regression = judge(stored.runs, result.summaries, margins, notes)
+        self._state.session.update(self._test, result.point_id, regression=regression)
+        _assert_no_regression(result, regression)
+
+    def record_if_passed(self) -> None:
+        """Write the pending baseline; one of a failed test is dropped."""
+        if self._pending is None or self._test not in self._state.passed:
+            return
+        path = self._state.baseline_file(self._test, self._pending)
+        self._state.session.written.append(f"{'replaced' if path.exists() else 'new'} baseline {path}")
+        write_baseline(path, self._pending, self._test, self._state.git_sha())
+
+
+def _assert_valid(result: Result) -> None:
+    __tracebackhide__ = True
+    if not result.valid:
+        reasons = "\n  ".join(result.invalid_reasons)
+        raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {reasons}")
+
+
+def _assert_no_regression(result: Result, regression: Regression) -> None:
+    __tracebackhide__ = True
+    if regression.verdict != "FAIL":
+        return
+    failed = [metric.describe() for metric in regression.metrics if metric.verdict == "FAIL"]
+    others = [metric.describe() for metric in regression.metrics if metric.verdict not in ("FAIL", "NOT GATED")]
+    notes = [f"note: {note}" for note in regression.notes]
+    raise AssertionError("\n  ".join([f"{result.point_id}: worse than its baseline", *failed, *others, *notes]))

@@ -1,0 +1,247 @@
+"""Records to numbers: pure functions, definitions as in definitions.METRICS, None where a sample is empty.
+
+Percentiles interpolate linearly between order statistics (numpy's default, Hyndman & Fan type 7); std is the
+population's (divisor n). Latencies are over the measured requests that succeeded. Rates are over the window: in closed
+loop from the first measured request sent until the first slot runs out of requests (all slots are busy in between), in
+open loop from the first to the last due time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import RequestRecord, Run
+
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Statistics of one value per request. n = 0 has None everywhere."""
+
+    n: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    percentiles: tuple[float | None, ...]
+    """At definitions.PERCENTILES."""
+
+    def stat(self, name: str) -> float | None:
+        """`mean`, `std`, `min`, `max` or `p<k>`."""
+        if name.startswith("p"):
+            return self.percentiles[PERCENTILES.index(int(name[1:]))]
+        value: float | None = getattr(self, name)
+        return value
+
+    def as_dict(self) -> dict[str, Any]:
+        """mean … p99 and n, as reports and baselines hold them."""
+        named = {f"p{p}": rounded(value) for p, value in zip(PERCENTILES, self.percentiles, strict=True)}
+        return {**{name: rounded(self.stat(name)) for name in ("mean", "std", "min", "max")}, **named, "n": self.n}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where rates are counted; None when it has no length."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All metrics of one run, or of several runs together."""
+
+    distributions: Mapping[str, Distribution]
+    scalars: Mapping[str, float | None]
+    sent: int
+    ok: int
+    failed: int
+    window_s: float | None
+    token_sources: tuple[str, ...]
+    """Where output token counts came from: usage, chunks, or both."""
+
+    def value(self, quantity: Quantity) -> float | None:
+        """One number; None when its sample is empty."""
+        if quantity.stat is None:
+            return self.scalars.get(quantity.metric)
+        return self.distributions[quantity.metric].stat(quantity.stat)
+
+    def n(self, quantity: Quantity) -> int:
+        """Size of the sample behind a number; for a rate the successful requests."""
+        if quantity.stat is not None:
+            return self.distributions[quantity.metric].n
+        return self.sent if quantity.metric == "error_rate" else self.ok
+
+    def as_dict(self) -> dict[str, Any]:
+        """Distributions under `<name>_ms`, rates as value and unit, and the request counts."""
+        distributions = {METRICS[name].key: values.as_dict() for name, values in self.distributions.items()}
+        scalars = {
+            name: {"value": rounded(value), "unit": METRICS[name].unit} for name, value in sorted(self.scalars.items())
+        }
+        counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed}
+        window = {"window_s": rounded(self.window_s), "token_sources": list(self.token_sources)}
+        return {**distributions, **scalars, "requests": counts, **window}
+
+
+def rounded(value: float | None, digits: int = 6) -> float | None:
+    """To `digits` significant digits, so that stored files stay readable; None stays None."""
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def distribution(values: Iterable[float]) -> Distribution:
+    """Statistics of `values`, in their unit."""
+    sample = np.fromiter(values, dtype=float)
+    if not sample.size:
+        return Distribution(0, None, None, None, None, (None,) * len(PERCENTILES))
+    percentiles = tuple(float(p) for p in np.percentile(sample, PERCENTILES))
+    return Distribution(
+        int(sample.size),
+        float(sample.mean()),
+        float(sample.std()),
+        float(sample.min()),
+        float(sample.max()),
+        percentiles,
+    )
+
+
+def summarize(run: Run, point: LoadPoint, gpu_count: int = 0) -> Summary:
+    """The metrics of one run; per-GPU rates are None without GPUs."""
+    return _summary([run], point, gpu_count)
+
+
+def summarize_runs(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> Summary:
+    """Several runs of one point: requests pooled for latencies, rates as the mean of the runs' rates."""
+    return _summary(runs, point, gpu_count)
+
+
+def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
+    measured = [record for run in runs for record in run.records if record.phase == "measured"]
+    good = [record for record in measured if record.ok]
+    samples = _samples(good)
+    rates = [_rates(run, point, gpu_count) for run in runs]
+    scalars = {name: _mean(rate[name] for rate in rates) for name in (rates[0] if rates else {})}
+    scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
+    scalars["error_rate"] = (len(measured) - len(good)) / len(measured) if measured else None
+    windows = [window.seconds for run in runs if (window := run_window(run, point))]
+    return Summary(
+        distributions={name: distribution(values) for name, values in samples.items()},
+        scalars=scalars,
+        sent=len(measured),
+        ok=len(good),
+        failed=len(measured) - len(good),
+        window_s=sum(windows) if windows else None,
+        token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None when any value is missing: a mean over the runs that happened to have one would flatter."""
+    sample = list(values)
+    present = [value for value in sample if value is not None]
+    return sum(present) / len(present) if present and len(present) == len(sample) else None
+
+
+def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
+    itl = [value for record in records if (value := inter_token_latency_ms(record)) is not None]
+    return {
+        "ttft": [_ms(record.chunk_ns[0] - _start(record)) for record in records if record.chunk_ns],
+        "ttfo": [_ms(r.first_output_ns - _start(r)) for r in records if r.first_output_ns is not None],
+        "ttst": [_ms(r.chunk_ns[1] - r.chunk_ns[0]) for r in records if len(r.chunk_ns) > 1],
+        "itl": itl,
+        "tpot": itl,
+        "icl": [_ms(b - a) for record in records for a, b in itertools.pairwise(record.chunk_ns)],
+        "e2e": [_ms(record.chunk_ns[-1] - _start(record)) for record in records if record.chunk_ns],
+        "service_ttft": [_ms(r.chunk_ns[0] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
+        "service_e2e": [_ms(r.chunk_ns[-1] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
+        "input_tokens": [record.input_tokens for record in records if record.input_tokens is not None],
+        "output_tokens": [record.output_tokens for record in records if record.output_tokens is not None],
+    }
+
+
+def _ms(ns: int) -> float:
+    return ns / _NS_PER_MS
+
+
+def _start(record: RequestRecord) -> int:
+    """Due time in open loop, sent time in closed loop: waiting for a late client is part of an open loop's latency."""
+    start = record.due_ns if record.due_ns is not None else record.sent_ns
+    assert start is not None, "a request with tokens was sent"
+    return start
+
+
+def inter_token_latency_ms(record: RequestRecord) -> float | None:
+    """(last - first token) / (tokens - 1); None below two tokens, and None when all came in one chunk."""
+    if record.output_tokens is None or record.output_tokens < 2 or len(record.chunk_ns) < 2:
+        return None
+    return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (record.output_tokens - 1)
+
+
+def run_window(run: Run, point: LoadPoint) -> Window | None:
+    """The part of the run in which the load was what the point asks for; None when nothing was measured."""
+    if point.concurrency is None:
+        due = [record.due_ns for record in run.records if record.due_ns is not None]
+        return _window(min(due), max(due)) if due else None
+    sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
+    if not sent:
+        return None
+    # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
+    ends = [record.end_ns for record in run.records if record.end_ns >= max(sent)]
+    return _window(min(sent), min(ends))
+
+
+def _window(start_ns: int, end_ns: int) -> Window | None:
+    return Window(start_ns, end_ns) if end_ns > start_ns else None
+
+
+def _rates(run: Run, point: LoadPoint, gpu_count: int) -> dict[str, float | None]:
+    window = run_window(run, point)
+    good = [record for record in run.records if record.ok]
+    if window is None or not good:
+        return dict.fromkeys(name for name, metric in METRICS.items() if metric.kind == "scalar")
+    finished = [record for record in good if _within(window, record.end_ns)]
+    output = sum(_tokens_within(record, window) for record in good) / window.seconds
+    prefilled = [record for record in good if record.chunk_ns and _within(window, record.chunk_ns[0])]
+    counted = all(record.input_tokens is not None for record in prefilled)
+    return {
+        "output_token_throughput": output,
+        "input_token_throughput": sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None,
+        "request_throughput": len(finished) / window.seconds,
+        "output_token_throughput_per_gpu": output / gpu_count if gpu_count else None,
+        "goodput": sum(_meets_slo(r, point.slo) for r in finished) / window.seconds if point.slo else None,
+        "concurrency_mean": sum(_overlap_ns(r, window) for r in run.records) / (window.end_ns - window.start_ns),
+    }
+
+
+def _within(window: Window, moment: int) -> bool:
+    return window.start_ns < moment <= window.end_ns
+
+
+def _tokens_within(record: RequestRecord, window: Window) -> float:
+    """Output tokens received in the window; spread evenly over the chunks where only their total is known."""
+    if not record.chunk_ns or record.output_tokens is None:
+        return 0.0
+    tokens = record.chunk_tokens or (record.output_tokens / len(record.chunk_ns),) * len(record.chunk_ns)
+    return sum(count for moment, count in zip(record.chunk_ns, tokens, strict=True) if _within(window, moment))
+
+
+def _overlap_ns(record: RequestRecord, window: Window) -> int:
+    if record.sent_ns is None:
+        return 0
+    return max(0, min(record.end_ns, window.end_ns) - max(record.sent_ns, window.start_ns))
+
+
+def _meets_slo(record: RequestRecord, slo: Mapping[str, float]) -> bool:
+    own = _samples([record])
+    return all(own[name] and max(own[name]) <= limit for name, limit in slo.items())

@@ -1,0 +1,1 @@
+"""Results to JSON, JUnit properties and terminal tables."""

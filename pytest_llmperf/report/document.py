@@ -1,0 +1,141 @@
+"""Results as plain JSON data: the report (`llmperf.report/1`), and the per-request lines. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pytest_llmperf import __version__
+from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.gate.regression import MetricVerdict, Regression
+from pytest_llmperf.gate.sla import SlaCheck
+from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result
+from pytest_llmperf.validity import invalid_reasons
+
+SCHEMA = "llmperf.report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A point as the report tells it: the result, its verdicts (None: not checked), and the test's own end."""
+
+    test: str
+    point_id: str
+    result: Result | None
+    sla: tuple[SlaCheck, ...] | None = None
+    regression: Regression | None = None
+    error: str | None = None
+    """Why there is no verdict: the server died, the baseline is missing, …"""
+    passed: bool | None = None
+    """Whether the test passed; None when it was interrupted."""
+
+
+def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str, Any]:
+    """The whole report."""
+    environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
+    return {
+        "schema": SCHEMA,
+        "llmperf": __version__,
+        "started": started.astimezone(UTC).isoformat(timespec="seconds"),
+        "environment": next(iter(environments.values()), {}),
+        "environments": environments,
+        "definitions": {metric.key: metric.definition for metric in METRICS.values()},
+        "points": [_point_dict(outcome) for outcome in outcomes],
+    }
+
+
+def _point_dict(outcome: Outcome) -> dict[str, Any]:
+    head: dict[str, Any] = {
+        "id": outcome.point_id,
+        "test": outcome.test,
+        "passed": outcome.passed,
+        "error": outcome.error,
+    }
+    if outcome.result is None:
+        return head
+    result = outcome.result
+    return {
+        **head,
+        "environment": result.environment.slug,
+        "simulated": result.environment.simulated,
+        "server": result.server.as_dict(),
+        "load": result.load.as_dict(),
+        "valid": result.valid,
+        "invalid_reasons": list(result.invalid_reasons),
+        "timestamps": result.stamps,
+        "trace_hash": result.trace_hash,
+        "runs": [
+            _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
+        ],
+        "metrics": result.metrics.as_dict(),
+        **result.metrics.as_dict(),
+        "sla": _sla_dict(outcome.sla),
+        "regression": _regression_dict(outcome.regression),
+    }
+
+
+def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
+    return {
+        "run": run.index + 1,
+        "started": datetime.fromtimestamp(run.started_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
+        "invalid_reasons": list(invalid_reasons([run], point)),
+        "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "metrics": summary.as_dict(),
+    }
+
+
+def _sla_dict(checks: tuple[SlaCheck, ...] | None) -> dict[str, Any]:
+    if checks is None:
+        return {"verdict": "NOT CHECKED", "checks": []}
+    return {
+        "verdict": "PASS" if all(check.ok for check in checks) else "FAIL",
+        "checks": [
+            {
+                "quantity": str(check.limit.quantity),
+                "op": check.limit.op,
+                "limit": check.limit.value,
+                "unit": check.limit.quantity.unit,
+                "value": rounded(check.value),
+                "n": check.n,
+                "ok": check.ok,
+            }
+            for check in checks
+        ],
+    }
+
+
+def _regression_dict(regression: Regression | None) -> dict[str, Any]:
+    if regression is None:
+        return {"verdict": "NOT CHECKED", "metrics": []}
+    return {
+        "verdict": regression.verdict,
+        "notes": list(regression.notes),
+        "metrics": [_metric_verdict_dict(metric) for metric in regression.metrics],
+    }
+
+
+def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
+    return {
+        "quantity": str(metric.quantity),
+        "unit": metric.quantity.unit,
+        "baseline": rounded(metric.baseline),
+        "now": rounded(metric.now),
+        "worse_ratio": rounded(metric.ratio),
+        "margin": metric.margin,
+        "baseline_runs": metric.baseline_runs,
+        "runs": metric.runs,
+        "verdict": metric.verdict,
+        "reason": metric.reason,
+    }
+
+
+def request_lines(run: Run) -> Iterator[Mapping[str, Any]]:
+    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord."""
+    for record in run.records:
+        yield {"run": run.index + 1, **asdict(record)}

@@ -1,0 +1,63 @@
+"""An outcome as flat JUnit properties: scalars only, because that is what JUnit readers (and xdist) take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.report.document import Outcome
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+_UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
+
+Property = tuple[str, str | int | float | bool]
+
+
+def outcome_properties(outcome: Outcome) -> list[Property]:
+    """`llmperf.ttft_ms.p99` and the like; what has no value has no property."""
+    if outcome.result is None:
+        return []
+    result = outcome.result
+    head: list[Property] = [
+        ("llmperf.point", result.point_id),
+        ("llmperf.environment", result.environment.slug),
+        ("llmperf.simulated", result.environment.simulated),
+        ("llmperf.valid", result.valid),
+        ("llmperf.timestamps", result.stamps),
+        ("llmperf.runs", len(result.runs)),
+        ("llmperf.requests.sent", result.metrics.sent),
+        ("llmperf.requests.failed", result.metrics.failed),
+    ]
+    verdicts: list[Property] = [
+        ("llmperf.sla", sla_verdict(outcome)),
+        ("llmperf.regression", regression_verdict(outcome)),
+    ]
+    return [*head, *_metric_properties(result.metrics), *verdicts]
+
+
+def sla_verdict(outcome: Outcome) -> str:
+    """PASS, FAIL, INVALID, or a dash where no limit was checked."""
+    if not outcome.sla:
+        return "-"
+    if outcome.result is not None and not outcome.result.valid:
+        return "INVALID"
+    return "PASS" if all(check.ok for check in outcome.sla) else "FAIL"
+
+
+def regression_verdict(outcome: Outcome) -> str:
+    """The regression's verdict, or a dash where no comparison was made."""
+    return outcome.regression.verdict if outcome.regression else "-"
+
+
+def _metric_properties(summary: Summary) -> Iterator[Property]:
+    for name, values in summary.distributions.items():
+        for stat in _STATISTICS:
+            value = rounded(values.stat(stat))
+            if value is not None:
+                yield f"llmperf.{METRICS[name].key}.{stat}", value
+        yield f"llmperf.{METRICS[name].key}.n", values.n
+    for name, scalar in summary.scalars.items():
+        value = rounded(scalar)
+        if value is not None:
+            yield f"llmperf.{name}{_UNIT_SUFFIX.get(METRICS[name].unit, '')}", value

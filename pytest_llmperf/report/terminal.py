@@ -1,0 +1,155 @@
+"""Tables for people: one row per point, grouped by what may be compared."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.report.document import Outcome
+from pytest_llmperf.report.properties import regression_verdict, sla_verdict
+from pytest_llmperf.result import Result
+
+if TYPE_CHECKING:
+    from pytest_llmperf.session import Session
+
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("TTFT p50\nms", "ttft_p50"),
+    ("TTFT p99\nms", "ttft_p99"),
+    ("ITL p50\nms", "itl_p50"),
+    ("ITL p99\nms", "itl_p99"),
+    ("E2E p50\nms", "e2e_p50"),
+    ("output\ntok/s", "output_token_throughput"),
+    ("requests\nreq/s", "request_throughput"),
+)
+_STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": "bold red", "NOT GATED": "yellow"}
+
+
+def describe_load(load: LoadPoint, runs: int) -> str:
+    """What a load sends and how long that takes, as far as it can be known without the server."""
+    tokens = f"{load.input_tokens} tokens in, {load.output_tokens} out"
+    if load.request_rate is not None:
+        seconds = load.requests / load.request_rate * runs
+        shape, time = f"{load.request_rate:g} req/s {load.arrival}", f"about {seconds:.0f} s"
+    else:
+        shape, time = f"concurrency {load.concurrency}", "as long as the server takes"
+    return f"{shape}, {tokens}, {runs} runs x {load.requests} requests: {time}"
+
+
+def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
+    """The whole terminal summary; with -v the full statistics of every point too, with -q only trouble and paths."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=max(width, 100), force_terminal=color, no_color=not color, highlight=False)
+    measured = [outcome for outcome in session.outcomes.values() if outcome.result and outcome.result.runs]
+    if verbosity >= 0:
+        for title, group in _groups(measured):
+            console.print(_table(title, group))
+    if verbosity > 0:
+        for outcome in measured:
+            assert outcome.result is not None
+            console.print(metrics_table(outcome.result))
+    for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
+        console.print(escape(line), soft_wrap=True)
+    return buffer.getvalue()
+
+
+def _groups(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
+    """Points whose numbers may stand side by side: one environment, one set of output-changing arguments."""
+    for title, group in itertools.groupby(sorted(outcomes, key=_group_title), key=_group_title):
+        yield title, list(group)
+
+
+def _group_title(outcome: Outcome) -> str:
+    assert outcome.result is not None
+    facts, args = outcome.result.environment, outcome.result.server.output_args
+    label = "SIMULATED step times, " if facts.simulated else ""
+    locked = ", ".join(f"{name}={value}" for name, value in args.items())
+    return f"{label}{facts.slug}{f' ({locked})' if locked else ''}"
+
+
+def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("point", overflow="fold")
+    for header in ("runs", "failed/\nsent"):
+        table.add_column(header, justify="right")
+    for header, _ in _COLUMNS:
+        table.add_column(header, justify="right")
+    for header in ("SLA", "baseline"):
+        table.add_column(header)
+    for outcome in outcomes:
+        table.add_row(*_row(outcome))
+    return table
+
+
+def _row(outcome: Outcome) -> Iterator[str]:
+    result = outcome.result
+    assert result is not None
+    yield escape(outcome.point_id) + ("" if result.valid else " [bold red]INVALID[/]")
+    yield str(len(result.runs))
+    yield f"{result.metrics.failed}/{result.metrics.sent}"
+    for _, name in _COLUMNS:
+        yield number(result.metrics.value(parse_quantity(name)))
+    for verdict in (sla_verdict(outcome), regression_verdict(outcome)):
+        style = _STYLES.get(verdict)
+        yield f"[{style}]{verdict}[/]" if style else verdict
+
+
+def number(value: float | None) -> str:
+    """Four significant digits without an exponent; a dash for None."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if abs(value) >= 0.001 or not value else f"{value:.2e}"
+
+
+def metrics_table(result: Result) -> Table:
+    """Every statistic of one point, in the field's usual layout."""
+    label = " (SIMULATED step times)" if result.environment.simulated else ""
+    table = Table(title=escape(f"{result.point_id}{label}"), title_justify="left")
+    table.add_column("Statistic")
+    for stat in _STATS:
+        table.add_column(stat, justify="right")
+    for name, header in _ROWS:
+        values = result.metrics.distributions[name]
+        table.add_row(header, *(number(values.stat(stat)) for stat in _STATS[:-1]), str(values.n))
+    for name, header in _RATES:
+        table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in _STATS[1:]))
+    return table
+
+
+_STATS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50), "n")
+_ROWS = (
+    ("ttft", "Time to first token (ms)"),
+    ("ttst", "Time to second token (ms)"),
+    ("itl", "Inter-token latency (ms)"),
+    ("e2e", "Request latency (ms)"),
+    ("output_tokens", "Output sequence length"),
+    ("input_tokens", "Input sequence length"),
+)
+_RATES = (
+    ("output_token_throughput", "Output token throughput (tok/s)"),
+    ("request_throughput", "Request throughput (req/s)"),
+    ("goodput", "Goodput (req/s)"),
+    ("error_rate", "Error rate"),
+)
+
+
+def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
+            yield f"INVALID {outcome.point_id}: {reason}"
+        for note in outcome.regression.notes if outcome.regression else ():
+            yield f"note {outcome.point_id}: since the baseline, {note}"
+        for metric in outcome.regression.metrics if outcome.regression else ():
+            if metric.verdict == "IMPROVED":
+                yield f"IMPROVED {outcome.point_id}: {metric.describe()}; renew with --llmperf-update-baselines"

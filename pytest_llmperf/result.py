@@ -1,0 +1,61 @@
+"""The result of one test: a point's runs with what was made of them. What `load_driver.run` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_llmperf.metrics import Summary, summarize, summarize_runs
+from pytest_llmperf.plan import LoadPoint, ServerConfig
+from pytest_llmperf.records import Run
+from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.validity import invalid_reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One load point measured on one server configuration."""
+
+    point_id: str
+    """Stable name of the point, `server-load`; with the test's name the key of its baseline."""
+    server: ServerConfig
+    load: LoadPoint
+    environment: Environment
+    runs: tuple[Run, ...]
+    summaries: tuple[Summary, ...]
+    """One per run: what the regression gate compares."""
+    metrics: Summary
+    """All runs together: what SLAs limit and reports show."""
+    invalid_reasons: tuple[str, ...]
+    """Why these numbers are not to be trusted; empty when they are."""
+
+    @property
+    def valid(self) -> bool:
+        return not self.invalid_reasons
+
+    @property
+    def stamps(self) -> str:
+        """ "kernel" when every run had the kernel's receive times, else "user"."""
+        return "kernel" if self.runs and all(run.client.stamps == "kernel" for run in self.runs) else "user"
+
+    @property
+    def trace_hash(self) -> str | None:
+        """Identity of what was sent; None without runs."""
+        return self.runs[0].trace_hash if self.runs else None
+
+
+def make_result(
+    point_id: str, server: ServerConfig, load: LoadPoint, environment: Environment, runs: Sequence[Run]
+) -> Result:
+    """Everything that follows from the runs."""
+    gpus = server.gpu_count
+    return Result(
+        point_id=point_id,
+        server=server,
+        load=load,
+        environment=environment,
+        runs=tuple(runs),
+        summaries=tuple(summarize(run, load, gpus) for run in runs),
+        metrics=summarize_runs(runs, load, gpus),
+        invalid_reasons=invalid_reasons(runs, load),
+    )

@@ -1,0 +1,70 @@
+"""From a configuration to the exact command that starts it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmperf.plan import EmbeddedServer, VllmServer
+from pytest_llmperf.servers.process import Command, command_line_flags
+from pytest_llmperf.servers.secrets import expand, secret_values
+from pytest_llmperf.telemetry.gpu import Gpu
+
+Launched = EmbeddedServer | VllmServer
+
+
+def model_name(config: Launched) -> str:
+    """The name under which the server answers."""
+    served = config.args.get("served-model-name", config.model)
+    return str(served[0] if isinstance(served, list) else served)
+
+
+def missing_requirement(config: Launched, gpus: Sequence[Gpu]) -> str | None:
+    """Why this machine cannot run `config`: too few GPUs, no executable, no model folder; None when it can."""
+    needed = config.gpu_count
+    if needed > len(gpus):
+        return f"needs {needed} GPU{'s' if needed > 1 else ''}, found {len(gpus)}"
+    if isinstance(config, VllmServer):
+        if shutil.which(config.executable) is None:
+            return f"needs the executable {config.executable!r}, which was not found"
+        if config.model.startswith("/") and not Path(config.model).exists():
+            return f"needs the model folder {config.model}, which does not exist"
+    return None
+
+
+def server_command(config: Launched, port: int | str, gpus: Sequence[Gpu]) -> Command:
+    """The command of one replica on `gpus`; MissingRequirement when a referenced variable is not set."""
+    shown_argv = [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
+    shown_env = dict(config.env)
+    if gpus:
+        shown_env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.device for gpu in gpus)
+    return Command(
+        argv=tuple(map(expand, shown_argv)),
+        env={name: expand(value) for name, value in shown_env.items()},
+        shown=shown_command(config, port, gpus),
+        secrets=secret_values([*shown_argv, *shown_env.values()]),
+    )
+
+
+def shown_command(config: Launched, port: int | str, gpus: Sequence[Gpu]) -> str:
+    """The same command as a shell line, references left as they are: what a dry run prints."""
+    env = dict(config.env)
+    if gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.device for gpu in gpus)
+    argv = [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
+    return " ".join([*(f"{name}={_quote(value)}" for name, value in env.items()), *map(_quote, argv)])
+
+
+def _quote(word: str) -> str:
+    """Shell quoting that leaves `${NAME}` readable and working."""
+    return f'"{word}"' if "${" in word and '"' not in word else shlex.quote(word)
+
+
+def _program(config: Launched) -> list[str]:
+    if isinstance(config, VllmServer):
+        return [config.executable, "serve", config.model]
+    served = [] if "model" in config.args else ["--model", config.model]
+    return [sys.executable, "-m", "pytest_llmperf.embedded", *served]

@@ -1,0 +1,123 @@
+"""One server process under its supervisor: start, watch, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.servers import supervisor
+from pytest_llmperf.servers.log import first_error, read_log
+from pytest_llmperf.servers.secrets import redact
+
+STOP_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is started; `argv` and `env` hold secrets in the clear and are never shown (see `shown`)."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """Added to pytest's own environment."""
+    shown: str
+    """The command line for people, with `${NAME}` where a secret goes."""
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Command({self.shown!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A running supervisor and its log."""
+
+    name: str
+    log: Path
+    secrets: tuple[str, ...]
+    handle: subprocess.Popen[bytes]
+
+    def __repr__(self) -> str:
+        return f"ServerProcess({self.name!r}, log={str(self.log)!r})"
+
+    def exit_code(self) -> int | None:
+        """None while it runs; 128 + N when signal N ended it."""
+        return self.handle.poll()
+
+    def error(self, what: str) -> ServerError:
+        """`what` happened, with everything needed next: exit code, first error of the log, its path."""
+        code = self.exit_code()
+        parts = [f"server {self.name!r} {what}"]
+        if code is not None:
+            parts.append(f"exit code {code}")
+        if cause := first_error(read_log(self.log)):
+            parts.append(f"first error in its log: {redact(cause, self.secrets)}")
+        return ServerError("; ".join([*parts, f"log: {self.log}"]))
+
+
+@contextlib.contextmanager
+def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GRACE_S) -> Iterator[ServerProcess]:
+    """Start `command`, its output in `log`; on leaving, TERM, wait `grace_s`, KILL, for all of its descendants."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        handle = subprocess.Popen(
+            [sys.executable, "-I", supervisor.__file__, str(grace_s), "--", *command.argv],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **command.env},
+            start_new_session=True,
+        )
+    try:
+        yield ServerProcess(name, log, command.secrets, handle)
+    finally:
+        _stop(handle)
+
+
+def _stop(handle: subprocess.Popen[bytes]) -> None:
+    """A Ctrl-C while we wait must not leave the server behind: the supervisor finishes the job either way."""
+    assert handle.stdin is not None
+    handle.stdin.close()
+    handle.wait()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(ready: Callable[[], bool], process: ServerProcess | None, name: str, timeout_s: float) -> None:
+    """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if process is not None and process.exit_code() is not None:
+            raise process.error("ended before it was ready")
+        if time.monotonic() > deadline:
+            what = f"was not ready within {timeout_s:g} s (ready_timeout)"
+            raise process.error(what) if process else ServerError(f"server {name!r} {what}")
+        time.sleep(0.05)
+
+
+def command_line_flags(args: Mapping[str, object]) -> Sequence[str]:
+    """`{"max-num-seqs": 8, "enforce-eager": True}` -> `--max-num-seqs 8 --enforce-eager`; False gives `--no-…`."""
+    import json
+
+    flags: list[str] = []
+    for name, value in args.items():
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, dict):
+            flags += [f"--{name}", json.dumps(value)]
+        else:
+            flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags

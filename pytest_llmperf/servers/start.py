@@ -1,0 +1,171 @@
+"""Starts what a configuration asks for and hands out a server that has answered a real request."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from pytest_llmperf.errors import MissingRequirement, ServerError
+from pytest_llmperf.load.driver import Target
+from pytest_llmperf.plan import EmbeddedServer, OpenAIServer, ServerConfig, VllmServer
+from pytest_llmperf.servers.commands import missing_requirement, model_name, server_command
+from pytest_llmperf.servers.log import log_tail
+from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
+from pytest_llmperf.servers.secrets import expand, redact, secret_values
+from pytest_llmperf.telemetry.gpu import Gpu
+
+_PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LlmServer:
+    """A server that is up. `targets` is where the load goes, one per replica; `processes` is empty for a remote one."""
+
+    config: ServerConfig
+    targets: tuple[Target, ...]
+    processes: tuple[ServerProcess, ...]
+    version: str | None
+    """The engine's own version; None when it does not tell."""
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"LlmServer({self.config.name!r}, {self.url!r})"
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def url(self) -> str:
+        """Base URL of the first replica."""
+        return self.targets[0].url
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        return tuple(process.log for process in self.processes)
+
+    def check_alive(self) -> None:
+        """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
+        for process, target in zip(self.processes, self.targets, strict=False):
+            if process.exit_code() is not None:
+                raise process.error("died")
+            if not _answers(target, "/health"):
+                raise process.error("is up, but /health says that its engine is dead")
+
+    def log_tail(self) -> str:
+        """Last lines of every replica's log, secrets hidden."""
+        tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
+        return redact("\n".join(tails), self.secrets)
+
+
+@contextlib.contextmanager
+def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmServer]:
+    """The server of `config`, ready; stopped with all its processes on leaving.
+
+    Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
+    ones to choose from.
+    """
+    if isinstance(config, OpenAIServer):
+        yield _remote(config)
+        return
+    reason = missing_requirement(config, gpus)
+    if reason:
+        raise MissingRequirement(reason)
+    share = config.gpu_count // config.replicas
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(_replica(config, log_dir, number, gpus[number * share : (number + 1) * share]))
+            for number in range(config.replicas)
+        ]
+        for target, process in started:
+            _wait_ready(config, target, process)
+        targets, processes = (tuple(side) for side in zip(*started, strict=True))
+        yield LlmServer(config, targets, processes, _version(targets[0]), processes[0].secrets)
+
+
+@contextlib.contextmanager
+def _replica(
+    config: EmbeddedServer | VllmServer, log_dir: Path, number: int, gpus: Sequence[Gpu]
+) -> Iterator[tuple[Target, ServerProcess]]:
+    port = free_port()
+    command = server_command(config, port, gpus)
+    name = config.name if config.replicas == 1 else f"{config.name}-{number}"
+    headers = _api_key_header(config)
+    target = Target(f"http://127.0.0.1:{port}", model_name(config), headers, continuous_usage=True)
+    with run_process(name, command, log_dir / f"{name}.log") as process:
+        yield target, process
+
+
+def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str], ...]:
+    key = config.args.get("api-key") or config.env.get("VLLM_API_KEY")
+    return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
+
+
+def _remote(config: OpenAIServer) -> LlmServer:
+    target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
+    secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
+    wait_until(lambda: _answers(target, "/v1/models"), None, f"{config.name} at {config.url}", config.ready_timeout)
+    _first_request(target, None, config)
+    return LlmServer(config, (target,), (), _version(target), secrets)
+
+
+def _auth_headers(config: OpenAIServer) -> tuple[tuple[str, str], ...]:
+    headers = {name: expand(value) for name, value in config.headers.items()}
+    if config.bearer:
+        headers["Authorization"] = f"Bearer {expand(config.bearer)}"
+    if config.basic:
+        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
+    return tuple(headers.items())
+
+
+def _wait_ready(config: EmbeddedServer | VllmServer, target: Target, process: ServerProcess) -> None:
+    wait_until(lambda: _answers(target, "/health"), process, config.name, config.ready_timeout)
+    _first_request(target, process, config)
+
+
+def _answers(target: Target, path: str) -> bool:
+    try:
+        response = httpx.get(target.url + path, headers=dict(target.headers), timeout=_PROBE_TIMEOUT_S, trust_env=False)
+    except httpx.TransportError:
+        return False
+    if response.status_code in (401, 403):
+        raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
+    return response.status_code == 200
+
+
+def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
+    """A server can say that it is healthy and fail every request, so the first token is the last readiness check."""
+    failure = _try_request(target, "/v1/completions", {"prompt": "Hello"}, config.ready_timeout)
+    if failure:
+        chat = {"messages": [{"role": "user", "content": "Hello"}]}
+        failure = _try_request(target, "/v1/chat/completions", chat, config.ready_timeout) and failure
+    if failure:
+        what = f"says that it is healthy, but its first request failed: {failure}"
+        raise process.error(what) if process else ServerError(f"server {config.name!r} at {config.url} {what}")  # type: ignore[union-attr]
+
+
+def _try_request(target: Target, path: str, prompt: Mapping[str, object], timeout_s: float) -> str | None:
+    """None when the request gave an answer, else what went wrong."""
+    body = {"model": target.model, "max_tokens": 1, **prompt}
+    headers = dict(target.headers)
+    try:
+        response = httpx.post(target.url + path, json=body, headers=headers, timeout=timeout_s, trust_env=False)
+    except httpx.TransportError as error:
+        return f"{type(error).__name__}: {error}"
+    if response.status_code != 200 or "choices" not in response.text:
+        return f"HTTP {response.status_code}: {response.text[:500]}"
+    return None
+
+
+def _version(target: Target) -> str | None:
+    try:
+        response = httpx.get(target.url + "/version", timeout=_PROBE_TIMEOUT_S, trust_env=False)
+        version = response.json()["version"]
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return None
+    return str(version)

@@ -1,0 +1,85 @@
+"""What one pytest session (or one `llmperf profile`) gathers: where output goes, and every point's outcome so far.
+
+Outcomes are kept from the first run on and every run's requests are on disk when it ends, so that an interrupted or
+crashed session loses nothing that was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pytest_llmperf.records import Run
+from pytest_llmperf.report.document import Outcome, report_document, request_lines
+
+
+@dataclass(slots=True)
+class Session:
+    """Mutable on purpose: the one place that grows while tests run."""
+
+    output: Path
+    """This session's own folder; made when the first thing is written."""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """By test id, in the order in which they were begun."""
+    written: list[str] = field(default_factory=list)
+    """Sentences about files that were written, for the summary."""
+
+    def update(self, test: str, point_id: str, **facts: Any) -> Outcome:
+        """Note `facts` (fields of Outcome) about a test."""
+        known = self.outcomes.get(test) or Outcome(test, point_id, None)
+        self.outcomes[test] = replace(known, **facts)
+        return self.outcomes[test]
+
+    def log_dir(self) -> Path:
+        """Folder for server logs."""
+        return self._folder() / "servers"
+
+    def save_requests(self, test: str, run: Run) -> None:
+        """Append one run's requests to the point's JSONL file."""
+        path = self._folder() / "requests" / f"{file_name(test)}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in request_lines(run))
+
+    def write_report(self, extra: Path | None) -> Mapping[str, Any]:
+        """`report.json` in the output folder, and the same at `extra`."""
+        document = report_document(list(self.outcomes.values()), self.started)
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        for path in [self._folder() / "report.json", *([extra] if extra else [])]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return document
+
+    def _folder(self) -> Path:
+        if not self.output.exists():
+            self.output.mkdir(parents=True)
+            _point_latest_at(self.output)
+        return self.output
+
+
+def default_output(root: Path) -> Path:
+    """`<root>/llmperf-results/<local time>`, not yet made."""
+    base = root / "llmperf-results" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return base if not base.exists() else base.with_name(f"{base.name}-{os.getpid()}")
+
+
+def file_name(test: str) -> str:
+    """A test id as a file name."""
+    return re.sub(r"[^\w.+-]+", "-", test.replace("::", ".").replace("/", ".")).strip("-")
+
+
+def _point_latest_at(folder: Path) -> None:
+    """A `latest` link beside the session folders; where links cannot be made, none."""
+    link = folder.parent / "latest"
+    with contextlib.suppress(OSError):
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(folder.name)

@@ -1,0 +1,223 @@
+"""What the plugin knows during a pytest session, free of pytest itself: options, plans, servers, outcomes."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.gate.baselines import baseline_path
+from pytest_llmperf.plan import LoadPoint, OpenAIServer, Plan, ServerConfig
+from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.report import terminal
+from pytest_llmperf.report.properties import outcome_properties
+from pytest_llmperf.result import Result
+from pytest_llmperf.servers.commands import missing_requirement, shown_command
+from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
+
+_DEFAULT_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Command line and ini, resolved."""
+
+    update_baselines: bool
+    json: Path | None
+    output: Path
+    baselines: Path
+    strict: bool
+    runs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a plan that one test function asks for."""
+
+    servers: tuple[ServerConfig, ...]
+    loads: tuple[LoadPoint, ...]
+
+
+@dataclass(slots=True)
+class State:
+    """Mutable on purpose, like the session inside it."""
+
+    options: Options
+    root: Path
+    gpus: tuple[Gpu, ...]
+    session: Session
+    plans: dict[Path, Plan] = field(default_factory=dict)
+    plan_errors: list[str] = field(default_factory=list)
+    """Raised together when collection is over, so that a person sees all of them at once."""
+    servers: dict[str, LlmServer] = field(default_factory=dict)
+    """By test id: the server that a test used, for its log."""
+    passed: set[str] = field(default_factory=set)
+    """Tests whose call phase passed."""
+
+    def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
+        """What a marker selects; nothing when it or its plan is wrong, which `plan_errors` then says."""
+        try:
+            return self._select(args, kwargs, test_file)
+        except PlanError as error:
+            if str(error) not in self.plan_errors:
+                self.plan_errors.append(str(error))
+            return Selection((), ())
+
+    def _select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
+        _check_marker(args, kwargs, test_file)
+        plan = self._plan(test_file.parent / kwargs["plan"])
+        servers = _named(plan.server_configs(), list(plan.servers), kwargs.get("servers"), "server", test_file)
+        chosen = kwargs.get("loads")
+        names = _named_loads(plan, chosen, test_file)
+        loads = tuple(point for point in plan.load_points() if _load_name(point, plan) in names)
+        return Selection(servers, loads)
+
+    def _plan(self, path: Path) -> Plan:
+        path = path.resolve()
+        if path not in self.plans:
+            self.plans[path] = load_plan(path)
+        return self.plans[path]
+
+    def runs(self, marker_runs: int | None, point: LoadPoint) -> int:
+        """Runs of a point: the option, the marker, the plan, the default."""
+        return self.options.runs or marker_runs or point.runs or _DEFAULT_RUNS
+
+    @contextlib.contextmanager
+    def start(self, config: ServerConfig) -> Iterator[LlmServer]:
+        """The running server of `config`."""
+        with start_server(config, self.session.log_dir(), self.gpus) as server:
+            yield server
+
+    def server_log(self, test: str) -> str:
+        """Last lines of the log of the test's server; empty when it has none here."""
+        server = self.servers.get(test)
+        return server.log_tail() if server and server.logs else ""
+
+    def baseline_file(self, test: str, result: Result) -> Path:
+        return baseline_path(self.options.baselines, result.environment.slug, test)
+
+    def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
+        """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
+        if phase == "call" and error is None:
+            self.passed.add(test)
+        if phase == "teardown" and error is None:
+            return []
+        if phase == "setup" and error is None:
+            return []
+        text = f"skipped: {error}" if skipped else error
+        outcome = self.session.update(test, _point_id(test), passed=None if skipped else error is None, error=text)
+        return outcome_properties(outcome) if phase == "call" else []
+
+    def write_report(self) -> None:
+        """The JSON report, if there is anything to report."""
+        if self.session.outcomes:
+            self.session.write_report(self.options.json)
+
+    def headline(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> str:
+        """One line for pytest's head."""
+        servers = {server for server, _ in points}
+        mode = ", recording baselines" if self.options.update_baselines else ""
+        return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
+
+    def dry_run(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> Iterator[str]:
+        """Lines that say what a run would do."""
+        for server in dict.fromkeys(server for server, _ in points):
+            yield from self._describe_server(server)
+            for load in (load for other, load in points if other == server):
+                yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}"
+
+    def _describe_server(self, server: ServerConfig) -> Iterator[str]:
+        if isinstance(server, OpenAIServer):
+            yield f"{server.name}: {server.url} (already up)"
+            return
+        gpus = self.gpus[: server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
+        reason = missing_requirement(server, self.gpus)
+        yield f"{server.name}: {server.gpu_count} GPUs{f' (cannot run here: {reason})' if reason else ''}"
+        share = server.gpu_count // server.replicas
+        for number in range(server.replicas):
+            yield f"  {shown_command(server, 'PORT', gpus[number * share : (number + 1) * share])}"
+
+    def tables(self, width: int, color: bool, verbosity: int) -> str:
+        """The terminal summary."""
+        return terminal.summary(self.session, width, color, verbosity)
+
+    def git_sha(self) -> str | None:
+        """Commit of the project under test; None outside git."""
+        try:
+            command = ["git", "-C", str(self.root), "rev-parse", "HEAD"]
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+
+def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> State:
+    """State for one session; `options` by their names without the prefix. Paths count from where pytest was started."""
+    output = invoked_from / options["output"] if options["output"] else default_output(root)
+    resolved = Options(
+        update_baselines=bool(options["update-baselines"]),
+        json=invoked_from / options["json"] if options["json"] else None,
+        output=output,
+        baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
+        strict=bool(options["strict"]),
+        runs=_runs(options["runs"]),
+    )
+    return State(resolved, root, visible_gpus(), Session(output))
+
+
+def _runs(given: str | None) -> int | None:
+    if not given:
+        return None
+    if not given.isdigit() or int(given) < 1:
+        raise PlanError(f"--llmperf-runs: {given!r} is not a whole number of at least 1")
+    return int(given)
+
+
+_MARKER_KEYS = ("plan", "servers", "loads", "runs")
+
+
+def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
+    if args:
+        raise PlanError(f"{test_file}: the llmperf marker takes keywords only, as in llmperf(plan='plan.yaml')")
+    for name in kwargs:
+        if name not in _MARKER_KEYS:
+            raise PlanError(f"{test_file}: the llmperf marker has no {name!r}{did_you_mean(name, list(_MARKER_KEYS))}")
+    if not isinstance(kwargs.get("plan"), str):
+        raise PlanError(f"{test_file}: the llmperf marker needs plan='….yaml', given {kwargs.get('plan')!r}")
+    runs = kwargs.get("runs")
+    if runs is not None and (not isinstance(runs, int) or runs < 1):
+        raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
+
+
+def _named(
+    configs: tuple[ServerConfig, ...], known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path
+) -> tuple[ServerConfig, ...]:
+    names = _checked_names(known, chosen, what, test_file)
+    return tuple(config for config in configs if config.name in names)
+
+
+def _named_loads(plan: Plan, chosen: Sequence[str] | None, test_file: Path) -> list[str]:
+    return _checked_names(list(plan.loads), chosen, "load", test_file)
+
+
+def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:
+    for name in chosen or ():
+        if name not in known:
+            raise PlanError(f"{test_file}: the plan has no {what} {name!r}{did_you_mean(name, known)}")
+    return known if chosen is None else list(chosen)
+
+
+def _load_name(point: LoadPoint, plan: Plan) -> str:
+    """The plan's name of a point's load, without swept values: names hold no dash, values follow one."""
+    return point.name.partition("-")[0]
+
+
+def _point_id(test: str) -> str:
+    """`a.py::test_serving[tp4pp2-short]` -> `tp4pp2-short`."""
+    return test.partition("[")[2].rstrip("]") or test

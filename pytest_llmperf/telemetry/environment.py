@@ -1,0 +1,94 @@
+"""Where a number was measured: the facts stored with it, and the short name of the baselines' folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_llmperf import __version__
+from pytest_llmperf.plan import OpenAIServer, ServerConfig
+from pytest_llmperf.telemetry.gpu import Gpu, driver_version
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One measuring environment. `slug` names its baselines' folder; results of two slugs are never compared."""
+
+    slug: str
+    simulated: bool
+    engine: str
+    engine_version: str | None
+    gpus: tuple[str, ...]
+    """Names of the GPUs that the machine offers; empty on a CPU run."""
+    driver: str | None
+    cpu: str
+    cpu_cores: int
+    memory_gib: float | None
+    host: str
+    kernel: str
+    python: str
+    llmperf: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "gpus": list(self.gpus)}
+
+
+def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence[Gpu]) -> Environment:
+    """The environment of `config` on this machine, which offers `gpus`."""
+    used = tuple(gpu.name for gpu in gpus) if config.gpu_count else ()
+    cores = len(os.sched_getaffinity(0))
+    return Environment(
+        slug=f"{_machine(config, used, cores)}-{config.engine}",
+        simulated=config.simulated,
+        engine=config.engine,
+        engine_version=engine_version,
+        gpus=used,
+        driver=driver_version(),
+        cpu=_cpu_model(),
+        cpu_cores=cores,
+        memory_gib=_memory_gib(),
+        host=platform.node(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        llmperf=__version__,
+    )
+
+
+def _machine(config: ServerConfig, gpus: Sequence[str], cores: int) -> str:
+    if config.simulated:
+        return "simulated"
+    if isinstance(config, OpenAIServer):
+        return _slug(config.hardware or urlsplit(config.url).netloc)
+    if gpus:
+        return f"{_slug(_short_gpu(gpus[0]))}x{len(gpus)}"
+    return f"{_slug(_cpu_model())}-x{cores}"
+
+
+def _short_gpu(name: str) -> str:
+    return re.sub(r"(?i)\b(nvidia|geforce|tesla|graphics)\b", "", name)
+
+
+def _slug(text: str) -> str:
+    text = re.sub(r"(?i)\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*$", " ", text)
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.machine()
+
+
+def _memory_gib() -> float | None:
+    with contextlib.suppress(OSError, ValueError):
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    return None
