@@ -59,9 +59,8 @@ def parse_call(kind: Kind, body: bytes, settings: EngineSettings) -> Call:
     model = _field(given, "model", str, settings.served_name)
     if model != settings.served_name:
         raise ApiError(404, f"The model `{model}` does not exist.", "model")
-    if _field(given, "n", int, 1) != 1:
-        raise ApiError(400, f"n is {given['n']}; allowed: 1", "n")
     prompts = _prompts(given) if kind == "completion" else (chat_prompt(given),)
+    _check_sampling(given)
     stream = _field(given, "stream", bool, False)
     options = _field(given, "stream_options", dict, {})
     if options and not stream:
@@ -124,6 +123,14 @@ def _field(given: Json, name: str, kind: type | tuple[type, ...], default: Any) 
         names = [item.__name__ for item in (kind if isinstance(kind, tuple) else (kind,))]
         raise ApiError(400, f"{name} is {json.dumps(value)[:80]}; allowed: {' or '.join(names)}", name)
     return value
+
+
+def _check_sampling(given: Json) -> None:
+    if _field(given, "n", int, 1) != 1:
+        raise ApiError(400, f"n is {given['n']}; allowed: 1", "n")
+    for name in ("temperature", "min_tokens"):
+        if not _field(given, name, (int, float), 0) >= 0:
+            raise ApiError(400, f"{name} is {given[name]}; allowed: at least 0", name)
 
 
 def _message(message: object) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import h11
 
@@ -45,11 +46,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received_ns = time.time_ns()
-        try:
-            self._http.receive_data(data)
-            self._read_events()
-        except h11.RemoteProtocolError as error:
-            self._refuse(error)
+        self._http.receive_data(data)
+        self._read()
 
     def connection_lost(self, error: Exception | None) -> None:
         for callback in (self.on_lost, self.on_closed):
@@ -85,6 +83,12 @@ class Connection(asyncio.Protocol):
         """Close without sending what is still buffered."""
         if self._transport:
             self._transport.abort()
+
+    def _read(self) -> None:
+        try:
+            self._read_events()
+        except h11.RemoteProtocolError as error:
+            self._refuse(error)
 
     def _read_events(self) -> None:
         while True:
@@ -139,12 +143,10 @@ class Connection(asyncio.Protocol):
             self._http.start_next_cycle()
             # A pipelined request is read from the loop: answering it from within this answer would recurse.
             if self._http.trailing_data[0]:
-                asyncio.get_running_loop().call_soon(self.data_received, b"")
+                asyncio.get_running_loop().call_soon(self._read)
         else:
             self.close()
 
 
 def _reason(status: int) -> bytes:
-    from http import HTTPStatus
-
     return HTTPStatus(status).phrase.encode()

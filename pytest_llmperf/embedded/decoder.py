@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.scheduler import StepPlan, Work
+from pytest_llmperf.embedded.scheduler import Request, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
 Floats = NDArray[np.float32]
@@ -26,6 +26,7 @@ HEAD_DIM = 16
 MLP = 256
 GROUP = HEADS // KV_HEADS
 _KV_WIDTH = KV_HEADS * HEAD_DIM
+_GREEDY_BELOW = 1e-5  # temperatures that would overflow mean greedy, as in vLLM
 _QUERY_TILE = 256  # rows of one attention product in prefill: bounds its memory, and skips most of the masked half
 
 
@@ -111,6 +112,13 @@ class Decoder:
             for work, row, token in zip(sampling, logits, best, strict=True)
         }
 
+    def warm_up(self) -> None:
+        """Run each path once, so that the first request does not pay for it. Writes to block 0, which is free."""
+        request = Request(id=0, prompt=(0, 0), max_tokens=1)
+        for tokens, start in (((0, 0), 0), ((0,), 1)):
+            work = Work(request, tokens, start, blocks=(0,) * 2, prefill=len(tokens) > 1, samples=True)
+            self.execute(StepPlan((work,)), after_idle=True)
+
     def begin_run(self, index: int) -> None:
         """Runs differ in noise only, and this step has none of its own."""
 
@@ -130,11 +138,12 @@ class Decoder:
             logits = logits.copy()
             logits[tokenizer.EOS] = -np.inf
             best = int(logits.argmax())
-        if request.temperature <= 0:
+        if request.temperature < _GREEDY_BELOW:
             return best
         # The draw depends on the seed and the position only, so neither batching nor preemption changes it.
-        seeded = request.seed is not None
-        rng = np.random.default_rng([request.seed or 0, work.generated]) if seeded else self._unseeded
+        rng = self._unseeded
+        if request.seed is not None:
+            rng = np.random.default_rng([request.seed % 2**64, work.generated])
         return int((logits / request.temperature + rng.gumbel(size=len(logits))).argmax())
 
     def _batch(self, plan: StepPlan) -> _Batch:

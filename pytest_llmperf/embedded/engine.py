@@ -75,7 +75,9 @@ def make_step(settings: EngineSettings) -> Step:
             os.environ[variable] = "1"
         from pytest_llmperf.embedded.decoder import Decoder
 
-        return Decoder(settings)
+        decoder = Decoder(settings)
+        decoder.warm_up()
+        return decoder
     from pytest_llmperf.embedded.modelled import ModelledStep
 
     return ModelledStep(settings)
@@ -98,6 +100,7 @@ class Engine:
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._first_scheduled_ns: dict[int, int] = {}
         self._after_idle = True
+        self._stopping = False  # the loop may close before a long step ends: nothing more is handed to it
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -123,6 +126,7 @@ class Engine:
 
     def stop(self, timeout_s: float) -> bool:
         """Ask the thread to end after its present step; whether it did in time."""
+        self._stopping = True
         self._commands.put(_Stop())
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -170,4 +174,5 @@ class Engine:
         self._publish(tuple(tokens))
 
     def _publish(self, tokens: tuple[Token, ...]) -> None:
-        self._loop.call_soon_threadsafe(self._on_step, StepResult(tokens, self._scheduler.stats()))
+        if not self._stopping:
+            self._loop.call_soon_threadsafe(self._on_step, StepResult(tokens, self._scheduler.stats()))

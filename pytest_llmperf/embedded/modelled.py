@@ -22,9 +22,10 @@ _SPIN_S = 0.0003  # sleep() wakes up this late at worst, on a machine that is no
 def step_cost_s(settings: EngineSettings, plan: StepPlan) -> float:
     """Seconds of one step without noise.
 
-    (overhead + prefill tokens x ms + decode step ms + decoding requests x ms), divided by 1 + (TP - 1) x efficiency.
-    Pipeline stages work on different requests at once, so a step that carries k requests keeps min(k, PP) of the PP
-    stages busy: its time is divided by (1 + (busy - 1) x efficiency). A lone request gains nothing from stages.
+    The overhead, plus prefill tokens x ms + decode step ms + decoding requests x ms, divided by 1 + (TP - 1) x
+    efficiency.
+    Pipeline stages work on different requests at once: k requests pass p stages in (k + p - 1) / (k x p) of the time
+    of one stage, the share that the fill and drain of the pipeline leave. A lone request gains nothing.
     """
     prefill = sum(len(work.tokens) for work in plan.work if work.prefill)
     decodes = sum(not work.prefill for work in plan.work)
@@ -32,9 +33,9 @@ def step_cost_s(settings: EngineSettings, plan: StepPlan) -> float:
     if decodes:
         cost_ms += settings.decode_ms_per_step
     tensor = 1 + (settings.tensor_parallel_size - 1) * settings.tp_efficiency
-    busy_stages = min(len(plan.work), settings.pipeline_parallel_size)
-    pipeline = 1 + (busy_stages - 1) * settings.tp_efficiency
-    return (settings.step_overhead_ms + cost_ms / tensor / pipeline) / 1e3
+    requests, stages = max(1, len(plan.work)), settings.pipeline_parallel_size
+    pipeline = (requests + stages - 1) / (requests * stages)
+    return (settings.step_overhead_ms + cost_ms / tensor * pipeline) / 1e3
 
 
 class Noise:
