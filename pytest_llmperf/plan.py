@@ -114,7 +114,8 @@ class _Server(_Frozen):
     @classmethod
     def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
         for name, value in args.items():
-            _no_literal_secret(name, str(value))
+            if isinstance(value, str):
+                _no_literal_secret(name, value)
         return args
 
     def as_dict(self) -> dict[str, Any]:
@@ -341,12 +342,14 @@ class _Load(_Frozen):
 
 
 class LoadPoint(_Load):
-    """One load, with every sweep resolved: what the driver runs and a baseline is stored for."""
+    """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str
     input_tokens: PositiveInt
     concurrency: PositiveInt | None = None
+    """Closed loop: requests in flight at all times. Exactly one of this and `request_rate` is set."""
     request_rate: float | None = None
+    """Open loop: requests per second, sent whether or not earlier ones have ended."""
     runs: PositiveInt | None = None
     """The plan's number of runs; None: the default."""
     margins: dict[str, float] = {}
@@ -356,20 +359,19 @@ class LoadPoint(_Load):
         """JSON data of the load; the SLA is not part of what is measured."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})
 
-    @model_validator(mode="after")
-    def _one_shape(self) -> LoadPoint:
-        if (self.concurrency is None) == (self.request_rate is None):
-            raise ValueError("a load has either `concurrency` (closed loop) or `request_rate` (open loop)")
-        if self.concurrency is not None and self.requests < self.concurrency:
-            raise ValueError(
-                f"requests: {self.requests} is less than concurrency: {self.concurrency}; "
-                "the load would never be at that concurrency"
-            )
-        if self.concurrency is not None and self.arrival != "constant":
-            raise ValueError(
-                f"arrival: {self.arrival} needs `request_rate`; in closed loop arrivals follow completions"
-            )
-        return self
+
+def _check_shape(load: LoadPoint) -> None:
+    if (load.concurrency is None) == (load.request_rate is None):
+        raise ValueError("a load has either `concurrency` (closed loop) or `request_rate` (open loop)")
+    if load.concurrency is None:
+        return
+    if load.requests < load.concurrency:
+        raise ValueError(
+            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
+            "the load would never be at that concurrency"
+        )
+    if load.arrival != "constant":
+        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
 
 
 def _whole(given: object) -> tuple[int, ...]:
@@ -407,9 +409,14 @@ class LoadSpec(_Load):
         swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
         base = {field: value for field, value in self if field not in swept}
         combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
-        return tuple(
-            LoadPoint.model_validate({**base, **chosen, "name": _point_name(name, chosen)}) for chosen in combinations
+        # The values were validated in this object; validating them again would ask parsed times for their units.
+        points = tuple(
+            LoadPoint.model_construct(**{**base, **chosen, "name": _point_name(name, chosen)})
+            for chosen in combinations
         )
+        for point in points:
+            _check_shape(point)
+        return points
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:

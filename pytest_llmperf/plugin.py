@@ -53,11 +53,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+    _check_runs(_option(config, "runs"))
     if _option(config, "update-baselines") and _ci_variable() and not _option(config, "allow-ci-update"):
         raise pytest.UsageError(
             f"--llmperf-update-baselines is refused in CI ({_ci_variable()} is set): a job that records its own "
             "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
         )
+
+
+def _check_runs(runs: Any) -> None:
+    if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
+        raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
 
 
 def _option(config: pytest.Config, name: str) -> Any:

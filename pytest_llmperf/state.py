@@ -166,17 +166,9 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
-        runs=_runs(options["runs"]),
+        runs=int(options["runs"]) if options["runs"] else None,
     )
     return State(resolved, root, visible_gpus(), Session(output))
-
-
-def _runs(given: str | None) -> int | None:
-    if not given:
-        return None
-    if not given.isdigit() or int(given) < 1:
-        raise PlanError(f"--llmperf-runs: {given!r} is not a whole number of at least 1")
-    return int(given)
 
 
 _MARKER_KEYS = ("plan", "servers", "loads", "runs")

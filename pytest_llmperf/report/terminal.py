@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from pytest_llmperf.session import Session
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
-    ("TTFT p50\nms", "ttft_p50"),
-    ("TTFT p99\nms", "ttft_p99"),
-    ("ITL p50\nms", "itl_p50"),
-    ("ITL p99\nms", "itl_p99"),
-    ("E2E p50\nms", "e2e_p50"),
-    ("output\ntok/s", "output_token_throughput"),
-    ("requests\nreq/s", "request_throughput"),
+    ("TTFT\np50 ms", "ttft_p50"),
+    ("TTFT\np99 ms", "ttft_p99"),
+    ("ITL\np50 ms", "itl_p50"),
+    ("ITL\np99 ms", "itl_p99"),
+    ("E2E\np50 ms", "e2e_p50"),
+    ("out\ntok/s", "output_token_throughput"),
+    ("\nreq/s", "request_throughput"),
 )
 _STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": "bold red", "NOT GATED": "yellow"}
 
@@ -75,14 +76,12 @@ def _group_title(outcome: Outcome) -> str:
 
 
 def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("point", overflow="fold")
-    for header in ("runs", "failed/\nsent"):
-        table.add_column(header, justify="right")
-    for header, _ in _COLUMNS:
-        table.add_column(header, justify="right")
-    for header in ("SLA", "baseline"):
-        table.add_column(header)
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("\npoint", overflow="fold")
+    for header in ("\nruns", "failed\n/sent", *(header for header, _ in _COLUMNS)):
+        table.add_column(header, justify="right", no_wrap=True)
+    for header in ("\nSLA", "base-\nline"):
+        table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*_row(outcome))
     return table
@@ -113,8 +112,8 @@ def number(value: float | None) -> str:
 def metrics_table(result: Result) -> Table:
     """Every statistic of one point, in the field's usual layout."""
     label = " (SIMULATED step times)" if result.environment.simulated else ""
-    table = Table(title=escape(f"{result.point_id}{label}"), title_justify="left")
-    table.add_column("Statistic")
+    table = Table(title=escape(f"{result.point_id}{label}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Statistic", no_wrap=True)
     for stat in _STATS:
         table.add_column(stat, justify="right")
     for name, header in _ROWS:

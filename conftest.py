@@ -1,0 +1,1 @@
+"""Nothing yet that every test of this repository shares; the plugin is loaded by its entry point."""
