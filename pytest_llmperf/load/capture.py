@@ -1,0 +1,37 @@
+"""What the transport saw of one request: plain data between the hot path and everything that is done after the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Read `i` came at `kernel_ns[i]` (0: no stamp from the kernel) and `user_ns[i]`, and held `pieces[i]` of the body.
+
+    Times are nanoseconds of CLOCK_REALTIME; `ended_ns` is when the transport noticed the end. `error` is None when the
+    response was received whole, whatever it says.
+    """
+
+    sent_ns: int | None
+    ended_ns: int
+    kernel_ns: tuple[int, ...]
+    user_ns: tuple[int, ...]
+    pieces: tuple[bytes, ...]
+    status: int | None
+    content_type: str
+    error: str | None
+
+    @property
+    def has_kernel_stamps(self) -> bool:
+        return 0 not in self.kernel_ns
+
+    @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        """Kernel times where every read has one; never both in one request: a gap would then hold a lag."""
+        return self.kernel_ns if self.has_kernel_stamps else self.user_ns
+
+    @property
+    def end_ns(self) -> int:
+        """Receive time of the last byte, or the moment of the failure."""
+        return self.stamps_ns[-1] if self.error is None and self.user_ns else self.ended_ns

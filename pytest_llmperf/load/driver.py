@@ -1,0 +1,327 @@
+"""Runs one load point: keeps the requests of a trace in flight and turns what came back into a Run.
+
+All tasks live in TaskGroups of `_Load.run`. Everything is created inside the running loop, so that any loop will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pytest_llmperf import __version__
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.health import Window, client_health
+from pytest_llmperf.load.interpret import interpret
+from pytest_llmperf.load.openai import PATHS, request_body
+from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import RequestRecord, Run
+
+Progress = Callable[[int, int, int], None]
+"""Called with (done, total, failed) requests, a few times a second."""
+
+_PROGRESS_S = 0.3
+_SPIN_S = 0.001
+"""asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
+_SPARE_S = 0.25
+"""An open loop keeps as many idle connections as it would need for this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server (or replica) to send to. `headers` may carry secrets, so they are never shown."""
+
+    url: str
+    model: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    continuous_usage: bool = False
+    """The engine is known to tell token counts in every chunk when asked to."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.headers:
+            if not (name + value).isascii() or not (name + value).isprintable():
+                raise ValueError(f"header {name!r} holds characters that a header cannot carry")
+
+
+async def run_load(
+    targets: tuple[Target, ...],
+    point: LoadPoint,
+    trace: Trace,
+    *,
+    run_index: int,
+    salt: str = "",
+    progress: Progress | None = None,
+    on_interrupt: Callable[[Run], None] | None = None,
+) -> Run:
+    """Sends the trace once. A request that fails is a record with an error, never an exception.
+
+    `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
+    run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
+    """
+    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}")
+    try:
+        await load.run(progress)
+    except asyncio.CancelledError:
+        if on_interrupt is not None:
+            on_interrupt(load.result(run_index))
+        raise
+    return load.result(run_index)
+
+
+async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
+    """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
+    if not trace.warmup:
+        return
+    load = _Load(targets, point, trace.warmup, trace.hash, f"{salt}warmup")
+    await load.run(None)
+    records = load.result(0).records
+    if not any(record.ok for record in records):
+        raise ServerError(f"every warm-up request failed; the first: {records[0].error}")
+
+
+class _Load:
+    """One execution while it happens: what its tasks share."""
+
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        point: LoadPoint,
+        requests: tuple[PlannedRequest, ...],
+        trace_hash: str,
+        mark: str,
+    ) -> None:
+        self.targets = targets
+        self.point = point
+        self.requests = requests
+        self.trace_hash = trace_hash
+        self.mark = mark
+        self.window = Window()
+        self.origins = [Origin(target.url) for target in targets]
+        self.bodies = self._encode_bodies()
+        self.connections: list[Connection] = []
+        self.connect_s: list[float] = []
+        self.exchanges: dict[int, Exchange] = {}
+        self.done = 0
+        self.failed = 0
+
+    def _encode_bodies(self) -> dict[tuple[str, bool], list[bytes]]:
+        """The body of every request, per kind of target: encoded before the window, not in it."""
+        prompts = [marked_prompt(request, f"{self.trace_hash}/{self.mark}") for request in self.requests]
+        return {
+            kind: [
+                json.dumps(request_body(self.point, prompt, model=kind[0], every_chunk_usage=kind[1])).encode()
+                for prompt in prompts
+            ]
+            for kind in {self._kind(target) for target in self.targets}
+        }
+
+    def _kind(self, target: Target) -> tuple[str, bool]:
+        asked = self.point.stream_usage
+        return target.model, target.continuous_usage if asked is None else asked == "every-chunk"
+
+    def _wire(self, number: int, request: PlannedRequest) -> bytes:
+        """The bytes of a request for target `number`."""
+        target, origin = self.targets[number], self.origins[number]
+        body = self.bodies[self._kind(target)][request.index]
+        headers = {
+            "Host": origin.netloc,
+            "User-Agent": f"pytest-llmperf/{__version__}",
+            "Accept": "text/event-stream",
+            "Content-Type": "application/json",
+            "X-Request-Id": self._request_id(request),
+            **{name.title(): value for name, value in target.headers},
+            "Content-Length": str(len(body)),
+        }
+        lines = [f"POST {origin.prefix}{PATHS[self.point.endpoint]} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
+
+    def _request_id(self, request: PlannedRequest) -> str:
+        return f"llmperf-{self.trace_hash[:8]}-{self.mark}-{request.index}"
+
+    async def run(self, progress: Progress | None) -> None:
+        """Sends everything and waits for the last answer; every socket is closed afterwards, whatever happens."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch(progress))
+                await (self._closed_loop() if self.requests[0].due_ns is None else self._open_loop())
+                watch.cancel()
+        finally:
+            for connection in self.connections:
+                connection.close()
+            for exchange in self.exchanges.values():
+                if not exchange.has_ended:
+                    exchange.end("interrupted")
+        if progress is not None:
+            progress(self.done, len(self.requests), self.failed)
+
+    async def _watch(self, progress: Progress | None) -> None:
+        """Looks after time limits and progress, beside the requests."""
+        point = self.point
+        pause = min(0.1, point.no_data_timeout / 10, point.read_timeout / 10)
+        told = 0.0
+        while True:
+            await asyncio.sleep(pause)
+            now = asyncio.get_running_loop().time()
+            for connection in self.connections:
+                connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
+            if progress is not None and now - told > _PROGRESS_S:
+                told = now
+                progress(self.done, len(self.requests), self.failed)
+
+    async def _closed_loop(self) -> None:
+        count = min(self.point.concurrency or len(self.requests), len(self.requests))
+        slots = [(number % len(self.targets), self._connection(number)) for number in range(count)]
+        await self._open_all(connection for _, connection in slots)
+        queue = iter(self.requests)
+        with self.window.open():
+            async with asyncio.TaskGroup() as group:
+                for number, connection in slots:
+                    group.create_task(self._slot(number, connection, queue))
+
+    async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest]) -> None:
+        """Takes the next request of the trace as soon as its last one has ended."""
+        for request in queue:
+            wire = self._wire(number, request)
+            exchange = self.exchanges[request.index] = Exchange()
+            if connection.is_open:
+                connection.start(wire, exchange)
+            await self._settle(connection, wire, exchange)
+
+    async def _open_loop(self) -> None:
+        """Each request at its due time, counted from one start instant, on an idle connection."""
+        rate = self.point.request_rate or 1.0
+        spare = min(len(self.requests), math.ceil(rate * _SPARE_S / len(self.targets)) + 4)
+        pools = [_Pool(self, number, spare) for number in range(len(self.targets))]
+        for pool in pools:
+            pool.idle = [self._connection(pool.number) for _ in range(spare)]
+        await self._open_all(connection for pool in pools for connection in pool.idle)
+        with self.window.open():
+            start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
+            async with asyncio.TaskGroup() as group:
+                for request in self.requests:
+                    pool = pools[request.index % len(pools)]
+                    wire = self._wire(pool.number, request)
+                    await _until(start_s + (request.due_ns or 0) / 1e9)
+                    self._send_due(request, pool, wire, group)
+
+    def _send_due(self, request: PlannedRequest, pool: _Pool, wire: bytes, group: asyncio.TaskGroup) -> None:
+        """Sends now, not when a task gets its turn: only an exhausted pool makes a request late."""
+        exchange = self.exchanges[request.index] = Exchange()
+        connection = pool.take()
+        if connection.is_open:
+            connection.start(wire, exchange)
+        group.create_task(self._settle_pooled(pool, connection, wire, exchange))
+        if pool.wants_more:
+            group.create_task(pool.add())
+
+    async def _settle_pooled(self, pool: _Pool, connection: Connection, wire: bytes, exchange: Exchange) -> None:
+        await self._settle(connection, wire, exchange)
+        pool.put(connection)
+
+    async def _settle(self, connection: Connection, wire: bytes, exchange: Exchange) -> None:
+        """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""
+        if exchange.sent_ns is not None:
+            await exchange.ended
+            if exchange.retry:
+                exchange.restart()
+        if exchange.sent_ns is None:
+            error = await self.open(connection)
+            if error is None:
+                connection.start(wire, exchange)
+            else:
+                exchange.end(error)
+            await exchange.ended
+        self.done += 1
+        self.failed += exchange.error is not None or exchange.reader.status != 200
+
+    def _connection(self, number: int) -> Connection:
+        connection = Connection(self.origins[number % len(self.origins)])
+        self.connections.append(connection)
+        return connection
+
+    async def _open_all(self, connections: Iterator[Connection]) -> None:
+        """A connection that fails to open here is tried again by its first request, which gets the error."""
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(self.open(connection))
+
+    async def open(self, connection: Connection) -> str | None:
+        """The error, or None. Only openings before the window count for `connect_ms`."""
+        limit_s = self.point.connect_timeout
+        started = time.perf_counter()
+        try:
+            await connection.open(limit_s)
+        except OSError as error:
+            if isinstance(error, TimeoutError) and not error.errno:
+                return f"no connection within {limit_s:g} s (connect_timeout)"
+            return f"no connection: {describe(error)}"
+        if not self.window.started_ns:
+            self.connect_s.append(time.perf_counter() - started)
+        return None
+
+    def result(self, run_index: int) -> Run:
+        """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
+        captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
+        records = tuple(self._record(self.requests[index], capture) for index, capture in captures.items())
+        return Run(
+            index=run_index,
+            started_ns=self.window.started_ns,
+            ended_ns=self.window.ended_ns,
+            trace_hash=self.trace_hash,
+            records=records,
+            client=client_health(self.window, tuple(captures.values()), records, self.connect_s),
+        )
+
+    def _record(self, request: PlannedRequest, capture: Capture) -> RequestRecord:
+        due_ns = None if request.due_ns is None else self.window.started_ns + request.due_ns
+        return interpret(capture, request, request_id=self._request_id(request), due_ns=due_ns)
+
+
+class _Pool:
+    """The idle connections of an open loop to one target; the most recently used is taken first."""
+
+    def __init__(self, load: _Load, number: int, spare: int) -> None:
+        self.number = number
+        self.idle: list[Connection] = []
+        self._load = load
+        self._spare = spare
+        self._opening = 0
+
+    @property
+    def wants_more(self) -> bool:
+        return len(self.idle) + self._opening < self._spare
+
+    def take(self) -> Connection:
+        """An open connection, or a closed one when there is no other."""
+        connection = None
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.is_open:
+                return connection
+        return connection or self._load._connection(self.number)
+
+    def put(self, connection: Connection) -> None:
+        self.idle.append(connection)
+
+    async def add(self) -> None:
+        self._opening += 1
+        connection = self._load._connection(self.number)
+        await self._load.open(connection)
+        self._opening -= 1
+        self.put(connection)
+
+
+async def _until(time_s: float) -> None:
+    """Returns at `time_s` of the loop's clock, a few microseconds late at best; serves other I/O until then."""
+    loop = asyncio.get_running_loop()
+    if (left := time_s - loop.time() - _SPIN_S) > 0:
+        await asyncio.sleep(left)
+    while loop.time() < time_s:  # noqa: ASYNC110 - nothing sets an event at a time
+        await asyncio.sleep(0)

@@ -1,0 +1,84 @@
+"""How the client fared: what is watched in the window, and the ClientHealth that comes of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.records import ClientHealth, RequestRecord
+
+
+class Window:
+    """The time of a run in which requests are sent and received; 0 and None until it has begun and ended."""
+
+    def __init__(self) -> None:
+        self.started_ns = 0
+        self.ended_ns = 0
+        self.cpu_share: float | None = None
+        self.clock_step_ns = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """No garbage collection inside, because it would stop every stream at once; CPU time and clock are watched."""
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        offset_ns = _clock_offset_ns()
+        cpu, wall = time.thread_time(), time.perf_counter()
+        self.started_ns = time.time_ns()
+        try:
+            yield
+        finally:
+            self.ended_ns = time.time_ns()
+            self.cpu_share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
+            self.clock_step_ns = _clock_offset_ns() - offset_ns
+            gc.unfreeze()
+            if collecting:
+                gc.enable()
+
+
+def _clock_offset_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
+
+
+def client_health(
+    window: Window, captures: Sequence[Capture], records: Sequence[RequestRecord], connect_s: Sequence[float]
+) -> ClientHealth:
+    """`connect_s`: how long each connection took that was opened before the window."""
+    lags = _receive_lags_us(captures)
+    late = [(r.sent_ns - r.due_ns) / 1e3 for r in records if r.sent_ns is not None and r.due_ns is not None]
+    token_chunks = sum(len(record.chunk_ns) for record in records)
+    coalesced = sum(record.coalesced_chunks for record in records)
+    return ClientHealth(
+        stamps="kernel" if lags else "user",
+        cpu_share=window.cpu_share,
+        receive_lag_p50_us=_percentile(lags, 50),
+        receive_lag_p99_us=_percentile(lags, 99),
+        receive_lag_max_us=_percentile(lags, 100),
+        send_late_p50_us=_percentile(late, 50),
+        send_late_p99_us=_percentile(late, 99),
+        coalesced_share=coalesced / token_chunks if token_chunks else None,
+        clock_step_ns=window.clock_step_ns,
+        connect_ms=sum(connect_s) / len(connect_s) * 1e3 if connect_s else None,
+    )
+
+
+def _receive_lags_us(captures: Sequence[Capture]) -> list[float]:
+    """Empty unless every read of the run has a kernel stamp: one that lacks them makes the run's stamps "user"."""
+    if not all(capture.has_kernel_stamps for capture in captures):
+        return []
+    return [
+        (user - kernel) / 1e3
+        for capture in captures
+        for user, kernel in zip(capture.user_ns, capture.kernel_ns, strict=True)
+    ]
+
+
+def _percentile(values: list[float], percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if values else None

@@ -1,0 +1,152 @@
+"""Capture of one request -> RequestRecord. Pure; runs after the load, so that it costs no measured time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.openai import Event, body_text, read_event, shorten
+from pytest_llmperf.load.prompts import PlannedRequest
+from pytest_llmperf.load.sse import SseParser
+from pytest_llmperf.records import RequestRecord, TokenSource
+
+
+class _Timed(NamedTuple):
+    read: int
+    event: Event
+
+
+class _TokenChunk(NamedTuple):
+    read: int
+    tokens: int | None
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What a response said, and why it counts as failed."""
+
+    chunks: tuple[_TokenChunk, ...] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    token_source: TokenSource | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+def interpret(capture: Capture, planned: PlannedRequest, *, request_id: str, due_ns: int | None) -> RequestRecord:
+    """The record of a finished, failed or interrupted request."""
+    stream = _read_stream(capture)
+    stamps = capture.stamps_ns
+    return RequestRecord(
+        index=planned.index,
+        phase=planned.phase,
+        request_id=request_id,
+        due_ns=due_ns,
+        sent_ns=capture.sent_ns,
+        chunk_ns=tuple([stamps[chunk.read] for chunk in stream.chunks]),
+        chunk_tokens=_chunk_tokens(stream.chunks),
+        first_output_ns=_first_output_ns(stream.chunks, stamps),
+        end_ns=capture.end_ns,
+        input_tokens=stream.input_tokens,
+        output_tokens=stream.output_tokens,
+        requested_output_tokens=planned.output_tokens,
+        token_source=stream.token_source,
+        finish_reason=stream.finish_reason,
+        status=capture.status,
+        error=stream.error,
+        coalesced_chunks=_coalesced(stream.chunks),
+    )
+
+
+def _read_stream(capture: Capture) -> _Stream:
+    if capture.status is None:
+        return _Stream(error=capture.error)
+    if capture.status != 200:
+        return _Stream(error=f"HTTP {capture.status}: {body_text(b''.join(capture.pieces))}")
+    if not capture.content_type.startswith("text/event-stream"):
+        body = body_text(b"".join(capture.pieces))
+        return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
+    timed, bad_event = _read_events(capture.pieces)
+    return _judge(timed, capture.error or bad_event)
+
+
+def _read_events(pieces: tuple[bytes, ...]) -> tuple[list[_Timed], str | None]:
+    """The events, each with the read that completed it, up to the first that is not understood."""
+    parser = SseParser()
+    timed: list[_Timed] = []
+    for read, piece in enumerate(pieces):
+        for data in parser.feed(piece):
+            try:
+                timed.append(_Timed(read, read_event(data)))
+            except (ValueError, AttributeError, TypeError) as error:
+                return timed, shorten(f"event not understood ({error}): {data.decode('utf-8', 'replace')}")
+    return timed, None
+
+
+def _judge(timed: list[_Timed], error: str | None) -> _Stream:
+    events = [item.event for item in timed]
+    chunks = tuple(_token_chunks(timed))
+    finish_reason = next((event.finish_reason for event in reversed(events) if event.finish_reason), None)
+    total = max((event.completion_tokens for event in events if event.completion_tokens is not None), default=None)
+    counted = sum(chunk.tokens or 1 for chunk in chunks)
+    said = next((event.error for event in events if event.error), None)
+    if not said and not error:
+        if not (finish_reason or total is not None or any(event.done for event in events)):
+            error = "stream ended early: no finish_reason, no usage, no [DONE]"
+        elif not (total or counted):
+            error = "the stream carried no token"
+    return _Stream(
+        chunks=chunks,
+        input_tokens=next((event.prompt_tokens for event in reversed(events) if event.prompt_tokens is not None), None),
+        output_tokens=counted or None if total is None else total,
+        token_source="usage" if total is not None else "chunks" if counted else None,
+        finish_reason=finish_reason,
+        error=f"error in the stream: {said}" if said else error,
+    )
+
+
+def _token_chunks(timed: list[_Timed]) -> list[_TokenChunk]:
+    """The events that carry tokens: by the growth of `usage` where every event has it, else by their content."""
+    spoken = [item.event for item in timed if item.event.output or item.event.reasoning]
+    counted = any(item.event.has_choices and item.event.completion_tokens for item in timed)
+    # Some servers put the total into the last chunk with content: then the chunks before it have no usage.
+    if counted and all(event.completion_tokens is not None for event in spoken):
+        return _by_usage(timed)
+    told = all(event.token_ids for event in spoken)
+    return [
+        _TokenChunk(read, event.token_ids if told else None, event)
+        for read, event in timed
+        if event.output or event.reasoning or event.token_ids
+    ]
+
+
+def _by_usage(timed: list[_Timed]) -> list[_TokenChunk]:
+    chunks: list[_TokenChunk] = []
+    before = 0
+    for read, event in timed:
+        now = event.completion_tokens
+        if event.has_choices and now is not None and now > before:
+            chunks.append(_TokenChunk(read, now - before, event))
+            before = now
+    return chunks
+
+
+def _chunk_tokens(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...] | None:
+    tokens = tuple([chunk.tokens for chunk in chunks if chunk.tokens is not None])
+    return tokens if chunks and len(tokens) == len(chunks) else None
+
+
+def _first_output_ns(chunks: tuple[_TokenChunk, ...], stamps: tuple[int, ...]) -> int | None:
+    """A token without text belongs to the reasoning in a stream that reasons, for all that can be known."""
+    reasons = any(chunk.event.reasoning for chunk in chunks)
+    return next((stamps[chunk.read] for chunk in chunks if chunk.event.output or not reasons), None)
+
+
+def _coalesced(chunks: tuple[_TokenChunk, ...]) -> int:
+    reads = [chunk.read for chunk in chunks]
+    sharing = 0
+    for before, read, after in zip([-1, *reads], reads, [*reads[1:], -1], strict=False):
+        sharing += read in (before, after)
+    return sharing

@@ -1,0 +1,344 @@
+"""One keep-alive connection in the asyncio loop, with the kernel's receive timestamps.
+
+While a response streams, a readable socket costs one `recvmsg`, two stamps and three appends; framing is confirmed when
+the read looks like the end, and everything else happens after the run, from the Capture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import sys
+import time
+from urllib.parse import urlsplit
+
+from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.tls import TlsSession
+
+# Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_TIMESPEC.size)
+_READ_SIZE = 64 * 1024
+_LAST_BYTES = b"\r\n\r\n"
+"""Last bytes of every chunked body, with trailers or without."""
+
+
+class Origin:
+    """Where a target's connections go: its addresses are looked up once, the one that answered is tried first."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.netloc = parts.netloc.rpartition("@")[2]
+        self.prefix = parts.path.rstrip("/").removesuffix("/v1")
+        self._context = ssl.create_default_context() if parts.scheme == "https" else None
+        self._addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = []
+
+    def tls_session(self) -> TlsSession | None:
+        return TlsSession(self.host, self._context) if self._context else None
+
+    async def connect(self) -> socket.socket:
+        """A connected non-blocking socket that stamps what it receives. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if not self._addresses:
+            found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            self._addresses = [(info[0], info[4]) for info in found]
+        failure: OSError | None = None
+        for family, address in self._addresses:
+            try:
+                sock = await _connect(loop, family, address)
+            except OSError as error:
+                failure = failure or error
+            else:
+                self._addresses = [(family, address)]
+                return sock
+        raise failure or OSError(f"{self.host} has no address")
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: tuple[object, ...]
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _ask_for_stamps(sock)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _ask_for_stamps(sock: socket.socket) -> None:
+    if sys.platform == "linux":
+        # Where it is refused, reads come without a stamp, and the run says that its times are user-space ones.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+class Exchange:
+    """One request and its response while they happen."""
+
+    __slots__ = (
+        "ended",
+        "ended_ns",
+        "error",
+        "kernel_ns",
+        "pending",
+        "pieces",
+        "reader",
+        "retry",
+        "sent_ns",
+        "user_ns",
+    )
+
+    def __init__(self) -> None:
+        self.sent_ns: int | None = None
+        self.ended_ns = 0
+        self.error: str | None = None
+        self.retry = False
+        """Failed on a stale connection before any byte of a response: to be sent once more."""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reader = ResponseReader()
+        self.pieces: list[bytes] = []
+        self.pending: list[bytes] = []
+        self.kernel_ns: list[int] = []
+        self.user_ns: list[int] = []
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended_ns != 0
+
+    def restart(self) -> None:
+        """Back to before it was sent; nothing of a response had come."""
+        self.sent_ns = self.error = None
+        self.ended_ns = 0
+        self.retry = False
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def parse_pending(self) -> bool:
+        """Feeds what was read since the last time to the reader; whether the response is complete."""
+        feed = self.reader.feed
+        self.pieces.extend([feed(data) for data in self.pending])
+        self.pending.clear()
+        return self.reader.complete
+
+    def end(self, error: str | None = None) -> None:
+        self.ended_ns = time.time_ns()
+        self.error = error
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def capture(self) -> Capture:
+        return Capture(
+            sent_ns=self.sent_ns,
+            ended_ns=self.ended_ns,
+            kernel_ns=tuple(self.kernel_ns),
+            user_ns=tuple(self.user_ns),
+            pieces=tuple(self.pieces),
+            status=self.reader.status,
+            content_type=self.reader.headers.get("content-type", ""),
+            error=self.error,
+        )
+
+
+class Connection:
+    """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.is_open = False
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        self._tls: TlsSession | None = None
+        self._exchange: Exchange | None = None
+        self._unsent = memoryview(b"")
+        self._used = False
+        self._eager = True  # feed every read at once: the end of the response can't be guessed from its last bytes
+        self._started_s = 0.0
+        self._quiet_since_s = 0.0
+        self._reads_seen = 0
+
+    async def open(self, timeout_s: float) -> None:
+        """Raises OSError (TimeoutError and ssl.SSLError are such) with the connection closed."""
+        async with asyncio.timeout(timeout_s):
+            sock = await self.origin.connect()
+            try:
+                self._tls = await self._handshake(sock)
+            except BaseException:
+                sock.close()
+                raise
+        self._sock = sock
+        self.is_open = True
+        self._used = False
+        self._loop.add_reader(sock, self._on_readable if self._tls is None else self._on_readable_tls, sock)
+
+    async def _handshake(self, sock: socket.socket) -> TlsSession | None:
+        tls = self.origin.tls_session()
+        received = b""
+        while tls and not tls.handshake(received):
+            await self._loop.sock_sendall(sock, tls.to_send())
+            received = await self._loop.sock_recv(sock, _READ_SIZE)
+            if not received:
+                raise ConnectionResetError("connection closed by the server in the TLS handshake")
+        if tls:
+            await self._loop.sock_sendall(sock, tls.to_send())
+        return tls
+
+    def start(self, request: bytes, exchange: Exchange) -> None:
+        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
+        self._exchange = exchange
+        self._eager = True
+        self._reads_seen = 0
+        self._started_s = self._quiet_since_s = self._loop.time()
+        exchange.sent_ns = time.time_ns()
+        self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
+        self._send()
+
+    def close(self, error: str = "interrupted") -> None:
+        """Ends the exchange, if there is one, with `error`."""
+        self._disconnect()
+        self._end(error)
+
+    def _lost(self, error: str) -> None:
+        """The connection is gone. One that served a request before may have been closed while this one was sent."""
+        if self._exchange is not None:
+            self._exchange.retry = self._used and not self._exchange.user_ns
+        self.close(error)
+
+    def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
+        """Ends an exchange that is past its limits. Called now and then, so that no chunk has to set a timer."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if len(exchange.user_ns) != self._reads_seen:
+            self._reads_seen = len(exchange.user_ns)
+            self._quiet_since_s = now_s
+        elif exchange.pending:
+            self._confirm(exchange)  # finds an end that is followed by bytes that don't belong there
+        elif now_s - self._quiet_since_s > no_data_s:
+            what = "no further data" if self._reads_seen else "no response"
+            self.close(f"{what} within {no_data_s:g} s (no_data_timeout)")
+        if now_s - self._started_s > whole_s:
+            self.close(f"response not complete within {whole_s:g} s (read_timeout)")
+
+    def _on_readable(self, sock: socket.socket) -> None:
+        """The hot path: runs once per token."""
+        try:
+            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(describe(error))
+            return
+        now = time.time_ns()
+        exchange = self._exchange
+        if not data or exchange is None:
+            self._on_end(exchange, data)
+            return
+        exchange.kernel_ns.append(_kernel_ns(ancillary))
+        exchange.user_ns.append(now)
+        exchange.pending.append(data)
+        # A read shorter than the last bytes may be the rest of them.
+        if self._eager or data.endswith(_LAST_BYTES) or len(data) < len(_LAST_BYTES):
+            self._confirm(exchange)
+
+    def _on_readable_tls(self, sock: socket.socket) -> None:
+        assert self._tls is not None
+        try:
+            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+            now = time.time_ns()
+            plain = self._tls.decrypt(data) if data else b""
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(describe(error))
+            return
+        exchange = self._exchange
+        if plain and exchange is not None:
+            exchange.kernel_ns.append(_kernel_ns(ancillary))
+            exchange.user_ns.append(now)
+            exchange.pending.append(plain)
+            self._confirm(exchange)
+        if not data or self._tls.eof or (plain and exchange is None):
+            self._on_end(self._exchange, plain)
+        elif answer := self._tls.to_send():
+            self._unsent = memoryview(bytes(self._unsent) + answer)
+            self._send()
+
+    def _confirm(self, exchange: Exchange) -> None:
+        reader = exchange.reader
+        try:
+            complete = exchange.parse_pending()
+        except ProtocolError as error:
+            self.close(f"malformed HTTP response: {error}")
+            return
+        self._eager = reader.status is None or not (reader.chunked or reader.until_close)
+        if complete:
+            if not reader.keep_alive or self._unsent:
+                self._disconnect()
+            self._used = True
+            self._end()
+
+    def _on_end(self, exchange: Exchange | None, data: bytes) -> None:
+        """The server closed, or sent something that nobody asked for."""
+        if exchange is None:
+            self._disconnect()
+            return
+        try:
+            exchange.parse_pending()
+            exchange.reader.feed_eof()
+        except ProtocolError as error:
+            self._lost(str(error))
+            return
+        self._disconnect()
+        self._end()
+
+    def _end(self, error: str | None = None) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.end(error)
+
+    def _send(self) -> None:
+        assert self._sock is not None
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._lost(describe(error))
+            return
+        if self._unsent:
+            self._loop.add_writer(self._sock, self._send)
+        else:
+            self._loop.remove_writer(self._sock)
+
+    def _disconnect(self) -> None:
+        sock, self._sock = self._sock, None
+        self.is_open = False
+        if sock is not None:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+            sock.close()
+
+
+def _kernel_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    if not ancillary:
+        return 0
+    seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def describe(error: OSError) -> str:
+    """`connection refused` rather than a number and a tuple."""
+    plain = isinstance(error, (ssl.SSLError, socket.gaierror)) or not error.errno
+    text = (error.strerror or str(error)) if plain else os.strerror(error.errno or 0)
+    return text[:1].lower() + text[1:] if text else type(error).__name__
