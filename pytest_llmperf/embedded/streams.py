@@ -168,10 +168,11 @@ class Generation:
         pieces = [
             Piece(item.index, item.pending_text, tuple(item.tokens), item.finish_reason) for item in self._choices
         ]
-        self._connection.reply(200, encode_json(self._shapes.whole(pieces, self._total())))
+        body = encode_json(self._shapes.whole(pieces, self._total()))
         for choice in self._choices:
             choice.written(time.time_ns())
             self._report(choice)
+        self._connection.reply(200, body)
 
     def _break_off(self) -> None:
         """The fault of this request, once it has shown two tokens or all it has."""

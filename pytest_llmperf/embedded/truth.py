@@ -1,6 +1,7 @@
 """The emission log: when the engine wrote each token, as the engine itself saw it.
 
-What a client measured is compared with these facts. One JSON object per line and finished request.
+What a client measured is compared with these facts. One JSON object per line and finished request, written before the
+client can have read the end of the answer.
 """
 
 import json
@@ -16,7 +17,7 @@ class Emission:
     request_id: str  # the client's X-Request-Id where it sent one; "-<index>" is added for each of several prompts
     received_ns: int  # the last byte of the request was read
     first_scheduled_ns: int  # the first step that computes it was planned
-    token_ns: tuple[int, ...]  # just after the write of the token's chunk
+    token_ns: tuple[int, ...]  # just after the write of the token's chunk; just before that of an answer in one piece
     tokens_per_chunk: tuple[int, ...]
     prompt_tokens: int
 
