@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,11 @@ def test_settings_are_frozen_and_hashable():
 def test_reading_the_names_loads_no_numpy():
     code = "import sys, pytest_llmperf.embedded.settings; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("item", fields(EngineSettings), ids=lambda item: item.name)
+def test_the_documentation_has_every_argument(item):
+    text = (Path(__file__).parents[2] / "docs" / "embedded.md").read_text(encoding="utf-8")
+    words = {"None": "", "True": "on", "False": "off"}
+    default = words.get(str(item.default), str(item.default))
+    assert f"| `--{item.name.replace('_', '-')}` | {default} | {item.metadata['help']}" in text
