@@ -55,6 +55,11 @@ class _BeginRun:
 
 
 @dataclass(frozen=True, slots=True)
+class _ResetPrefixCache:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class _Crash:
     reason: str
 
@@ -64,7 +69,7 @@ class _Stop:
     pass
 
 
-_Command = Request | _Abort | _BeginRun | _Crash | _Stop
+_Command = Request | _Abort | _BeginRun | _ResetPrefixCache | _Crash | _Stop
 
 
 def make_step(settings: EngineSettings) -> Step:
@@ -100,13 +105,14 @@ class Engine:
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._first_scheduled_ns: dict[int, int] = {}
         self._after_idle = True
+        self._dead = False  # known before the thread has quite ended
         self._stopping = False  # the loop may close before a long step ends: nothing more is handed to it
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._dead
 
     def start(self) -> None:
         self._thread.start()
@@ -119,6 +125,9 @@ class Engine:
 
     def begin_run(self, index: int) -> None:
         self._commands.put(_BeginRun(index))
+
+    def reset_prefix_cache(self) -> None:
+        self._commands.put(_ResetPrefixCache())
 
     def crash(self, reason: str) -> None:
         """A fault for tests: the thread dies as it does of an error in a step."""
@@ -137,6 +146,7 @@ class Engine:
                 self._one_step()
         except Exception as error:  # the thread's boundary: whatever it was, it is reported, once
             logger.exception("EngineCore encountered a fatal error.")
+            self._dead = True
             self._loop.call_soon_threadsafe(self._on_death, error)
 
     def _take_commands(self) -> bool:
@@ -153,6 +163,8 @@ class Engine:
                     self._publish(())
                 case _BeginRun(index):
                     self._step.begin_run(index)
+                case _ResetPrefixCache():
+                    self._scheduler.reset_prefix_cache()
                 case _Crash(reason):
                     raise RuntimeError(reason)
                 case _Stop():

@@ -122,6 +122,11 @@ class BlockPool:
             self._by_hash[digest] = block
             self._hash_of[block] = digest
 
+    def forget(self) -> None:
+        """Make no block findable any more; what requests hold stays theirs."""
+        self._by_hash.clear()
+        self._hash_of.clear()
+
     def release(self, blocks: Sequence[int]) -> None:
         """Give back a request's blocks. The last ones are reused first: a longer prefix is shared less often."""
         for block in reversed(blocks):
@@ -168,6 +173,9 @@ class Scheduler:
         for sequence in [*self._running, *self._waiting]:
             if sequence.request.id == request_id:
                 self._finish(sequence)
+
+    def reset_prefix_cache(self) -> None:
+        self._pool.forget()
 
     def stats(self) -> SchedulerStats:
         return SchedulerStats(

@@ -58,6 +58,7 @@ class Server:
             "/v1/chat/completions": {"POST": partial(self._generate, "chat")},
             "/tokenize": {"POST": self._tokenize},
             "/detokenize": {"POST": self._detokenize},
+            "/reset_prefix_cache": {"POST": self._reset_prefix_cache},
             "/embedded/run": {"POST": self._begin_run},
         }
 
@@ -118,6 +119,10 @@ class Server:
     def _detokenize(self, connection: Connection, request: HttpRequest) -> None:
         tokens = api.token_list(api.parse_object(request.body).get("tokens"))
         _reply_json(connection, {"prompt": tokenizer.decode(tokens)})
+
+    def _reset_prefix_cache(self, connection: Connection, request: HttpRequest) -> None:
+        self.engine.reset_prefix_cache()
+        connection.reply(200, b"", "text/plain")
 
     def _begin_run(self, connection: Connection, request: HttpRequest) -> None:
         run = api.parse_object(request.body).get("run")

@@ -23,6 +23,11 @@ def _argument(default: Any, text: str, *, at_least: float | None = None, choices
     return field(default=default, metadata={"help": text, "at_least": at_least, "choices": choices})
 
 
+def _modelled(default: Any, text: str, *, at_least: float | None = None) -> Any:
+    """An argument that would do nothing to the decoder."""
+    return field(default=default, metadata={"help": text, "at_least": at_least, "choices": (), "modelled": True})
+
+
 def _fault(text: str) -> Any:
     return _argument(0, f"Fault: {text} (0: never)", at_least=0)
 
@@ -55,20 +60,20 @@ class EngineSettings:
     step: str = _argument("decoder", "decoder computes a transformer, modelled waits as a GPU would", choices=STEPS)
 
     # The cost of a modelled step
-    prefill_ms_per_token: float = _argument(0.02, "Modelled: milliseconds per prompt token", at_least=0)
-    decode_ms_per_step: float = _argument(5.0, "Modelled: milliseconds per step that decodes", at_least=0)
-    decode_ms_per_seq: float = _argument(0.1, "Modelled: milliseconds per decoding request and step", at_least=0)
-    step_overhead_ms: float = _argument(0.5, "Modelled: milliseconds per step, whatever is in it", at_least=0)
-    tp_efficiency: float = _argument(0.8, "Modelled: time is divided by 1 + (TP - 1) x efficiency", at_least=0)
+    prefill_ms_per_token: float = _modelled(0.02, "Milliseconds per prompt token", at_least=0)
+    decode_ms_per_step: float = _modelled(5.0, "Milliseconds per step that decodes", at_least=0)
+    decode_ms_per_seq: float = _modelled(0.1, "Milliseconds per decoding request and step", at_least=0)
+    step_overhead_ms: float = _modelled(0.5, "Milliseconds per step, whatever is in it", at_least=0)
+    tp_efficiency: float = _modelled(0.8, "Time is divided by 1 + (TP - 1) x efficiency", at_least=0)
 
     # The noise of a modelled step
-    noise_seed: int = _argument(0, "Noise: seed of every draw", at_least=0)
-    noise_session: int = _argument(0, "Noise: index of this process among the sessions of a seed", at_least=0)
-    session_sd: float = _argument(0.0, "Noise: sd of the log of the factor drawn once per process", at_least=0)
-    run_sd: float = _argument(0.0, "Noise: sd of the log of the factor drawn once per run", at_least=0)
-    drift_per_hour: float = _argument(0.0, "Noise: relative slow-down per hour, compounding (-0.5 halves the time)")
-    stall_rate_per_s: float = _argument(0.0, "Noise: stalls per second (Poisson)", at_least=0)
-    stall_ms: float = _argument(50.0, "Noise: milliseconds of one stall", at_least=0)
+    noise_seed: int = _modelled(0, "Seed of every draw", at_least=0)
+    noise_session: int = _modelled(0, "Index of this process among the sessions of a seed", at_least=0)
+    session_sd: float = _modelled(0.0, "Sd of the log of the factor drawn once per process", at_least=0)
+    run_sd: float = _modelled(0.0, "Sd of the log of the factor drawn once per run", at_least=0)
+    drift_per_hour: float = _modelled(0.0, "Relative slow-down per hour, compounding (-0.5 halves the time)")
+    stall_rate_per_s: float = _modelled(0.0, "Stalls per second (Poisson)", at_least=0)
+    stall_ms: float = _modelled(50.0, "Milliseconds of one stall", at_least=0)
 
     # How events leave the server
     emission_log: str | None = _argument(None, "JSONL file: when each token of each request was written")
@@ -123,6 +128,8 @@ def _problems(settings: EngineSettings) -> Iterator[str]:
         least, choices = item.metadata["at_least"], item.metadata["choices"]
         if least is not None and value is not None and not value >= least:
             yield f"{flag(item.name)} is {value}; allowed: at least {least}"
+        if item.metadata.get("modelled") and settings.step != "modelled" and value != item.default:
+            yield f"{flag(item.name)} is {value}; allowed only with --step modelled"
         if choices and value not in choices:
             yield f"{flag(item.name)} is {value!r}; allowed: {', '.join(choices)}"
     if not settings.drift_per_hour > -1:

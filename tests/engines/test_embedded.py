@@ -203,7 +203,10 @@ def test_metrics_count_what_was_served():
         assert metric(engine, "generation_tokens_total") == 10
         assert metric(engine, "prefix_cache_queries_total") == 20
         assert metric(engine, "prefix_cache_hits_total") == 8
-        assert metric(engine, "time_to_first_token_seconds_count") == 2
+        assert engine.client.post("/reset_prefix_cache").status_code == 200
+        engine.complete(prompt=[1] * 10, max_tokens=5)
+        assert metric(engine, "prefix_cache_hits_total") == 8
+        assert metric(engine, "time_to_first_token_seconds_count") == 3
         assert metric(engine, "num_requests_running") == metric(engine, "num_requests_waiting") == 0
 
 

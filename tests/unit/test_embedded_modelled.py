@@ -33,7 +33,7 @@ def prefill(number: int, tokens: int) -> Work:
     ids=["prefill", "decode", "mixed", "tp", "pp-lone-request", "pp-two-requests"],
 )
 def test_cost(work, arguments, milliseconds):
-    settings = EngineSettings(**COSTS, **arguments)
+    settings = EngineSettings(step="modelled", **COSTS, **arguments)
     assert step_cost_s(settings, StepPlan(work)) == pytest.approx(milliseconds / 1e3)
 
 
@@ -51,7 +51,7 @@ class Clock:
 
 
 def modelled(clock: Clock, **arguments) -> ModelledStep:
-    return ModelledStep(EngineSettings(**COSTS, **arguments), clock=clock, wait=clock.wait)
+    return ModelledStep(EngineSettings(step="modelled", **COSTS, **arguments), clock=clock, wait=clock.wait)
 
 
 def test_time_between_steps_adds_no_error():
@@ -109,7 +109,7 @@ def test_announced_runs_are_reproducible_and_gaps_no_longer_matter():
 
 
 def noise(**arguments) -> Noise:
-    return Noise(EngineSettings(**arguments))
+    return Noise(EngineSettings(step="modelled", **arguments))
 
 
 def test_without_noise_the_factor_is_one():

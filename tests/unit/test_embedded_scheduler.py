@@ -238,3 +238,14 @@ def test_the_least_recently_used_prefix_is_forgotten_first():
         simulation.run()
     computed = [plan.num_tokens for plan in simulation.plans]
     assert computed == [5, 5, 1, 5, 1, 5]
+
+
+def test_a_reset_cache_finds_nothing_and_running_requests_go_on():
+    simulation = Simulation(EngineSettings(block_size=4, max_model_len=64))
+    simulation.add(Request(0, tuple(range(10)), 3, ignore_eos=True))
+    simulation.step()
+    simulation.scheduler.reset_prefix_cache()
+    simulation.add(Request(1, tuple(range(10)), 1))
+    simulation.run()
+    assert [len(work.tokens) for plan in simulation.plans for work in plan.work] == [10, 1, 10, 1]
+    assert simulation.finished == [1, 0]

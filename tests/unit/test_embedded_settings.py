@@ -26,7 +26,15 @@ def test_host_and_port_are_not_engine_settings():
 
 def test_values_reach_their_fields():
     settings = parse(
-        "--max-num-seqs", "4", "--max_num_batched_tokens=512", "--served-model-name", "tiny", "--stall-ms", "2.5"
+        "--max-num-seqs",
+        "4",
+        "--max_num_batched_tokens=512",
+        "--served-model-name",
+        "tiny",
+        "--stall-ms",
+        "2.5",
+        "--step",
+        "modelled",
     )
     assert (settings.max_num_seqs, settings.max_num_batched_tokens, settings.stall_ms) == (4, 512, 2.5)
     assert settings.served_name == "tiny"
@@ -67,8 +75,9 @@ def test_a_command_line_that_cannot_be_read_exits_2(argv, message, capsys):
         ({"max_num_seqs": 0}, "--max-num-seqs is 0; allowed: at least 1"),
         ({"step": "magic"}, "--step is 'magic'; allowed: decoder, modelled"),
         ({"dtype": "int4"}, "--dtype is 'int4'; allowed: auto, float32, bfloat16, float16"),
-        ({"session_sd": float("nan")}, "--session-sd is nan; allowed: at least 0"),
-        ({"drift_per_hour": -1.0}, "--drift-per-hour is -1.0; allowed: more than -1"),
+        ({"session_sd": float("nan"), "step": "modelled"}, "--session-sd is nan; allowed: at least 0"),
+        ({"run_sd": 0.1}, "--run-sd is 0.1; allowed only with --step modelled"),
+        ({"drift_per_hour": -1.0, "step": "modelled"}, "--drift-per-hour is -1.0; allowed: more than -1"),
         ({"max_num_batched_tokens": 8}, r"--max-num-batched-tokens is 8; allowed: at least --max-num-seqs \(16\)"),
         ({"enable_chunked_prefill": False}, r"is 2048; allowed without chunked prefill: at least .* \(4096\)"),
         ({"num_kv_blocks": 10}, "--num-kv-blocks is 10; allowed: at least 256"),
