@@ -2,10 +2,11 @@
 
 import math
 import statistics
+import time
 
 import pytest
 
-from pytest_llmperf.embedded.modelled import ModelledStep, Noise, step_cost_s
+from pytest_llmperf.embedded.modelled import ModelledStep, Noise, step_cost_s, wait_until
 from pytest_llmperf.embedded.scheduler import Request, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
@@ -35,6 +36,13 @@ def prefill(number: int, tokens: int) -> Work:
 def test_cost(work, arguments, milliseconds):
     settings = EngineSettings(step="modelled", **COSTS, **arguments)
     assert step_cost_s(settings, StepPlan(work)) == pytest.approx(milliseconds / 1e3)
+
+
+def test_a_wait_never_ends_early():
+    for seconds in (-1, 0, 0.0001, 0.002):
+        deadline = time.monotonic() + seconds
+        wait_until(deadline)
+        assert time.monotonic() >= deadline
 
 
 class Clock:
