@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_llmperf.records import Stamps
+
 
 @dataclass(frozen=True, slots=True)
 class Capture:
@@ -26,12 +28,6 @@ class Capture:
     def has_kernel_stamps(self) -> bool:
         return 0 not in self.kernel_ns
 
-    @property
-    def stamps_ns(self) -> tuple[int, ...]:
-        """Kernel times where every read has one; never both in one request: a gap would then hold a lag."""
-        return self.kernel_ns if self.has_kernel_stamps else self.user_ns
-
-    @property
-    def end_ns(self) -> int:
-        """Receive time of the last byte, or the moment of the failure."""
-        return self.stamps_ns[-1] if self.error is None and self.user_ns else self.ended_ns
+    def read_ns(self, stamps: Stamps) -> tuple[int, ...]:
+        """Never both kinds in one request, because a gap would then hold a lag."""
+        return self.kernel_ns if stamps == "kernel" and self.has_kernel_stamps else self.user_ns

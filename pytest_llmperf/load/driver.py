@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.health import Window, client_health
+from pytest_llmperf.load.health import Window, client_health, stamps_of
 from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.openai import PATHS, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]
 """Called with (done, total, failed) requests, a few times a second."""
@@ -44,6 +44,8 @@ class Target:
     """The engine is known to tell token counts in every chunk when asked to."""
 
     def __post_init__(self) -> None:
+        if not (self.url.isascii() and self.url.startswith(("http://", "https://"))):
+            raise ValueError(f"{self.url!r} is not an http:// or https:// URL")
         for name, value in self.headers:
             if not (name + value).isascii() or not (name + value).isprintable():
                 raise ValueError(f"header {name!r} holds characters that a header cannot carry")
@@ -177,7 +179,7 @@ class _Load:
 
     async def _closed_loop(self) -> None:
         count = min(self.point.concurrency or len(self.requests), len(self.requests))
-        slots = [(number % len(self.targets), self._connection(number)) for number in range(count)]
+        slots = [(number % len(self.targets), self.new_connection(number)) for number in range(count)]
         await self._open_all(connection for _, connection in slots)
         queue = iter(self.requests)
         with self.window.open():
@@ -200,7 +202,7 @@ class _Load:
         spare = min(len(self.requests), math.ceil(rate * _SPARE_S / len(self.targets)) + 4)
         pools = [_Pool(self, number, spare) for number in range(len(self.targets))]
         for pool in pools:
-            pool.idle = [self._connection(pool.number) for _ in range(spare)]
+            pool.idle = [self.new_connection(pool.number) for _ in range(spare)]
         await self._open_all(connection for pool in pools for connection in pool.idle)
         with self.window.open():
             start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
@@ -241,7 +243,7 @@ class _Load:
         self.done += 1
         self.failed += exchange.error is not None or exchange.reader.status != 200
 
-    def _connection(self, number: int) -> Connection:
+    def new_connection(self, number: int) -> Connection:
         connection = Connection(self.origins[number % len(self.origins)])
         self.connections.append(connection)
         return connection
@@ -269,19 +271,21 @@ class _Load:
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
         captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
-        records = tuple(self._record(self.requests[index], capture) for index, capture in captures.items())
+        # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
+        stamps = stamps_of([captures[index] for index in captures if self.requests[index].phase == "measured"])
+        records = tuple(self._record(self.requests[index], capture, stamps) for index, capture in captures.items())
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
             records=records,
-            client=client_health(self.window, tuple(captures.values()), records, self.connect_s),
+            client=client_health(self.window, stamps, tuple(captures.values()), records, self.connect_s),
         )
 
-    def _record(self, request: PlannedRequest, capture: Capture) -> RequestRecord:
+    def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
         due_ns = None if request.due_ns is None else self.window.started_ns + request.due_ns
-        return interpret(capture, request, request_id=self._request_id(request), due_ns=due_ns)
+        return interpret(capture, request, stamps, request_id=self._request_id(request), due_ns=due_ns)
 
 
 class _Pool:
@@ -305,14 +309,14 @@ class _Pool:
             connection = self.idle.pop()
             if connection.is_open:
                 return connection
-        return connection or self._load._connection(self.number)
+        return connection or self._load.new_connection(self.number)
 
     def put(self, connection: Connection) -> None:
         self.idle.append(connection)
 
     async def add(self) -> None:
         self._opening += 1
-        connection = self._load._connection(self.number)
+        connection = self._load.new_connection(self.number)
         await self._load.open(connection)
         self._opening -= 1
         self.put(connection)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.records import ClientHealth, RequestRecord
+from pytest_llmperf.records import ClientHealth, RequestRecord, Stamps
 
 
 class Window:
@@ -48,15 +48,19 @@ def _clock_offset_ns() -> int:
 
 
 def client_health(
-    window: Window, captures: Sequence[Capture], records: Sequence[RequestRecord], connect_s: Sequence[float]
+    window: Window,
+    stamps: Stamps,
+    captures: Sequence[Capture],
+    records: Sequence[RequestRecord],
+    connect_s: Sequence[float],
 ) -> ClientHealth:
     """`connect_s`: how long each connection took that was opened before the window."""
-    lags = _receive_lags_us(captures)
+    lags = _receive_lags_us(captures) if stamps == "kernel" else []
     late = [(r.sent_ns - r.due_ns) / 1e3 for r in records if r.sent_ns is not None and r.due_ns is not None]
     token_chunks = sum(len(record.chunk_ns) for record in records)
     coalesced = sum(record.coalesced_chunks for record in records)
     return ClientHealth(
-        stamps="kernel" if lags else "user",
+        stamps=stamps,
         cpu_share=window.cpu_share,
         receive_lag_p50_us=_percentile(lags, 50),
         receive_lag_p99_us=_percentile(lags, 99),
@@ -69,14 +73,18 @@ def client_health(
     )
 
 
+def stamps_of(captures: Sequence[Capture]) -> Stamps:
+    """The kernel's only if every read has one, so that no user-space time passes for a better one."""
+    any_read = any(capture.user_ns for capture in captures)
+    return "kernel" if any_read and all(capture.has_kernel_stamps for capture in captures) else "user"
+
+
 def _receive_lags_us(captures: Sequence[Capture]) -> list[float]:
-    """Empty unless every read of the run has a kernel stamp: one that lacks them makes the run's stamps "user"."""
-    if not all(capture.has_kernel_stamps for capture in captures):
-        return []
     return [
         (user - kernel) / 1e3
         for capture in captures
         for user, kernel in zip(capture.user_ns, capture.kernel_ns, strict=True)
+        if kernel
     ]
 
 

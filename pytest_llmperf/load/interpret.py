@@ -9,7 +9,10 @@ from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.openai import Event, body_text, read_event, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.sse import SseParser
-from pytest_llmperf.records import RequestRecord, TokenSource
+from pytest_llmperf.records import RequestRecord, Stamps, TokenSource
+
+_BAD_ENDS = ("abort", "error")
+"""What vLLM gives as finish_reason of a request that it gave up."""
 
 
 class _Timed(NamedTuple):
@@ -35,20 +38,22 @@ class _Stream:
     error: str | None = None
 
 
-def interpret(capture: Capture, planned: PlannedRequest, *, request_id: str, due_ns: int | None) -> RequestRecord:
+def interpret(
+    capture: Capture, planned: PlannedRequest, stamps: Stamps, *, request_id: str, due_ns: int | None
+) -> RequestRecord:
     """The record of a finished, failed or interrupted request."""
     stream = _read_stream(capture)
-    stamps = capture.stamps_ns
+    read_ns = capture.read_ns(stamps)
     return RequestRecord(
         index=planned.index,
         phase=planned.phase,
         request_id=request_id,
         due_ns=due_ns,
         sent_ns=capture.sent_ns,
-        chunk_ns=tuple([stamps[chunk.read] for chunk in stream.chunks]),
+        chunk_ns=tuple([read_ns[chunk.read] for chunk in stream.chunks]),
         chunk_tokens=_chunk_tokens(stream.chunks),
-        first_output_ns=_first_output_ns(stream.chunks, stamps),
-        end_ns=capture.end_ns,
+        first_output_ns=_first_output_ns(stream.chunks, read_ns),
+        end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
         input_tokens=stream.input_tokens,
         output_tokens=stream.output_tokens,
         requested_output_tokens=planned.output_tokens,
@@ -92,11 +97,7 @@ def _judge(timed: list[_Timed], error: str | None) -> _Stream:
     total = max((event.completion_tokens for event in events if event.completion_tokens is not None), default=None)
     counted = sum(chunk.tokens or 1 for chunk in chunks)
     said = next((event.error for event in events if event.error), None)
-    if not said and not error:
-        if not (finish_reason or total is not None or any(event.done for event in events)):
-            error = "stream ended early: no finish_reason, no usage, no [DONE]"
-        elif not (total or counted):
-            error = "the stream carried no token"
+    error = error or _missing(events, finish_reason, total, counted)
     return _Stream(
         chunks=chunks,
         input_tokens=next((event.prompt_tokens for event in reversed(events) if event.prompt_tokens is not None), None),
@@ -105,6 +106,15 @@ def _judge(timed: list[_Timed], error: str | None) -> _Stream:
         finish_reason=finish_reason,
         error=f"error in the stream: {said}" if said else error,
     )
+
+
+def _missing(events: list[Event], finish_reason: str | None, total: int | None, counted: int) -> str | None:
+    """What keeps a stream from being a whole answer."""
+    if finish_reason in _BAD_ENDS:
+        return f"the server ended the request with finish_reason {finish_reason!r}"
+    if not (finish_reason or total is not None or any(event.done for event in events)):
+        return "stream ended early: no finish_reason, no usage, no [DONE]"
+    return None if total or counted else "the stream carried no token"
 
 
 def _token_chunks(timed: list[_Timed]) -> list[_TokenChunk]:
@@ -138,10 +148,10 @@ def _chunk_tokens(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...] | None:
     return tokens if chunks and len(tokens) == len(chunks) else None
 
 
-def _first_output_ns(chunks: tuple[_TokenChunk, ...], stamps: tuple[int, ...]) -> int | None:
+def _first_output_ns(chunks: tuple[_TokenChunk, ...], read_ns: tuple[int, ...]) -> int | None:
     """A token without text belongs to the reasoning in a stream that reasons, for all that can be known."""
     reasons = any(chunk.event.reasoning for chunk in chunks)
-    return next((stamps[chunk.read] for chunk in chunks if chunk.event.output or not reasons), None)
+    return next((read_ns[chunk.read] for chunk in chunks if chunk.event.output or not reasons), None)
 
 
 def _coalesced(chunks: tuple[_TokenChunk, ...]) -> int:

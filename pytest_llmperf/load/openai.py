@@ -60,7 +60,7 @@ def read_event(data: bytes) -> Event:
     event = json.loads(data)
     if not isinstance(event, dict):
         raise ValueError("not a JSON object")
-    if event.get("error"):
+    if event.get("error") is not None or event.get("object") == "error":
         return Event(error=error_text(event))
     usage = event.get("usage") or {}
     choices = event.get("choices")

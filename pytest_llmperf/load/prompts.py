@@ -40,18 +40,18 @@ class Trace:
 def make_trace(point: LoadPoint, key: str) -> Trace:
     """The trace of `point`, from its seed or, without one, from `key` (the point's stable id)."""
     seed = point.seed if point.seed is not None else int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-    rng = np.random.default_rng(seed)
+    draws = np.random.PCG64((seed, 1))  # its raw stream stays the same in every version of numpy
     lead_in = point.concurrency or 0
     phases: list[Phase] = ["lead-in" if index < lead_in else "measured" for index in range(lead_in + point.requests)]
     dues: tuple[int, ...] | tuple[None, ...] = (None,) * len(phases)
     if point.request_rate is not None:
         dues = due_offsets_ns(point.arrival, point.request_rate, point.requests, seed)
     requests = tuple(
-        PlannedRequest(index, phase, due, _prompt(rng, point.input_tokens), point.output_tokens)
+        PlannedRequest(index, phase, due, _prompt(draws, point.input_tokens), point.output_tokens)
         for index, (phase, due) in enumerate(zip(phases, dues, strict=True))
     )
     warmup = tuple(
-        PlannedRequest(index, "lead-in", None, _prompt(rng, point.input_tokens), point.output_tokens)
+        PlannedRequest(index, "lead-in", None, _prompt(draws, point.input_tokens), point.output_tokens)
         for index in range(point.warmup_requests)
     )
     return Trace(warmup, requests, _hash(point, requests))
@@ -72,9 +72,9 @@ def marked_prompt(request: PlannedRequest, run: str) -> str:
     return " ".join(mark + words[count:])
 
 
-def _prompt(rng: np.random.Generator, tokens: int) -> str:
+def _prompt(draws: np.random.PCG64, tokens: int) -> str:
     """About `tokens` tokens: one per word with its leading space."""
-    return " ".join([WORDS[chosen] for chosen in rng.integers(0, len(WORDS), tokens).tolist()])
+    return " ".join([WORDS[chosen] for chosen in (draws.random_raw(tokens) % len(WORDS)).tolist()])
 
 
 def _hash(point: LoadPoint, requests: tuple[PlannedRequest, ...]) -> str:

@@ -126,14 +126,16 @@ class Exchange:
 
     def parse_pending(self) -> bool:
         """Feeds what was read since the last time to the reader; whether the response is complete."""
-        feed = self.reader.feed
-        self.pieces.extend([feed(data) for data in self.pending])
-        self.pending.clear()
+        pending, self.pending = self.pending, []
+        for data in pending:
+            self.pieces.append(self.reader.feed(data))
         return self.reader.complete
 
     def end(self, error: str | None = None) -> None:
         self.ended_ns = time.time_ns()
         self.error = error
+        with contextlib.suppress(ProtocolError):  # there is an error already, and it came first
+            self.parse_pending()
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -270,7 +272,7 @@ class Connection:
             self._confirm(exchange)
         if not data or self._tls.eof or (plain and exchange is None):
             self._on_end(self._exchange, plain)
-        elif answer := self._tls.to_send():
+        elif self.is_open and (answer := self._tls.to_send()):
             self._unsent = memoryview(bytes(self._unsent) + answer)
             self._send()
 
@@ -313,8 +315,9 @@ class Connection:
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         except (BlockingIOError, InterruptedError):
             pass
-        except OSError as error:
-            self._lost(describe(error))
+        except OSError:
+            # A server that refuses a request early may have said why: read that first, the reset comes after it.
+            self._loop.remove_writer(self._sock)
             return
         if self._unsent:
             self._loop.add_writer(self._sock, self._send)
