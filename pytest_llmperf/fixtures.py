@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.errors import BaselineError, ServerError
 from pytest_llmperf.gate.baselines import differences, read_baseline, write_baseline
 from pytest_llmperf.gate.regression import Regression, gated_margins, judge
 from pytest_llmperf.gate.sla import check_sla
@@ -31,11 +31,14 @@ class LoadDriver:
 
         Raises ServerError when the server dies. In an async test, await `arun` instead: RuntimeError says so.
         """
+        __tracebackhide__ = True
+        if _in_event_loop():
+            raise RuntimeError("load_driver.run was called in a running event loop: await load_driver.arun(...) there")
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
             return asyncio.run(self.arun(server, point))
-        raise RuntimeError("load_driver.run cannot be called from a running event loop: await load_driver.arun(...)")
+        except ServerError as error:
+            # The event loop's frames say nothing about a server that died.
+            raise error.with_traceback(None) from None
 
     async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
         """The coroutine of `run`."""
@@ -54,7 +57,7 @@ class LoadDriver:
 
     def _keep(self, server: LlmServer, point: LoadPoint, runs: list[Run], run: Run | None) -> None:
         """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
-        if run is not None:
+        if run is not None and run.records:
             runs.append(run)
             self._state.session.save_requests(self._test, run)
         result = self._result(server, point, runs)
@@ -68,6 +71,14 @@ class LoadDriver:
         assert self._live is not None
         trouble = f", {failed} failed" if failed else ""
         self._live(f"llmperf {name}: run {run_index + 1}/{count}, {done}/{total} requests{trouble}")
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class SlaGate:

@@ -6,6 +6,7 @@ a test carries the `llmperf` marker.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -103,16 +104,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
     state = config.stash.get(_STATE, None)
-    if state is None:
-        return
-    if state.plan_errors:
+    if state and state.plan_errors:
         raise pytest.UsageError("\n".join(state.plan_errors))
-    if any(item.get_closest_marker("llmperf") for item in items) and hasattr(config, "workerinput"):
-        raise pytest.UsageError(
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Each test says it, because a worker of xdist that ends during collection takes the controller down with it.
+    if hasattr(item.config, "workerinput") and item.get_closest_marker("llmperf"):
+        pytest.fail(
             "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
-            "run them with -n0, or deselect them with -m 'not llmperf'"
+            "run them with -n0, or deselect them with -m 'not llmperf'",
+            pytrace=False,
         )
 
 
@@ -145,13 +150,17 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     state = item.config.stash.get(_STATE, None)
     if state and item.get_closest_marker("llmperf"):
-        error = call.excinfo.exconly(tryshort=True) if call.excinfo else None
-        skipped = bool(call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception))
+        skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
+        error = _error_text(call.excinfo, skipped) if call.excinfo else None
         item.user_properties.extend(state.phase_ended(item.nodeid, call.when, error, skipped))
         if call.excinfo and not skipped and (tail := state.server_log(item.nodeid)):
             # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
             item.add_report_section(call.when, "stderr (llm server)", tail)
     return (yield)
+
+
+def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> str:
+    return f"skipped: {excinfo.value}" if skipped else excinfo.exconly(tryshort=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -171,18 +180,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
-    from pytest_llmperf.errors import MissingRequirement
+    from pytest_llmperf.errors import MissingRequirement, ServerError
 
     state = _state(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
-    try:
-        with state.start(request.param) as server:
-            yield server
-    except MissingRequirement as error:
-        if state.options.strict:
-            pytest.fail(f"{error} (--llmperf-strict)", pytrace=False)
-        pytest.skip(str(error))
+    with contextlib.ExitStack() as stack:
+        failure: Exception | None = None
+        try:
+            server = stack.enter_context(state.start(request.param))
+        except (MissingRequirement, ServerError) as error:
+            failure = error
+        # Outside of the except block, so that the message is not printed once more as its own cause.
+        if isinstance(failure, MissingRequirement) and not state.options.strict:
+            pytest.skip(str(failure))
+        elif failure is not None:
+            pytest.fail(_with_strict_hint(failure), pytrace=False)
+        yield server
+
+
+def _with_strict_hint(failure: Exception) -> str:
+    from pytest_llmperf.errors import MissingRequirement
+
+    return f"{failure} (--llmperf-strict)" if isinstance(failure, MissingRequirement) else str(failure)
 
 
 @pytest.fixture

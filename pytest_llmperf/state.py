@@ -107,12 +107,10 @@ class State:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
         if phase == "call" and error is None:
             self.passed.add(test)
-        if phase == "teardown" and error is None:
+        if phase != "call" and error is None:
             return []
-        if phase == "setup" and error is None:
-            return []
-        text = f"skipped: {error}" if skipped else error
-        outcome = self.session.update(test, _point_id(test), passed=None if skipped else error is None, error=text)
+        passed = None if skipped else error is None
+        outcome = self.session.update(test, _point_id(test), passed=passed, error=error)
         return outcome_properties(outcome) if phase == "call" else []
 
     def write_report(self) -> None:

@@ -76,7 +76,7 @@ def _group_title(outcome: Outcome) -> str:
 
 
 def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("\npoint", overflow="fold")
     for header in ("\nruns", "failed\n/sent", *(header for header, _ in _COLUMNS)):
         table.add_column(header, justify="right", no_wrap=True)
@@ -112,7 +112,13 @@ def number(value: float | None) -> str:
 def metrics_table(result: Result) -> Table:
     """Every statistic of one point, in the field's usual layout."""
     label = " (SIMULATED step times)" if result.environment.simulated else ""
-    table = Table(title=escape(f"{result.point_id}{label}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=escape(f"{result.point_id}{label}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("Statistic", no_wrap=True)
     for stat in _STATS:
         table.add_column(stat, justify="right")

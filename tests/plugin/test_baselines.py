@@ -1,0 +1,161 @@
+"""The baseline gate from outside: record, compare, refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+POINT = ("-k", "tp1pp1-short")
+
+
+@pytest.fixture
+def recorded(suite):
+    """A suite with a baseline for one point, recorded well above timer noise."""
+    suite.edit_plan("decode-ms-per-step: 1, ", "decode-ms-per-step: 10, ")
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(passed=1)
+    return suite
+
+
+def test_a_missing_baseline_fails_and_names_the_flag(suite):
+    result = suite.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no baseline for this point in this environment*--llmperf-update-baselines*"])
+    assert suite.baselines() == []
+
+
+def test_an_unchanged_server_passes(recorded):
+    recorded.run(*POINT).assert_outcomes(passed=1)
+    assert recorded.points()["tp1pp1-short"]["regression"]["verdict"] in ("PASS", "IMPROVED")
+
+
+def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 14, ")
+    result = recorded.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*tp1pp1-short: worse than its baseline",
+            "*itl_p50: * ms, baseline * ms (+*%, margin 5%, 2 runs against 2): FAIL",
+            "*note: decode-ms-per-step was 10, is 14*",
+        ]
+    )
+    point = recorded.points()["tp1pp1-short"]
+    assert point["regression"]["verdict"] == "FAIL"
+    verdicts = {metric["quantity"]: metric["verdict"] for metric in point["regression"]["metrics"]}
+    assert verdicts["itl_mean"] == "FAIL"
+    assert verdicts["output_token_throughput"] == "FAIL"
+    assert verdicts["ttft_p99"] == "NOT GATED"
+
+
+def test_a_faster_configuration_is_improved(recorded):
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 5, ")
+    result = recorded.run(*POINT)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["IMPROVED tp1pp1-short: itl_p50: *renew with --llmperf-update-baselines"])
+
+
+def test_margins_of_the_plan_hold(recorded):
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 12, ")
+    wide = "margins: {itl_p50: 90 %, itl_mean: 90 %, ttft_p50: 90 %, ttft_mean: 90 %, output_token_throughput: 90 %}\n"
+    recorded.edit_plan("sla:", wide + "sla:")
+    recorded.run(*POINT).assert_outcomes(passed=1)
+
+
+def test_the_file_holds_runs_and_environment(recorded):
+    (path,) = recorded.baselines()
+    assert path.relative_to(recorded.pytester.path).parts == (
+        *("baselines", "simulated-embedded", "test_perf", "test_serving-tp1pp1-short.json"),
+    )
+    data = json.loads(path.read_text())
+    assert data["schema"] == "llmperf.baseline/1"
+    assert data["environment"]["cpu_cores"] > 0
+    assert data["environment"]["simulated"] is True
+    assert data["identity"]["trace_hash"]
+    assert len(data["sessions"][0]["runs"]) == 2
+    assert path.read_text().endswith("}\n")
+
+
+def test_a_changed_load_is_not_comparable(recorded):
+    recorded.edit_plan("output_tokens: 4, concurrency", "output_tokens: 5, concurrency")
+    result = recorded.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "llmperf.baseline/1"}', '{"schema": 3}'])
+def test_a_damaged_file_fails_and_is_named(recorded, text):
+    (path,) = recorded.baselines()
+    path.write_text(text)
+    result = recorded.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{path.name}*"])
+
+
+def test_a_newer_schema_fails_and_says_so(recorded):
+    (path,) = recorded.baselines()
+    path.write_text(path.read_text().replace("llmperf.baseline/1", "llmperf.baseline/99"))
+    recorded.run(*POINT).stdout.fnmatch_lines(["*has schema 'llmperf.baseline/99'*"])
+
+
+def test_a_failed_test_never_writes(suite):
+    suite.edit_plan('error_rate: "<= 0"', 'ttft_p99: "<= 1 us"')
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(failed=1)
+    assert suite.baselines() == []
+
+
+def test_a_test_that_fails_after_its_check_never_writes(suite):
+    suite.write(test=(suite.pytester.path / "test_perf.py").read_text() + "    assert False\n")
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(failed=1)
+    assert suite.baselines() == []
+
+
+def test_an_update_replaces_and_says_so(recorded):
+    (path,) = recorded.baselines()
+    before = path.read_text()
+    result = recorded.run(*POINT, "--update-baselines")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"replaced baseline *{path.name}*"])
+    assert path.read_text() != before
+
+
+@pytest.mark.parametrize("variable", ["CI", "BUILD_NUMBER"])
+def test_an_update_in_ci_is_refused(suite, monkeypatch, variable):
+    monkeypatch.setenv(variable, "true")
+    result = suite.run(*POINT, "--llmperf-update-baselines")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*refused in CI ({variable} is set)*--llmperf-allow-ci-update*"])
+
+
+def test_an_update_in_ci_can_be_meant(suite, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    suite.run(*POINT, "--llmperf-update-baselines", "--llmperf-allow-ci-update").assert_outcomes(passed=1)
+    assert len(suite.baselines()) == 1
+
+
+def test_an_empty_ci_variable_is_no_ci(suite, monkeypatch):
+    monkeypatch.setenv("CI", "")
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(passed=1)
+
+
+def test_missing_baseline_can_be_skipped_on_purpose(suite):
+    test = (suite.pytester.path / "test_perf.py").read_text()
+    suite.write(test=test.replace("baseline.check(result)", 'baseline.check(result, missing="skip")'))
+    suite.run(*POINT).assert_outcomes(passed=1)
+    assert suite.points()["tp1pp1-short"]["regression"]["verdict"] == "NOT CHECKED"
+
+
+def test_an_invalid_run_passes_neither_sla_nor_baseline(suite):
+    suite.edit_plan("max-num-seqs: 4}", "max-num-seqs: 4, max-model-len: 64}, unlocked: [max-model-len]")
+    suite.edit_plan("output_tokens: 4, concurrency: 2", "output_tokens: 100, concurrency: 2")
+    result = suite.run(*POINT, "--llmperf-update-baselines")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*INVALID, so neither limits nor baseline can pass", "*other than the 100 output tokens*"]
+    )
+    assert suite.baselines() == []
+
+
+def test_a_relative_baseline_folder_counts_from_where_pytest_was_started(suite):
+    suite.run(*POINT, "--llmperf-update-baselines", "--llmperf-baselines=elsewhere").assert_outcomes(passed=1)
+    assert (suite.pytester.path / "elsewhere" / "simulated-embedded").is_dir()

@@ -1,0 +1,140 @@
+"""What a run leaves behind: JUnit properties, JSON, request lines, terminal table."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+
+def _properties(suite, name: str) -> dict[str, str]:
+    root = ElementTree.parse(suite.pytester.path / "junit.xml").getroot()
+    case = next(case for case in root.iter("testcase") if case.get("name") == name)
+    return {prop.get("name"): prop.get("value") for prop in case.iter("property")}
+
+
+def test_junit_has_flat_properties_with_units(suite):
+    suite.run("-k", "tp1pp1-short", "--junitxml=junit.xml", "--llmperf-update-baselines").assert_outcomes(passed=1)
+    properties = _properties(suite, "test_serving[tp1pp1-short]")
+    assert float(properties["llmperf.ttft_ms.p99"]) > 0
+    assert float(properties["llmperf.itl_ms.mean"]) > 0
+    assert float(properties["llmperf.output_token_throughput_tok_s"]) > 0
+    assert properties["llmperf.itl_ms.n"] == "40"
+    assert properties["llmperf.requests.failed"] == "0"
+    assert properties["llmperf.simulated"] == "True"
+    assert properties["llmperf.sla"] == "PASS"
+    assert properties["llmperf.valid"] == "True"
+
+
+def test_junit_of_a_failed_test_has_its_numbers_too(suite):
+    suite.edit_plan('error_rate: "<= 0"', 'ttft_p99: "<= 1 us", e2e_p50: "<= 1 us", error_rate: "<= 0"')
+    result = suite.run("-k", "tp1pp1-short", "--junitxml=junit.xml")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*tp1pp1-short: 2 of 3 SLA limits do not hold",
+            "*ttft_p99: * ms, limit <= 0.001 ms (+*%), n = 40",
+            "*e2e_p50: *",
+        ]
+    )
+    properties = _properties(suite, "test_serving[tp1pp1-short]")
+    assert properties["llmperf.sla"] == "FAIL"
+    assert float(properties["llmperf.ttft_ms.p50"]) > 0
+
+
+def test_json_report_follows_the_schema(suite):
+    suite.run("-k", "short", "--llmperf-update-baselines", f"--llmperf-json={suite.pytester.path / 'x' / 'r.json'}")
+    report = suite.report()
+    assert report == json.loads((suite.pytester.path / "x" / "r.json").read_text())
+    assert report["schema"] == "llmperf.report/1"
+    assert report["environment"]["simulated"] is True
+    assert [point["id"] for point in report["points"]] == ["tp1pp1-short", "tp4pp2-short"]
+    point = report["points"][0]
+    assert point["valid"] is True
+    assert point["invalid_reasons"] == []
+    assert point["timestamps"] in ("kernel", "user")
+    assert point["server"]["args"]["max-num-seqs"] == 4
+    assert point["load"]["concurrency"] == 2
+    assert [run["metrics"]["requests"] for run in point["runs"]] == [{"sent": 20, "ok": 20, "failed": 0}] * 2
+    assert set(point["metrics"]["ttft_ms"]) == {
+        *("mean", "std", "min", "max", "n"),
+        *(f"p{p}" for p in (1, 5, 10, 25, 50, 75, 90, 95, 99)),
+    }
+    assert point["metrics"]["output_token_throughput"]["unit"] == "tok/s"
+    assert point["metrics"]["output_tokens"]["mean"] == 4
+    assert point["sla"]["verdict"] == "PASS"
+    assert point["regression"]["verdict"] == "NOT CHECKED"
+
+
+def test_every_request_is_on_disk(suite):
+    suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines")
+    path = suite.output / "requests" / "test_perf.py.test_serving-tp1pp1-rate-100rps.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["run"] for line in lines] == [1] * 20 + [2] * 20
+    for line in lines:
+        assert line["due_ns"] <= line["chunk_ns"][0] <= line["end_ns"]
+        assert line["output_tokens"] == 4
+
+
+def test_latest_points_at_the_last_output(suite):
+    suite.pytester.runpytest_inprocess("-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
+    latest = suite.pytester.path / "llmperf-results" / "latest"
+    assert latest.is_symlink()
+    assert json.loads((latest / "report.json").read_text())["points"][0]["id"] == "tp1pp1-short"
+
+
+def test_terminal_table_names_points_verdicts_and_the_simulation(suite):
+    result = suite.run("-k", "short", "--llmperf-update-baselines")
+    result.stdout.fnmatch_lines(
+        [
+            "*= llmperf =*",
+            "SIMULATED step times, simulated-embedded*",
+            "*tp1pp1-short *PASS*",
+            "*tp4pp2-short *PASS*",
+            "report: *",
+        ]
+    )
+
+
+def test_verbose_terminal_has_every_statistic(suite):
+    result = suite.run("-v", "-k", "tp1pp1-short", "--llmperf-update-baselines")
+    result.stdout.fnmatch_lines(
+        ["*Time to first token (ms) *", "*Inter-token latency (ms) *", "*Output token throughput*"]
+    )
+
+
+def test_nothing_is_printed_or_written_without_llmperf_tests(suite):
+    suite.write(test="def test_a(): pass")
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    assert "llmperf" not in "\n".join(line for line in result.outlines if not line.startswith(("plugins:", "rootdir:")))
+    assert not suite.output.exists()
+
+
+def test_nothing_heavy_is_imported_without_llmperf_tests(suite):
+    suite.write(
+        test="""
+import sys
+
+def test_a():
+    ours = {name for name in sys.modules if name.startswith("pytest_llmperf")}
+    assert ours == {"pytest_llmperf", "pytest_llmperf.plugin"}
+    assert not {"numpy", "pandas", "httpx", "grpc", "pynvml", "pydantic", "yaml", "rich"} & set(sys.modules)
+"""
+    )
+    suite.run_apart("-p", "no:hypothesispytest").assert_outcomes(passed=1)
+
+
+def test_p_no_llmperf_turns_the_plugin_off(suite):
+    suite.write(test="def test_a(): pass")
+    suite.pytester.runpytest_subprocess("-p", "no:llmperf").assert_outcomes(passed=1)
+
+
+def test_secrets_reach_no_file_and_no_output(suite, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "s3cr3t-t0ken")
+    suite.edit_plan("decode-ms-per-step: 2, max-num-seqs: 4}", "max-num-seqs: 4}, env: {HF_TOKEN: '${MY_TOKEN}'}")
+    suite.edit_plan('error_rate: "<= 0"', 'ttft_p99: "<= 1 us"')
+    result = suite.run("-v", "-k", "tp4pp2-short", "--junitxml=junit.xml", "-o", "junit_logging=all")
+    result.assert_outcomes(failed=1)
+    assert "s3cr3t" not in result.stdout.str() + result.stderr.str()
+    files = [path for path in suite.pytester.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if "s3cr3t" in path.read_text(errors="replace")]

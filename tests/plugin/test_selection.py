@@ -1,0 +1,97 @@
+"""Which tests there are: one per server and load, with stable ids."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def _ids(result: pytest.RunResult) -> list[str]:
+    return [line.partition("[")[2].rstrip("]") for line in result.outlines if "::test_serving[" in line]
+
+
+def test_one_test_per_server_and_load_in_plan_order(suite):
+    result = suite.run("--collect-only", "-q")
+    assert _ids(result) == [
+        "tp1pp1-short",
+        "tp1pp1-rate-100rps",
+        "tp1pp1-rate-200rps",
+        "tp4pp2-short",
+        "tp4pp2-rate-100rps",
+        "tp4pp2-rate-200rps",
+    ]
+
+
+def test_a_configuration_is_selected_by_its_name(suite):
+    result = suite.run("--collect-only", "-q", "-k", "tp4pp2 and short")
+    assert _ids(result) == ["tp4pp2-short"]
+
+
+def test_marker_narrows_servers_and_loads(suite):
+    suite.write(test=_marked('plan="plan.yaml", servers=["tp4pp2"], loads=["rate"]'))
+    assert _ids(suite.run("--collect-only", "-q")) == ["tp4pp2-rate-100rps", "tp4pp2-rate-200rps"]
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ('plan="plan.yaml", server=["tp1pp1"]', "*has no 'server'; did you mean 'servers'?*"),
+        ('plan="plan.yaml", servers=["tp1pp"]', "*no server 'tp1pp'; did you mean 'tp1pp1'?*"),
+        ('plan="plan.yaml", loads=["shot"]', "*no load 'shot'; did you mean 'short'?*"),
+        ('plan="plan.yaml", runs=0', "*runs is a whole number of at least 1, given 0*"),
+        ('plan="nowhere.yaml"', "*nowhere.yaml: cannot read the plan*"),
+        ('"plan.yaml"', "*takes keywords only*"),
+        ("", "*needs plan=*"),
+    ],
+)
+def test_marker_mistakes_are_usage_errors(suite, marker, message):
+    suite.write(test=_marked(marker))
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_plan_mistakes_are_usage_errors_with_file_and_line(suite):
+    suite.edit_plan("concurrency: 2", "concurency: 2")
+    suite.edit_plan('error_rate: "<= 0"', 'error_rte: "<= 0"')
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*plan.yaml:8: loads.short.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
+            "*plan.yaml:10: sla: unknown metric 'error_rte'; did you mean 'error_rate'?",
+        ]
+    )
+
+
+def test_fixtures_without_the_marker_say_what_is_missing(suite):
+    suite.write(test="def test_a(llm_server): pass")
+    suite.run().stdout.fnmatch_lines(["*needs @pytest.mark.llmperf(plan=*"])
+
+
+def test_strict_markers_know_the_marker(suite):
+    assert suite.run("--strict-markers", "--collect-only", "-q", "-m", "llmperf").ret == 0
+    suite.run("--markers").stdout.fnmatch_lines(["@pytest.mark.llmperf(plan, servers=None*"])
+
+
+def test_every_option_has_help_and_an_ini_twin(suite):
+    text = suite.run("--help").stdout.str()
+    for name in ("update-baselines", "allow-ci-update", "json", "output", "dry-run", "strict", "runs", "baselines"):
+        assert f"--llmperf-{name}" in text
+        assert f"llmperf_{name.replace('-', '_')}" in text
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
+def test_runs_must_be_a_whole_number(suite, given):
+    result = suite.run(f"--llmperf-runs={given}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--llmperf-runs*{given!r} is not a whole number of at least 1"])
+
+
+def _marked(arguments: str) -> str:
+    return f"""
+import pytest
+
+@pytest.mark.llmperf({arguments})
+def test_serving(llm_server, load_point):
+    pass
+"""

@@ -1,0 +1,127 @@
+"""When servers start and stop, and what happens where they cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+STARTED = "Application startup complete"
+
+
+def test_each_configuration_starts_once_for_all_tests_of_all_files(suite):
+    suite.pytester.makepyfile(
+        test_other="""
+        import pytest
+
+        @pytest.mark.llmperf(plan="plan.yaml", loads=["short"])
+        def test_other(llm_server, load_point):
+            assert llm_server.url.startswith("http://127.0.0.1:")
+        """
+    )
+    suite.run("--llmperf-update-baselines").assert_outcomes(passed=8)
+    logs = {path.stem: path.read_text() for path in (suite.output / "servers").iterdir()}
+    assert sorted(logs) == ["tp1pp1", "tp4pp2"]
+    assert [log.count(STARTED) for log in logs.values()] == [1, 1]
+
+
+BIG = """
+model: Qwen/QwQ-32B
+locked: {kv-cache-dtype: fp8}
+servers:
+  tp4pp2: {engine: vllm, args: {tensor-parallel-size: 4, pipeline-parallel-size: 2}, env: {HF_TOKEN: "${HF_TOKEN}"}}
+  solo: {engine: vllm, gpus: 0, executable: no-such-vllm}
+loads:
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}
+  rate: {input_tokens: 8, output_tokens: 4, request_rate: 10, requests: 20}
+"""
+
+
+def test_what_the_machine_lacks_is_the_skip_reason(suite):
+    suite.write(plan=BIG)
+    result = suite.run("-rs", "-k", "short")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(
+        ["*needs 8 GPUs, found 0*", "*needs the executable 'no-such-vllm', which was not found*"]
+    )
+    assert suite.points()["tp4pp2-short"]["error"] == "skipped: needs 8 GPUs, found 0"
+
+
+def test_strict_fails_instead(suite):
+    suite.write(plan=BIG)
+    result = suite.run("--llmperf-strict", "-k", "tp4pp2-short")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*needs 8 GPUs, found 0 (--llmperf-strict)*"])
+
+
+def test_strict_from_the_ini_file(suite):
+    suite.write(plan=BIG)
+    suite.run("-o", "llmperf_strict=true", "-k", "tp4pp2-short").assert_outcomes(errors=1)
+
+
+def test_dry_run_prints_the_command_and_runs_nothing(suite, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    suite.write(plan=BIG)
+    result = suite.run("--llmperf-dry-run")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "tp4pp2: 8 GPUs (cannot run here: needs 8 GPUs, found 0)",
+            '  HF_TOKEN="${HF_TOKEN}" CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 vllm serve Qwen/QwQ-32B --host 127.0.0.1 '
+            "--port PORT --kv-cache-dtype fp8 --tensor-parallel-size 4 --pipeline-parallel-size 2",
+            "  short: concurrency 2, 8 tokens in, 4 out, 3 runs x 20 requests: as long as the server takes",
+            "  rate: 10 req/s constant, 8 tokens in, 4 out, 3 runs x 20 requests: about 6 s",
+        ]
+    )
+    assert "hf_very_secret" not in result.stdout.str()
+    assert not suite.output.exists()
+
+
+def test_a_server_that_does_not_start_fails_all_its_points_with_the_first_error_of_its_log(suite):
+    suite.edit_plan("decode-ms-per-step: 2", "fault-start: true")
+    result = suite.run("-k", "tp4pp2")
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(["*server 'tp4pp2' ended before it was ready; exit code 1; first error in its log: *"])
+    assert (suite.output / "servers" / "tp4pp2.log").read_text().count("non-default args") == 1
+    assert "exit code 1" in suite.points()["tp4pp2-short"]["error"]
+
+
+def test_a_server_that_dies_fails_the_test_and_keeps_what_was_measured(suite):
+    suite.edit_plan("decode-ms-per-step: 2", "decode-ms-per-step: 2, fault-die-after: 15")
+    suite.edit_plan("concurrency: 2, requests: 20", "concurrency: 2, requests: 20, no_data_timeout: 5 s")
+    result = suite.run("-k", "tp4pp2 and (short or 100)")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*server 'tp4pp2' died; exit code 1; first error in its log: *",
+            "*Captured stderr (llm server)*",
+        ]
+    )
+    died = suite.points()["tp4pp2-short"]
+    assert "died" in died["error"]
+    assert died["passed"] is False
+    assert 0 < died["metrics"]["requests"]["ok"] < 20
+    assert (
+        len((suite.output / "requests" / "test_perf.py.test_serving-tp4pp2-short.jsonl").read_text().splitlines()) == 22
+    )
+
+
+def test_a_log_tail_of_a_failure_reaches_junit(suite):
+    suite.edit_plan("concurrency: 2", 'sla: {ttft_p99: "<= 1 us"}, concurrency: 2')
+    suite.run("-k", "tp1pp1-short", "--junitxml=junit.xml", "-o", "junit_logging=all")
+    assert STARTED in (suite.pytester.path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize("option", [["-n2"], ["-n1"], ["--dist=load", "--tx=2*popen"]])
+def test_xdist_is_refused_before_anything_starts(suite, option):
+    result = suite.run_apart(*option)
+    result.assert_outcomes(errors=6)
+    result.stdout.fnmatch_lines(["*run them with -n0, or deselect them with -m 'not llmperf'"])
+    assert not (suite.output / "servers").exists()
+
+
+def test_xdist_runs_other_tests(suite):
+    suite.pytester.makepyfile(test_unit="def test_a(): pass")
+    suite.run_apart("-n2", "test_unit.py").assert_outcomes(passed=1)
+
+
+def test_xdist_with_no_workers_runs(suite):
+    suite.run_apart("-n0", "-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
