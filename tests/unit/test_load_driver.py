@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import gc
 import json
+import shutil
+import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -539,8 +543,6 @@ def test_ctrl_c_in_asyncio_run() -> None:
     async def script(request: Request) -> None:
         await request.send(ANSWER)
         if request.number == 2:
-            import signal
-
             signal.raise_signal(signal.SIGINT)
 
     async def main() -> None:
@@ -601,3 +603,69 @@ def test_warm_up_that_fails_says_why() -> None:
 def test_no_warm_up() -> None:
     point = _point(warmup_requests=0)
     asyncio.run(warm_up((Target("http://127.0.0.1:1", "m"),), point, make_trace(point, "key")))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key of 127.0.0.1, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the certificate is made with openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key
+
+
+async def _tls_run(certificate: tuple[Path, Path], point: LoadPoint, host: str = "127.0.0.1") -> Run:
+    """Against a server that cuts its answer anywhere over TLS records, the last byte in one of its own."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    async def script(request: Request) -> None:
+        await request.send(ANSWER[:120], ANSWER[120:-1], ANSWER[-1:])
+
+    async with _serve(script, context) as server:
+        return await _run(point, server.url.replace("127.0.0.1", host))
+
+
+@pytest.mark.parametrize("point", [_point(input_tokens=50_000), _open(requests=3)], ids=["closed", "open"])
+def test_tls_with_a_trusted_certificate(
+    point: LoadPoint, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    run = asyncio.run(_tls_run(certificate, point))
+    assert [record.error for record in run.records] == [None] * 3
+    assert [len(record.chunk_ns) for record in run.records] == [2] * 3
+    assert run.client.stamps == "kernel"
+    assert all((record.sent_ns or 0) < record.chunk_ns[0] <= record.end_ns for record in run.records)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "words"),
+    [(False, "127.0.0.1", "certificate verify failed"), (True, "localhost", "ostname mismatch")],
+)
+def test_tls_checks_the_certificate(
+    trusted: bool, host: str, words: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    run = asyncio.run(_tls_run(certificate, _point(), host))
+    assert {record.sent_ns for record in run.records} == {None}
+    assert all((record.error or "").startswith("no connection: ") for record in run.records)
+    assert all(words in (record.error or "") for record in run.records)
+
+
+def test_tls_to_a_server_that_speaks_none() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    async def main() -> Run:
+        async with _listen(handler) as url:
+            return await _run(_point(), url.replace("http:", "https:"))
+
+    assert all((record.error or "").startswith("no connection: ") for record in asyncio.run(main()).records)
