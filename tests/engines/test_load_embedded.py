@@ -1,0 +1,148 @@
+"""The driver against the embedded engine, whose emission log is the truth: what was measured is what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pytest_llmperf.embedded.truth import Emission, read_emission_log
+from pytest_llmperf.load.driver import Target, run_load, warm_up
+from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import RequestRecord, Run
+
+CLOCKS_NS = 2_000
+"""Kernel and user space read the same clock at different resolution."""
+
+
+@contextmanager
+def _engine(*arguments: str) -> Iterator[str]:
+    """The URL of a fast modelled engine."""
+    fast = ("--step", "modelled", "--decode-ms-per-step", "2", "--step-overhead-ms", "0", "--max-model-len", "1024")
+    command = [sys.executable, "-m", "pytest_llmperf.embedded", "--port", "0", *fast, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            log = ""
+            for line in process.stderr:
+                log += line
+                if "Application startup complete." in line:
+                    break
+            url = re.search(r"Started server process on (http://127.0.0.1:\d+)", log)
+            assert url, log
+            yield url[1]
+        finally:
+            process.terminate()
+
+
+def _point(**changes: Any) -> LoadPoint:
+    shape: dict[str, Any] = {"concurrency": 4, "requests": 8, "input_tokens": 20, "output_tokens": 12}
+    return LoadPoint(**({"name": "p", "no_data_timeout": "10 s"} | shape | changes))
+
+
+def _run(url: str, point: LoadPoint, *, every_chunk: bool = True) -> Run:
+    targets = (Target(url, "embedded", continuous_usage=every_chunk),)
+    return asyncio.run(run_load(targets, point, make_trace(point, "key"), run_index=0))
+
+
+def _check_against_truth(record: RequestRecord, truth: Emission) -> None:
+    """`token_ns` is noted just after the write, so that a loopback stamp may lie before it, but not before the last."""
+    assert record.error is None
+    assert record.sent_ns is not None
+    assert record.sent_ns <= truth.received_ns
+    assert record.output_tokens == len(truth.token_ns)
+    assert record.input_tokens == truth.prompt_tokens
+    assert len(record.chunk_ns) == len(truth.tokens_per_chunk)
+    assert record.chunk_tokens in (None, truth.tokens_per_chunk)
+    assert list(record.chunk_ns) == sorted(record.chunk_ns)
+    firsts = [sum(truth.tokens_per_chunk[:chunk]) for chunk in range(len(truth.tokens_per_chunk))]
+    written = [truth.first_scheduled_ns, *(truth.token_ns[first] for first in firsts)]
+    for received, before in zip(record.chunk_ns, written, strict=False):
+        assert received >= before - CLOCKS_NS
+    assert record.end_ns >= record.chunk_ns[-1]
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize("every_chunk", [True, False], ids=["every-chunk", "last-chunk"])
+@pytest.mark.parametrize("load", [{}, {"concurrency": None, "request_rate": 100.0}], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "engine",
+    [(), ("--stream-interval", "4"), ("--split-writes",), ("--crlf",), ("--role-chunk-first",)],
+    ids=["plain", "several tokens", "split writes", "crlf", "role chunk first"],
+)
+def test_what_is_measured_is_what_was_sent(
+    endpoint: str, every_chunk: bool, load: dict[str, Any], engine: tuple[str, ...], tmp_path: Path
+) -> None:
+    log = tmp_path / "truth.jsonl"
+    with _engine("--emission-log", str(log), *engine) as url:
+        run = _run(url, _point(endpoint=endpoint, **load), every_chunk=every_chunk)
+    truth = {emission.request_id: emission for emission in read_emission_log(log)}
+    assert len(truth) == len(run.records) == (8 if load else 12)
+    assert run.client.stamps == "kernel"
+    for record in run.records:
+        _check_against_truth(record, truth[record.request_id])
+
+
+@pytest.mark.parametrize("every_chunk", [True, False], ids=["every-chunk", "last-chunk"])
+def test_empty_text_is_a_token_exactly_when_the_server_says_so(every_chunk: bool, tmp_path: Path) -> None:
+    log = tmp_path / "truth.jsonl"
+    with _engine("--emission-log", str(log), "--empty-text-every", "3") as url:
+        run = _run(url, _point(), every_chunk=every_chunk)
+    for record in run.records:
+        assert record.output_tokens == 12
+        assert record.token_source == "usage"
+        assert len(record.chunk_ns) == 12 if every_chunk else len(record.chunk_ns) < 12
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("status", "HTTP 503: "),
+        ("stream-error", "error in the stream: "),
+        ("disconnect", "connection closed by the server in the middle of the response"),
+        ("hang", "no further data within 0.3 s (no_data_timeout)"),
+    ],
+)
+def test_every_third_request_fails_and_only_these(fault: str, error: str) -> None:
+    with _engine(f"--fault-{fault}-every", "3") as url:
+        run = _run(url, _point(no_data_timeout="0.3 s"))
+    failed = [record for record in run.records if record.error]
+    assert len(failed) == 4
+    assert all((record.error or "").startswith(error) for record in failed)
+    assert {record.output_tokens for record in run.records if record.ok} == {12}
+    if fault != "status":
+        assert {len(record.chunk_ns) for record in failed} == {2}
+
+
+def test_server_that_dies_in_the_middle() -> None:
+    with _engine("--fault-die-after", "6") as url:
+        run = _run(url, _point())
+    assert len(run.records) == 12
+    assert 0 < sum(record.error is not None for record in run.records) < 12
+
+
+def test_no_run_finds_its_prompts_in_the_prefix_cache() -> None:
+    """Though each sends the same trace: the engine counts what it took from its cache."""
+    point = _point(endpoint="completions", input_tokens=100, warmup_requests=4)
+    trace = make_trace(point, "key")
+
+    async def main(url: str) -> list[Run]:
+        targets = (Target(url, "embedded"),)
+        await warm_up(targets, point, trace)
+        return [await run_load(targets, point, trace, run_index=index) for index in range(2)]
+
+    with _engine() as url:
+        runs = asyncio.run(main(url))
+        metrics = httpx.get(f"{url}/metrics").text
+    assert runs[0].trace_hash == runs[1].trace_hash
+    assert re.search(r"prefix_cache_queries_total\S* ([1-9]\S*)", metrics)
+    assert float(re.search(r"prefix_cache_hits_total\S* (\S+)", metrics)[1]) == 0  # type: ignore[index]
