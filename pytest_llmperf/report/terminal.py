@@ -76,8 +76,8 @@ def _group_title(outcome: Outcome) -> str:
 
 
 def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("\npoint", overflow="fold")
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\npoint", overflow="fold", min_width=12)
     for header in ("\nruns", "failed\n/sent", *(header for header, _ in _COLUMNS)):
         table.add_column(header, justify="right", no_wrap=True)
     for header in ("\nSLA", "base-\nline"):
@@ -90,12 +90,13 @@ def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
 def _row(outcome: Outcome) -> Iterator[str]:
     result = outcome.result
     assert result is not None
-    yield escape(outcome.point_id) + ("" if result.valid else " [bold red]INVALID[/]")
+    yield escape(outcome.point_id)
     yield str(len(result.runs))
     yield f"{result.metrics.failed}/{result.metrics.sent}"
     for _, name in _COLUMNS:
         yield number(result.metrics.value(parse_quantity(name)))
-    for verdict in (sla_verdict(outcome), regression_verdict(outcome)):
+    verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
+    for verdict in verdicts:
         style = _STYLES.get(verdict)
         yield f"[{style}]{verdict}[/]" if style else verdict
 
@@ -106,7 +107,9 @@ def number(value: float | None) -> str:
         return "-"
     if abs(value) >= 1000:
         return f"{value:.0f}"
-    return f"{value:.4g}" if abs(value) >= 0.001 or not value else f"{value:.2e}"
+    if not value:
+        return "0"
+    return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.2e}"
 
 
 def metrics_table(result: Result) -> Table:

@@ -27,6 +27,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 # What engines leave in /dev/shm when they are killed: vLLM's TP/PP rings, Python's SharedMemory, torch, Triton's stubs.
 _SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-")
 _SHM = Path("/dev/shm")
+_TRACKER_GRACE_S = 2.0
+_KILL_PATIENCE_S = 30.0
 
 
 def _prctl(option: int, value: int) -> None:
@@ -55,14 +57,6 @@ def _children(pid: int) -> Iterable[int]:
                 yield from map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
 
 
-def _signal_all(group: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signum)
-    for pid in _descendants(os.getpid()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signum)
-
-
 def _reap() -> None:
     """Collect descendants that were orphaned to us; the server itself is waited for by subprocess."""
     with contextlib.suppress(ChildProcessError):
@@ -71,14 +65,41 @@ def _reap() -> None:
 
 
 def _take_down(server: subprocess.Popen[bytes], grace: float) -> None:
-    _signal_all(server.pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while time.monotonic() < deadline and (server.poll() is None or _descendants(os.getpid())):
-        _reap_orphans(server)
-        time.sleep(0.02)
-    while _descendants(os.getpid()):
-        _signal_all(server.pid, signal.SIGKILL)
-        server.poll()
+    """TERM, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
+    _signal(_others(server.pid), signal.SIGTERM)
+    _wait_for_none(server, grace)
+    rest = _others(server.pid)
+    _signal({pid for pid in rest if not _is_resource_tracker(pid)}, signal.SIGKILL)
+    _wait_for_none(server, _TRACKER_GRACE_S)
+    deadline = time.monotonic() + _KILL_PATIENCE_S
+    while _descendants(os.getpid()) and time.monotonic() < deadline:
+        # Again and again, since one may have been forked while the others were killed.
+        _signal(_others(server.pid), signal.SIGKILL)
+        _wait_for_none(server, 0.2)
+
+
+def _others(group: int) -> set[int]:
+    """The server's group and all descendants, also those that left the group or lost their parent."""
+    return _descendants(os.getpid()) | {group}
+
+
+def _signal(pids: Iterable[int], signum: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+
+def _is_resource_tracker(pid: int) -> bool:
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _wait_for_none(server: subprocess.Popen[bytes], timeout: float) -> None:
+    """A process in the kernel's hands (a hung driver) cannot be waited for: the time is bounded."""
+    deadline = time.monotonic() + timeout
+    while (server.poll() is None or _descendants(os.getpid())) and time.monotonic() < deadline:
         _reap_orphans(server)
         time.sleep(0.02)
 
@@ -103,21 +124,29 @@ def _shared_memory() -> set[str]:
     return {name for name in os.listdir(_SHM) if name.startswith(_SHM_PREFIXES)} if _SHM.is_dir() else set()
 
 
-def _mapped_somewhere(name: str) -> bool:
+def _in_use() -> set[tuple[int, int, int]]:
+    """(major, minor, inode) of every file that a living process has mapped. Names will not do: a semaphore is mapped
+    under the temporary name that it was made with."""
+    used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
-            if f"{_SHM}/{name}" in maps.read_text(errors="replace"):
-                return True
-    return False
+            for line in maps.read_text(errors="replace").splitlines():
+                device, inode = line.split(maxsplit=5)[3:5]
+                major, minor = device.split(":")
+                used.add((int(major, 16), int(minor, 16), int(inode)))
+    return used
 
 
 def _remove_leftovers(before: set[str]) -> None:
-    """Segments that came up during the server's life, are ours, and that no living process has mapped."""
-    for name in _shared_memory() - before:
+    """Segments that came up during the server's life, belong to our user, and that no living process has mapped."""
+    new = _shared_memory() - before
+    used = _in_use() if new else set()
+    for name in new:
         with contextlib.suppress(OSError):
-            path = _SHM / name
-            if path.stat().st_uid == os.getuid() and not _mapped_somewhere(name):
-                path.unlink()
+            facts = (_SHM / name).stat()
+            key = (os.major(facts.st_dev), os.minor(facts.st_dev), facts.st_ino)
+            if facts.st_uid == os.getuid() and key not in used:
+                (_SHM / name).unlink()
 
 
 def main(argv: list[str]) -> int:
@@ -132,8 +161,8 @@ def main(argv: list[str]) -> int:
     _wait_for_an_end(server)
     _take_down(server, grace)
     _remove_leftovers(before)
-    code = server.wait()
-    return code if code >= 0 else 128 - code
+    code = server.poll()
+    return 1 if code is None else code if code >= 0 else 128 - code
 
 
 def _default_signals_and_leash() -> None:

@@ -1,0 +1,40 @@
+# Every target sets up what it needs in .venv and .engines; nothing outside the checkout is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RESULTS := llmperf-results
+PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
+
+.PHONY: perf test test-unit test-engines engine-vllm perf-vllm check clean
+
+perf: $(STAMP)  ## the main job on the embedded engine
+	$(PERF) perf_tests/test_embedded.py
+
+test: check test-unit test-engines  ## everything that CI runs
+
+test-unit: $(STAMP)  ## unit and plugin tests
+	$(BIN)/python -m pytest tests/unit tests/plugin $(ARGS)
+
+test-engines: $(STAMP) engine-vllm  ## tests on real engines
+	$(BIN)/python -m pytest tests/engines $(ARGS)
+
+engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
+	scripts/engine_vllm.sh
+
+perf-vllm: engine-vllm  ## the main job on real vLLM
+	$(PERF) perf_tests/test_vllm_cpu.py
+
+check: $(STAMP)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache
