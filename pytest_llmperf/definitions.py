@@ -81,6 +81,10 @@ class Quantity:
     def better(self) -> Literal["lower", "higher", "neither"]:
         return METRICS[self.metric].better
 
+    def shown(self, value: float, form: str = ".4g") -> str:
+        """`value` with its unit, for people; a ratio has none."""
+        return f"{value:{form}}" if self.unit == "ratio" else f"{value:{form}} {self.unit}"
+
 
 def quantity_names() -> tuple[str, ...]:
     """Every name that `parse_quantity` takes, in the catalogue's order."""

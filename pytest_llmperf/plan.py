@@ -6,31 +6,38 @@ Reading the YAML file and its errors with line numbers is plan_file.py's part.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
+    Tag,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_quantity
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.units import Op, parse_limit, parse_quantity_of, parse_rate, parse_ratio, parse_seconds, parse_sweep
+from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_rate, parse_seconds, parse_sweep
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 
-_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
+_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
 Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
 Rate = Annotated[
     float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})
@@ -44,13 +51,34 @@ _OUTPUT_ARGS = frozenset(
         "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
     }
 )  # fmt: skip
-_GPU_ARGS = {
-    "tensor-parallel-size": "TP",
-    "pipeline-parallel-size": "PP",
-    "data-parallel-size": "DP",
+_GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+_ALIASES = {
+    "tp": "tensor-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "dp": "data-parallel-size",
+    "q": "quantization",
+    "sc": "speculative-config",
 }
-_ALIASES = {"tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "dp": "data-parallel-size"}
+_OWN_ARGS = ("host", "port", "uds")
+"""The plugin chooses where a server that it starts listens."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
+
+
+class EntryError(ValueError):
+    """A mistake at `keys`, counted from the field that pydantic names: the plan's reader finds the line by them."""
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        super().__init__(problem)
+        self.keys = keys
+
+
+@contextlib.contextmanager
+def _entry(*keys: str) -> Iterator[None]:
+    """ValueErrors inside are those of the entry at `keys`."""
+    try:
+        yield
+    except ValueError as error:
+        raise EntryError(str(error), *keys) from error
 
 
 def changes_output(arg: str) -> bool:
@@ -71,14 +99,36 @@ def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
     return named
 
 
-def _no_literal_secret(name: str, value: str) -> None:
+_SECRET_NAME = re.compile(
+    r"(?i)(token$|secret|passw|(api|access|private|subscription)[-_]?key|authorization|cookie|credential)"
+)
+_SECRET_VALUE = re.compile(r"(?i)^(bearer|basic)\s+[^$\s]|://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@")
+_REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
+
+
+def _no_literal_secret(name: str, value: object) -> None:
     """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
-    if _is_secret(name) and not re.fullmatch(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}", value):
-        raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _no_literal_secret(str(key), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _no_literal_secret(name, inner)
+    elif isinstance(value, str):
+        plain = is_secret(name) and not _REFERENCES.fullmatch(value)
+        if plain or _SECRET_VALUE.search(value):
+            raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
 
 
-def _is_secret(name: str) -> bool:
-    return bool(re.search(r"(?i)(token$|secret|passw|api[-_]?key|authorization|cookie|credential)", name))
+def is_secret(name: str) -> bool:
+    """Whether what goes by this name is a secret, never to be stored or shown."""
+    return bool(_SECRET_NAME.search(name))
+
+
+def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
+    for name, value in entries.items():
+        with _entry(name):
+            _no_literal_secret(name, value)
 
 
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
@@ -90,13 +140,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     def __hash__(self) -> int:
-        return hash(self.model_dump_json())
+        # Keys sorted: mappings are equal in any order of their keys, and then must hash alike.
+        return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
 
 
 class _Server(_Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
-    name: str = ""
+    name: SkipJsonSchema[str] = ""
+    """The plan's name for this server: filled in by `Plan.server_configs`, not a key of the entry."""
     model: str = ""
     args: Args = {}
     """Engine arguments by their command-line names without dashes; null takes a locked one away (an error)."""
@@ -113,9 +165,7 @@ class _Server(_Frozen):
     @field_validator("args", mode="after")
     @classmethod
     def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
-        for name, value in args.items():
-            if isinstance(value, str):
-                _no_literal_secret(name, value)
+        _no_literal_secrets(args)
         return args
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,18 +191,26 @@ class _Launched(_Server):
     @field_validator("env", mode="after")
     @classmethod
     def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
-        for name, value in env.items():
-            _no_literal_secret(name, value)
+        _no_literal_secrets(env)
         return env
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _args_that_we_use(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name, value in args.items():
+            if name in _OWN_ARGS:
+                raise EntryError(f"{name} is the plugin's to choose: it starts servers on free ports", name)
+            if name in _GPU_ARGS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise EntryError(f"{name} is a whole number of at least 1, not {value!r}", name)
+        return args
 
     @property
     def parallel_size(self) -> int:
         """TP x PP x DP."""
-        size = 1
-        for name in _GPU_ARGS:
-            value = self.args.get(name, 1)
-            size *= value if isinstance(value, int) else 1
-        return size
+        return math.prod(int(str(self.args.get(name, 1))) for name in _GPU_ARGS)
+
+
+_EMBEDDED_ARGS = sorted(name.replace("_", "-") for name in EngineSettings.__dataclass_fields__)
 
 
 class EmbeddedServer(_Launched):
@@ -164,10 +222,10 @@ class EmbeddedServer(_Launched):
     @field_validator("args", mode="after")
     @classmethod
     def _known_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
-        known = sorted(name.replace("_", "-") for name in EngineSettings.__dataclass_fields__)
         for name in args:
-            if name not in known:
-                raise ValueError(f"the embedded engine has no argument {name!r}{did_you_mean(name, known)}")
+            if name not in _EMBEDDED_ARGS:
+                problem = f"the embedded engine has no argument {name!r}{did_you_mean(name, _EMBEDDED_ARGS)}"
+                raise EntryError(problem, name)
         return args
 
     @property
@@ -213,18 +271,28 @@ class OpenAIServer(_Server):
     """GPUs behind the URL, for per-GPU throughput."""
     ready_timeout: Seconds = 30.0
 
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        _no_literal_secrets(headers)
+        return headers
+
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if not re.match(r"^https?://[^/\s@]+", url):
-            raise ValueError(f"{url!r} is not an http:// or https:// URL (credentials go into `basic` or `bearer`)")
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or re.search(r"[\s?#]", url):
+            raise ValueError(f"{url!r} is not a base URL, such as 'http://10.0.0.5:8000'")
         return url.rstrip("/").removesuffix("/v1")
 
     @model_validator(mode="after")
     def _no_secrets(self) -> OpenAIServer:
-        for name, value in {**self.headers, "bearer token": self.bearer, "basic password": self.basic}.items():
-            if value is not None:
-                _no_literal_secret(name, value)
+        with _entry("bearer"):
+            _no_literal_secret("bearer token", self.bearer)
+        with _entry("basic"):
+            _no_literal_secret("basic password", self.basic)
         if self.bearer and self.basic:
             raise ValueError("`bearer` and `basic` exclude each other")
         return self
@@ -254,7 +322,7 @@ class Limit(_Frozen):
         return Quantity(self.metric, self.stat)
 
     def __str__(self) -> str:
-        return f"{self.quantity} {self.op} {self.value:g} {self.quantity.unit}"
+        return f"{self.quantity} {self.op} {self.quantity.shown(self.value, 'g')}"
 
 
 def _limit(name: str, given: object) -> Limit:
@@ -262,7 +330,7 @@ def _limit(name: str, given: object) -> Limit:
     op, value = parse_limit(quantity.unit, given)
     wrong = {"lower": (">", ">="), "higher": ("<", "<="), "neither": ()}[quantity.better]
     if op in wrong:
-        raise ValueError(f"{given!r}: {name} is better {quantity.better}, so its limit is written with {_flip(op)}")
+        raise ValueError(f"{given!r}: {quantity.better} is better for {name}, so its limit is written {_flip(op)}")
     return Limit(metric=quantity.metric, stat=quantity.stat, op=op, value=value)
 
 
@@ -273,7 +341,11 @@ def _flip(op: str) -> str:
 def _limits(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
-    return tuple(_limit(str(name), value) for name, value in given.items())
+    limits = []
+    for name, value in given.items():
+        with _entry(str(name)):
+            limits.append(_limit(str(name), value))
+    return tuple(limits)
 
 
 Sla = Annotated[
@@ -287,16 +359,26 @@ def _slo(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
     times = [name for name, metric in METRICS.items() if metric.kind == "distribution" and metric.unit == "ms"]
-    for name in given:
-        if name not in times:
-            raise ValueError(f"slo cannot limit {name!r}; allowed: {', '.join(times)}")
-    return {name: parse_quantity_of("ms", value) for name, value in given.items()}
+    limits = {}
+    for name, value in given.items():
+        with _entry(str(name)):
+            if name not in times:
+                raise ValueError(f"slo cannot limit {name!r}; allowed: {', '.join(times)}")
+            limits[name] = parse_seconds(value) * 1e3
+    return limits
 
 
 def _margins(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
-    return {str(parse_quantity(str(name))): parse_ratio(value) for name, value in given.items()}
+    margins = {}
+    for name, value in given.items():
+        with _entry(str(name)):
+            quantity = parse_quantity(str(name))
+            if quantity.better == "neither" or quantity.unit == "ratio":
+                raise ValueError(f"{name} is not compared with a baseline; limit it in `sla`")
+            margins[str(quantity)] = parse_margin(value)
+    return margins
 
 
 Margins = Annotated[
@@ -393,15 +475,26 @@ class RateSweep(_Frozen):
     sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
 
 
-_AXIS_SUFFIX = {"concurrency": "c{:g}", "request_rate": "{:g}rps", "input_tokens": "in{:g}"}
+# 15 digits tell any two values apart, and write 1048576 as it is.
+_AXIS_SUFFIX = {"concurrency": "c{:.15g}", "request_rate": "{:.15g}rps", "input_tokens": "in{:.15g}"}
+
+
+def _value_or_sweep(given: object) -> str:
+    """Decides which of the two a mistake is reported for."""
+    return "sweep of" if isinstance(given, Mapping | _Frozen) else "value of"
+
+
+_Choice = Discriminator(_value_or_sweep)
+Count = Annotated[Annotated[PositiveInt, Tag("value of")] | Annotated[IntSweep, Tag("sweep of")], _Choice]
+Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
 
 
 class LoadSpec(_Load):
     """A load as the plan writes it: each axis a value or a sweep."""
 
-    input_tokens: PositiveInt | IntSweep
-    concurrency: PositiveInt | IntSweep | None = None
-    request_rate: Rate | RateSweep | None = None
+    input_tokens: Count
+    concurrency: Count | None = None
+    request_rate: Rates | None = None
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
@@ -447,12 +540,14 @@ class Plan(_Frozen):
     def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
         for name in entries:
             if not _NAME.match(name):
-                raise ValueError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'")
+                raise EntryError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'", name)
         return entries
 
     @model_validator(mode="after")
     def _locked_everywhere(self) -> Plan:
         for name, server in self.servers.items():
+            if server.name:
+                raise EntryError("the name is the entry's key", "servers", name, "name")
             _check_locked(name, server, self.locked)
         return self
 
@@ -481,14 +576,12 @@ def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, 
     return (*(limit for limit in general if limit.quantity not in replaced), *own)
 
 
-class LockedError(ValueError):
-    """A server lacks or changes an argument that the plan locks."""
-
-
 def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
     """`locked` is merged into servers that we start; one that is up already must say that it carries them."""
     problems = []
     for arg, value in locked.items():
+        if isinstance(server, EmbeddedServer) and arg not in _EMBEDDED_ARGS:
+            raise EntryError(f"the embedded engine has no argument {arg!r}, which this plan locks", "servers", name)
         if arg in server.unlocked:
             continue
         declared = server.args.get(arg) if arg in server.args or isinstance(server, OpenAIServer) else value
@@ -502,7 +595,8 @@ def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue
         if changes_output(arg) and arg not in locked and arg not in server.unlocked:
             problems.append(f"server {name!r} sets {arg}, which changes what the model outputs")
     if problems:
-        raise LockedError(
+        raise EntryError(
             f"{'; '.join(problems)}. Lock it for the whole plan (`locked:`), or name it in this server's "
-            "`unlocked: [...]`: its results are then never compared with the others'"
+            "`unlocked: [...]`: its results are then never compared with the others'",
+            *("servers", name, "args"),
         )

@@ -15,9 +15,34 @@ from pydantic import BaseModel, ValidationError
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan import EmbeddedServer, LoadSpec, OpenAIServer, Plan, ServerConfig, VllmServer
+from pytest_llmperf.plan import (
+    EmbeddedServer,
+    EntryError,
+    IntSweep,
+    LoadSpec,
+    OpenAIServer,
+    Plan,
+    ServerConfig,
+    VllmServer,
+    is_secret,
+)
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
+# Pydantic's words for these are Python's; a plan is YAML.
+_NEEDED = {
+    "dict_type": "a mapping is needed",
+    "model_type": "a mapping is needed",
+    "model_attributes_type": "a mapping is needed",
+    "string_type": "a text is needed (quote it)",
+    "int_type": "a whole number is needed",
+    "int_parsing": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "float_type": "a number is needed",
+    "float_parsing": "a number is needed",
+    "bool_type": "true or false is needed",
+    "bool_parsing": "true or false is needed",
+    "too_short": "at least one is needed",
+}
 
 
 def load_plan(path: Path) -> Plan:
@@ -37,11 +62,13 @@ def parse_plan(text: str, source: str) -> Plan:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"{source}: not valid YAML: {error}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise PlanError(f"{source}:{line}: not valid YAML: {error.reason}, given {text[error.position]!r}") from error
     if root is None or not isinstance(data, dict):
-        raise PlanError(f"{source}:1: a plan is a mapping with model, servers and loads, not {type(data).__name__}")
-    if doubles := list(_double_keys(root)):
+        given = "an empty file" if data is None else repr(data)
+        raise PlanError(f"{source}:1: a plan is a mapping with model, servers and loads, not {given}")
+    if doubles := list(_double_keys(root, set())):
         raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
     try:
         return Plan.model_validate(data)
@@ -66,23 +93,28 @@ def _absolute(value: str, folder: Path) -> str:
     return str((folder / value).resolve()) if value.startswith(("./", "../")) else value
 
 
-def _double_keys(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
+def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]]:
+    """Every key that its mapping already has, with its line; a node that is an alias too is visited once."""
+    if id(node) in visited:
+        return
+    visited.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _double_keys(item)
+            yield from _double_keys(item, visited)
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
                 yield key.value, key.start_mark.line + 1
             seen.add(key.value)
-            yield from _double_keys(value)
+            yield from _double_keys(value, visited)
 
 
 def _describe(problem: Any, root: yaml.Node, source: str) -> str:
-    keys, line = _locate(root, problem["loc"])
+    error = problem.get("ctx", {}).get("error")
+    keys, line = _locate(root, (*problem["loc"], *(error.keys if isinstance(error, EntryError) else ())))
     where = ".".join(keys)
-    return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem)}"
+    return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem, hide=any(map(is_secret, keys)))}"
 
 
 def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
@@ -102,12 +134,19 @@ def _child(node: yaml.Node, part: int | str) -> tuple[yaml.Node, int] | None:
         for key, value in node.value:
             if key.value == str(part):
                 return value, key.start_mark.line + 1
+        merged = (value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge")
+        return next((found for value in merged for base in _bases(value) if (found := _child(base, part))), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part].start_mark.line + 1
     return None
 
 
-def _message(problem: Any) -> str:
+def _bases(merged: yaml.Node) -> list[yaml.Node]:
+    """`<<: *a` has one mapping to take keys from, `<<: [*a, *b]` several."""
+    return list(merged.value) if isinstance(merged, yaml.SequenceNode) else [merged]
+
+
+def _message(problem: Any, hide: bool) -> str:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = str(problem["loc"][-1])
@@ -119,7 +158,8 @@ def _message(problem: Any) -> str:
         return f"engine {engine!r} is not known; allowed: {', '.join(_ENGINES)}" if engine else "'engine' is missing"
     if kind == "value_error":
         return str(problem["ctx"]["error"])
-    return f"{problem['msg']}, given {given!r}"
+    needed = _NEEDED.get(kind) or problem["msg"].replace("Input should be", "must be")
+    return needed if hide else f"{needed}, given {given!r}"
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
@@ -128,7 +168,9 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         return list(Plan.model_fields)
     model: type[BaseModel] = LoadSpec
     if loc[0] == "servers":
-        model = next(_ENGINES[str(part)] for part in loc[2:] if part in _ENGINES)
+        model = _ENGINES[str(loc[2])]  # the union's tag
+    elif len(loc) > 2:
+        model = IntSweep
     return [name for name in model.model_fields if name != "name"]
 
 

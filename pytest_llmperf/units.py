@@ -5,9 +5,11 @@ Every function raises ValueError with what was given and what is allowed; the pl
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 _NUMBER = r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
@@ -40,7 +42,10 @@ def _scaled(number: str, unit: str | None, kind: str, given: object) -> float:
         allowed = ", ".join(f"{number} {u}".strip() for u in units)
         problem = f"unknown unit {unit!r}" if unit else "no unit"
         raise ValueError(f"{given!r} has {problem}; write it as one of: {allowed}")
-    return float(number) * scale
+    scaled = float(number) * scale
+    if not math.isfinite(scaled):
+        raise ValueError(f"{given!r} is too large")
+    return scaled
 
 
 def parse_quantity_of(kind: str, value: object) -> float:
@@ -80,6 +85,16 @@ def parse_ratio(value: object) -> float:
     return parse_quantity_of("ratio", value)
 
 
+def parse_margin(value: object) -> float:
+    """A tolerated change: `5 %` or `0.05`. A bare 5 would be 500 % and gate nothing, so it is refused."""
+    margin = parse_ratio(value)
+    if margin <= 0:
+        raise ValueError(f"{value!r} must be more than 0")
+    if margin >= 1 and "%" not in str(value):
+        raise ValueError(f"{value!r} would be a margin of {margin:.0%}; write '{margin:g} %' (or '{margin:.0%}')")
+    return margin
+
+
 def parse_limit(kind: str, value: object) -> tuple[Op, float]:
     """`<= 6 s` -> ("<=", 6000.0) for kind "ms"."""
     match = _LIMIT.match(str(value))
@@ -91,28 +106,38 @@ def parse_limit(kind: str, value: object) -> tuple[Op, float]:
     return op, _scaled(match["number"], match["unit"], kind, value)
 
 
+_MAX_SWEEP = 1000
+"""Values of one sweep; more is a slip of the pen (`1:1e6:1`), not a plan."""
+
+
 def parse_sweep(value: object) -> tuple[float, ...]:
     """GenAI-Perf's grammar: `1:256` doubles, `100:500:50` steps (both ends inside), a list is a list."""
-    if isinstance(value, list | tuple):
-        values = tuple(float(item) for item in value if isinstance(item, int | float) and not isinstance(item, bool))
-        if not values or len(values) != len(value):
-            raise ValueError(f"a sweep's list holds numbers, not {value!r}")
-    else:
-        values = _range(str(value))
+    values = _listed(value) if isinstance(value, list | tuple) else _range(value)
     if len(set(values)) != len(values):
         raise ValueError(f"sweep {value!r} names a value twice")
     return values
 
 
-def _range(text: str) -> tuple[float, ...]:
-    parts = text.split(":")
+def _listed(given: Sequence[object]) -> tuple[float, ...]:
+    numbers = [item for item in given if isinstance(item, int | float) and not isinstance(item, bool)]
+    if not numbers or len(numbers) != len(given) or not all(0 < number < math.inf for number in numbers):
+        raise ValueError(f"a sweep's list holds numbers above 0, not {given!r}")
+    return tuple(map(float, numbers))
+
+
+def _range(given: object) -> tuple[float, ...]:
     try:
-        low, high, *step = (float(part) for part in parts)
+        low, high, *step = map(float, given.split(":") if isinstance(given, str) else ())
     except ValueError:
-        raise ValueError(f"{text!r} is not a sweep; write 'min:max', 'min:max:step' or a list") from None
-    if len(step) > 1 or low <= 0 or high < low or (step and step[0] <= 0):
-        raise ValueError(f"{text!r} is not a sweep: 0 < min <= max and step > 0 are needed")
-    values = [low]
-    while (following := values[-1] * 2 if not step else low + len(values) * step[0]) <= high * (1 + 1e-12):
-        values.append(following)
-    return tuple(values)
+        raise ValueError(
+            f"{given!r} is not a sweep; write 'min:max' or 'min:max:step' in quotes "
+            "(without them YAML takes 10:50:10 for a number), or a list"
+        ) from None
+    if len(step) > 1 or not 0 < low <= high < math.inf or not all(0 < size < math.inf for size in step):
+        raise ValueError(f"{given!r} is not a sweep: 0 < min <= max and step > 0 are needed")
+    following = (low + number * step[0] if step else low * 2.0**number for number in itertools.count())
+    # The tolerance lets rounding of a fractional step (0.1:0.5:0.1) not lose the last value.
+    values = tuple(itertools.islice(itertools.takewhile(lambda v: v <= high * (1 + 1e-12), following), _MAX_SWEEP + 1))
+    if len(values) > _MAX_SWEEP:
+        raise ValueError(f"{given!r} gives more than {_MAX_SWEEP} values")
+    return values

@@ -58,7 +58,7 @@ def test_plan_mistakes_are_usage_errors_with_file_and_line(suite):
     result.stderr.fnmatch_lines(
         [
             "*plan.yaml:8: loads.short.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
-            "*plan.yaml:10: sla: unknown metric 'error_rte'; did you mean 'error_rate'?",
+            "*plan.yaml:10: sla.error_rte: unknown metric 'error_rte'; did you mean 'error_rate'?",
         ]
     )
 
