@@ -31,16 +31,16 @@ class ResponseReader:
         self.complete = False
         self.keep_alive = False
         """Whether the connection may carry another request after this response."""
-        self.chunked = False
         self.until_close = False
         self._buffer = bytearray()
         self._scanned = 0
         self._left = 0  # bytes to come of the body (content-length) or of the chunk
+        self._between_chunks = False
         self._step: Callable[[list[bytes]], bool] = self._head
 
     def feed(self, data: bytes) -> bytes:
         """The body bytes in this read. Raises ProtocolError on anything malformed."""
-        if self._step == self._chunk_size and not self._buffer:
+        if self._between_chunks and not self._buffer:
             piece = _single_chunk(data)
             if piece is not None:
                 return piece
@@ -88,8 +88,7 @@ class ResponseReader:
         if self.status in (204, 304):
             self._finish()
         elif coding == "chunked":
-            self.chunked = True
-            self._step = self._chunk_size
+            self._expect_chunk()
         elif coding:
             raise ProtocolError(f"transfer-encoding {coding!r} is not supported")
         elif "content-length" in self.headers:
@@ -111,10 +110,15 @@ class ResponseReader:
         self._take(body)
         return False
 
+    def _expect_chunk(self) -> None:
+        self._between_chunks = True
+        self._step = self._chunk_size
+
     def _chunk_size(self, body: list[bytes]) -> bool:
         line = self._line()
         if line is None:
             return False
+        self._between_chunks = False
         self._left = _parse_chunk_size(line)
         self._step = self._chunk_data if self._left else self._trailer
         return True
@@ -131,7 +135,7 @@ class ResponseReader:
         if not self._buffer.startswith(b"\r\n"):
             raise ProtocolError(f"a chunk is followed by {bytes(self._buffer[:8])!r} instead of a line end")
         self._consume(2)
-        self._step = self._chunk_size
+        self._expect_chunk()
         return True
 
     def _trailer(self, body: list[bytes]) -> bool:
