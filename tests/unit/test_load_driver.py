@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load import transport
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.plan import LoadPoint
@@ -603,6 +604,21 @@ def test_warm_up_that_fails_says_why() -> None:
 def test_no_warm_up() -> None:
     point = _point(warmup_requests=0)
     asyncio.run(warm_up((Target("http://127.0.0.1:1", "m"),), point, make_trace(point, "key")))
+
+
+def test_without_kernel_stamps_the_times_are_user_space_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket option that no kernel has stands for a kernel that refuses the real one."""
+    monkeypatch.setattr(transport, "_SO_TIMESTAMPNS", 9999)
+
+    async def main() -> Run:
+        async with _serve(_answer) as server:
+            return await _run(_point(), server.url)
+
+    run = asyncio.run(main())
+    assert run.client.stamps == "user"
+    assert run.client.receive_lag_p50_us is None
+    assert [record.error for record in run.records] == [None] * 3
+    assert all((record.sent_ns or 0) < record.chunk_ns[0] <= record.end_ns for record in run.records)
 
 
 @pytest.fixture(scope="module")
