@@ -20,6 +20,7 @@ from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6
+_SCALARS = tuple(name for name, metric in METRICS.items() if metric.kind == "scalar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
     good = [record for record in measured if record.ok]
     samples = _samples(good)
     rates = [_rates(run, point, gpu_count) for run in runs]
-    scalars = {name: _mean(rate[name] for rate in rates) for name in (rates[0] if rates else {})}
+    scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
     scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
     scalars["error_rate"] = (len(measured) - len(good)) / len(measured) if measured else None
     windows = [window.seconds for run in runs if (window := run_window(run, point))]
@@ -206,10 +207,11 @@ def _window(start_ns: int, end_ns: int) -> Window | None:
 
 
 def _rates(run: Run, point: LoadPoint, gpu_count: int) -> dict[str, float | None]:
+    """Rates of one run; none without a window or a success."""
     window = run_window(run, point)
     good = [record for record in run.records if record.ok]
     if window is None or not good:
-        return dict.fromkeys(name for name, metric in METRICS.items() if metric.kind == "scalar")
+        return {}
     finished = [record for record in good if _within(window, record.end_ns)]
     output = sum(_tokens_within(record, window) for record in good) / window.seconds
     prefilled = [record for record in good if record.chunk_ns and _within(window, record.chunk_ns[0])]

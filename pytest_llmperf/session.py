@@ -19,6 +19,8 @@ from typing import Any
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
 
+_RESULTS = "llmperf-results"
+
 
 @dataclass(slots=True)
 class Session:
@@ -29,6 +31,7 @@ class Session:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""
+    _begun: set[Path] = field(default_factory=set)
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
 
@@ -46,7 +49,10 @@ class Session:
         """Append one run's requests to the point's JSONL file."""
         path = self._folder() / "requests" / f"{file_name(test)}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        # A folder given by the user may hold an earlier session's file: that is replaced, this session's appended to.
+        mode = "a" if path in self._begun else "w"
+        self._begun.add(path)
+        with path.open(mode, encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in request_lines(run))
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
@@ -60,14 +66,15 @@ class Session:
 
     def _folder(self) -> Path:
         if not self.output.exists():
-            self.output.mkdir(parents=True)
-            _point_latest_at(self.output)
+            self.output.mkdir(parents=True, exist_ok=True)
+            if self.output.parent.name == _RESULTS:  # the parent of a folder that the user chose is not ours
+                _point_latest_at(self.output)
         return self.output
 
 
 def default_output(root: Path) -> Path:
     """`<root>/llmperf-results/<local time>`, not yet made."""
-    base = root / "llmperf-results" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    base = root / _RESULTS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return base if not base.exists() else base.with_name(f"{base.name}-{os.getpid()}")
 
 

@@ -91,7 +91,7 @@ def read_baseline(path: Path) -> Baseline:
         )
     try:
         runs = tuple(_run_values(run["metrics"]) for session in data["sessions"] for run in session["runs"])
-        found = Baseline(path, data["identity"], data["circumstances"], runs)
+        found = Baseline(path, dict(data["identity"]), dict(data["circumstances"]), runs)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BaselineError(f"baseline {path} is damaged ({error!r}); restore it from git, or {UPDATE_HINT}") from error
     if not found.runs:

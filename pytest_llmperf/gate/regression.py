@@ -27,8 +27,17 @@ DEFAULT_MARGINS: Mapping[str, float] = {
     "ttft_p99": 0.20,
     "output_token_throughput": 0.05,
 }
-# Requests per run below which a percentile is too coarse to gate: two of them must lie beyond it.
-MINIMUM_REQUESTS: Mapping[str, int] = {"p50": 20, "p75": 20, "p90": 50, "p95": 100, "p99": 200}
+# Requests per run below which a percentile is too coarse to gate: at least two of them must lie beyond it.
+MINIMUM_REQUESTS: Mapping[str, int] = {
+    "p1": 200, "p5": 100, "p10": 50, "p25": 20, "p50": 20, "p75": 20, "p90": 50, "p95": 100, "p99": 200
+}  # fmt: skip
+# In an open loop these are the offered rate, whatever the server does.
+_OFFERED = (
+    "output_token_throughput",
+    "input_token_throughput",
+    "request_throughput",
+    "output_token_throughput_per_gpu",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,8 @@ class MetricVerdict:
         """One line for the terminal and the failure: quantity, then, now, change, margin, verdict."""
         if self.baseline is None or self.now is None:
             return f"{self.quantity}: {self.verdict}: {self.reason}"
-        unit = self.quantity.unit
         return (
-            f"{self.quantity}: {self.now:.4g} {unit}, baseline {self.baseline:.4g} {unit} "
+            f"{self.quantity}: {self.quantity.shown(self.now)}, baseline {self.quantity.shown(self.baseline)} "
             f"({self.now / self.baseline - 1:+.1%}, margin {self.margin:.0%}, "
             f"{self.runs} runs against {self.baseline_runs}): {self.verdict}"
             f"{', ' + self.reason if self.verdict == 'NOT GATED' else ''}"
@@ -76,14 +84,11 @@ _BY_WEIGHT: tuple[Verdict, ...] = ("FAIL", "IMPROVED", "PASS")
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
-    """What is gated at this point: the defaults and the plan's own margins, without an open loop's throughput.
-
-    Throughput in an open loop is the offered rate, whatever the server does.
-    """
+    """What is gated at this point: the defaults and the plan's own margins, without an open loop's throughput."""
     merged = {**DEFAULT_MARGINS, **margins}
     quantities = {parse_quantity(name): margin for name, margin in merged.items()}
     open_loop = point.concurrency is None
-    return {q: m for q, m in quantities.items() if not (open_loop and q.metric.endswith("throughput"))}
+    return {q: m for q, m in quantities.items() if not (open_loop and q.metric in _OFFERED)}
 
 
 def judge(

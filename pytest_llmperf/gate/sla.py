@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics import Summary
 from pytest_llmperf.plan import Limit
 from pytest_llmperf.units import OPERATORS
@@ -29,12 +28,12 @@ class SlaCheck:
             return (
                 f"{self.limit.quantity}: no value (n = {self.n}: no successful request gave one), limit {self._limit}"
             )
-        measured = f"{self.value:.4g} {self.limit.quantity.unit}"
+        measured = self.limit.quantity.shown(self.value)
         return f"{self.limit.quantity}: {measured}, limit {self._limit}{self._excess()}, n = {self.n}"
 
     @property
     def _limit(self) -> str:
-        return f"{self.limit.op} {self.limit.value:g} {METRICS[self.limit.metric].unit}"
+        return f"{self.limit.op} {self.limit.quantity.shown(self.limit.value, 'g')}"
 
     def _excess(self) -> str:
         if self.ok or self.value is None or not self.limit.value:

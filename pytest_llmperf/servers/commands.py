@@ -37,25 +37,27 @@ def missing_requirement(config: Launched, gpus: Sequence[Gpu]) -> str | None:
 
 def server_command(config: Launched, port: int | str, gpus: Sequence[Gpu]) -> Command:
     """The command of one replica on `gpus`; MissingRequirement when a referenced variable is not set."""
-    shown_argv = [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
-    shown_env = dict(config.env)
-    if gpus:
-        shown_env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.device for gpu in gpus)
+    argv, env = _argv(config, port), _env(config, gpus)
     return Command(
-        argv=tuple(map(expand, shown_argv)),
-        env={name: expand(value) for name, value in shown_env.items()},
+        argv=tuple(map(expand, argv)),
+        env={name: expand(value) for name, value in env.items()},
         shown=shown_command(config, port, gpus),
-        secrets=secret_values([*shown_argv, *shown_env.values()]),
+        secrets=secret_values([*argv, *env.values()]),
     )
 
 
 def shown_command(config: Launched, port: int | str, gpus: Sequence[Gpu]) -> str:
     """The same command as a shell line, references left as they are: what a dry run prints."""
-    env = dict(config.env)
-    if gpus:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.device for gpu in gpus)
-    argv = [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
-    return " ".join([*(f"{name}={_quote(value)}" for name, value in env.items()), *map(_quote, argv)])
+    env = [f"{name}={_quote(value)}" for name, value in _env(config, gpus).items()]
+    return " ".join([*env, *map(_quote, _argv(config, port))])
+
+
+def _argv(config: Launched, port: int | str) -> list[str]:
+    return [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
+
+
+def _env(config: Launched, gpus: Sequence[Gpu]) -> dict[str, str]:
+    return {**config.env, **({"CUDA_VISIBLE_DEVICES": ",".join(gpu.device for gpu in gpus)} if gpus else {})}
 
 
 def _quote(word: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,10 +58,17 @@ class ServerProcess:
         code = self.exit_code()
         parts = [f"server {self.name!r} {what}"]
         if code is not None:
-            parts.append(f"exit code {code}")
+            parts.append(f"exit code {code}{_signal_name(code)}")
         if cause := first_error(read_log(self.log)):
             parts.append(f"first error in its log: {redact(cause, self.secrets)}")
         return ServerError("; ".join([*parts, f"log: {self.log}"]))
+
+
+def _signal_name(code: int) -> str:
+    """An exit code of 137 says more as SIGKILL: most often that memory ran out."""
+    with contextlib.suppress(ValueError):
+        return f" ({signal.Signals(code - 128).name})"
+    return ""
 
 
 @contextlib.contextmanager
@@ -84,7 +93,9 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
 def _stop(handle: subprocess.Popen[bytes]) -> None:
     """A Ctrl-C while we wait must not leave the server behind: the supervisor finishes the job either way."""
     assert handle.stdin is not None
-    handle.stdin.close()
+    # A byte, since the end of the pipe is not seen while a fork of ours holds it too.
+    with contextlib.suppress(BrokenPipeError), handle.stdin as pipe:
+        pipe.write(b".")
     handle.wait()
 
 
@@ -109,15 +120,18 @@ def wait_until(ready: Callable[[], bool], process: ServerProcess | None, name: s
 
 
 def command_line_flags(args: Mapping[str, object]) -> Sequence[str]:
-    """`{"max-num-seqs": 8, "enforce-eager": True}` -> `--max-num-seqs 8 --enforce-eager`; False gives `--no-…`."""
-    import json
+    """`{"max-num-seqs": 8, "enforce-eager": True}` -> `--max-num-seqs 8 --enforce-eager`.
 
+    False gives `--no-…`, None nothing, a list several words, a mapping JSON.
+    """
     flags: list[str] = []
     for name, value in args.items():
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no-{name}")
-        elif isinstance(value, dict):
-            flags += [f"--{name}", json.dumps(value)]
-        else:
-            flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        elif value is not None:
+            flags += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]
     return flags
+
+
+def _word(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -66,21 +66,16 @@ def _reap() -> None:
 
 def _take_down(server: subprocess.Popen[bytes], grace: float) -> None:
     """TERM, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
-    _signal(_others(server.pid), signal.SIGTERM)
+    _signal(_descendants(os.getpid()), signal.SIGTERM)
     _wait_for_none(server, grace)
-    rest = _others(server.pid)
+    rest = _descendants(os.getpid())
     _signal({pid for pid in rest if not _is_resource_tracker(pid)}, signal.SIGKILL)
     _wait_for_none(server, _TRACKER_GRACE_S)
     deadline = time.monotonic() + _KILL_PATIENCE_S
     while _descendants(os.getpid()) and time.monotonic() < deadline:
         # Again and again, since one may have been forked while the others were killed.
-        _signal(_others(server.pid), signal.SIGKILL)
+        _signal(_descendants(os.getpid()), signal.SIGKILL)
         _wait_for_none(server, 0.2)
-
-
-def _others(group: int) -> set[int]:
-    """The server's group and all descendants, also those that left the group or lost their parent."""
-    return _descendants(os.getpid()) | {group}
 
 
 def _signal(pids: Iterable[int], signum: int) -> None:
@@ -110,13 +105,10 @@ def _reap_orphans(server: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_an_end(server: subprocess.Popen[bytes]) -> None:
-    """Until pytest closes the pipe, dies, or the server ends."""
-    watched = os.pidfd_open(server.pid)
-    readable: list[int] = []
-    while watched not in readable:
-        readable, _, _ = select.select([0, watched], [], [])
-        if 0 in readable and os.read(0, 1) == b"":
-            break
+    """Until pytest writes to the pipe or closes it, dies (a fork of it may still hold the pipe), or the server ends."""
+    watched, parent = os.pidfd_open(server.pid), os.getppid()
+    while not select.select([0, watched], [], [], 1.0)[0] and os.getppid() == parent:
+        pass
     os.close(watched)
 
 

@@ -42,7 +42,8 @@ class Environment:
 
 def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence[Gpu]) -> Environment:
     """The environment of `config` on this machine, which offers `gpus`."""
-    used = tuple(gpu.name for gpu in gpus) if config.gpu_count else ()
+    remote = isinstance(config, OpenAIServer)  # this machine's GPUs say nothing about a server elsewhere
+    used = tuple(gpu.name for gpu in gpus) if config.gpu_count and not remote else ()
     cores = len(os.sched_getaffinity(0))
     return Environment(
         slug=f"{_machine(config, used, cores)}-{config.engine}",
@@ -50,7 +51,7 @@ def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence
         engine=config.engine,
         engine_version=engine_version,
         gpus=used,
-        driver=driver_version(),
+        driver=None if remote else driver_version(),
         cpu=_cpu_model(),
         cpu_cores=cores,
         memory_gib=_memory_gib(),
@@ -68,15 +69,18 @@ def _machine(config: ServerConfig, gpus: Sequence[str], cores: int) -> str:
         return _slug(config.hardware or urlsplit(config.url).netloc)
     if gpus:
         return f"{_slug(_short_gpu(gpus[0]))}x{len(gpus)}"
-    return f"{_slug(_cpu_model())}-x{cores}"
+    return f"{_slug(_short_cpu(_cpu_model()))}-x{cores}"
 
 
 def _short_gpu(name: str) -> str:
     return re.sub(r"(?i)\b(nvidia|geforce|tesla|graphics)\b", "", name)
 
 
+def _short_cpu(name: str) -> str:
+    return re.sub(r"(?i)\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*$", " ", name)
+
+
 def _slug(text: str) -> str:
-    text = re.sub(r"(?i)\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*$", " ", text)
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"
 
 

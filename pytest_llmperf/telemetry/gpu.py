@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -33,11 +34,17 @@ def visible_gpus() -> tuple[Gpu, ...]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return gpus
+    return _chosen(chosen, gpus)
+
+
+def _chosen(devices: str, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """As CUDA reads the variable: the first index that does not exist (-1, for instance) hides it and all after it."""
     by_index = {gpu.device: gpu for gpu in gpus}
-    devices = [device.strip() for device in chosen.split(",") if device.strip()]
-    return (
-        tuple(Gpu(device, by_index[device].name if device in by_index else "GPU") for device in devices) if gpus else ()
+    valid = itertools.takewhile(
+        lambda device: device in by_index or (gpus and device.startswith(("GPU-", "MIG-"))),
+        (device.strip() for device in devices.split(",")),
     )
+    return tuple(by_index.get(device) or Gpu(device, gpus[0].name) for device in valid)
 
 
 def _from_nvml() -> tuple[Gpu, ...]:
