@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,7 +34,9 @@ async def measure(
     """
     server.check_alive()
     trace = make_trace(point, key)
-    await warm_up(server.targets, point, trace)
+    # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
+    salt = secrets.token_hex(8)
+    await warm_up(server.targets, point, trace, salt=salt)
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
         run = await run_load(server.targets, point, trace, run_index=index, progress=report, on_interrupt=on_run)

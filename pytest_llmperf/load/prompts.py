@@ -10,9 +10,9 @@ import numpy as np
 
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.openai import request_body
-from pytest_llmperf.load.words import WORDS
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Phase
+from pytest_llmperf.words import WORDS
 
 _MARK_WORDS = 3
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.vocabulary import WORDS
+from pytest_llmperf.words import WORDS
 
 
 @given(st.text())

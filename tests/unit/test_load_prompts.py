@@ -10,8 +10,8 @@ import pytest
 
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.prompts import PlannedRequest, make_trace, marked_prompt
-from pytest_llmperf.load.words import WORDS
 from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.words import WORDS
 
 
 def _point(**changes: Any) -> LoadPoint:

@@ -1,4 +1,8 @@
-"""Common English words that are one token (with their leading space) in the usual byte-pair vocabularies."""
+"""Common English words that are one token (with their leading space) in the usual byte-pair vocabularies.
+
+Synthetic prompts are made of them, and the embedded engine's tokenizer has each as one token. Append only: their order
+is part of every trace and of the embedded engine's token ids.
+"""
 
 from __future__ import annotations
 
