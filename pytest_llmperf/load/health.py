@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.priority import urgent
 from pytest_llmperf.records import ClientHealth, RequestRecord, Stamps
 
 
@@ -24,7 +25,8 @@ class Window:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """No garbage collection inside, because it would stop every stream at once; CPU time and clock are watched."""
+        """No garbage collection inside, because it would stop every stream at once, and no waiting for a busy server's
+        processor; CPU time and clock are watched."""
         collecting = gc.isenabled()
         gc.collect()
         gc.freeze()
@@ -33,7 +35,8 @@ class Window:
         cpu, wall = time.thread_time(), time.perf_counter()
         self.started_ns = time.time_ns()
         try:
-            yield
+            with urgent():
+                yield
         finally:
             self.ended_ns = time.time_ns()
             self.cpu_share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
