@@ -437,6 +437,10 @@ class LoadPoint(_Load):
     margins: dict[str, float] = {}
     """The plan's margins, by quantity."""
 
+    def __repr__(self) -> str:
+        # pytest shows the arguments of a failing test, and a load's twenty fields would bury the failure.
+        return f"LoadPoint({self.name!r})"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the load; the SLA is not part of what is measured."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})

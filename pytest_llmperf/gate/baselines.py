@@ -64,15 +64,11 @@ def circumstances(result: Result) -> dict[str, Any]:
     """What may differ, for instance because it is the change under test."""
     facts = result.environment
     args = {name: value for name, value in result.server.args.items() if name not in result.server.output_args}
-    return {
-        "engine_version": facts.engine_version,
-        "args": args,
-        "driver": facts.driver,
-        "cpu": facts.cpu,
-        "cpu_cores": facts.cpu_cores,
-        "host": facts.host,
-        "kernel": facts.kernel,
-    }
+    software = {"engine_version": facts.engine_version, "args": args}
+    if facts.simulated:
+        return software  # modelled step times are the same on every machine
+    machine = ("driver", "cpu", "cpu_cores", "host", "kernel")
+    return {**software, **{name: getattr(facts, name) for name in machine}}
 
 
 def read_baseline(path: Path) -> Baseline:

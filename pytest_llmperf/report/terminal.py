@@ -151,13 +151,16 @@ _RATES = (
 
 
 def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    points_of: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.result is None:
             continue
         for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         for note in outcome.regression.notes if outcome.regression else ():
-            yield f"note {outcome.point_id}: since the baseline, {note}"
-        for metric in outcome.regression.metrics if outcome.regression else ():
-            if metric.verdict == "IMPROVED":
-                yield f"IMPROVED {outcome.point_id}: {metric.describe()}; renew with --llmperf-update-baselines"
+            points_of.setdefault(note, []).append(outcome.point_id)
+        better = [m for m in outcome.regression.metrics if m.verdict == "IMPROVED"] if outcome.regression else []
+        for metric in better:
+            yield f"IMPROVED {outcome.point_id}: {metric.describe()}; renew with --llmperf-update-baselines"
+    for note, points in points_of.items():
+        yield f"note: since the baseline, {note} ({', '.join(points)})"
