@@ -1,4 +1,4 @@
-"""Draws docs/images/terminal.svg from a real run: `pytest … --color=yes | python scripts/terminal_screenshot.py OUT.svg`."""
+"""Draws the README picture from a real run: `pytest … --color=yes | python scripts/terminal_screenshot.py OUT.svg`."""
 
 from __future__ import annotations
 
