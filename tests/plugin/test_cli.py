@@ -1,0 +1,83 @@
+"""`llmperf …` from the shell, against a real server process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pytest_llmperf.cli import main
+from pytest_llmperf.plan import EmbeddedServer
+from pytest_llmperf.servers.start import LlmServer, start_server
+
+LOAD = ("--requests", "20", "--input-tokens", "8", "--output-tokens", "4")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmServer]:
+    args = {"step": "modelled", "decode-ms-per-step": 1}
+    config = EmbeddedServer(engine="embedded", name="cli", model="embedded", args=args)
+    with start_server(config, tmp_path_factory.mktemp("logs"), ()) as running:
+        yield running
+
+
+def _profile(server: LlmServer, folder: Path, *args: str) -> Result:
+    common = ["profile", "--url", server.url, "--model", "embedded", "--output", str(folder / "out"), *LOAD]
+    return CliRunner().invoke(main, [*common, *args])
+
+
+def test_schema_is_the_plans_json_schema():
+    result = CliRunner().invoke(main, ["schema"])
+    assert result.exit_code == 0
+    schema = json.loads(result.output)
+    assert set(schema["required"]) == {"model", "servers", "loads"}
+    assert {"concurrency", "request_rate", "input_tokens"} <= set(schema["$defs"]["LoadSpec"]["properties"])
+
+
+def test_profile_closed_loop_prints_the_table_and_writes_the_report(server, tmp_path):
+    result = _profile(server, tmp_path, "--concurrency", "2", "--runs", "2", "--json", str(tmp_path / "r.json"))
+    assert result.exit_code == 0, result.output
+    assert "Time to first token (ms)" in result.output
+    assert "40 of 40 requests succeeded; receive times: kernel" in result.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["schema"] == "llmperf.report/1"
+    (point,) = report["points"]
+    assert point["metrics"]["output_tokens"]["mean"] == 4
+    assert len(point["runs"]) == 2
+    assert len((tmp_path / "out" / "requests" / "profile.jsonl").read_text().splitlines()) == 2 * (20 + 2)
+
+
+def test_profile_open_loop_on_completions(server, tmp_path):
+    result = _profile(server, tmp_path, "--request-rate", "100", "--arrival", "poisson", "--endpoint", "completions")
+    assert result.exit_code == 0, result.output
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert point["load"]["arrival"] == "poisson"
+    assert point["runs"][0]["client"]["send_late_p50_us"] is not None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "either `concurrency` (closed loop) or `request_rate` (open loop)"),
+        (["--concurrency", "2", "--request-rate", "3"], "either `concurrency`"),
+        (["--concurrency", "0"], "concurrency"),
+        (["--concurrency", "40"], "less than concurrency: 40"),
+        (["--concurrency", "2", "--header", "nonsense"], "is not 'NAME: VALUE'"),
+        (["--concurrency", "2", "--bearer-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
+        (["--concurrency", "2", "--endpoint", "telepathy"], "telepathy"),
+    ],
+)
+def test_profile_mistakes_are_named(server, tmp_path, args, message):
+    result = _profile(server, tmp_path, *args)
+    assert result.exit_code != 0
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_profile_of_a_model_that_is_not_there_fails_with_the_servers_words(server, tmp_path):
+    result = _profile(server, tmp_path, "--concurrency", "2", "--model", "other")
+    assert result.exit_code == 1
+    assert "its first request failed: HTTP 404" in result.output
