@@ -1,27 +1,66 @@
-"""What a person wants from a server's log: the first error, not the last line."""
+"""What a person wants from a server's log: the first error that is a cause, not the last line.
+
+Logs of real engines need some care. Several processes write at once, each with its own prefix. Healthy servers print
+warnings with the words "OSError" and "Exception" in them. A request's own fault is logged like the engine's. And the
+death of one process makes the others log errors that say only "see above".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 # vLLM puts "(EngineCore pid=17) ERROR 11-21 03:04:05 [core.py:12] " before each line of a traceback too.
 _PREFIX = re.compile(
-    r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*pid=\d+\)(?:\x1b\[[0-9;]*m)*\s*)?"
-    r"(?:(?:ERROR|CRITICAL|WARNING|INFO|DEBUG)[ :]+(?:[\d-]+ [\d:.]+ )?(?:\[[^\]]*\] ?)?)?"
+    r"^(?:\x1b\[[0-9;]*m)*(?P<process>\([^)]*pid=\d+\))?(?:\x1b\[[0-9;]*m)*\s?"
+    r"(?:(?P<level>ERROR|CRITICAL|WARNING|INFO|DEBUG)(?::\s*| )(?:[\d-]+ [\d:.]+ )?(?:\[[^\]]*\] ?)?)?"
 )
-_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt|Exit|Fault)\b.*")
-_USAGE_ERROR = re.compile(r"^[\w .-]+: error: .*")
-_ERROR_LEVEL = re.compile(r"^(?:\x1b\[[0-9;]*m)*(?:\([^)]*pid=\d+\)\s*)?(?:ERROR|CRITICAL|E\d{4})\b")
+_TRACEBACK = "Traceback (most recent call last)"
+_CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
+_USAGE_ERROR = re.compile(r"[\w .-]+: error: ")
+_NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
+_TRITON_ERROR = re.compile(r"E\d{4} ")
+_CONSEQUENCE = re.compile(
+    r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed|died unexpectedly"
+)
+# How a server announces that it is about one request. It lives on after that.
+_ONE_REQUEST = re.compile(r"Error in .*(generator|stream)|Exception in ASGI application|.* caught\. Request id")
 _READ_LIMIT = 4 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    process: str | None
+    level: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    number: int
+    text: str
+    one_request: bool = False
+    """Logged about a request, by a process that lived on."""
+    loose: bool = False
+    """An error line without an exception."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Causes first, then what they led to, then lines that may mean anything; in the log's order."""
+        consequence = bool(_CONSEQUENCE.search(self.text))
+        return (3 if self.loose else 2 if self.one_request else 1 if consequence else 0), self.number
+
+
 def read_log(path: Path) -> list[str]:
-    """Lines of the log; of a very long one the first 4 MiB, where the first error is. Empty when there is none."""
+    """Lines of the log; of a very long one the first and the last 4 MiB. Empty when there is none."""
     try:
         with path.open("rb") as file:
-            return file.read(_READ_LIMIT).decode("utf-8", "replace").splitlines()
+            head = file.read(_READ_LIMIT)
+            file.seek(max(len(head), path.stat().st_size - _READ_LIMIT))
+            return (head + file.read()).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
 
@@ -38,15 +77,86 @@ def log_tail(path: Path, lines: int = 40) -> str:
 
 
 def first_error(lines: Sequence[str]) -> str | None:
-    """The line that names the root cause: the exception of the first traceback, else the first error line."""
-    bare = [_PREFIX.sub("", line) for line in lines]
-    for number, line in enumerate(bare):
-        if line.startswith("Traceback (most recent call last)"):
-            return _exception_of(bare[number + 1 :]) or line
-        if _USAGE_ERROR.match(line):
-            return line.strip()
-    return next((_PREFIX.sub("", line).strip() for line in lines if _ERROR_LEVEL.match(line)), None)
+    """What names the root cause: the first exception that is no consequence of another, else the first error line."""
+    return min(_errors(lines), key=lambda error: error.rank, default=_NONE).text or None
 
 
-def _exception_of(after: Sequence[str]) -> str | None:
-    return next((line.strip() for line in after if _EXCEPTION.match(line)), None)
+def cause_of_death(lines: Sequence[str]) -> str | None:
+    """`first_error` for a server that had served: faults of single requests did not kill it. None: the log is silent,
+    as when a signal killed the engine."""
+    causes = (error for error in _errors(lines) if error.rank[0] == 0)
+    return min(causes, key=lambda error: error.number, default=_NONE).text or None
+
+
+_NONE = _Error(0, "")
+
+
+def _errors(lines: Sequence[str]) -> Iterator[_Error]:
+    parsed = [_parse(number, line) for number, line in enumerate(lines)]
+    suspects = [line for line in parsed if line.level in (None, "ERROR", "CRITICAL")]
+    # A process at a time, because several write into one log and their tracebacks mix.
+    for process in dict.fromkeys(line.process for line in suspects):
+        own = [line for line in suspects if line.process == process]
+        yield from _exceptions(own)
+        yield from _plain_errors(own)
+
+
+def _parse(number: int, line: str) -> _Line:
+    match = _PREFIX.match(line)
+    assert match is not None, "every part of the prefix is optional"
+    return _Line(number, match["process"], match["level"], line[match.end() :])
+
+
+def _plain_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
+    for line in lines:
+        if _USAGE_ERROR.match(line.text) or _NATIVE_CRASH.match(line.text):
+            yield _Error(line.number, line.text.strip())
+        elif (line.level or _TRITON_ERROR.match(line.text)) and not line.text.startswith((" ", _TRACEBACK)):
+            yield _Error(line.number, line.text.strip(), loose=True)
+
+
+def _exceptions(lines: Sequence[_Line]) -> Iterator[_Error]:
+    """One per traceback; a chain of them counts as one, and its last link that is a cause says it best."""
+    for chain in _chains(lines):
+        first, _ = chain[0]
+        texts = [_headline(lines, start, end) for start, end in chain if end < len(lines)]
+        causes = [text for text in texts if not _CONSEQUENCE.search(text)]
+        one_request = first > 0 and bool(_ONE_REQUEST.match(lines[first - 1].text))
+        if texts:
+            yield _Error(lines[first].number, (causes or texts)[-1], one_request)
+
+
+def _chains(lines: Sequence[_Line]) -> list[list[tuple[int, int]]]:
+    """Start and end of every traceback, those that caused each other together."""
+    chains: list[list[tuple[int, int]]] = []
+    for start, line in enumerate(lines):
+        if not line.text.startswith(_TRACEBACK):
+            continue
+        span = start, _end_of_traceback(lines, start)
+        if chains and any(_CHAIN.match(between.text) for between in lines[chains[-1][-1][1] : start]):
+            chains[-1].append(span)
+        else:
+            chains.append([span])
+    return chains
+
+
+def _end_of_traceback(lines: Sequence[_Line], start: int) -> int:
+    """Index of the exception itself: the first line that is not indented."""
+    end = start + 1
+    while end < len(lines) and (not lines[end].text or lines[end].text.startswith(" ")):
+        end += 1
+    return end
+
+
+def _headline(lines: Sequence[_Line], start: int, end: int) -> str:
+    """The exception, with the line that says why where it does not: pydantic's reason, a bare assert's source."""
+    text = lines[end].text.strip()
+    after = [line.text for line in lines[end + 1 : end + 3]]
+    if "validation error" in text and after:
+        reason = after[:1] if after[0].startswith(" ") else after
+        return ": ".join([text, *(line.strip() for line in reason)])
+    if ":" not in text:
+        source = [line.text.strip() for line in lines[start:end] if line.text.startswith("    ")]
+        code = [line for line in source if line.strip("^~ ")]
+        return f"{text}: {code[-1]}" if code else text
+    return text

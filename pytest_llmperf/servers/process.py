@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers import supervisor
-from pytest_llmperf.servers.log import first_error, read_log
+from pytest_llmperf.servers.log import cause_of_death, first_error, read_log
 from pytest_llmperf.servers.secrets import redact
 
 STOP_GRACE_S = 10.0
@@ -53,22 +53,27 @@ class ServerProcess:
         """None while it runs; 128 + N when signal N ended it."""
         return self.handle.poll()
 
-    def error(self, what: str) -> ServerError:
-        """`what` happened, with everything needed next: exit code, first error of the log, its path."""
-        code = self.exit_code()
+    def error(self, what: str, *, had_served: bool = False) -> ServerError:
+        """`what` happened, with everything needed next: exit code, first error of the log, its path.
+
+        The log of a server that `had_served` may hold faults of single requests, which are not why it died.
+        """
         parts = [f"server {self.name!r} {what}"]
-        if code is not None:
+        if (code := self.exit_code()) is not None:
             parts.append(f"exit code {code}{_signal_name(code)}")
-        if cause := first_error(read_log(self.log)):
+        lines = read_log(self.log)
+        if cause := cause_of_death(lines) if had_served else first_error(lines):
             parts.append(f"first error in its log: {redact(cause, self.secrets)}")
+        elif had_served:
+            parts.append("its log names no cause (was a process of it killed, or out of memory?)")
         return ServerError("; ".join([*parts, f"log: {self.log}"]))
 
 
 def _signal_name(code: int) -> str:
-    """An exit code of 137 says more as SIGKILL: most often that memory ran out."""
-    with contextlib.suppress(ValueError):
-        return f" ({signal.Signals(code - 128).name})"
-    return ""
+    try:
+        return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
+    except ValueError:
+        return ""
 
 
 @contextlib.contextmanager

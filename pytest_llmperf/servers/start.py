@@ -53,9 +53,9 @@ class LlmServer:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in zip(self.processes, self.targets, strict=False):
             if process.exit_code() is not None:
-                raise process.error("died")
+                raise process.error("died", had_served=True)
             if not _answers(target, "/health"):
-                raise process.error("is up, but /health says that its engine is dead")
+                raise process.error("is up, but /health says that its engine is dead", had_served=True)
 
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
