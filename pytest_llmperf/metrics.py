@@ -198,8 +198,8 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     if not sent:
         return None
     # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
-    ends = [record.end_ns for record in run.records if record.end_ns >= max(sent)]
-    return _window(min(sent), min(ends))
+    ends = (record.end_ns for record in run.records if record.end_ns > max(sent))
+    return _window(min(sent), min(ends, default=max(sent)))
 
 
 def _window(start_ns: int, end_ns: int) -> Window | None:

@@ -1,0 +1,250 @@
+"""Numbers of hand-made records, by the definitions in definitions.py."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import START_NS, failed, point, record, run, steady_run
+
+from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
+from pytest_llmperf.metrics import distribution, inter_token_latency_ms, rounded, run_window, summarize, summarize_runs
+
+CLOSED, OPEN = point(), point(request_rate=10)
+
+
+def values(records, load=CLOSED, **options):
+    summary = summarize(run(records), load, **options)
+    return lambda name: summary.value(parse_quantity(name))
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200))
+def test_statistics_are_numpys(sample):
+    found = distribution(sample)
+    for percentile in PERCENTILES:
+        assert found.stat(f"p{percentile}") == np.percentile(sample, percentile, method="linear")
+    assert (found.n, found.min, found.max) == (len(sample), min(sample), max(sample))
+    assert (found.mean, found.std) == (np.mean(sample), np.std(sample))
+
+
+@pytest.mark.parametrize(("percentile", "value"), [("p50", 25.0), ("p25", 17.5), ("p99", 39.7), ("p1", 10.3)])
+def test_percentiles_interpolate_linearly(percentile, value):
+    assert distribution([40, 10, 30, 20]).stat(percentile) == pytest.approx(value)
+
+
+def test_an_empty_sample_has_no_statistic():
+    empty = distribution([])
+    assert [empty.stat(name) for name in STATISTICS] == [None] * len(STATISTICS)
+    assert empty.as_dict() == {**dict.fromkeys(STATISTICS), "n": 0}
+
+
+def test_latencies_of_one_request():
+    value = values([record(5.0, [15.0, 17.0, 27.0, 45.0])])
+    assert value("ttft_p50") == 10.0
+    assert value("ttst_p50") == 2.0
+    assert value("itl_p50") == value("tpot_p50") == 10.0
+    assert (value("icl_min"), value("icl_max")) == (2.0, 18.0)
+    assert value("e2e_p50") == 40.0
+
+
+def test_tokens_count_and_not_chunks():
+    several = record(0.0, [10.0, 20.0, 40.0], tokens=[1, 4, 5])
+    assert inter_token_latency_ms(several) == pytest.approx(30.0 / 9)
+    value = values([several])
+    assert value("output_tokens_mean") == 10
+    assert value("icl_mean") == 15.0
+
+
+@pytest.mark.parametrize(
+    "answer", [record(0.0, [10.0]), record(0.0, [10.0], tokens=[4]), record(0.0, [10.0, 20.0], tokens=[1, 0])]
+)
+def test_no_gap_between_tokens_without_two_of_them_apart(answer):
+    value = values([answer])
+    assert value("ttft_p50") == value("ttft_max") == 10.0
+    assert value("itl_p50") is None
+    assert value("output_token_throughput_per_user") is None
+
+
+def test_first_output_is_the_first_token_after_reasoning():
+    value = values([record(0.0, first_output_ns=START_NS + 30_000_000), record(0.0, first_output_ns=None)])
+    assert value("ttft_p50") == 10.0
+    assert value("ttfo_p50") == 30.0
+    assert summarize(run([record(first_output_ns=None)]), CLOSED).n(Quantity("ttfo", "p50")) == 0
+
+
+def test_an_open_loop_counts_from_the_due_time():
+    records = [record(due + 3.0, [due + 13.0, due + 23.0], due_ms=due) for due in (0.0, 100.0)]
+    value = values(records, OPEN)
+    assert (value("ttft_p50"), value("service_ttft_p50")) == (13.0, 10.0)
+    assert (value("e2e_p50"), value("service_e2e_p50")) == (23.0, 20.0)
+
+
+def test_a_closed_loop_counts_from_sending():
+    value = values([record(5.0, [15.0, 25.0])])
+    assert value("ttft_p50") == value("service_ttft_p50") == 10.0
+
+
+def test_failures_count_but_give_no_latency():
+    summary = summarize(run([record(), record(), record(), failed()]), CLOSED)
+    assert (summary.sent, summary.ok, summary.failed) == (4, 3, 1)
+    assert summary.value(Quantity("error_rate")) == 0.25
+    assert summary.distributions["ttft"].n == 3
+    assert (summary.n(Quantity("error_rate")), summary.n(Quantity("request_throughput"))) == (4, 3)
+
+
+def test_what_was_sent_before_the_measurement_is_in_no_latency():
+    lead_in = record(-50.0, [-10.0, 60.0], phase="lead-in")
+    summary = summarize(run([lead_in, record()]), CLOSED)
+    assert (summary.sent, summary.distributions["ttft"].n) == (1, 1)
+
+
+@pytest.mark.parametrize("records", [[], [failed(), failed()], [failed(None)], [failed(phase="lead-in")]])
+@pytest.mark.parametrize("load", [CLOSED, OPEN], ids=["closed", "open"])
+def test_nothing_measured_gives_no_number(records, load):
+    summary = summarize(run(records), load, gpu_count=1)
+    found = {name: summary.value(parse_quantity(name)) for name in quantity_names()}
+    failures = sum(r.phase == "measured" for r in records)
+    assert found.pop("error_rate") == (1.0 if failures else None)
+    assert set(found.values()) == {None}
+    assert {d.n for d in summary.distributions.values()} == {0}
+
+
+def test_no_run_gives_no_number():
+    summary = summarize_runs([], CLOSED)
+    assert {summary.value(parse_quantity(name)) for name in quantity_names()} == {None}
+    assert summary.window_s is None
+    assert summary.as_dict()["request_throughput"] == {"value": None, "unit": "req/s"}
+
+
+def window_ms(records, load):
+    found = run_window(run(records), load)
+    return found and ((found.start_ns - START_NS) / 1e6, (found.end_ns - START_NS) / 1e6)
+
+
+def test_the_window_of_a_closed_loop_ends_when_a_slot_runs_dry():
+    lead_in = [record(0.0, [40.0], phase="lead-in"), record(0.0, [50.0], phase="lead-in")]
+    measured = [record(40.0, [90.0]), record(50.0, [120.0]), record(90.0, [200.0])]
+    assert window_ms([*lead_in, *measured], CLOSED) == (40.0, 120.0)
+
+
+def test_the_window_of_an_open_loop_is_the_schedule():
+    records = [record(due + 7.0, [due + 50.0], due_ms=due) for due in (0.0, 100.0, 250.0)]
+    assert window_ms(records, OPEN) == (0.0, 250.0)
+
+
+@pytest.mark.parametrize(("records", "load"), [([], CLOSED), ([failed(None)], CLOSED), ([record(due_ms=0.0)], OPEN)])
+def test_no_window(records, load):
+    assert run_window(run(records), load) is None
+
+
+def test_rates_are_over_the_window():
+    """Window 0 to 100 ms: two requests end in it and one after, four chunks of two tokens fall in it."""
+    records = [
+        record(0.0, [10.0, 60.0], tokens=[2, 2]),
+        record(0.0, [20.0, 100.0], tokens=[2, 2]),
+        record(60.0, [110.0, 200.0], tokens=[2, 2]),
+    ]
+    value = values(records, point(), gpu_count=2)
+    assert value("output_token_throughput") == pytest.approx(8 / 0.1)
+    assert value("output_token_throughput_per_gpu") == pytest.approx(4 / 0.1)
+    assert value("request_throughput") == pytest.approx(2 / 0.1)
+    assert value("input_token_throughput") == pytest.approx(2 * 8 / 0.1)
+    assert value("concurrency_mean") == pytest.approx((60 + 100 + 40) / 100)
+
+
+def test_tokens_of_unknown_chunks_are_spread_evenly():
+    records = [
+        record(0.0, [50.0, 100.0], chunk_tokens=None, output_tokens=10),
+        record(50.0, [150.0, 250.0], chunk_tokens=None, output_tokens=10),
+    ]
+    assert window_ms(records, CLOSED) == (0.0, 100.0)
+    assert values(records)("output_token_throughput") == pytest.approx(10 / 0.1)
+
+
+def test_prompt_tokens_of_unknown_number_give_no_rate():
+    assert values([record(input_tokens=None), record(40.0, [50.0, 60.0])])("input_token_throughput") is None
+
+
+def test_no_gpus_no_rate_per_gpu():
+    assert values([record()])("output_token_throughput_per_gpu") is None
+
+
+def test_goodput_counts_requests_within_every_limit():
+    records = [record(0.0, [10.0, 20.0]), record(0.0, [30.0, 40.0]), record(20.0, [30.0, 100.0])]
+    load = point(slo={"ttft": "15 ms", "e2e": "1 s"})
+    assert window_ms(records, load) == (0.0, 40.0)
+    assert values(records, load)("goodput") == pytest.approx(1 / 0.04)
+    assert values(records, load)("request_throughput") == pytest.approx(2 / 0.04)
+    assert values(records)("goodput") is None
+
+
+def test_a_request_without_the_limited_value_is_not_good():
+    load = point(slo={"itl": "1 s"})
+    assert values([record(0.0, [10.0])], load)("goodput") == 0
+
+
+def test_several_runs_pool_requests_and_average_rates():
+    fast, slow = steady_run(0), steady_run(1, slowness=2.0)
+    pooled = summarize_runs([fast, slow], CLOSED)
+    rates = [summarize(r, CLOSED).scalars["request_throughput"] for r in (fast, slow)]
+    assert pooled.scalars["request_throughput"] == pytest.approx(sum(rates) / 2)
+    assert pooled.distributions["ttft"].n == 40
+    assert pooled.window_s == pytest.approx(sum(run_window(r, CLOSED).seconds for r in (fast, slow)))
+
+
+def test_a_run_without_a_rate_leaves_none_for_all():
+    pooled = summarize_runs([steady_run(0), run([failed()], 1)], CLOSED)
+    assert pooled.scalars["request_throughput"] is None
+
+
+@given(st.floats(0.1, 100.0))
+def test_slower_is_slower_in_every_metric(slowness):
+    base, slow = (summarize(steady_run(slowness=s), CLOSED) for s in (1.0, slowness))
+    for name in ("ttft_p50", "itl_p99", "e2e_mean"):
+        assert slow.value(parse_quantity(name)) == pytest.approx(base.value(parse_quantity(name)) * slowness, rel=1e-3)
+    for name in ("output_token_throughput", "request_throughput", "output_token_throughput_per_user"):
+        assert slow.value(parse_quantity(name)) == pytest.approx(base.value(parse_quantity(name)) / slowness, rel=1e-3)
+
+
+def test_where_token_counts_come_from():
+    records = [record(), record(token_source="chunks"), failed()]
+    assert summarize(run(records), CLOSED).token_sources == ("chunks", "usage")
+
+
+def test_a_summary_as_data():
+    data = summarize(steady_run(), CLOSED).as_dict()
+    assert set(data["ttft_ms"]) == {*STATISTICS, "n"}
+    assert data["output_token_throughput"]["unit"] == "tok/s"
+    assert data["requests"] == {"sent": 20, "ok": 20, "failed": 0}
+    assert {m.key for m in METRICS.values()} <= set(data)
+
+
+@given(st.floats(-1e12, 1e12))
+def test_rounding_keeps_six_digits(value):
+    assert rounded(value) == pytest.approx(value, rel=1e-5, abs=1e-300)
+    assert rounded(None) is None
+
+
+@pytest.mark.parametrize("name", quantity_names())
+def test_every_name_reads_back(name):
+    assert str(parse_quantity(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ttft", "'ttft' needs a statistic, for example ttft_p99"),
+        ("ttft_p98", "did you mean 'ttft_p9"),
+        ("itll_p99", "did you mean 'itl_p99'"),
+        ("error_rate_p99", "unknown metric 'error_rate_p99'; did you mean 'error_rate'?"),
+        ("", "unknown metric ''"),
+    ],
+)
+def test_names_of_no_metric(name, message):
+    with pytest.raises(ValueError, match=r"metric|statistic") as error:
+        parse_quantity(name)
+    assert message in str(error.value)
+
+
+def test_units_of_shown_values():
+    assert Quantity("ttft", "p99").shown(12.345) == "12.35 ms"
+    assert Quantity("error_rate").shown(0.0) == "0"

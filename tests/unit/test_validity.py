@@ -1,0 +1,80 @@
+"""When a run's numbers may not be believed."""
+
+from dataclasses import replace
+
+import pytest
+from samples import HEALTH, MS, failed, point, record, run, steady_run
+
+from pytest_llmperf.validity import invalid_reasons
+
+
+def reasons(found, load=None):
+    return invalid_reasons([found], load or point())
+
+
+def open_run(lateness_ms):
+    return run([record(n * 100.0 + late, [n * 100.0 + 50.0], due_ms=n * 100.0) for n, late in enumerate(lateness_ms)])
+
+
+def test_a_good_run_is_valid():
+    assert invalid_reasons([steady_run(0), steady_run(1)], point()) == ()
+
+
+def test_no_run_is_a_reason():
+    assert invalid_reasons([], point()) == ("nothing was measured",)
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [
+        ({"cpu_share": 0.97}, "run 1: client CPU 97% of a core: the load driver was the bottleneck"),
+        ({"clock_step_ns": -3 * MS}, "run 1: the system clock was set by -3.0 ms during the run"),
+    ],
+)
+def test_trouble_of_the_client(client, message):
+    assert reasons(steady_run(client=replace(HEALTH, **client))) == (message,)
+
+
+def test_what_the_client_cannot_tell_is_no_reason():
+    unknown = replace(HEALTH, stamps="user", cpu_share=None, receive_lag_p50_us=None, coalesced_share=None)
+    assert reasons(steady_run(client=unknown)) == ()
+
+
+def test_late_sends_of_an_open_loop():
+    load = point(request_rate=10.0)
+    assert reasons(open_run([1.0] * 20), load) == ()
+    assert reasons(open_run([1.0] * 19 + [90.0]), load) == ()
+    (reason,) = reasons(open_run([1.0] * 18 + [80.0, 90.0]), load)
+    assert reason == "run 1: 2 of 20 requests were sent more than 10.0 ms late (worst 90.0 ms)"
+
+
+def test_a_closed_loop_has_no_due_times():
+    assert reasons(open_run([90.0] * 20), point()) == ()
+
+
+def test_failed_lead_in():
+    (reason,) = reasons(run([failed(phase="lead-in"), record(), record()]))
+    assert "1 lead-in requests failed" in reason
+    assert "(first: HTTP 500)" in reason
+
+
+def test_failed_measured_requests_are_the_error_rates_business():
+    assert reasons(run([record(), failed()])) == ()
+
+
+def test_answers_of_another_length_than_asked_for():
+    short = run([record(), record(requested_output_tokens=5), record(requested_output_tokens=6)])
+    (reason,) = reasons(short, point(output_tokens=5))
+    assert "2 of 3 requests gave other than the 5 output tokens asked for (first: 4)" in reason
+    assert reasons(short, point(output_tokens=5, ignore_eos=False)) == ()
+
+
+def test_lengths_that_the_server_did_not_count_are_no_evidence():
+    assert reasons(run([record(requested_output_tokens=5, token_source="chunks")])) == ()
+
+
+def test_every_run_is_named():
+    late = replace(HEALTH, cpu_share=0.99)
+    assert [
+        reason.split(":")[0] for reason in invalid_reasons([steady_run(0), steady_run(1, client=late)], point())
+    ] == ["run 2"]
