@@ -1,0 +1,73 @@
+"""What a session gathers and writes."""
+
+import json
+
+import pytest
+from samples import result, steady_run
+
+from pytest_llmperf.session import Session, default_output, file_name
+
+
+@pytest.fixture
+def session(tmp_path):
+    return Session(tmp_path / "out")
+
+
+def request_runs(session, test="a.py::t[s]"):
+    path = session.output / "requests" / f"{file_name(test)}.jsonl"
+    return [json.loads(line)["run"] for line in path.read_text().splitlines()]
+
+
+def test_nothing_is_made_before_something_is_written(session):
+    session.update("a.py::t[s]", "s", error="x")
+    assert not session.output.exists()
+
+
+def test_facts_add_up(session):
+    session.update("a.py::t[s]", "s", result=result())
+    outcome = session.update("a.py::t[s]", "s", passed=True)
+    assert outcome.result is not None
+    assert outcome.passed
+    assert list(session.outcomes) == ["a.py::t[s]"]
+
+
+def test_every_runs_requests_are_kept(session):
+    session.save_requests("a.py::t[s]", steady_run(0, requests=2))
+    session.save_requests("a.py::t[s]", steady_run(1, requests=2))
+    assert request_runs(session) == [1, 1, 2, 2]
+
+
+def test_requests_of_an_earlier_session_are_replaced(session):
+    session.save_requests("a.py::t[s]", steady_run(0, requests=2))
+    later = Session(session.output)
+    later.save_requests("a.py::t[s]", steady_run(0, requests=3))
+    assert request_runs(later) == [1, 1, 1]
+
+
+def test_the_report_is_written_twice(session, tmp_path):
+    session.update("a.py::t[s]", "s", result=result())
+    session.write_report(tmp_path / "deep" / "report.json")
+    text = (session.output / "report.json").read_text()
+    assert text == (tmp_path / "deep" / "report.json").read_text()
+    assert json.loads(text)["schema"] == "llmperf.report/1"
+
+
+def test_the_latest_session_has_a_link(tmp_path):
+    for _ in range(2):
+        session = Session(default_output(tmp_path))
+        session.write_report(None)
+        assert (tmp_path / "llmperf-results" / "latest").resolve() == session.output
+
+
+def test_no_link_beside_a_folder_that_the_user_chose(session, tmp_path):
+    (tmp_path / "latest").symlink_to("elsewhere")
+    session.write_report(None)
+    assert (tmp_path / "latest").readlink().name == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("test", "name"),
+    [("perf/test_a.py::test_b[tp2-short]", "perf.test_a.py.test_b-tp2-short"), ("a.py::T::t", "a.py.T.t")],
+)
+def test_file_names(test, name):
+    assert file_name(test) == name
