@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
+from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.plan import LoadPoint
@@ -36,10 +37,16 @@ async def measure(
     trace = make_trace(point, key)
     # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
     salt = secrets.token_hex(8)
-    await warm_up(server.targets, point, trace, salt=salt)
+    try:
+        await warm_up(server.targets, point, trace, salt=salt)
+    except ServerError:
+        server.check_alive()  # says more about a dead server than its clients can
+        raise
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
-        run = await run_load(server.targets, point, trace, run_index=index, progress=report, on_interrupt=on_run)
+        run = await run_load(
+            server.targets, point, trace, run_index=index, salt=salt, progress=report, on_interrupt=on_run
+        )
         on_run(run)
         if any(not record.ok for record in run.records):
             server.check_alive()

@@ -60,5 +60,5 @@ def _wrong_lengths(run: Run, point: LoadPoint) -> Iterator[str]:
     if wrong:
         yield (
             f"{len(wrong)} of {len(good)} requests gave other than the {point.output_tokens} output tokens asked for "
-            f"(first: {wrong[0]}); is the model's context too short, or does the server ignore ignore_eos?"
+            f"(first: {wrong[0]}); is the context (max-model-len) too short, or does the server ignore ignore_eos?"
         )
