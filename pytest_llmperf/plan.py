@@ -479,7 +479,7 @@ class RateSweep(_Frozen):
     sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
 
 
-# 15 digits tell any two values apart, and write 1048576 as it is.
+# 15 digits write 1048576 as it is, and the third of 0.1:0.5:0.1 as 0.3.
 _AXIS_SUFFIX = {"concurrency": "c{:.15g}", "request_rate": "{:.15g}rps", "input_tokens": "in{:.15g}"}
 
 

@@ -40,7 +40,7 @@ def test_names_of_a_sweeps_points(axes, names):
     assert loads(f"  s: {{{fields}, requests: 20}}") == names
 
 
-@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=20, unique=True))
+@given(st.lists(st.decimals("0.001", 10_000, places=3).map(float), min_size=1, max_size=20, unique=True))
 def test_every_point_of_a_sweep_has_a_name_of_its_own(rates):
     text = plan_text(loads=f"  s: {{input_tokens: 8, requests: 20, request_rate: {{sweep: {rates!r}}}}}")
     points = parse_plan(text, "plan.yaml").load_points()
