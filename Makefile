@@ -22,8 +22,8 @@ test-engines: $(STAMP) engine-vllm  ## tests on real engines
 engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
 	scripts/engine_vllm.sh
 
-perf-vllm: engine-vllm  ## the main job on real vLLM
-	$(PERF) perf_tests/test_vllm_cpu.py
+perf-vllm: engine-vllm  ## the main job on real vLLM; records this machine's baselines the first time
+	$(PERF) --llmperf-update-new perf_tests/test_vllm_cpu.py
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -109,15 +109,17 @@ class BaselineGate:
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
         """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
 
-        With --llmperf-update-baselines nothing is compared: the result becomes the baseline if the whole test passes.
+        With --llmperf-update-baselines nothing is compared: the result becomes the baseline if the whole test passes;
+        --llmperf-update-new does that for points that have none.
         `missing="skip"` lets a point without a baseline pass; the report says NOT GATED.
         """
         __tracebackhide__ = True
         _assert_valid(result)
-        if self._state.options.update_baselines:
+        path = self._state.baseline_file(self._test, result)
+        options = self._state.options
+        if options.update_baselines or (options.update_new and not path.exists()):
             self._pending = result
             return
-        path = self._state.baseline_file(self._test, result)
         if missing == "skip" and not path.exists():
             return
         try:

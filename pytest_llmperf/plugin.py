@@ -24,7 +24,8 @@ _STATE: pytest.StashKey[State] = pytest.StashKey()
 # name, kind, help: one table for the command line and its ini twins.
 _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("update-baselines", "flag", "Record the baselines of the selected tests that pass"),
-    ("allow-ci-update", "flag", "Let --llmperf-update-baselines work where CI or BUILD_NUMBER is set"),
+    ("update-new", "flag", "Record only the baselines that are missing; points that have one are compared"),
+    ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
     ("json", "path", "Write the report (llmperf.report/1) to this file too"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
@@ -55,9 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     _check_runs(_option(config, "runs"))
-    if _option(config, "update-baselines") and _ci_variable() and not _option(config, "allow-ci-update"):
+    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new") if _option(config, name)]
+    if updating and _ci_variable() and not _option(config, "allow-ci-update"):
         raise pytest.UsageError(
-            f"--llmperf-update-baselines is refused in CI ({_ci_variable()} is set): a job that records its own "
+            f"{' '.join(updating)} is refused in CI ({_ci_variable()} is set): a job that records its own "
             "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
         )
 

@@ -30,6 +30,7 @@ class Options:
     """Command line and ini, resolved."""
 
     update_baselines: bool
+    update_new: bool
     json: Path | None
     output: Path
     baselines: Path
@@ -160,6 +161,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
     output = invoked_from / options["output"] if options["output"] else default_output(root)
     resolved = Options(
         update_baselines=bool(options["update-baselines"]),
+        update_new=bool(options["update-new"]),
         json=invoked_from / options["json"] if options["json"] else None,
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",

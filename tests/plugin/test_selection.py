@@ -75,7 +75,8 @@ def test_strict_markers_know_the_marker(suite):
 
 def test_every_option_has_help_and_an_ini_twin(suite):
     text = suite.run("--help").stdout.str()
-    for name in ("update-baselines", "allow-ci-update", "json", "output", "dry-run", "strict", "runs", "baselines"):
+    updates = ("update-baselines", "update-new", "allow-ci-update")
+    for name in (*updates, "json", "output", "dry-run", "strict", "runs", "baselines"):
         assert f"--llmperf-{name}" in text
         assert f"llmperf_{name.replace('-', '_')}" in text
 
