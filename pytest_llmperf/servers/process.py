@@ -53,6 +53,12 @@ class ServerProcess:
         """None while it runs; 128 + N when signal N ended it."""
         return self.handle.poll()
 
+    def has_ended_within(self, seconds: float) -> bool:
+        """Whether it has ended, after waiting up to `seconds` for that."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.handle.wait(seconds)
+        return self.handle.returncode is not None
+
     def error(self, what: str, *, had_served: bool = False) -> ServerError:
         """`what` happened, with everything needed next: exit code, first error of the log, its path.
 

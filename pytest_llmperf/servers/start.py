@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pytest_llmperf.servers.secrets import expand, redact, secret_values
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _PROBE_TIMEOUT_S = 5.0
+_LAST_GASP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,11 @@ class LlmServer:
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in zip(self.processes, self.targets, strict=False):
-            if process.exit_code() is not None:
-                raise process.error("died", had_served=True)
-            if not _answers(target, "/health"):
-                raise process.error("is up, but /health says that its engine is dead", had_served=True)
+            if process.exit_code() is None and _answers(target, "/health"):
+                continue
+            ended = process.has_ended_within(_LAST_GASP_S)  # one that ends closes its port first
+            what = "died" if ended else "is up, but /health says that its engine is dead"
+            raise process.error(what, had_served=True)
 
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
@@ -97,8 +100,14 @@ def _replica(
     name = config.name if config.replicas == 1 else f"{config.name}-{number}"
     headers = _api_key_header(config)
     target = Target(f"http://127.0.0.1:{port}", model_name(config), headers, continuous_usage=True)
-    with run_process(name, command, log_dir / f"{name}.log") as process:
+    with run_process(name, command, _fresh_log(log_dir, name)) as process:
         yield target, process
+
+
+def _fresh_log(folder: Path, name: str) -> Path:
+    """A file of its own for every start: the errors of an earlier one (of another plan, say) are not this one's."""
+    paths = itertools.chain([folder / f"{name}.log"], (folder / f"{name}.{n}.log" for n in itertools.count(2)))
+    return next(path for path in paths if not path.exists())
 
 
 def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str], ...]:
@@ -164,7 +173,8 @@ def _try_request(target: Target, path: str, prompt: Mapping[str, object], timeou
 
 def _version(target: Target) -> str | None:
     try:
-        response = httpx.get(target.url + "/version", timeout=_PROBE_TIMEOUT_S, trust_env=False)
+        headers = dict(target.headers)
+        response = httpx.get(target.url + "/version", headers=headers, timeout=_PROBE_TIMEOUT_S, trust_env=False)
         version = response.json()["version"]
     except (httpx.TransportError, ValueError, KeyError, TypeError):
         return None
