@@ -35,6 +35,20 @@ class Outcome:
     """Whether the test passed; None when it was interrupted."""
 
 
+def sla_verdict(outcome: Outcome) -> str:
+    """PASS, FAIL, INVALID (the numbers are not to be trusted), or NOT CHECKED where there was no limit to check."""
+    if not outcome.sla:
+        return "NOT CHECKED"
+    if outcome.result is not None and not outcome.result.valid:
+        return "INVALID"
+    return "PASS" if all(check.ok for check in outcome.sla) else "FAIL"
+
+
+def regression_verdict(outcome: Outcome) -> str:
+    """The regression's verdict, or NOT CHECKED where no comparison was made."""
+    return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
+
+
 def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str, Any]:
     """The whole report."""
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
@@ -73,9 +87,8 @@ def _point_dict(outcome: Outcome) -> dict[str, Any]:
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
         "metrics": result.metrics.as_dict(),
-        **result.metrics.as_dict(),
-        "sla": _sla_dict(outcome.sla),
-        "regression": _regression_dict(outcome.regression),
+        "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
+        "regression": _regression_dict(outcome),
     }
 
 
@@ -90,33 +103,24 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
     }
 
 
-def _sla_dict(checks: tuple[SlaCheck, ...] | None) -> dict[str, Any]:
-    if checks is None:
-        return {"verdict": "NOT CHECKED", "checks": []}
+def _check_dict(check: SlaCheck) -> dict[str, Any]:
     return {
-        "verdict": "PASS" if all(check.ok for check in checks) else "FAIL",
-        "checks": [
-            {
-                "quantity": str(check.limit.quantity),
-                "op": check.limit.op,
-                "limit": check.limit.value,
-                "unit": check.limit.quantity.unit,
-                "value": rounded(check.value),
-                "n": check.n,
-                "ok": check.ok,
-            }
-            for check in checks
-        ],
+        "quantity": str(check.limit.quantity),
+        "op": check.limit.op,
+        "limit": check.limit.value,
+        "unit": check.limit.quantity.unit,
+        "value": rounded(check.value),
+        "n": check.n,
+        "ok": check.ok,
     }
 
 
-def _regression_dict(regression: Regression | None) -> dict[str, Any]:
-    if regression is None:
-        return {"verdict": "NOT CHECKED", "metrics": []}
+def _regression_dict(outcome: Outcome) -> dict[str, Any]:
+    regression = outcome.regression
     return {
-        "verdict": regression.verdict,
-        "notes": list(regression.notes),
-        "metrics": [_metric_verdict_dict(metric) for metric in regression.metrics],
+        "verdict": regression_verdict(outcome),
+        "notes": list(regression.notes) if regression else [],
+        "metrics": [_metric_verdict_dict(metric) for metric in regression.metrics] if regression else [],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics import Summary, rounded
-from pytest_llmperf.report.document import Outcome
+from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
@@ -34,20 +34,6 @@ def outcome_properties(outcome: Outcome) -> list[Property]:
         ("llmperf.regression", regression_verdict(outcome)),
     ]
     return [*head, *_metric_properties(result.metrics), *verdicts]
-
-
-def sla_verdict(outcome: Outcome) -> str:
-    """PASS, FAIL, INVALID, or a dash where no limit was checked."""
-    if not outcome.sla:
-        return "-"
-    if outcome.result is not None and not outcome.result.valid:
-        return "INVALID"
-    return "PASS" if all(check.ok for check in outcome.sla) else "FAIL"
-
-
-def regression_verdict(outcome: Outcome) -> str:
-    """The regression's verdict, or a dash where no comparison was made."""
-    return outcome.regression.verdict if outcome.regression else "-"
 
 
 def _metric_properties(summary: Summary) -> Iterator[Property]:

@@ -14,22 +14,24 @@ from rich.table import Table
 
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.report.document import Outcome
-from pytest_llmperf.report.properties import regression_verdict, sla_verdict
+from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
 from pytest_llmperf.result import Result
 
 if TYPE_CHECKING:
     from pytest_llmperf.session import Session
 
+_WIDE = 110
+"""Columns of a terminal from which everything has room; below, tables leave out what matters least."""
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("TTFT\np50 ms", "ttft_p50"),
     ("TTFT\np99 ms", "ttft_p99"),
     ("ITL\np50 ms", "itl_p50"),
     ("ITL\np99 ms", "itl_p99"),
     ("E2E\np50 ms", "e2e_p50"),
-    ("out\ntok/s", "output_token_throughput"),
     ("\nreq/s", "request_throughput"),
+    ("out\ntok/s", "output_token_throughput"),
 )
+_ONLY_WIDE = ("e2e_p50", "request_throughput")
 _STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": "bold red", "NOT GATED": "yellow"}
 
 
@@ -47,15 +49,15 @@ def describe_load(load: LoadPoint, runs: int) -> str:
 def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     """The whole terminal summary; with -v the full statistics of every point too, with -q only trouble and paths."""
     buffer = io.StringIO()
-    console = Console(file=buffer, width=max(width, 100), force_terminal=color, no_color=not color, highlight=False)
+    console = Console(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
     measured = [outcome for outcome in session.outcomes.values() if outcome.result and outcome.result.runs]
     if verbosity >= 0:
         for title, group in _groups(measured):
-            console.print(_table(title, group))
+            console.print(_table(title, group, console.width))
     if verbosity > 0:
         for outcome in measured:
             assert outcome.result is not None
-            console.print(metrics_table(outcome.result))
+            console.print(metrics_table(outcome.result, console.width))
     for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
@@ -75,30 +77,30 @@ def _group_title(outcome: Outcome) -> str:
     return f"{label}{facts.slug}{f' ({locked})' if locked else ''}"
 
 
-def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
+def _table(title: str, outcomes: Sequence[Outcome], width: int) -> Table:
+    columns = [(header, name) for header, name in _COLUMNS if width >= _WIDE or name not in _ONLY_WIDE]
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("\npoint", overflow="fold", min_width=12)
-    for header in ("\nruns", "failed\n/sent", *(header for header, _ in _COLUMNS)):
+    for header in ("failed\n/sent", *(header for header, _ in columns)):
         table.add_column(header, justify="right", no_wrap=True)
     for header in ("\nSLA", "base-\nline"):
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
-        table.add_row(*_row(outcome))
+        table.add_row(*_row(outcome, [name for _, name in columns]))
     return table
 
 
-def _row(outcome: Outcome) -> Iterator[str]:
+def _row(outcome: Outcome, quantities: Iterable[str]) -> Iterator[str]:
     result = outcome.result
     assert result is not None
     yield escape(outcome.point_id)
-    yield str(len(result.runs))
     yield f"{result.metrics.failed}/{result.metrics.sent}"
-    for _, name in _COLUMNS:
+    for name in quantities:
         yield number(result.metrics.value(parse_quantity(name)))
     verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
     for verdict in verdicts:
         style = _STYLES.get(verdict)
-        yield f"[{style}]{verdict}[/]" if style else verdict
+        yield f"[{style}]{verdict}[/]" if style else "-"
 
 
 def number(value: float | None) -> str:
@@ -112,8 +114,9 @@ def number(value: float | None) -> str:
     return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.2e}"
 
 
-def metrics_table(result: Result) -> Table:
-    """Every statistic of one point, in the field's usual layout."""
+def metrics_table(result: Result, width: int = _WIDE) -> Table:
+    """The statistics of one point, in the field's usual layout; fewer of them on a narrow terminal."""
+    stats = _STATS if width >= _WIDE else _FEW_STATS
     label = " (SIMULATED step times)" if result.environment.simulated else ""
     table = Table(
         title=escape(f"{result.point_id}{label}"),
@@ -123,17 +126,18 @@ def metrics_table(result: Result) -> Table:
         collapse_padding=True,
     )
     table.add_column("Statistic", no_wrap=True)
-    for stat in _STATS:
-        table.add_column(stat, justify="right")
+    for stat in (*stats, "n"):
+        table.add_column(stat, justify="right", no_wrap=True)
     for name, header in _ROWS:
         values = result.metrics.distributions[name]
-        table.add_row(header, *(number(values.stat(stat)) for stat in _STATS[:-1]), str(values.n))
+        table.add_row(header, *(number(values.stat(stat)) for stat in stats), str(values.n))
     for name, header in _RATES:
-        table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in _STATS[1:]))
+        table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in stats))
     return table
 
 
-_STATS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50), "n")
+_STATS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50))
+_FEW_STATS = ("mean", "max", "p99", "p90", "p50")
 _ROWS = (
     ("ttft", "Time to first token (ms)"),
     ("ttst", "Time to second token (ms)"),

@@ -1,0 +1,255 @@
+"""Reports: the JSON document, the JUnit properties, the tables."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from samples import HEALTH, failed, point, result, run, server, steady_run
+
+from pytest_llmperf.definitions import METRICS, STATISTICS
+from pytest_llmperf.gate.regression import gated_margins, judge
+from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.report.document import Outcome, report_document, request_lines
+from pytest_llmperf.report.properties import outcome_properties
+from pytest_llmperf.report.terminal import describe_load, number, summary
+from pytest_llmperf.session import Session
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MARGINS = gated_margins(point(), {})
+
+
+def outcome(found=None, point_id="seqs2-short", limit="<= 1 s", slowness=1.0, notes=()) -> Outcome:
+    """A checked point whose baseline was `slowness` times slower."""
+    found = replace(found or result(), point_id=point_id)
+    factor = {q: slowness if q.better == "lower" else 1 / slowness for q in MARGINS}
+    then = [{q: (s.value(q) or 1.0) * factor[q] for q in MARGINS} for s in found.summaries]
+    checks = check_sla(point(sla={"ttft_p99": limit, "error_rate": "<= 0"}).sla, found.metrics)
+    regression = judge(then, found.summaries, MARGINS, notes)
+    return Outcome(f"a.py::t[{point_id}]", point_id, found, checks, regression, None, True)
+
+
+INVALID = result([steady_run(client=replace(HEALTH, cpu_share=0.99))])
+EMPTY = result([])
+FAILED = result([run([failed()] * 3)])
+
+
+def document(*outcomes: Outcome):
+    return json.loads(json.dumps(report_document(outcomes, STARTED), allow_nan=False))
+
+
+def test_the_head_of_the_document():
+    report = document(outcome())
+    assert (report["schema"], report["started"]) == ("llmperf.report/1", "2026-01-02T03:04:05+00:00")
+    assert report["environment"]["slug"] == "h200x1-embedded"
+    assert set(report["definitions"]) == {metric.key for metric in METRICS.values()}
+
+
+def test_a_point_of_the_document():
+    (found,) = document(outcome(notes=("driver was 1, is 2",)))["points"]
+    assert {name: found[name] for name in ("id", "valid", "invalid_reasons", "timestamps", "trace_hash")} == {
+        "id": "seqs2-short",
+        "valid": True,
+        "invalid_reasons": [],
+        "timestamps": "kernel",
+        "trace_hash": "trace-1",
+    }
+    assert found["server"]["args"] == {"max-num-seqs": 2}
+    assert found["load"]["concurrency"] == 2
+    for metrics in (found["metrics"], *(r["metrics"] for r in found["runs"])):
+        for name in ("ttft_ms", "itl_ms", "e2e_ms"):
+            assert set(metrics[name]) == {*STATISTICS, "n"}
+        assert set(metrics["output_token_throughput"]) == set(metrics["request_throughput"]) == {"value", "unit"}
+        assert set(metrics["requests"]) == {"sent", "ok", "failed"}
+    assert [r["run"] for r in found["runs"]] == [1, 2]
+    assert found["runs"][0]["client"]["stamps"] == "kernel"
+    assert found["sla"]["verdict"] == "PASS"
+    assert found["sla"]["checks"][0] == {
+        "quantity": "ttft_p99",
+        "op": "<=",
+        "limit": 1000.0,
+        "unit": "ms",
+        "value": 11.0,
+        "n": 40,
+        "ok": True,
+    }
+    assert found["regression"]["verdict"] == "PASS"
+    assert found["regression"]["notes"] == ["driver was 1, is 2"]
+    assert {m["quantity"] for m in found["regression"]["metrics"]} == set(map(str, MARGINS))
+
+
+def test_metrics_stand_in_one_place():
+    (found,) = document(outcome())["points"]
+    assert "ttft_ms" not in found
+
+
+@pytest.mark.parametrize("found", [EMPTY, FAILED], ids=["no run", "all failed"])
+def test_no_value_is_null(found):
+    (seen,) = document(outcome(found))["points"]
+    assert seen["metrics"]["ttft_ms"] == {**dict.fromkeys(STATISTICS), "n": 0}
+    assert seen["metrics"]["request_throughput"] == {"value": None, "unit": "req/s"}
+    assert seen["sla"]["verdict"] == ("INVALID" if found is EMPTY else "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sla", "regression"),
+    [
+        ({}, "PASS", "PASS"),
+        ({"sla": None, "regression": None}, "NOT CHECKED", "NOT CHECKED"),
+        ({"sla": ()}, "NOT CHECKED", "PASS"),
+        ({"result": INVALID}, "INVALID", "PASS"),
+    ],
+)
+def test_verdicts(changes, sla, regression):
+    made = replace(outcome(), **changes)
+    (found,) = document(made)["points"]
+    assert (found["sla"]["verdict"], found["regression"]["verdict"]) == (sla, regression)
+    assert {
+        name: value for name, value in outcome_properties(made) if name in ("llmperf.sla", "llmperf.regression")
+    } == {
+        "llmperf.sla": sla,
+        "llmperf.regression": regression,
+    }
+
+
+def test_a_point_that_was_never_measured():
+    skipped = Outcome("a.py::t[s]", "s", None, error="skipped: needs 8 GPUs, found 0")
+    assert document(skipped)["points"] == [
+        {"id": "s", "test": "a.py::t[s]", "passed": None, "error": "skipped: needs 8 GPUs, found 0"}
+    ]
+    assert document(skipped)["environment"] == {}
+    assert outcome_properties(skipped) == []
+
+
+def test_points_of_several_environments():
+    report = document(outcome(), outcome(result(slug="cpu-embedded")))
+    assert set(report["environments"]) == {"h200x1-embedded", "cpu-embedded"}
+    assert [p["environment"] for p in report["points"]] == ["h200x1-embedded", "cpu-embedded"]
+
+
+def test_a_line_per_request():
+    lines = [json.loads(json.dumps(line, allow_nan=False)) for line in request_lines(run([failed()], index=1))]
+    assert [(line["run"], line["error"], line["chunk_ns"]) for line in lines] == [(2, "HTTP 500", [])]
+
+
+@pytest.mark.parametrize("made", [outcome(), outcome(FAILED), outcome(EMPTY), outcome(INVALID)])
+def test_properties_are_flat_scalars_of_builtin_types(made):
+    properties = dict(outcome_properties(made))
+    assert {type(value) for value in properties.values()} <= {str, int, float, bool}
+    assert len(properties) == len(outcome_properties(made))
+    assert all(name.startswith("llmperf.") for name in properties)
+
+
+def test_properties_have_units_in_their_names():
+    properties = dict(outcome_properties(outcome()))
+    assert properties["llmperf.ttft_ms.p99"] == 11.0
+    assert properties["llmperf.ttft_ms.n"] == 40
+    assert {"llmperf.output_token_throughput_tok_s", "llmperf.request_throughput_req_s"} <= set(properties)
+    assert "llmperf.ttft_ms.p99" not in dict(outcome_properties(outcome(FAILED)))
+
+
+def printed(*outcomes: Outcome, width: int = 120, verbosity: int = 0, color: bool = False) -> str:
+    session = Session(Path("out"), started=STARTED, outcomes={o.test: o for o in outcomes})
+    return summary(session, width, color, verbosity)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_a_table_fits_and_names_everything(width, verbosity):
+    text = printed(
+        outcome(), outcome(point_id="tp4pp2-c8", limit="<= 1 ms", slowness=2.0), width=width, verbosity=verbosity
+    )
+    lines = text.splitlines()
+    table = [line for line in lines if not line.startswith("IMPROVED")]
+    assert max(map(len, table)) <= max(width, 80)
+    assert "…" not in text
+    row = next(line for line in lines if "tp4pp2-c8" in line)
+    assert row.split()[-2:] == ["FAIL", "IMPROVED"]
+    assert next(line for line in lines if "seqs2-short" in line).split()[-2:] == ["PASS", "PASS"]
+    assert "0/40" in row
+    for header in ("TTFT", "ITL", "tok/s", "SLA"):
+        assert header in text
+    assert lines[-1] == "report: out/report.json"
+
+
+def test_statistics_of_every_point_when_asked_for():
+    assert "Time to first token (ms)" not in printed(outcome())
+    for width in (80, 120):
+        text = printed(outcome(), verbosity=1, width=width)
+        assert "Time to first token (ms)" in text
+        assert "11.00" in text
+
+
+def test_quiet_tells_trouble_only():
+    text = printed(outcome(INVALID, point_id="bad"), outcome(), verbosity=-1)
+    assert "TTFT" not in text
+    assert "INVALID bad: run 1: client CPU 99% of a core" in text
+
+
+def test_modelled_numbers_are_labelled():
+    modelled = outcome(result(simulated=True, slug="simulated-embedded"))
+    assert "SIMULATED step times" in printed(modelled)
+    assert "(SIMULATED step times)" in printed(modelled, verbosity=1)
+    assert "SIMULATED" not in printed(outcome(), verbosity=1)
+
+
+def test_only_what_compares_stands_in_one_table():
+    other = result(config=server("{engine: embedded}", locked="{dtype: float16}"))
+    text = printed(outcome(), outcome(other, point_id="a-s"))
+    assert text.count("TTFT") == 4
+    assert "(dtype=float16)" in text
+
+
+def test_an_invalid_point_has_no_verdict():
+    row = next(line for line in printed(outcome(INVALID, point_id="bad")).splitlines() if "bad " in line)
+    assert row.split()[-2:] == ["INVALID", "INVALID"]
+
+
+def test_what_was_not_checked_is_a_dash():
+    made = replace(outcome(point_id="a-s"), sla=None, regression=None)
+    assert next(line for line in printed(made).splitlines() if "a-s" in line).split()[-2:] == ["-", "-"]
+
+
+def test_names_are_no_markup():
+    made = outcome(result(slug="[red]h200[/]"), point_id="[bold]a[/bold]")
+    text = printed(made, verbosity=1)
+    assert text.count("[bold]a[/bold]") >= 2
+    assert "[red]h200[/]" in text
+
+
+def test_colour_only_where_asked_for():
+    assert "\x1b[" in printed(outcome(), color=True)
+    assert "\x1b[" not in printed(outcome())
+
+
+def test_notes_and_improvements_are_told():
+    text = printed(outcome(slowness=2.0, notes=("driver was 1, is 2",)))
+    assert "since the baseline, driver was 1, is 2" in text
+    assert "renew with --llmperf-update-baselines" in text
+
+
+def test_points_that_were_not_measured_are_in_no_table():
+    assert printed(Outcome("a", "a", None), outcome(EMPTY)) == "report: out/report.json\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.0, "0"), (12345.6, "12346"), (12.345, "12.35"), (0.5, "0.5000"), (1e-5, "1.00e-05")],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("load", "text"),
+    [
+        (point(), "concurrency 2, 8 tokens in, 4 out, 3 runs x 20 requests: as long as the server takes"),
+        (
+            point(request_rate=10, arrival="poisson"),
+            "10 req/s poisson, 8 tokens in, 4 out, 3 runs x 20 requests: about 6 s",
+        ),
+    ],
+)
+def test_a_load_in_words(load, text):
+    assert describe_load(load, 3) == text
