@@ -13,9 +13,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from samples import server
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process import Command, free_port, run_process, wait_until
+from pytest_llmperf.servers.start import start_server
 
 PATIENCE_S = 30.0
 SLEEP = "import time; print('up', flush=True); time.sleep(3600)"
@@ -235,3 +237,24 @@ def test_shared_memory_left_behind_is_removed_unless_it_is_in_use(log):
 
 def test_free_ports_are_free():
     assert len({free_port() for _ in range(20)}) > 1
+
+
+def test_replicas_and_restarts_have_logs_of_their_own(tmp_path):
+    config = server("{engine: embedded, replicas: 2, args: {step: modelled}}")
+    logs = []
+    for _ in range(2):
+        with start_server(config, tmp_path, ()) as up:
+            assert len({target.url for target in up.targets}) == 2
+            up.check_alive()
+            logs += [path.name for path in up.logs]
+    assert logs == ["a-0.log", "a-1.log", "a-0.2.log", "a-1.2.log"]
+
+
+def test_a_server_that_dies_is_told_apart_from_one_that_is_slow(tmp_path):
+    with start_server(server("{engine: embedded}"), tmp_path, ()) as up:
+        (process,) = up.processes
+        children = Path(f"/proc/{process.handle.pid}/task/{process.handle.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_until(lambda: ended(process), None, "a", PATIENCE_S)
+        with pytest.raises(ServerError, match=r"server 'a' died; exit code 137 \(SIGKILL\)"):
+            up.check_alive()
