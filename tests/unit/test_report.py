@@ -229,6 +229,11 @@ def test_notes_and_improvements_are_told():
     assert "renew with --llmperf-update-baselines" in text
 
 
+def test_an_interrupted_point_is_told_even_when_quiet():
+    made = replace(outcome(), passed=None, error="interrupted")
+    assert "seqs2-short: interrupted after 2 runs" in printed(made, verbosity=-1)
+
+
 def test_points_that_were_not_measured_are_in_no_table():
     assert printed(Outcome("a", "a", None), outcome(EMPTY)) == "report: out/report.json\n"
 
