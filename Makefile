@@ -38,3 +38,11 @@ $(STAMP): pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: bench-peers bench-client
+
+bench-peers:  ## the load tools to compare with, each in a venv of its own
+	benchmarks/client/install_peers.sh
+
+bench-client: $(STAMP)  ## how exact ours and theirs are (see docs/benchmarks-client.md)
+	$(BIN)/python benchmarks/client/measure.py $(ARGS)
