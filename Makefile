@@ -17,7 +17,7 @@ test-unit: $(STAMP)  ## unit and plugin tests
 	$(BIN)/python -m pytest tests/unit tests/plugin $(ARGS)
 
 test-engines: $(STAMP) engine-vllm  ## tests on real engines
-	$(BIN)/python -m pytest tests/engines $(ARGS)
+	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
 
 engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
 	scripts/engine_vllm.sh
