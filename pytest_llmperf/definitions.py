@@ -41,12 +41,15 @@ _ALL = (
     _time("ttft", "first chunk that carries a token - start (a role-only chunk is no token)"),
     _time("ttfo", "first chunk that carries a non-reasoning token - start"),
     _time("ttst", "second chunk that carries a token - first one"),
-    _time("itl", "(last - first token) / (output tokens - 1), per request; n counts requests of >= 2 tokens"),
+    _time(
+        "itl", "(last - first token) / (output tokens per prompt - 1), per request; n counts requests of >= 2 tokens"
+    ),
     _time("tpot", "the same number as itl, under its other name"),
     _time("icl", "gap between two token chunks of a request; all gaps of all requests are pooled"),
     _time("e2e", "last token - start"),
     _time("service_ttft", "first token - sent; differs from ttft in open loop, where start is the due time"),
     _time("service_e2e", "last token - sent"),
+    _time("queued", "sent - due, of every measured request of an open loop; max_in_flight makes requests wait"),
     Metric("input_tokens", "tokens", "neither", "distribution", "prompt tokens of a request, from the server's usage"),
     Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request"),
     _rate("output_token_throughput", "tok/s", "output tokens received in the window / window"),

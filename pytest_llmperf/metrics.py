@@ -69,6 +69,8 @@ class Summary:
     sent: int
     ok: int
     failed: int
+    cancelled: int
+    """Broken off on purpose: in no latency, no rate and no error_rate's numerator."""
     window_s: float | None
     token_sources: tuple[str, ...]
     """Where output token counts came from: usage, chunks, or both."""
@@ -91,7 +93,7 @@ class Summary:
         scalars = {
             name: {"value": rounded(value), "unit": METRICS[name].unit} for name, value in sorted(self.scalars.items())
         }
-        counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed}
+        counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed, "cancelled": self.cancelled}
         window = {"window_s": rounded(self.window_s), "token_sources": list(self.token_sources)}
         return {**distributions, **scalars, "requests": counts, **window}
 
@@ -119,30 +121,53 @@ def distribution(values: Iterable[float]) -> Distribution:
 
 def summarize(run: Run, point: LoadPoint, gpu_count: int = 0) -> Summary:
     """The metrics of one run; per-GPU rates are None without GPUs."""
-    return _summary([run], point, gpu_count)
+    return summarize_runs([run], point, gpu_count)
 
 
 def summarize_runs(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> Summary:
     """Several runs of one point: requests pooled for latencies, rates as the mean of the runs' rates."""
-    return _summary(runs, point, gpu_count)
+    return _summary(runs, point, gpu_count, [run_window(run, point) for run in runs], _measured(runs))
 
 
-def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
-    measured = [record for run in runs for record in run.records if record.phase == "measured"]
+def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> tuple[Summary, ...]:
+    """The same per stage of the load, each of the requests that were due (closed loop: sent) in it; () without."""
+    windows = list(zip(*(stage_windows(run, point) for run in runs), strict=True))
+    return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
+
+
+def _measured(runs: Iterable[Run]) -> list[RequestRecord]:
+    return [record for run in runs for record in run.records if record.phase == "measured"]
+
+
+def _begun_in(runs: Iterable[Run], windows: Iterable[Window | None]) -> list[RequestRecord]:
+    pairs = ((record, window) for run, window in zip(runs, windows, strict=True) for record in _measured([run]))
+    return [r for r, window in pairs if window and window.start_ns <= (r.due_ns or r.sent_ns or 0) < window.end_ns]
+
+
+def _summary(
+    runs: Sequence[Run],
+    point: LoadPoint,
+    gpu_count: int,
+    windows: Sequence[Window | None],
+    measured: Sequence[RequestRecord],
+) -> Summary:
     good = [record for record in measured if record.ok]
-    samples = _samples(good)
-    rates = [_rates(run, point, gpu_count) for run in runs]
+    cancelled = sum(record.cancelled for record in measured)
+    samples = _samples(good) | {"queued": _queued(measured)}
+    rates = [_rates(run, window, point, gpu_count) for run, window in zip(runs, windows, strict=True)]
     scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
     scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
-    scalars["error_rate"] = (len(measured) - len(good)) / len(measured) if measured else None
-    windows = [window.seconds for run in runs if (window := run_window(run, point))]
+    failed = len(measured) - len(good) - cancelled
+    scalars["error_rate"] = failed / len(measured) if measured else None
+    seconds = [window.seconds for window in windows if window]
     return Summary(
         distributions={name: distribution(values) for name, values in samples.items()},
         scalars=scalars,
         sent=len(measured),
         ok=len(good),
-        failed=len(measured) - len(good),
-        window_s=sum(windows) if windows else None,
+        failed=failed,
+        cancelled=cancelled,
+        window_s=sum(seconds) if seconds else None,
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
     )
 
@@ -159,16 +184,21 @@ def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
     return {
         "ttft": [_ms(record.chunk_ns[0] - _start(record)) for record in records if record.chunk_ns],
         "ttfo": [_ms(r.first_output_ns - _start(r)) for r in records if r.first_output_ns is not None],
-        "ttst": [_ms(r.chunk_ns[1] - r.chunk_ns[0]) for r in records if len(r.chunk_ns) > 1],
+        "ttst": [_ms(r.chunk_ns[1] - r.chunk_ns[0]) for r in records if len(r.chunk_ns) > 1 and r.prompts == 1],
         "itl": itl,
         "tpot": itl,
-        "icl": [_ms(b - a) for record in records for a, b in itertools.pairwise(record.chunk_ns)],
+        "icl": [_ms(b - a) for r in records if r.prompts == 1 for a, b in itertools.pairwise(r.chunk_ns)],
         "e2e": [_ms(record.chunk_ns[-1] - _start(record)) for record in records if record.chunk_ns],
         "service_ttft": [_ms(r.chunk_ns[0] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
         "service_e2e": [_ms(r.chunk_ns[-1] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
+        "queued": _queued(records),
         "input_tokens": [record.input_tokens for record in records if record.input_tokens is not None],
         "output_tokens": [record.output_tokens for record in records if record.output_tokens is not None],
     }
+
+
+def _queued(records: Iterable[RequestRecord]) -> list[float]:
+    return [_ms(r.sent_ns - r.due_ns) for r in records if r.sent_ns is not None and r.due_ns is not None]
 
 
 def _ms(ns: int) -> float:
@@ -183,18 +213,22 @@ def _start(record: RequestRecord) -> int:
 
 
 def inter_token_latency_ms(record: RequestRecord) -> float | None:
-    """(last - first token) / (tokens - 1); None below two tokens, and None when all came in one chunk."""
-    if record.output_tokens is None or record.output_tokens < 2 or len(record.chunk_ns) < 2:
+    """(last - first token) / (tokens - 1); None below two tokens, and None when all came in one chunk.
+
+    The prompts of a batch are answered at the same time: tokens are then the mean per prompt.
+    """
+    tokens = (record.output_tokens or 0) / record.prompts
+    if tokens < 2 or len(record.chunk_ns) < 2:
         return None
-    return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (record.output_tokens - 1)
+    return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (tokens - 1)
 
 
 def run_window(run: Run, point: LoadPoint) -> Window | None:
     """The part of the run in which the load was what the point asks for; None when nothing was measured."""
-    if point.concurrency is None:
-        due = [record.due_ns for record in run.records if record.due_ns is not None]
+    if not point.closed_loop:
+        due = [record.due_ns for record in _measured([run]) if record.due_ns is not None]
         return _window(min(due), max(due)) if due else None
-    sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
+    sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
     if not sent:
         return None
     # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
@@ -202,13 +236,22 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     return _window(min(sent), min(ends, default=max(sent)))
 
 
+def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
+    """From each stage's begin to its end; None where the run did not get to anything measured."""
+    start_ns = run.started_ns
+    if point.closed_loop:
+        start_ns = min((r.sent_ns for r in _measured([run]) if r.sent_ns is not None), default=run.ended_ns)
+    bounds = itertools.accumulate((stage.duration for stage in point.stages), initial=0.0)
+    moments = [min(start_ns + round(bound * 1e9), run.ended_ns) for bound in bounds]
+    return tuple(_window(begin, end) for begin, end in itertools.pairwise(moments))
+
+
 def _window(start_ns: int, end_ns: int) -> Window | None:
     return Window(start_ns, end_ns) if end_ns > start_ns else None
 
 
-def _rates(run: Run, point: LoadPoint, gpu_count: int) -> dict[str, float | None]:
+def _rates(run: Run, window: Window | None, point: LoadPoint, gpu_count: int) -> dict[str, float | None]:
     """Rates of one run; none without a window or a success."""
-    window = run_window(run, point)
     good = [record for record in run.records if record.ok]
     if window is None or not good:
         return {}

@@ -33,15 +33,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_quantity
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_rate, parse_seconds, parse_sweep
+from pytest_llmperf.shapes import Cancel, Ramp, Rate, Seconds, Stage, TraceReplay, check_keys, check_values
+from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_seconds, parse_sweep
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
-
-_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
-Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
-Rate = Annotated[
-    float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})
-]
 
 # Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
 _OUTPUT_ARGS = frozenset(
@@ -393,10 +388,26 @@ class _Load(_Frozen):
 
     endpoint: Literal["chat", "completions"] = "chat"
     output_tokens: PositiveInt = 128
-    arrival: Literal["constant", "poisson"] = "constant"
-    """Gaps of an open loop: all equal, or exponential (seeded)."""
-    requests: PositiveInt
+    arrival: Literal["constant", "poisson", "gamma"] = "constant"
+    """Gaps of an open loop: all equal, or exponential, or of a gamma distribution (seeded)."""
+    burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Shape of the gamma distribution: 1 is Poisson, less comes in bursts, more is smoother."""
+    requests: PositiveInt | None = None
     """Measured requests per run; closed loop sends `concurrency` more before them, which are not counted."""
+    duration: Seconds | None = None
+    """How long requests are sent, in the place of `requests`; those in flight at its end are waited for."""
+    ramp: Ramp | None = None
+    """Leads up (or down) to the measured part, and is not measured."""
+    stages: tuple[Stage, ...] = ()
+    """A staircase of rates or concurrencies, in the place of a single one; every stage is measured."""
+    trace: TraceReplay | None = None
+    """Replays a recorded trace, in the place of a rate and lengths."""
+    cancel: Cancel | None = None
+    """Requests that are broken off on purpose: neither failed nor part of latencies and rates."""
+    max_in_flight: PositiveInt | None = None
+    """Open loop: a request that is due while so many are in flight waits; its latency counts from the due time."""
+    connection: Literal["keep-alive", "fresh"] = "keep-alive"
+    """Whether connections are used again, or each request opens its own."""
     warmup_requests: NonNegativeInt = 2
     """Requests sent and forgotten before the first run of the point."""
     seed: NonNegativeInt | None = None
@@ -427,11 +438,14 @@ class LoadPoint(_Load):
     """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str
-    input_tokens: PositiveInt
+    input_tokens: PositiveInt | None = None
+    """None where a trace has it."""
     concurrency: PositiveInt | None = None
-    """Closed loop: requests in flight at all times. Exactly one of this and `request_rate` is set."""
+    """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages and trace is set."""
     request_rate: float | None = None
     """Open loop: requests per second, sent whether or not earlier ones have ended."""
+    batch_size: PositiveInt = 1
+    """Prompts in one request."""
     runs: PositiveInt | None = None
     """The plan's number of runs; None: the default."""
     margins: dict[str, float] = {}
@@ -443,21 +457,12 @@ class LoadPoint(_Load):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the load; the SLA is not part of what is measured."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"sla", "runs", "margins"})
 
-
-def _check_shape(load: LoadPoint) -> None:
-    if (load.concurrency is None) == (load.request_rate is None):
-        raise ValueError("a load has either `concurrency` (closed loop) or `request_rate` (open loop)")
-    if load.concurrency is None:
-        return
-    if load.requests < load.concurrency:
-        raise ValueError(
-            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
-            "the load would never be at that concurrency"
-        )
-    if load.arrival != "constant":
-        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
+    @property
+    def closed_loop(self) -> bool:
+        """Whether requests follow the ends of others; else they have due times."""
+        return self.concurrency is not None or any(stage.concurrency for stage in self.stages)
 
 
 def _whole(given: object) -> tuple[int, ...]:
@@ -480,7 +485,12 @@ class RateSweep(_Frozen):
 
 
 # 15 digits write 1048576 as it is, and the third of 0.1:0.5:0.1 as 0.3.
-_AXIS_SUFFIX = {"concurrency": "c{:.15g}", "request_rate": "{:.15g}rps", "input_tokens": "in{:.15g}"}
+_AXIS_SUFFIX = {
+    "concurrency": "c{:.15g}",
+    "request_rate": "{:.15g}rps",
+    "input_tokens": "in{:.15g}",
+    "batch_size": "b{:.15g}",
+}
 
 
 def _value_or_sweep(given: object) -> str:
@@ -496,9 +506,10 @@ Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("s
 class LoadSpec(_Load):
     """A load as the plan writes it: each axis a value or a sweep."""
 
-    input_tokens: Count
+    input_tokens: Count | None = None
     concurrency: Count | None = None
     request_rate: Rates | None = None
+    batch_size: Count = 1
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
@@ -512,11 +523,12 @@ class LoadSpec(_Load):
             for chosen in combinations
         )
         for point in points:
-            _check_shape(point)
+            check_values(point)
         return points
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:
+        check_keys(self, {name for name in self.model_fields_set if getattr(self, name) is not None})
         self.points("load")
         return self
 

@@ -26,8 +26,10 @@ from pytest_llmperf.plan import (
     VllmServer,
     is_secret,
 )
+from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
+_SHAPES: dict[int | str, type[BaseModel]] = {"ramp": Ramp, "stages": Stage, "trace": TraceReplay, "cancel": Cancel}
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
     "dict_type": "a mapping is needed",
@@ -39,6 +41,7 @@ _NEEDED = {
     "int_from_float": "a whole number is needed",
     "float_type": "a number is needed",
     "float_parsing": "a number is needed",
+    "tuple_type": "a list is needed",
     "bool_type": "true or false is needed",
     "bool_parsing": "true or false is needed",
     "too_short": "at least one is needed",
@@ -170,8 +173,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     if loc[0] == "servers":
         model = _ENGINES[str(loc[2])]  # the union's tag
     elif len(loc) > 2:
-        model = IntSweep
-    return [name for name in model.model_fields if name != "name"]
+        model = _SHAPES.get(loc[2], IntSweep)
+    return [field.alias or name for name, field in model.model_fields.items() if name != "name"]
 
 
 assert set(_ENGINES.values()) == set(get_args(ServerConfig)), "every engine has its name here"

@@ -45,18 +45,33 @@ class RequestRecord:
     error: str | None
     coalesced_chunks: int
     """Token chunks that share their receive time with another, because one read returned several."""
+    prompts: int = 1
+    """Prompts in this request: token counts and chunks are of all together."""
+    cancelled: bool = False
+    """Broken off by the client as the load asks for it: neither ok nor failed."""
+    held_ns: int = 0
+    """How long `max_in_flight` kept it from being sent."""
+    connect_ns: int | None = None
+    """How long its own connection took to open, before it was sent; None on one that is kept."""
 
     @property
     def ok(self) -> bool:
-        return self.error is None
+        return self.error is None and not self.cancelled
+
+    @property
+    def late_ns(self) -> int | None:
+        """Sent minus due as far as it is the client's own doing; None in closed loop and when it was not sent."""
+        if self.sent_ns is None or self.due_ns is None:
+            return None
+        return self.sent_ns - self.due_ns - self.held_ns - (self.connect_ns or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientHealth:
     """How the load driver itself fared: the facts from which a run is declared invalid.
 
-    `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is sent minus
-    due (None in closed loop); shares are in 0..1.
+    `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is
+    RequestRecord.late_ns (None in closed loop); shares are in 0..1.
     """
 
     stamps: Stamps
@@ -69,7 +84,7 @@ class ClientHealth:
     coalesced_share: float | None
     clock_step_ns: int
     connect_ms: float | None
-    """Mean time to open a connection, before the window."""
+    """Mean time to open a connection, before the window (each request's own, where it opens one)."""
 
 
 @dataclass(frozen=True, slots=True)

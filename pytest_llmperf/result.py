@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.metrics import Summary, summarize, summarize_runs
+from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.telemetry.environment import Environment
@@ -28,6 +28,8 @@ class Result:
     """All runs together: what SLAs limit and reports show."""
     invalid_reasons: tuple[str, ...]
     """Why these numbers are not to be trusted; empty when they are."""
+    stages: tuple[Summary, ...] = ()
+    """All runs together, per stage of the load; empty where it has none."""
 
     @property
     def valid(self) -> bool:
@@ -58,4 +60,5 @@ def make_result(
         summaries=tuple(summarize(run, load, gpus) for run in runs),
         metrics=summarize_runs(runs, load, gpus),
         invalid_reasons=invalid_reasons(runs, load),
+        stages=summarize_stages(runs, load, gpus),
     )

@@ -36,14 +36,19 @@ def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
 
 
 def _late_sends(run: Run, point: LoadPoint) -> Iterator[str]:
-    if point.request_rate is None:
+    due = [record.due_ns for record in run.records if record.due_ns is not None]
+    late = [record.late_ns for record in run.records if record.late_ns is not None]
+    if point.closed_loop or not late:
         return
-    limit = max(MIN_LATE_NS, LATE_GAP_SHARE * 1e9 / point.request_rate)
-    late = [record.sent_ns - record.due_ns for record in run.records if record.sent_ns and record.due_ns]
+    limit = max(MIN_LATE_NS, LATE_GAP_SHARE * _mean_gap_ns(due, point))
     count = sum(lateness > limit for lateness in late)
     if count > MAX_LATE_REQUESTS * len(late):
         worst = f"worst {max(late) / 1e6:.1f} ms"
         yield f"{count} of {len(late)} requests were sent more than {limit / 1e6:.1f} ms late ({worst})"
+
+
+def _mean_gap_ns(due: Sequence[int], point: LoadPoint) -> float:
+    return 1e9 / point.request_rate if point.request_rate else (max(due) - min(due)) / len(due)
 
 
 def _lead_in_failures(run: Run) -> Iterator[str]:
@@ -56,9 +61,11 @@ def _wrong_lengths(run: Run, point: LoadPoint) -> Iterator[str]:
     if not point.ignore_eos:
         return
     good = [record for record in run.records if record.ok and record.token_source == "usage"]
-    wrong = [record.output_tokens for record in good if record.output_tokens != record.requested_output_tokens]
+    wrong = [record for record in good if record.output_tokens != record.requested_output_tokens]
     if wrong:
+        first = wrong[0]
         yield (
-            f"{len(wrong)} of {len(good)} requests gave other than the {point.output_tokens} output tokens asked for "
-            f"(first: {wrong[0]}); is the context (max-model-len) too short, or does the server ignore ignore_eos?"
+            f"{len(wrong)} of {len(good)} requests gave other than the {first.requested_output_tokens} output tokens "
+            f"asked for (first: {first.output_tokens}); is the context (max-model-len) too short, or does the server "
+            "ignore ignore_eos?"
         )

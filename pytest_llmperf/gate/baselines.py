@@ -55,7 +55,7 @@ def identity(result: Result) -> dict[str, Any]:
         "engine": result.server.engine,
         "model": Path(result.server.model).name if result.server.model.startswith("/") else result.server.model,
         "output_args": result.server.output_args,
-        "load_shape": "closed loop" if result.load.concurrency else "open loop",
+        "load_shape": "closed loop" if result.load.closed_loop else "open loop",
         "trace_hash": result.trace_hash,
     }
 

@@ -87,7 +87,7 @@ def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quanti
     """What is gated at this point: the defaults and the plan's own margins, without an open loop's throughput."""
     merged = {**DEFAULT_MARGINS, **margins}
     quantities = {parse_quantity(name): margin for name, margin in merged.items()}
-    open_loop = point.concurrency is None
+    open_loop = not point.closed_loop
     return {q: m for q, m in quantities.items() if not (open_loop and q.metric in _OFFERED)}
 
 

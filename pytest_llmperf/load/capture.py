@@ -23,6 +23,10 @@ class Capture:
     status: int | None
     content_type: str
     error: str | None
+    cancelled: bool = False
+    """Broken off on purpose; `error` says so too."""
+    held_ns: int = 0
+    connect_ns: int | None = None
 
     @property
     def has_kernel_stamps(self) -> bool:

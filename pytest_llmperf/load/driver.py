@@ -10,15 +10,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.health import Window, client_health, stamps_of
 from pytest_llmperf.load.interpret import interpret
+from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import PATHS, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
+from pytest_llmperf.load.slots import Slots
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
@@ -31,6 +34,9 @@ _SPIN_S = 0.001
 """asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
 _SPARE_S = 0.25
 """An open loop keeps as many idle connections as it would need for this long."""
+_REST_S = 0.1
+"""A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of
+times a second until the time is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ async def run_load(
     `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     """
-    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}")
+    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}", trace.slots)
     try:
         await load.run(progress)
     except asyncio.CancelledError:
@@ -97,31 +103,48 @@ class _Load:
         requests: tuple[PlannedRequest, ...],
         trace_hash: str,
         mark: str,
+        slot_plan: SlotPlan | None = None,
     ) -> None:
         self.targets = targets
         self.point = point
-        self.requests = requests
+        self.requests = list(requests)
+        self.slot_plan = slot_plan
         self.trace_hash = trace_hash
         self.mark = mark
+        self._period = len(requests)
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
         self.connections: list[Connection] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
+        self.room: _Room | None = None
         self.done = 0
         self.failed = 0
 
     def _encode_bodies(self) -> dict[tuple[str, bool], list[bytes]]:
         """The body of every request, per kind of target: encoded before the window, not in it."""
-        prompts = [marked_prompt(request, f"{self.trace_hash}/{self.mark}") for request in self.requests]
-        return {
-            kind: [
-                json.dumps(request_body(self.point, prompt, model=kind[0], every_chunk_usage=kind[1])).encode()
-                for prompt in prompts
-            ]
-            for kind in {self._kind(target) for target in self.targets}
-        }
+        kinds = {self._kind(target) for target in self.targets}
+        return {kind: [self._encode(request, *kind) for request in self.requests] for kind in kinds}
+
+    def _encode(self, request: PlannedRequest, model: str, every_chunk_usage: bool) -> bytes:
+        prompt = marked_prompt(request, f"{self.trace_hash}/{self.mark}")
+        body = request_body(
+            self.point,
+            prompt,
+            model=model,
+            every_chunk_usage=every_chunk_usage,
+            output_tokens=request.output_tokens,
+        )
+        return json.dumps(body).encode()
+
+    def _extend(self) -> None:
+        """One request more for a loop that goes by time: the first ones again, with marks of their own."""
+        index = len(self.requests)
+        request = replace(self.requests[index - self._period], index=index, phase="measured")
+        self.requests.append(request)
+        for kind, bodies in self.bodies.items():
+            bodies.append(self._encode(request, *kind))
 
     def _kind(self, target: Target) -> tuple[str, bool]:
         asked = self.point.stream_usage
@@ -178,32 +201,44 @@ class _Load:
                 progress(self.done, len(self.requests), self.failed)
 
     async def _closed_loop(self) -> None:
-        count = min(self.point.concurrency or len(self.requests), len(self.requests))
-        slots = [(number % len(self.targets), self.new_connection(number)) for number in range(count)]
-        await self._open_all(connection for _, connection in slots)
-        queue = iter(self.requests)
+        plan = self.slot_plan or SlotPlan((Level(0.0, self.point.concurrency or len(self.requests)),), 0.0, None)
+        count = min(plan.most, len(self.requests))
+        raise_file_limit(count, required=count)
+        connections = [self.new_connection(number) for number in range(count)]
+        await self._open_all(iter(connections))
         with self.window.open():
+            slots, queue = Slots(plan), iter(self.requests)
             async with asyncio.TaskGroup() as group:
-                for number, connection in slots:
-                    group.create_task(self._slot(number, connection, queue))
+                for number, connection in enumerate(connections):
+                    group.create_task(self._slot(number, connection, queue, slots))
+                if self.slot_plan is not None:
+                    group.create_task(slots.conduct())
 
-    async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest]) -> None:
+    async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest], slots: Slots) -> None:
         """Takes the next request of the trace as soon as its last one has ended."""
-        for request in queue:
-            wire = self._wire(number, request)
+        target = number % len(self.targets)
+        while await slots.turn(number) and (request := next(queue, None)) is not None:
+            if self.slot_plan is not None:
+                request = self.requests[request.index] = replace(request, phase=slots.phase(number))
+            wire = self._wire(target, request)
             exchange = self.exchanges[request.index] = Exchange()
             if connection.is_open:
-                connection.start(wire, exchange)
-            await self._settle(connection, wire, exchange)
+                self._start(connection, request, wire, exchange)
+            if self.slot_plan is not None:
+                self._extend()
+            await self._settle(connection, request, wire, exchange)
+            if self.slot_plan is not None and exchange.reader.status is None and not exchange.cancelled:
+                await asyncio.sleep(_REST_S)
 
     async def _open_loop(self) -> None:
         """Each request at its due time, counted from one start instant, on an idle connection."""
-        rate = self.point.request_rate or 1.0
-        spare = min(len(self.requests), math.ceil(rate * _SPARE_S / len(self.targets)) + 4)
+        point, spare = self.point, self._spare()
         pools = [_Pool(self, number, spare) for number in range(len(self.targets))]
+        raise_file_limit(point.max_in_flight or len(self.requests), required=spare * len(pools))
         for pool in pools:
             pool.idle = [self.new_connection(pool.number) for _ in range(spare)]
         await self._open_all(connection for pool in pools for connection in pool.idle)
+        room = self.room = _Room(point.max_in_flight) if point.max_in_flight else None
         with self.window.open():
             start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
@@ -211,37 +246,60 @@ class _Load:
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
                     await _until(start_s + (request.due_ns or 0) / 1e9)
-                    self._send_due(request, pool, wire, group)
+                    exchange = self.exchanges[request.index] = Exchange()
+                    if room is not None:
+                        exchange.held_ns = await room.enter(self.window.started_ns + (request.due_ns or 0))
+                    self._send_due(request, pool, wire, exchange, group)
 
-    def _send_due(self, request: PlannedRequest, pool: _Pool, wire: bytes, group: asyncio.TaskGroup) -> None:
+    def _spare(self) -> int:
+        """Idle connections per target to start with; none where each request opens its own."""
+        if self.point.connection == "fresh":
+            return 0
+        most = busiest([request.due_ns or 0 for request in self.requests], _SPARE_S)
+        return min(len(self.requests), self.point.max_in_flight or most, math.ceil(most / len(self.targets)) + 4)
+
+    def _send_due(
+        self, request: PlannedRequest, pool: _Pool, wire: bytes, exchange: Exchange, group: asyncio.TaskGroup
+    ) -> None:
         """Sends now, not when a task gets its turn: only an exhausted pool makes a request late."""
-        exchange = self.exchanges[request.index] = Exchange()
         connection = pool.take()
         if connection.is_open:
-            connection.start(wire, exchange)
-        group.create_task(self._settle_pooled(pool, connection, wire, exchange))
+            self._start(connection, request, wire, exchange)
+        group.create_task(self._settle_pooled(pool, connection, request, wire, exchange))
         if pool.wants_more:
             group.create_task(pool.add())
 
-    async def _settle_pooled(self, pool: _Pool, connection: Connection, wire: bytes, exchange: Exchange) -> None:
-        await self._settle(connection, wire, exchange)
+    async def _settle_pooled(
+        self, pool: _Pool, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange
+    ) -> None:
+        await self._settle(connection, request, wire, exchange)
         pool.put(connection)
+        if self.room is not None:
+            self.room.leave()
 
-    async def _settle(self, connection: Connection, wire: bytes, exchange: Exchange) -> None:
+    def _start(self, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
+        connection.start(wire, exchange)
+        if request.cancel_after_s is not None:
+            asyncio.get_running_loop().call_later(request.cancel_after_s, connection.cancel, exchange)
+
+    async def _settle(self, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
         """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""
         if exchange.sent_ns is not None:
             await exchange.ended
             if exchange.retry:
                 exchange.restart()
         if exchange.sent_ns is None:
-            error = await self.open(connection)
+            error = await self.open(connection, exchange)
             if error is None:
-                connection.start(wire, exchange)
+                self._start(connection, request, wire, exchange)
             else:
                 exchange.end(error)
             await exchange.ended
+        if self.point.connection == "fresh":
+            connection.close()
         self.done += 1
-        self.failed += exchange.error is not None or exchange.reader.status != 200
+        failed = exchange.error is not None or exchange.reader.status != 200
+        self.failed += failed and not exchange.cancelled
 
     def new_connection(self, number: int) -> Connection:
         connection = Connection(self.origins[number % len(self.origins)])
@@ -250,12 +308,14 @@ class _Load:
 
     async def _open_all(self, connections: Iterator[Connection]) -> None:
         """A connection that fails to open here is tried again by its first request, which gets the error."""
+        if self.point.connection == "fresh":
+            return
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(self.open(connection))
 
-    async def open(self, connection: Connection) -> str | None:
-        """The error, or None. Only openings before the window count for `connect_ms`."""
+    async def open(self, connection: Connection, exchange: Exchange | None = None) -> str | None:
+        """The error, or None. `connect_ms` counts openings before the window, and those for one `exchange` only."""
         limit_s = self.point.connect_timeout
         started = time.perf_counter()
         try:
@@ -264,8 +324,12 @@ class _Load:
             if isinstance(error, TimeoutError) and not error.errno:
                 return f"no connection within {limit_s:g} s (connect_timeout)"
             return f"no connection: {describe(error)}"
-        if not self.window.started_ns:
-            self.connect_s.append(time.perf_counter() - started)
+        took_s = time.perf_counter() - started
+        fresh = exchange is not None and self.point.connection == "fresh"
+        if exchange is not None and fresh:
+            exchange.connect_ns = round(took_s * 1e9)
+        if fresh or not self.window.started_ns:
+            self.connect_s.append(took_s)
         return None
 
     def result(self, run_index: int) -> Run:
@@ -320,6 +384,26 @@ class _Pool:
         await self._load.open(connection)
         self._opening -= 1
         self.put(connection)
+
+
+class _Room:
+    """How many requests may be in flight at once."""
+
+    def __init__(self, size: int) -> None:
+        self._free = asyncio.Semaphore(size)
+        self._full_until_ns = 0
+
+    async def enter(self, due_ns: int) -> int:
+        """Waits for room; how long a request that was due then was held back, behind others that waited too."""
+        if self._free.locked():
+            await self._free.acquire()
+            self._full_until_ns = time.time_ns()
+        else:
+            await self._free.acquire()
+        return max(0, self._full_until_ns - due_ns)
+
+    def leave(self) -> None:
+        self._free.release()
 
 
 async def _until(time_s: float) -> None:

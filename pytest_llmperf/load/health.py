@@ -57,9 +57,9 @@ def client_health(
     records: Sequence[RequestRecord],
     connect_s: Sequence[float],
 ) -> ClientHealth:
-    """`connect_s`: how long each connection took that was opened before the window."""
+    """`connect_s`: how long each connection took that was opened before the window, or for one request only."""
     lags = _receive_lags_us(captures) if stamps == "kernel" else []
-    late = [(r.sent_ns - r.due_ns) / 1e3 for r in records if r.sent_ns is not None and r.due_ns is not None]
+    late = [record.late_ns / 1e3 for record in records if record.late_ns is not None]
     token_chunks = sum(len(record.chunk_ns) for record in records)
     coalesced = sum(record.coalesced_chunks for record in records)
     return ClientHealth(

@@ -41,8 +41,9 @@ class _Stream:
 def interpret(
     capture: Capture, planned: PlannedRequest, stamps: Stamps, *, request_id: str, due_ns: int | None
 ) -> RequestRecord:
-    """The record of a finished, failed or interrupted request."""
-    stream = _read_stream(capture)
+    """The record of a finished, failed, cancelled or interrupted request."""
+    stream = _read_stream(capture, planned.prompts)
+    cancelled = capture.cancelled and stream.error == capture.error
     read_ns = capture.read_ns(stamps)
     return RequestRecord(
         index=planned.index,
@@ -56,16 +57,20 @@ def interpret(
         end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
         input_tokens=stream.input_tokens,
         output_tokens=stream.output_tokens,
-        requested_output_tokens=planned.output_tokens,
+        requested_output_tokens=planned.output_tokens * planned.prompts,
         token_source=stream.token_source,
         finish_reason=stream.finish_reason,
         status=capture.status,
-        error=stream.error,
+        error=None if cancelled else stream.error,
         coalesced_chunks=_coalesced(stream.chunks),
+        prompts=planned.prompts,
+        cancelled=cancelled,
+        held_ns=capture.held_ns,
+        connect_ns=capture.connect_ns,
     )
 
 
-def _read_stream(capture: Capture) -> _Stream:
+def _read_stream(capture: Capture, prompts: int) -> _Stream:
     if capture.status is None:
         return _Stream(error=capture.error)
     if capture.status != 200:
@@ -74,7 +79,7 @@ def _read_stream(capture: Capture) -> _Stream:
         body = body_text(b"".join(capture.pieces))
         return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
     timed, bad_event = _read_events(capture.pieces)
-    return _judge(timed, capture.error or bad_event)
+    return _judge(timed, capture.error or bad_event, prompts)
 
 
 def _read_events(pieces: tuple[bytes, ...]) -> tuple[list[_Timed], str | None]:
@@ -90,30 +95,45 @@ def _read_events(pieces: tuple[bytes, ...]) -> tuple[list[_Timed], str | None]:
     return timed, None
 
 
-def _judge(timed: list[_Timed], error: str | None) -> _Stream:
+def _judge(timed: list[_Timed], error: str | None, prompts: int) -> _Stream:
     events = [item.event for item in timed]
     chunks = tuple(_token_chunks(timed))
-    finish_reason = next((event.finish_reason for event in reversed(events) if event.finish_reason), None)
-    total = max((event.completion_tokens for event in events if event.completion_tokens is not None), default=None)
+    total = _total([event.completion_tokens for event in events], events)
     counted = sum(chunk.tokens or 1 for chunk in chunks)
     said = next((event.error for event in events if event.error), None)
-    error = error or _missing(events, finish_reason, total, counted)
+    error = error or _missing(events, prompts, total, counted)
     return _Stream(
         chunks=chunks,
-        input_tokens=next((event.prompt_tokens for event in reversed(events) if event.prompt_tokens is not None), None),
+        input_tokens=_total([event.prompt_tokens for event in events], events),
         output_tokens=counted or None if total is None else total,
         token_source="usage" if total is not None else "chunks" if counted else None,
-        finish_reason=finish_reason,
+        finish_reason=next((event.finish_reason for event in reversed(events) if event.finish_reason), None),
         error=f"error in the stream: {said}" if said else error,
     )
 
 
-def _missing(events: list[Event], finish_reason: str | None, total: int | None, counted: int) -> str | None:
+def _total(counts: list[int | None], events: list[Event]) -> int | None:
+    """The whole request's count: the last one of an event without choices, else the sum over the prompts; or None."""
+    per_prompt: dict[int, int] = {}
+    whole = None
+    for count, event in zip(counts, events, strict=True):
+        if count is not None and event.has_choices:
+            per_prompt[event.choice] = max(count, per_prompt.get(event.choice, 0))
+        elif count is not None:
+            whole = count
+    return whole or (sum(per_prompt.values()) if per_prompt else whole)
+
+
+def _missing(events: list[Event], prompts: int, total: int | None, counted: int) -> str | None:
     """What keeps a stream from being a whole answer."""
-    if finish_reason in _BAD_ENDS:
-        return f"the server ended the request with finish_reason {finish_reason!r}"
-    if not (finish_reason or total is not None or any(event.done for event in events)):
+    bad = next((event.finish_reason for event in reversed(events) if event.finish_reason in _BAD_ENDS), None)
+    if bad:
+        return f"the server ended the request with finish_reason {bad!r}"
+    finished = {event.choice for event in events if event.finish_reason}
+    if not (finished or total is not None or any(event.done for event in events)):
         return "stream ended early: no finish_reason, no usage, no [DONE]"
+    if prompts > 1 and len(finished) != prompts:
+        return f"{len(finished)} of {prompts} prompts were answered to their end"
     return None if total or counted else "the stream carried no token"
 
 
@@ -134,12 +154,12 @@ def _token_chunks(timed: list[_Timed]) -> list[_TokenChunk]:
 
 def _by_usage(timed: list[_Timed]) -> list[_TokenChunk]:
     chunks: list[_TokenChunk] = []
-    before = 0
+    before: dict[int, int] = {}
     for read, event in timed:
-        now = event.completion_tokens
-        if event.has_choices and now is not None and now > before:
-            chunks.append(_TokenChunk(read, now - before, event))
-            before = now
+        now, then = event.completion_tokens, before.get(event.choice, 0)
+        if event.has_choices and now is not None and now > then:
+            chunks.append(_TokenChunk(read, now - then, event))
+            before[event.choice] = now
     return chunks
 
 

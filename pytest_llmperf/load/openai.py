@@ -11,8 +11,14 @@ PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _MESSAGE_LIMIT = 500
 
 
-def request_body(point: LoadPoint, prompt: str, *, model: str, every_chunk_usage: bool) -> dict[str, Any]:
-    """The JSON body of one request; the point's `extra_body` is merged last and wins."""
+def request_body(
+    point: LoadPoint, prompt: str | list[str], *, model: str, every_chunk_usage: bool, output_tokens: int | None = None
+) -> dict[str, Any]:
+    """The JSON body of one request; the point's `extra_body` is merged last and wins.
+
+    `output_tokens` None asks for the point's; several prompts need the completions endpoint.
+    """
+    output_tokens = output_tokens or point.output_tokens
     content: dict[str, Any] = (
         {"messages": [{"role": "user", "content": prompt}]} if point.endpoint == "chat" else {"prompt": prompt}
     )
@@ -21,11 +27,11 @@ def request_body(point: LoadPoint, prompt: str, *, model: str, every_chunk_usage
         **content,
         "stream": True,
         "stream_options": _stream_options(every_chunk_usage),
-        "max_tokens": point.output_tokens,
+        "max_tokens": output_tokens,
         "temperature": point.temperature,
     }
     if point.ignore_eos:
-        body |= {"ignore_eos": True, "min_tokens": point.output_tokens}
+        body |= {"ignore_eos": True, "min_tokens": output_tokens}
     if point.temperature > 0 and point.seed is not None:
         # Only where asked for: a per-request seed makes some engines sample request by request, which is slower.
         body["seed"] = point.seed
@@ -39,7 +45,8 @@ def _stream_options(every_chunk_usage: bool) -> dict[str, bool]:
 
 
 class Event(NamedTuple):
-    """The facts of one stream event. Token counts are running totals of the request, as `usage` gives them."""
+    """The facts of one stream event. Token counts are running totals as `usage` gives them: of the choice, and in an
+    event without choices of the whole request."""
 
     has_choices: bool = False
     output: bool = False
@@ -51,6 +58,8 @@ class Event(NamedTuple):
     completion_tokens: int | None = None
     error: str | None = None
     done: bool = False
+    choice: int = 0
+    """Which prompt of the request the choice answers."""
 
 
 def read_event(data: bytes) -> Event:
@@ -76,6 +85,7 @@ def read_event(data: bytes) -> Event:
         choice.get("finish_reason"),
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
+        choice=choice.get("index") or 0,
     )
 
 

@@ -87,9 +87,12 @@ class Exchange:
     """One request and its response while they happen."""
 
     __slots__ = (
+        "cancelled",
+        "connect_ns",
         "ended",
         "ended_ns",
         "error",
+        "held_ns",
         "kernel_ns",
         "pieces",
         "reader",
@@ -102,6 +105,11 @@ class Exchange:
         self.sent_ns: int | None = None
         self.ended_ns = 0
         self.error: str | None = None
+        self.cancelled = False
+        self.held_ns = 0
+        """How long it was kept back though it was due."""
+        self.connect_ns: int | None = None
+        """How long the connection took that was opened for it alone."""
         self.retry = False
         """Failed on a stale connection before any byte of a response: to be sent once more."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,6 +145,9 @@ class Exchange:
             status=self.reader.status,
             content_type=self.reader.headers.get("content-type", ""),
             error=self.error,
+            cancelled=self.cancelled,
+            held_ns=self.held_ns,
+            connect_ns=self.connect_ns,
         )
 
 
@@ -195,6 +206,12 @@ class Connection:
         """Ends the exchange, if there is one, with `error`."""
         self._disconnect()
         self._end(error)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Breaks `exchange` off if it is still under way: the server sees its client go."""
+        if exchange is self._exchange:
+            exchange.cancelled = True
+            self.close("cancelled")
 
     def _lost(self, error: str) -> None:
         """The connection is gone. One that served a request before may have been closed while this one was sent."""

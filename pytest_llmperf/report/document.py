@@ -87,6 +87,10 @@ def _point_dict(outcome: Outcome) -> dict[str, Any]:
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
         "metrics": result.metrics.as_dict(),
+        "stages": [
+            {"stage": stage.model_dump(exclude_none=True), "metrics": summary.as_dict()}
+            for stage, summary in zip(result.load.stages, result.stages, strict=False)
+        ],
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -37,13 +38,39 @@ _STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": 
 
 def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
-    tokens = f"{load.input_tokens} tokens in, {load.output_tokens} out"
+    count = f"{runs} runs" if load.requests is None else f"{runs} runs x {load.requests} requests"
+    seconds = _seconds(load)
+    time = "as long as the server takes" if seconds is None else f"about {seconds * runs:.0f} s"
+    return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
+
+
+def _sent(load: LoadPoint) -> str:
+    if load.trace is not None:
+        return "lengths of the trace"
+    batch = f", {load.batch_size} prompts a request" if load.batch_size > 1 else ""
+    return f"{load.input_tokens} tokens in, {load.output_tokens} out{batch}"
+
+
+def _shape(load: LoadPoint) -> str:
+    if load.trace is not None:
+        return f"replay of {Path(load.trace.file).name}"
+    if load.stages:
+        levels = " → ".join(f"{stage.concurrency or stage.request_rate:g}" for stage in load.stages)
+        return f"stages of concurrency {levels}" if load.closed_loop else f"stages of {levels} req/s {load.arrival}"
+    ramp = "" if load.ramp is None else f" after a ramp from {load.ramp.start:g}"
     if load.request_rate is not None:
-        seconds = load.requests / load.request_rate * runs
-        shape, time = f"{load.request_rate:g} req/s {load.arrival}", f"about {seconds:.0f} s"
-    else:
-        shape, time = f"concurrency {load.concurrency}", "as long as the server takes"
-    return f"{shape}, {tokens}, {runs} runs x {load.requests} requests: {time}"
+        return f"{load.request_rate:g} req/s {load.arrival}{ramp}"
+    return f"concurrency {load.concurrency}{ramp}"
+
+
+def _seconds(load: LoadPoint) -> float | None:
+    """How long one run sends; None where that depends on the server or on a file."""
+    if load.stages:
+        return sum(stage.duration for stage in load.stages)
+    ramp_s = load.ramp.over if load.ramp else 0.0
+    if load.duration is not None:
+        return ramp_s + load.duration
+    return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
 
 
 def summary(session: Session, width: int, color: bool, verbosity: int) -> str:

@@ -214,7 +214,7 @@ def test_a_summary_as_data():
     data = summarize(steady_run(), CLOSED).as_dict()
     assert set(data["ttft_ms"]) == {*STATISTICS, "n"}
     assert data["output_token_throughput"]["unit"] == "tok/s"
-    assert data["requests"] == {"sent": 20, "ok": 20, "failed": 0}
+    assert data["requests"] == {"sent": 20, "ok": 20, "failed": 0, "cancelled": 0}
     assert {m.key for m in METRICS.values()} <= set(data)
 
 

@@ -61,7 +61,7 @@ def test_a_point_of_the_document():
         for name in ("ttft_ms", "itl_ms", "e2e_ms"):
             assert set(metrics[name]) == {*STATISTICS, "n"}
         assert set(metrics["output_token_throughput"]) == set(metrics["request_throughput"]) == {"value", "unit"}
-        assert set(metrics["requests"]) == {"sent", "ok", "failed"}
+        assert set(metrics["requests"]) == {"sent", "ok", "failed", "cancelled"}
     assert [r["run"] for r in found["runs"]] == [1, 2]
     assert found["runs"][0]["client"]["stamps"] == "kernel"
     assert found["sla"]["verdict"] == "PASS"
