@@ -43,8 +43,12 @@ def schema() -> None:
 @click.option("--endpoint", type=click.Choice(["chat", "completions"]), default="chat", show_default=True)
 @click.option("--concurrency", type=int, help="Closed loop: requests in flight at all times")
 @click.option("--request-rate", type=float, help="Open loop: requests per second")
-@click.option("--arrival", type=click.Choice(["constant", "poisson"]), default="constant", show_default=True)
-@click.option("--requests", type=int, required=True, help="Measured requests per run")
+@click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), default="constant", show_default=True)
+@click.option("--burstiness", type=float, help="Shape of --arrival gamma: 1 is Poisson, less comes in bursts")
+@click.option("--requests", type=int, help="Measured requests per run")
+@click.option("--duration", metavar="TIME", help="How long to send, in the place of --requests, as in '30 s'")
+@click.option("--max-in-flight", type=int, help="Open loop: requests wait while so many are in flight")
+@click.option("--batch-size", type=int, default=1, show_default=True, help="Prompts per request (completions)")
 @click.option("--input-tokens", type=int, required=True, help="Length of the prompts")
 @click.option("--output-tokens", type=int, required=True, help="Length of the answers")
 @click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
@@ -60,7 +64,8 @@ def profile(url: str, model: str, headers: tuple[str, ...], bearer_env: str | No
     json_path, output = options.pop("json_path"), options.pop("output")
     session = Session(output or default_output(Path.cwd()))
     try:
-        point = LoadSpec.model_validate(options).points("profile")[0]
+        given = {name: value for name, value in options.items() if value is not None}
+        point = LoadSpec.model_validate(given).points("profile")[0]
         config = OpenAIServer(
             engine="openai",
             name="profile",

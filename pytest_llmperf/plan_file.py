@@ -27,6 +27,7 @@ from pytest_llmperf.plan import (
     is_secret,
 )
 from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
+from pytest_llmperf.traces import read_trace
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
 _SHAPES: dict[int | str, type[BaseModel]] = {"ramp": Ramp, "stages": Stage, "trace": TraceReplay, "cancel": Cancel}
@@ -54,7 +55,11 @@ def load_plan(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
-    return _located(parse_plan(text, str(path)), path.parent)
+    plan = _located(parse_plan(text, str(path)), path.parent)
+    for name, load in plan.loads.items():
+        if load.trace is not None:
+            _check_trace(load.trace, f"{path}: loads.{name}.trace")
+    return plan
 
 
 def parse_plan(text: str, source: str) -> Plan:
@@ -80,9 +85,25 @@ def parse_plan(text: str, source: str) -> Plan:
 
 
 def _located(plan: Plan, folder: Path) -> Plan:
-    """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
+    """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started; a trace's all do."""
     servers = {name: _with_paths(server, folder) for name, server in plan.servers.items()}
-    return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers})
+    loads = {name: _with_trace(load, folder) for name, load in plan.loads.items()}
+    return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers, "loads": loads})
+
+
+def _with_trace(load: LoadSpec, folder: Path) -> LoadSpec:
+    if load.trace is None:
+        return load
+    file = str((folder / load.trace.file).resolve())
+    return load.model_copy(update={"trace": load.trace.model_copy(update={"file": file})})
+
+
+def _check_trace(trace: TraceReplay, where: str) -> None:
+    """A mistake in it should not come to light when the server is up at last."""
+    try:
+        read_trace(trace)
+    except PlanError as error:
+        raise PlanError(f"{where}: {error}") from error
 
 
 def _with_paths(server: ServerConfig, folder: Path) -> ServerConfig:

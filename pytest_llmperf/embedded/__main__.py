@@ -4,8 +4,10 @@ Exit codes as vLLM's: 2 for a command line that cannot be read, 1 for anything e
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 from dataclasses import asdict, fields
@@ -26,6 +28,7 @@ def main(argv: list[str]) -> int:
     try:
         listen, settings = parse_arguments(argv)
         _log_settings(settings)
+        _raise_file_limit()
         with _bind(listen) as listening:
             _run(listening, settings)
     except (SettingsError, StartError) as error:
@@ -62,6 +65,13 @@ def _bind(listen: Listen) -> socket.socket:
         listening.close()
         raise StartError(f"Cannot listen on {listen.host} port {listen.port}: {error.strerror}") from error
     return listening
+
+
+def _raise_file_limit() -> None:
+    """As many connections as the machine allows, since each is an open file; as vLLM does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses an unlimited one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _log_settings(settings: EngineSettings) -> None:

@@ -6,16 +6,16 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
 from pytest_llmperf.load.openai import request_body
 from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
-from pytest_llmperf.load.traces import BLOCK_TOKENS, read_trace
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Cancel, TraceReplay
+from pytest_llmperf.traces import BLOCK_TOKENS, read_trace
 from pytest_llmperf.words import WORDS
 
 _MARK_WORDS = 3
@@ -159,9 +159,11 @@ def _hash(point: LoadPoint, requests: tuple[PlannedRequest, ...], slots: SlotPla
         if request.cancel_after_s is not None:
             digest.update(f"cancel {request.cancel_after_s!r}".encode())
     # Only where they are used, so that traces without them keep the hash that baselines have stored.
-    for name, value in (("slots", slots), ("max_in_flight", point.max_in_flight)):
-        if value is not None:
-            digest.update(f"{name} {value!r}".encode())
-    if point.connection != "keep-alive":
-        digest.update(point.connection.encode())
+    extras = {
+        "slots": astuple(slots) if slots else None,
+        "max_in_flight": point.max_in_flight,
+        "connection": None if point.connection == "keep-alive" else point.connection,
+    }
+    if used := {name: value for name, value in extras.items() if value is not None}:
+        digest.update(json.dumps(used).encode())
     return digest.hexdigest()

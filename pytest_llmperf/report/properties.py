@@ -28,6 +28,7 @@ def outcome_properties(outcome: Outcome) -> list[Property]:
         ("llmperf.runs", len(result.runs)),
         ("llmperf.requests.sent", result.metrics.sent),
         ("llmperf.requests.failed", result.metrics.failed),
+        ("llmperf.requests.cancelled", result.metrics.cancelled),
     ]
     verdicts: list[Property] = [
         ("llmperf.sla", sla_verdict(outcome)),

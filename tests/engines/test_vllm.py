@@ -227,7 +227,7 @@ def test_requests_are_what_was_asked_for(endpoint: str, load: dict[str, int], se
     assert "1 passed" in (output := suite.run()), output
     point = suite.points()["up-short"]
     assert (point["valid"], point["timestamps"], point["metrics"]["token_sources"]) == (True, "kernel", ["usage"])
-    assert point["metrics"]["requests"] == {"sent": 40, "ok": 40, "failed": 0}
+    assert point["metrics"]["requests"] == {"sent": 40, "ok": 40, "failed": 0, "cancelled": 0}
     assert point["environment"] == "here-openai"
     for request in suite.requests("up-short"):
         assert (request["output_tokens"], request["finish_reason"], request["status"]) == (32, "length", 200)
@@ -321,7 +321,7 @@ def test_a_prompt_that_is_too_long_fails_with_the_servers_words_and_no_numbers(s
     assert "1 failed" in output
     assert "HTTP 400: This model's maximum context length is 1024 tokens" in output
     assert point["metrics"]["error_rate"]["value"] == 1
-    assert point["metrics"]["requests"] == {"sent": 4, "ok": 0, "failed": 4}
+    assert point["metrics"]["requests"] == {"sent": 4, "ok": 0, "failed": 4, "cancelled": 0}
     for name in ("ttft_ms", "itl_ms", "e2e_ms"):
         assert set(point["metrics"][name].values()) == {None, 0}
     assert point["metrics"]["output_token_throughput"]["value"] is None
@@ -469,7 +469,7 @@ def test_an_engine_killed_under_load(suite: Suite, background: Background) -> No
     assert "its engine is dead" in died["error"] or "died" in died["error"]
     assert "its log names no cause" in died["error"]
     assert died["passed"] is False
-    assert died["runs"][0]["metrics"]["requests"] == {"sent": 16, "ok": 16, "failed": 0}
+    assert died["runs"][0]["metrics"]["requests"] == {"sent": 16, "ok": 16, "failed": 0, "cancelled": 0}
     assert died["metrics"]["requests"]["failed"] > 0
     assert died["metrics"]["ttft_ms"]["n"] == died["metrics"]["requests"]["ok"] > 0
     assert any(request["error"] for request in suite.requests("tiny-first"))

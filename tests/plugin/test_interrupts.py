@@ -95,7 +95,7 @@ def test_ctrl_c_keeps_what_was_measured(long_suite):
     (point,) = json.loads((long_suite.output / "report.json").read_text())["points"]
     assert point["error"] == "interrupted"
     assert point["passed"] is None
-    assert point["runs"][0]["metrics"]["requests"] == {"sent": 10, "ok": 10, "failed": 0}
+    assert point["runs"][0]["metrics"]["requests"] == {"sent": 10, "ok": 10, "failed": 0, "cancelled": 0}
     lines = (long_suite.output / "requests" / "test_perf.py.test_serving-slow-short.jsonl").read_text().splitlines()
     assert len({json.loads(line)["run"] for line in lines}) == len(point["runs"])
     assert "slow-short" in output

@@ -54,7 +54,9 @@ def test_json_report_follows_the_schema(suite):
     assert point["timestamps"] in ("kernel", "user")
     assert point["server"]["args"]["max-num-seqs"] == 4
     assert point["load"]["concurrency"] == 2
-    assert [run["metrics"]["requests"] for run in point["runs"]] == [{"sent": 20, "ok": 20, "failed": 0}] * 2
+    assert [run["metrics"]["requests"] for run in point["runs"]] == [
+        {"sent": 20, "ok": 20, "failed": 0, "cancelled": 0}
+    ] * 2
     assert set(point["metrics"]["ttft_ms"]) == {
         *("mean", "std", "min", "max", "n"),
         *(f"p{p}" for p in (1, 5, 10, 25, 50, 75, 90, 95, 99)),
