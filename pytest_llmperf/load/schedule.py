@@ -43,7 +43,7 @@ class Segment:
             return self.seconds * self.start
         if self.shape == "linear":
             return self.seconds * (self.start + self.end) / 2
-        return self.seconds * (self.end - self.start) / math.log(self.end / self.start)
+        return (self.end - self.start) / self._growth
 
     def time_of(self, units: float) -> float:
         """Seconds after which the integral is `units`."""
@@ -52,14 +52,18 @@ class Segment:
         if self.shape == "linear":
             slope = (self.end - self.start) / self.seconds
             return 2 * units / (self.start + math.sqrt(max(self.start**2 + 2 * slope * units, 0.0)))
-        growth = math.log(self.end / self.start) / self.seconds
-        return math.log1p(units * growth / self.start) / growth
+        return math.log1p(units * self._growth / self.start) / self._growth
 
     def time_at(self, level: float) -> float:
         """Seconds after which the level is reached."""
         if self.shape == "linear":
             return self.seconds * (level - self.start) / (self.end - self.start)
-        return self.seconds * math.log(level / self.start) / math.log(self.end / self.start)
+        return math.log(level / self.start) / self._growth
+
+    @property
+    def _growth(self) -> float:
+        """The logarithm's slope; log1p, because of ends that are close together."""
+        return math.log1p((self.end - self.start) / self.start) / self.seconds
 
 
 def open_loop(point: LoadPoint, seed: int) -> tuple[Due, ...]:

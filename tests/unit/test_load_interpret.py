@@ -329,3 +329,48 @@ def test_extra_body_wins() -> None:
 def test_seed_is_sent_only_where_it_is_asked_for_and_matters(temperature: float, seed: int | None, sent: Any) -> None:
     body = request_body(_point(temperature=temperature, seed=seed), "hi", model="m", every_chunk_usage=False)
     assert body.get("seed") == sent
+
+
+BATCH = PlannedRequest(0, "measured", None, "p", 2, batch=("q",))
+
+
+def _of_batch(*reads: bytes, error: str | None = None, cancelled: bool = False) -> RequestRecord:
+    stamps = tuple(1000 * (i + 1) for i in range(len(reads)))
+    capture = Capture(500, 99_999, stamps, stamps, reads, 200, "text/event-stream", error, cancelled)
+    return interpret(capture, BATCH, "kernel", request_id="id", due_ns=None)
+
+
+def _part(index: int, finish_reason: str | None = None, usage: int | None = None) -> bytes:
+    choice = {"index": index, "text": "a", "finish_reason": finish_reason}
+    counts = {"prompt_tokens": 7, "completion_tokens": usage, "total_tokens": 0}
+    return _sse({"choices": [choice], "usage": None if usage is None else counts})
+
+
+def test_batch_with_usage_in_every_chunk() -> None:
+    """Each choice has its own running total; the last event has the whole request's."""
+    record = _of_batch(_part(0, usage=1) + _part(1, usage=1), _part(1, "length", 2), _part(0, "length", 2), DONE)
+    assert (record.error, record.prompts, record.requested_output_tokens) == (None, 2, 4)
+    assert (record.chunk_ns, record.chunk_tokens) == ((1000, 1000, 2000, 3000), (1, 1, 1, 1))
+    assert (record.input_tokens, record.output_tokens, record.token_source) == (14, 4, "usage")
+
+
+def test_batch_with_usage_in_the_last_chunk() -> None:
+    total = _sse({"choices": [], "usage": {"prompt_tokens": 14, "completion_tokens": 5, "total_tokens": 19}})
+    record = _of_batch(_part(0) + _part(1), _part(1, "length"), _part(0, "length"), total + DONE)
+    assert (record.error, record.input_tokens, record.output_tokens) == (None, 14, 5)
+
+
+def test_batch_of_which_a_prompt_got_no_answer() -> None:
+    record = _of_batch(_part(0), _part(0, "length"), DONE)
+    assert record.error == "1 of 2 prompts were answered to their end"
+
+
+def test_cancelled_request_is_neither_ok_nor_failed() -> None:
+    record = _of_batch(_part(0), _part(1), error="cancelled", cancelled=True)
+    assert (record.cancelled, record.ok, record.error) == (True, False, None)
+    assert (record.chunk_ns, record.end_ns) == ((1000, 2000), 99_999)
+
+
+def test_request_that_had_failed_before_it_was_cancelled_is_a_failed_one() -> None:
+    record = _of_batch(_sse({"error": {"message": "no memory"}}), error="cancelled", cancelled=True)
+    assert (record.cancelled, record.error) == (False, "error in the stream: no memory")

@@ -42,6 +42,11 @@ def test_trace_is_the_same_on_every_machine_and_version() -> None:
         {"ignore_eos": False},
         {"extra_body": {"top_p": 0.5}},
         {"concurrency": None, "request_rate": 10.0},
+        {"requests": None, "duration": "9 s"},
+        {"ramp": {"from": 1, "over": "9 s"}},
+        {"cancel": {"share": 0.5, "after": "9 s"}},
+        {"connection": "fresh"},
+        {"endpoint": "completions", "batch_size": 2},
     ],
 )
 def test_whatever_changes_what_is_sent_changes_the_hash(changes: dict[str, Any]) -> None:
@@ -66,6 +71,25 @@ def test_open_loop_has_due_times_and_no_lead_in() -> None:
     trace = make_trace(_point(concurrency=None, request_rate=10.0), "key")
     assert [request.due_ns for request in trace.requests] == [0, 100_000_000, 200_000_000, 300_000_000, 400_000_000]
     assert {request.phase for request in trace.requests} == {"measured"}
+
+
+def test_loop_that_goes_by_time_has_a_trace_to_repeat() -> None:
+    trace = make_trace(_point(requests=None, duration="9 s"), "key")
+    assert [request.phase for request in trace.requests] == ["lead-in"] * 3 + ["measured"] * 256
+    assert trace.slots is not None
+    assert trace.hash == make_trace(_point(requests=None, duration="9 s"), "key").hash
+    assert trace.hash != make_trace(_point(requests=None, duration="8 s"), "key").hash
+
+
+def test_prompts_of_a_batch_are_all_different() -> None:
+    trace = make_trace(_point(endpoint="completions", batch_size=3, requests=50), "key")
+    prompts = [prompt for request in trace.requests for prompt in marked_prompt(request, "run 0")]
+    assert len(prompts) == len({prompt.rsplit(" ", 17)[0] for prompt in prompts}) == 3 * 53
+
+
+def test_cancelled_are_of_the_measured_requests() -> None:
+    trace = make_trace(_point(cancel={"share": "100 %", "after": "300 ms"}), "key")
+    assert [request.cancel_after_s for request in trace.requests] == [None] * 3 + [0.3] * 5
 
 
 def test_trace_is_frozen() -> None:

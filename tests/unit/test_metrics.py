@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from samples import START_NS, failed, point, record, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
-from pytest_llmperf.metrics import distribution, inter_token_latency_ms, rounded, run_window, summarize, summarize_runs
+from pytest_llmperf.metrics import (
+    distribution,
+    inter_token_latency_ms,
+    rounded,
+    run_window,
+    summarize,
+    summarize_runs,
+    summarize_stages,
+)
+from pytest_llmperf.shapes import Stage
 
 CLOSED, OPEN = point(), point(request_rate=10)
 
@@ -248,3 +257,53 @@ def test_names_of_no_metric(name, message):
 def test_units_of_shown_values():
     assert Quantity("ttft", "p99").shown(12.345) == "12.35 ms"
     assert Quantity("error_rate").shown(0.0) == "0"
+
+
+def test_cancelled_requests_are_counted_apart():
+    records = [record(0.0, [10.0, 20.0]), record(5.0, [15.0], cancelled=True), failed(6.0)]
+    summary = summarize(run(records), CLOSED)
+    assert (summary.sent, summary.ok, summary.failed, summary.cancelled) == (3, 1, 1, 1)
+    assert summary.scalars["error_rate"] == pytest.approx(1 / 3)
+    assert summary.distributions["ttft"].n == 1
+
+
+def test_queued_is_the_wait_of_every_open_loop_request():
+    records = [record(3.0, [10.0], due_ms=1.0), failed(9.0, due_ms=2.0), record(None, (), due_ms=3.0, error="refused")]
+    queued = summarize(run(records), OPEN).distributions["queued"]
+    assert (queued.n, queued.min, queued.max) == (2, 2.0, 7.0)
+    assert summarize(run([record()]), CLOSED).distributions["queued"].n == 0
+
+
+def test_prompts_of_a_batch_are_answered_side_by_side():
+    batch = record(0.0, [10.0, 10.0, 20.0, 20.0, 30.0, 30.0], prompts=2)
+    assert inter_token_latency_ms(batch) == 10.0
+    value = values([batch])
+    assert (value("ttft_p50"), value("e2e_p50"), value("output_tokens_mean")) == (10.0, 30.0, 6)
+    assert (value("ttst_p50"), value("icl_p50")) == (None, None)
+
+
+def test_a_stage_has_the_requests_that_were_due_in_it():
+    stages = (Stage(request_rate=10, duration="100 ms"), Stage(request_rate=20, duration="100 ms"))
+    load = point(request_rate=None, concurrency=None, requests=None, stages=stages)
+    records = [record(due, [due + 10.0], due_ms=due) for due in (0.0, 100.0, 150.0)]
+    one, two = summarize_stages([run(records)], load)
+    assert (one.sent, two.sent, one.window_s, two.window_s) == (1, 2, 0.1, 0.1)
+    assert (one.scalars["request_throughput"], two.scalars["request_throughput"]) == (10.0, 20.0)
+    assert summarize(run(records), load).sent == 3
+
+
+def test_stages_of_a_closed_loop_begin_with_its_first_measured_request():
+    stages = (Stage(concurrency=1, duration="100 ms"), Stage(concurrency=2, duration="100 ms"))
+    load = point(concurrency=None, requests=None, stages=stages)
+    lead_in = record(0.0, [40.0], phase="lead-in")
+    records = [lead_in, *(record(sent, [sent + 10.0]) for sent in (50.0, 149.0, 151.0, 200.0))]
+    assert [stage.sent for stage in summarize_stages([run(records), run(records)], load)] == [4, 4]
+    assert [stage.sent for stage in summarize_stages([run([])], load)] == [0, 0]
+    assert summarize_stages([run(records)], CLOSED) == ()
+
+
+def test_a_ramp_is_not_in_the_window():
+    records = [record(due, [due + 1.0], due_ms=due, phase=p) for due, p in ((0.0, "lead-in"), (50.0, "measured"))]
+    window = run_window(run([*records, record(90.0, [91.0], due_ms=90.0)]), OPEN)
+    assert window is not None
+    assert window.seconds == 0.04

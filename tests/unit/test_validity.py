@@ -78,3 +78,8 @@ def test_every_run_is_named():
     assert [
         reason.split(":")[0] for reason in invalid_reasons([steady_run(0), steady_run(1, client=late)], point())
     ] == ["run 2"]
+
+
+def test_waiting_that_the_load_asks_for_is_not_the_clients_lateness():
+    waits = [record(90.0 + i, [95.0 + i], due_ms=float(i), held_ns=89_000_000, connect_ns=900_000) for i in range(20)]
+    assert reasons(run(waits), point(request_rate=10)) == ()
