@@ -32,6 +32,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
     ("runs", "int", "Runs per load point (default: the plan's, else 3)"),
+    ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None): one test per server and load of the plan file `plan` "
@@ -85,10 +86,14 @@ def _state(config: pytest.Config) -> State:
     """Made when the first llmperf test is collected."""
     state = config.stash.get(_STATE, None)
     if state is None:
+        from pytest_llmperf.errors import PlanError
         from pytest_llmperf.state import make_state
 
         options = {name: _option(config, name) for name, _, _ in _OPTIONS}
-        state = make_state(options, config.rootpath, config.invocation_params.dir)
+        try:
+            state = make_state(options, config.rootpath, config.invocation_params.dir)
+        except PlanError as error:
+            raise pytest.UsageError(str(error)) from None
         config.stash[_STATE] = state
     return state
 

@@ -45,6 +45,10 @@ class RequestRecord:
     error: str | None
     coalesced_chunks: int
     """Token chunks that share their receive time with another, because one read returned several."""
+    tokenless_ns: tuple[int, ...] = ()
+    """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
+    textless_chunks: tuple[int, ...] = ()
+    """Positions in `chunk_ns` of token chunks without any text. For dialects."""
 
     @property
     def ok(self) -> bool:

@@ -28,6 +28,8 @@ class Session:
 
     output: Path
     """This session's own folder; made when the first thing is written."""
+    dialect: str | None = None
+    """Name of the tool under whose definitions metrics are reported beside ours."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""
@@ -57,7 +59,7 @@ class Session:
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
-        document = report_document(list(self.outcomes.values()), self.started)
+        document = report_document(list(self.outcomes.values()), self.started, self.dialect)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for path in [self._folder() / "report.json", *([extra] if extra else [])]:
             path.parent.mkdir(parents=True, exist_ok=True)

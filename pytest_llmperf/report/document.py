@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import MetricVerdict, Regression
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.metrics import Summary, rounded
@@ -49,8 +50,8 @@ def regression_verdict(outcome: Outcome) -> str:
     return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
 
 
-def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str, Any]:
-    """The whole report."""
+def report_document(outcomes: Sequence[Outcome], started: datetime, dialect: str | None = None) -> dict[str, Any]:
+    """The whole report; `dialect` adds a block with that tool's metrics to every point."""
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
     return {
         "schema": SCHEMA,
@@ -59,11 +60,11 @@ def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str,
         "environment": next(iter(environments.values()), {}),
         "environments": environments,
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},
-        "points": [_point_dict(outcome) for outcome in outcomes],
+        "points": [_point_dict(outcome, dialect) for outcome in outcomes],
     }
 
 
-def _point_dict(outcome: Outcome) -> dict[str, Any]:
+def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
     head: dict[str, Any] = {
         "id": outcome.point_id,
         "test": outcome.test,
@@ -87,6 +88,7 @@ def _point_dict(outcome: Outcome) -> dict[str, Any]:
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
         "metrics": result.metrics.as_dict(),
+        **({"dialect": {"name": dialect, "metrics": dialect_metrics(dialect, result.runs)}} if dialect else {}),
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
     }

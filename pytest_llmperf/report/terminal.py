@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
+from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
 from pytest_llmperf.result import Result
@@ -58,6 +59,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for outcome in measured:
             assert outcome.result is not None
             console.print(metrics_table(outcome.result, console.width))
+            if session.dialect:
+                console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
@@ -133,6 +136,20 @@ def metrics_table(result: Result, width: int = _WIDE) -> Table:
         table.add_row(header, *(number(values.stat(stat)) for stat in stats), str(values.n))
     for name, header in _RATES:
         table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in stats))
+    return table
+
+
+def dialect_table(result: Result, dialect: str, width: int = _WIDE) -> Table:
+    """The same point as another tool would report it, under that tool's names."""
+    stats = _STATS if width >= _WIDE else _FEW_STATS
+    title = f"{result.point_id} by the definitions of {dialect}"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("Metric", overflow="fold")
+    for stat in ("", *stats):
+        table.add_column(stat, justify="right", no_wrap=True)
+    for name, values in dialect_metrics(dialect, result.runs).items():
+        cells = [values["value"]] if "value" in values else [values[stat] for stat in stats]
+        table.add_row(f"{name} ({values['unit']})", "" if len(cells) > 1 else number(cells.pop()), *map(number, cells))
     return table
 
 

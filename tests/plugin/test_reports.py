@@ -138,3 +138,18 @@ def test_secrets_reach_no_file_and_no_output(suite, monkeypatch):
     assert "s3cr3t" not in result.stdout.str() + result.stderr.str()
     files = [path for path in suite.pytester.path.rglob("*") if path.is_file()]
     assert not [path for path in files if "s3cr3t" in path.read_text(errors="replace")]
+
+
+def test_a_dialect_is_reported_beside_our_metrics(suite):
+    result = suite.run("-v", "-k", "tp1pp1-short", "--llmperf-update-baselines", "--llmperf-dialect=guidellm")
+    (point,) = suite.points().values()
+    assert point["dialect"]["name"] == "guidellm"
+    assert point["dialect"]["metrics"]["request_latency"]["n"] == 2 * (20 + 2)
+    assert point["metrics"]["ttft_ms"]["n"] == 40
+    result.stdout.fnmatch_lines(["*by the definitions of guidellm*", "*requests_per_second (req/s)*"])
+
+
+def test_an_unknown_dialect_is_a_mistake_of_usage(suite):
+    result = suite.run("--llmperf-dialect=klingon")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*'klingon' is not one of vllm, genai-perf, aiperf, guidellm, compressa*"])
