@@ -57,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     _check_runs(_option(config, "runs"))
+    _check_dialect(_option(config, "dialect"))
     updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new") if _option(config, name)]
     if updating and _ci_variable() and not _option(config, "allow-ci-update"):
         raise pytest.UsageError(
@@ -68,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def _check_runs(runs: Any) -> None:
     if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
         raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
+
+
+def _check_dialect(name: Any) -> None:
+    if name is None:
+        return
+    from pytest_llmperf.dialects import DIALECTS
+
+    if name not in DIALECTS:
+        raise pytest.UsageError(
+            f"--llmperf-dialect (ini llmperf_dialect): {name!r} is not one of {', '.join(DIALECTS)}"
+        )
 
 
 def _option(config: pytest.Config, name: str) -> Any:
@@ -86,14 +98,10 @@ def _state(config: pytest.Config) -> State:
     """Made when the first llmperf test is collected."""
     state = config.stash.get(_STATE, None)
     if state is None:
-        from pytest_llmperf.errors import PlanError
         from pytest_llmperf.state import make_state
 
         options = {name: _option(config, name) for name, _, _ in _OPTIONS}
-        try:
-            state = make_state(options, config.rootpath, config.invocation_params.dir)
-        except PlanError as error:
-            raise pytest.UsageError(str(error)) from None
+        state = make_state(options, config.rootpath, config.invocation_params.dir)
         config.stash[_STATE] = state
     return state
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
+Scheduling = Literal["real-time", "nice", "normal"]
 TokenSource = Literal["usage", "chunks"]
 
 
@@ -60,7 +61,8 @@ class ClientHealth:
     """How the load driver itself fared: the facts from which a run is declared invalid.
 
     `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is sent minus
-    due (None in closed loop); shares are in 0..1.
+    due (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop fired (None when none
+    did in the window).
     """
 
     stamps: Stamps
@@ -74,6 +76,20 @@ class ClientHealth:
     clock_step_ns: int
     connect_ms: float | None
     """Mean time to open a connection, before the window."""
+    loop_lag_p99_ms: float | None = None
+    loop_lag_max_ms: float | None = None
+    requested_rate: float | None = None
+    """Requests per second of an open loop's schedule as drawn, first to last; None in closed loop."""
+    achieved_rate: float | None = None
+    """The same, of the moments at which they were sent."""
+    tcp_retransmits: int | None = None
+    """Segments that had to be sent again, of all connections; None where the kernel does not tell."""
+    tcp_out_of_order: int | None = None
+    """Segments of the server that came after a gap: a loss on the way to us."""
+    gc_collections: int = 0
+    """Runs of the garbage collector in the window; it is off there, so something else ran it."""
+    scheduling: Scheduling = "normal"
+    """Priority that the driver had in the window."""
 
 
 @dataclass(frozen=True, slots=True)

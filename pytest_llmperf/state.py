@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.plan import LoadPoint, OpenAIServer, Plan, ServerConfig
@@ -169,16 +168,9 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,
-        dialect=_dialect(options["dialect"]),
+        dialect=options["dialect"],
     )
     return State(resolved, root, visible_gpus(), Session(output, dialect=resolved.dialect))
-
-
-def _dialect(name: str | None) -> str | None:
-    """PlanError when there is no such dialect."""
-    if name and name not in DIALECTS:
-        raise PlanError(f"--llmperf-dialect (ini llmperf_dialect): {name!r} is not one of {', '.join(DIALECTS)}")
-    return name or None
 
 
 _MARKER_KEYS = ("plan", "servers", "loads", "runs")

@@ -169,8 +169,11 @@ class _Load:
         pause = min(0.1, point.no_data_timeout / 10, point.read_timeout / 10)
         told = 0.0
         while True:
+            wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
+            if self.window.is_open:
+                self.window.loop_lags_s.append(now - wanted)
             for connection in self.connections:
                 connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
             if progress is not None and now - told > _PROGRESS_S:
@@ -280,7 +283,14 @@ class _Load:
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
             records=records,
-            client=client_health(self.window, stamps, tuple(captures.values()), records, self.connect_s),
+            client=client_health(
+                self.window,
+                stamps,
+                tuple(captures.values()),
+                records,
+                self.connect_s,
+                [connection.losses for connection in self.connections],
+            ),
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
