@@ -102,7 +102,7 @@ def _measured(starting: AbstractContextManager[LlmServer], point: LoadPoint, run
 
         def keep(run: Run) -> None:
             done.append(run)
-            session.save_requests("profile", run)
+            session.save_requests("profile", run, point)
             session.update("profile", "profile", result=_result(server, point, done), error="interrupted")
 
         asyncio.run(measure(server, point, point.name, runs, keep, _show_progress if sys.stderr.isatty() else None))
@@ -127,6 +127,10 @@ def _show(result: Result, session: Session) -> None:
     summary = result.metrics
     console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
     errors = dict.fromkeys(record.error for run in result.runs for record in run.records if record.error)
-    for line in [*(f"INVALID {reason}" for reason in result.invalid_reasons), *(f"failed: {e}" for e in errors)]:
+    for line in [
+        *result.remarks,
+        *(f"INVALID {reason}" for reason in result.invalid_reasons),
+        *(f"failed: {e}" for e in errors),
+    ]:
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"report: {session.output / 'report.json'}", markup=False, soft_wrap=True)

@@ -59,7 +59,7 @@ class LoadDriver:
         """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
         if run is not None and run.records:
             runs.append(run)
-            self._state.session.save_requests(self._test, run)
+            self._state.session.save_requests(self._test, run, point)
         result = self._result(server, point, runs)
         self._state.session.update(self._test, result.point_id, result=result, error="interrupted")
 

@@ -61,8 +61,8 @@ class ClientHealth:
     """How the load driver itself fared: the facts from which a run is declared invalid.
 
     `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is sent minus
-    due (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop fired (None when none
-    did in the window).
+    due (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop fired (None when
+    none did in the window).
     """
 
     stamps: Stamps

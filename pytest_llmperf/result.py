@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs
 from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
+from pytest_llmperf.saturation import Saturation, saturation
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
@@ -28,10 +29,25 @@ class Result:
     """All runs together: what SLAs limit and reports show."""
     invalid_reasons: tuple[str, ...]
     """Why these numbers are not to be trusted; empty when they are."""
+    saturations: tuple[Saturation | None, ...] = ()
+    """One per run: whether the server kept up with an open loop."""
 
     @property
     def valid(self) -> bool:
         return not self.invalid_reasons
+
+    @property
+    def saturated(self) -> bool | None:
+        """Whether the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
+        told = [found.saturated for found in self.saturations if found is not None]
+        return 2 * sum(told) > len(told) if told else None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know though they are right."""
+        if not self.saturated:
+            return ()
+        return tuple(f"SATURATED {found.describe()}" for found in self.saturations if found and found.saturated)[:1]
 
     @property
     def stamps(self) -> str:
@@ -58,4 +74,5 @@ def make_result(
         summaries=tuple(summarize(run, load, gpus) for run in runs),
         metrics=summarize_runs(runs, load, gpus),
         invalid_reasons=invalid_reasons(runs, load),
+        saturations=tuple(saturation(run, load) for run in runs),
     )

@@ -12,7 +12,7 @@ from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import MetricVerdict, Regression
 from pytest_llmperf.gate.sla import SlaCheck
-from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result
@@ -82,6 +82,8 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "load": result.load.as_dict(),
         "valid": result.valid,
         "invalid_reasons": list(result.invalid_reasons),
+        "saturated": result.saturated,
+        "remarks": list(result.remarks),
         "timestamps": result.stamps,
         "trace_hash": result.trace_hash,
         "runs": [
@@ -101,7 +103,28 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
+    }
+
+
+def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
+    """Where rates were counted, and what lies outside; None when there was no window."""
+    window = run_window(run, point)
+    if window is None:
+        return None
+    lead_in = sum(record.phase == "lead-in" for record in run.records)
+    draining = sum(in_drain(record, window) for record in run.records if record.phase == "measured" and record.ok)
+    return {
+        "start_ns": window.start_ns,
+        "end_ns": window.end_ns,
+        "seconds": rounded(window.seconds),
+        "excluded": {
+            "lead_in_s": rounded((window.start_ns - run.started_ns) / 1e9),
+            "lead_in_requests": lead_in,
+            "drain_s": rounded((run.ended_ns - window.end_ns) / 1e9),
+        },
+        "latencies_from_drain": draining,
     }
 
 
@@ -141,7 +164,11 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
     }
 
 
-def request_lines(run: Run) -> Iterator[Mapping[str, Any]]:
-    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord."""
+def request_lines(run: Run, point: LoadPoint) -> Iterator[Mapping[str, Any]]:
+    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
+
+    `drain` says that it ended after the window, when the load was no longer what the point asks for.
+    """
+    window = run_window(run, point)
     for record in run.records:
-        yield {"run": run.index + 1, **asdict(record)}
+        yield {"run": run.index + 1, "drain": window is not None and in_drain(record, window), **asdict(record)}

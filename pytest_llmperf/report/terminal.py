@@ -178,6 +178,8 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             continue
         if outcome.passed is None and outcome.error and outcome.result.runs:
             yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
+        for remark in outcome.result.remarks:
+            yield f"{outcome.point_id}: {remark}"
         for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         for note in outcome.regression.notes if outcome.regression else ():

@@ -20,6 +20,7 @@ from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.saturation import saturation
 
 CLOCKS_NS = 2_000
 """Kernel and user space read the same clock at different resolution."""
@@ -165,3 +166,13 @@ def test_the_tools_that_time_chunks_with_text_pass_over_empty_ones() -> None:
     assert {len(record.textless_chunks) for record in run.records} == {3}
     vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
     assert vllm["itl_ms"]["n"] > aiperf["inter_chunk_latency"]["n"]
+
+
+@pytest.mark.parametrize(("rate", "saturated"), [(20.0, False), (400.0, True)], ids=["below", "above"])
+def test_a_rate_above_what_the_engine_takes_is_seen(rate: float, saturated: bool) -> None:
+    """Two requests at once of 12 tokens at 2 ms each: some 80 requests per second."""
+    point = _point(concurrency=None, request_rate=rate, requests=40 if rate < 100 else 200)
+    with _engine("--max-num-seqs", "2") as url:
+        found = saturation(_run(url, point), point)
+    assert found is not None
+    assert found.saturated is saturated

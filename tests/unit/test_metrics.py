@@ -248,3 +248,21 @@ def test_names_of_no_metric(name, message):
 def test_units_of_shown_values():
     assert Quantity("ttft", "p99").shown(12.345) == "12.35 ms"
     assert Quantity("error_rate").shown(0.0) == "0"
+
+
+def test_both_kinds_of_tokens_together():
+    value = values([record(0.0, [10.0, 60.0], tokens=[2, 2]), record(0.0, [20.0, 100.0], tokens=[2, 2])], point())
+    assert value("total_token_throughput") == value("input_token_throughput") + value("output_token_throughput")
+
+
+def test_prompt_speed_of_a_request_is_until_its_first_token():
+    value = values([record(0.0, [10.0]), record(0.0, [20.0], input_tokens=40), record(input_tokens=None)])
+    assert value("prefill_throughput_per_user") == pytest.approx((800 + 2000) / 2)
+
+
+def test_the_share_of_good_requests_counts_failed_ones_as_sent():
+    load = point(slo={"ttft": "15 ms"})
+    records = [record(), record(0.0, [30.0, 40.0]), failed(), record(phase="lead-in")]
+    assert values(records, load)("goodput_share") == pytest.approx(1 / 3)
+    assert values(records)("goodput_share") is None
+    assert summarize(run(records), load).n(Quantity("goodput_share")) == 3
