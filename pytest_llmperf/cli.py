@@ -54,6 +54,7 @@ def schema() -> None:
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request")
 @click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token")
+@click.option("--workers", metavar="auto|N", default="auto", show_default=True, help="Processes of the load driver")
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Report by this tool's definitions too")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for report and requests")
@@ -105,7 +106,8 @@ def _measured(starting: AbstractContextManager[LlmServer], point: LoadPoint, run
             session.save_requests("profile", run, point)
             session.update("profile", "profile", result=_result(server, point, done), error="interrupted")
 
-        asyncio.run(measure(server, point, point.name, runs, keep, _show_progress if sys.stderr.isatty() else None))
+        progress = _show_progress if sys.stderr.isatty() else None
+        asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
         result = _result(server, point, done)
     session.update("profile", "profile", result=result, error=None, passed=result.valid)
     return result

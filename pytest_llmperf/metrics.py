@@ -212,9 +212,17 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
     if not sent:
         return None
-    # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
-    ends = (record.end_ns for record in run.records if record.end_ns > max(sent))
-    return _window(min(sent), min(ends, default=max(sent)))
+    # Each worker process has its own part of the trace, so the first that runs out of requests ends the steady state.
+    dry = (_dry_ns([r for r in run.records if r.index % run.workers == number]) for number in range(run.workers))
+    return _window(min(sent), min(moment for moment in dry if moment is not None))
+
+
+def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
+    """When the first slot had no more work: of the requests in flight when the last was sent, the first to end."""
+    last = max((record.sent_ns for record in records if record.sent_ns is not None), default=None)
+    if last is None:
+        return None
+    return min((record.end_ns for record in records if record.end_ns > last), default=last)
 
 
 def in_drain(record: RequestRecord, window: Window) -> bool:

@@ -388,6 +388,23 @@ Margins = Annotated[
 ]
 
 
+def _workers(given: object) -> object:
+    if given is None or given == "auto":
+        return None
+    if isinstance(given, str) and given.isdigit():
+        given = int(given)
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ValueError(f"{given!r} is neither 'auto' nor a whole number of at least 1")
+    return given
+
+
+Workers = Annotated[
+    int | None,
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
+
+
 class _Load(_Frozen):
     """What one value of a load and a whole sweep of it share."""
 
@@ -416,6 +433,8 @@ class _Load(_Frozen):
     """Limits per request, in ms, that make it count as goodput."""
     sla: Sla = ()
     """Limits of this load, beside the plan's; one on the same quantity replaces the plan's."""
+    workers: Workers = None
+    """Processes of the load driver; None (`auto`): one, and twice as many whenever its CPU was the limit."""
     connect_timeout: Seconds = 10.0
     read_timeout: Seconds = 600.0
     """Longest time from sending a request to the end of its response."""
@@ -442,8 +461,8 @@ class LoadPoint(_Load):
         return f"LoadPoint({self.name!r})"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data of the load; the SLA is not part of what is measured."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})
+        """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins", "workers"})
 
 
 def _check_shape(load: LoadPoint) -> None:

@@ -102,3 +102,7 @@ class Run:
     trace_hash: str
     records: tuple[RequestRecord, ...]
     client: ClientHealth
+    workers: int = 1
+    """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
+    repeats: int = 0
+    """How often it was done over with twice the workers, because the client's CPU had been the limit."""

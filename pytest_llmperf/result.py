@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs
@@ -45,9 +45,18 @@ class Result:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the numbers must know though they are right."""
-        if not self.saturated:
-            return ()
-        return tuple(f"SATURATED {found.describe()}" for found in self.saturations if found and found.saturated)[:1]
+        return (*self._saturation_remarks(), *self._worker_remarks())
+
+    def _saturation_remarks(self) -> Iterator[str]:
+        behind = [found for found in self.saturations if found is not None and found.saturated]
+        if self.saturated:
+            yield f"SATURATED {behind[0].describe()}"
+
+    def _worker_remarks(self) -> Iterator[str]:
+        repeated = [run for run in self.runs if run.repeats]
+        if repeated:
+            most = max(run.workers for run in repeated)
+            yield f"the client's CPU was the limit, so a run was repeated with {most} load driver processes"
 
     @property
     def stamps(self) -> str:

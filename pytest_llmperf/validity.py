@@ -32,7 +32,6 @@ MIN_LOOP_LAG_MS = 2.0
 """The event loop's timers are late by up to 1 ms by design, so less than this says nothing."""
 
 
-_MORE_WORKERS = "spread it over processes with --llmperf-workers"
 _QUIETER = "keep other work off the client's cores, or spread the load with --llmperf-workers"
 
 
@@ -43,10 +42,19 @@ def invalid_reasons(runs: Sequence[Run], point: LoadPoint) -> tuple[str, ...]:
     return tuple(f"run {run.index + 1}: {reason}" for run in runs for reason in _reasons(run, point))
 
 
+def cpu_was_the_limit(run: Run) -> bool:
+    """Whether a process of the load driver had no time left, so that more processes would help."""
+    return run.client.cpu_share is not None and run.client.cpu_share > MAX_CLIENT_CPU
+
+
+def _more_workers(run: Run) -> str:
+    return f"spread it over processes with --llmperf-workers {2 * run.workers}"
+
+
 def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
     client = run.client
-    if client.cpu_share is not None and client.cpu_share > MAX_CLIENT_CPU:
-        yield f"client CPU {client.cpu_share:.0%} of a core: the load driver was the bottleneck; {_MORE_WORKERS}"
+    if cpu_was_the_limit(run):
+        yield f"client CPU {client.cpu_share:.0%} of a core: the load driver was the bottleneck; {_more_workers(run)}"
     if abs(client.clock_step_ns) > MAX_CLOCK_STEP_NS:
         yield f"the system clock was set by {client.clock_step_ns / 1e6:+.1f} ms during the run"
     yield from _late_sends(run, point)
@@ -74,7 +82,7 @@ def _low_rate(client: ClientHealth, run: Run) -> Iterator[str]:
     slip_ns = (len(due) - 1) / client.achieved_rate * 1e9 - (max(due) - min(due))
     if client.achieved_rate < MIN_ACHIEVED_RATE * client.requested_rate and slip_ns > MIN_RATE_SLIP_NS:
         rates = f"{client.achieved_rate:.4g} of the requested {client.requested_rate:.4g} req/s"
-        yield f"the load driver sent only {rates}; {_MORE_WORKERS}"
+        yield f"the load driver sent only {rates}; {_more_workers(run)}"
 
 
 def _late_reads(run: Run) -> Iterator[str]:

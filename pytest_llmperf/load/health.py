@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -92,13 +92,58 @@ def client_health(
         connect_ms=sum(connect_s) / len(connect_s) * 1e3 if connect_s else None,
         loop_lag_p99_ms=_percentile(lag_ms, 99),
         loop_lag_max_ms=_percentile(lag_ms, 100),
-        requested_rate=_rate([r.due_ns for r in records if r.due_ns is not None]),
-        achieved_rate=_rate([r.sent_ns for r in records if r.due_ns is not None and r.sent_ns is not None]),
+        requested_rate=requested_rate(records),
+        achieved_rate=achieved_rate(records),
         tcp_retransmits=tcp.retransmitted,
         tcp_out_of_order=tcp.out_of_order,
         gc_collections=window.gc_collections,
         scheduling=window.scheduling,
     )
+
+
+def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
+    """Of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
+    token_chunks = sum(len(record.chunk_ns) for record in records)
+    coalesced = sum(record.coalesced_chunks for record in records)
+    tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))
+    connect_ms = [part.connect_ms for part in parts if part.connect_ms is not None]
+    return ClientHealth(
+        stamps="kernel" if all(part.stamps == "kernel" for part in parts) else "user",
+        cpu_share=_worst(part.cpu_share for part in parts),
+        receive_lag_p50_us=_worst(part.receive_lag_p50_us for part in parts),
+        receive_lag_p99_us=_worst(part.receive_lag_p99_us for part in parts),
+        receive_lag_max_us=_worst(part.receive_lag_max_us for part in parts),
+        send_late_p50_us=_worst(part.send_late_p50_us for part in parts),
+        send_late_p99_us=_worst(part.send_late_p99_us for part in parts),
+        coalesced_share=coalesced / token_chunks if token_chunks else None,
+        clock_step_ns=max((part.clock_step_ns for part in parts), key=abs),
+        connect_ms=sum(connect_ms) / len(connect_ms) if connect_ms else None,
+        loop_lag_p99_ms=_worst(part.loop_lag_p99_ms for part in parts),
+        loop_lag_max_ms=_worst(part.loop_lag_max_ms for part in parts),
+        requested_rate=requested_rate(records),
+        achieved_rate=achieved_rate(records),
+        tcp_retransmits=tcp.retransmitted,
+        tcp_out_of_order=tcp.out_of_order,
+        gc_collections=sum(part.gc_collections for part in parts),
+        scheduling=max((part.scheduling for part in parts), key=_SLOWNESS.index),
+    )
+
+
+_SLOWNESS: tuple[Scheduling, ...] = ("real-time", "nice", "normal")
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def requested_rate(records: Sequence[RequestRecord]) -> float | None:
+    """Requests per second of an open loop's schedule; None in closed loop, or below two requests."""
+    return _rate([record.due_ns for record in records if record.due_ns is not None])
+
+
+def achieved_rate(records: Sequence[RequestRecord]) -> float | None:
+    """The same, as they were sent."""
+    return _rate([r.sent_ns for r in records if r.due_ns is not None and r.sent_ns is not None])
 
 
 def _rate(moments_ns: Sequence[int]) -> float | None:

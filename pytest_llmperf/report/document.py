@@ -103,6 +103,8 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "workers": run.workers,
+        "repeats": run.repeats,
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
     }

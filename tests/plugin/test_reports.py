@@ -153,3 +153,17 @@ def test_an_unknown_dialect_is_a_mistake_of_usage(suite):
     result = suite.run("--llmperf-dialect=klingon")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*'klingon' is not one of vllm, genai-perf, aiperf, guidellm, compressa*"])
+
+
+def test_workers_share_a_load(suite):
+    result = suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines", "--llmperf-workers=2", "--llmperf-runs=1")
+    result.assert_outcomes(passed=1)
+    (point,) = suite.points().values()
+    assert point["runs"][0]["workers"] == 2
+    assert point["metrics"]["requests"] == {"sent": 20, "ok": 20, "failed": 0}
+
+
+def test_a_number_of_workers_that_is_none_is_a_mistake_of_usage(suite):
+    result = suite.run("--llmperf-workers=many")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*'many' is neither 'auto' nor a whole number of at least 1*"])

@@ -2,10 +2,11 @@
 
 import gc
 import socket
+from dataclasses import replace
 
-from samples import failed, record
+from samples import HEALTH, failed, record
 
-from pytest_llmperf.load.health import Window, client_health
+from pytest_llmperf.load.health import Window, client_health, merged_health
 from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses, tcp_losses
 
 
@@ -68,3 +69,15 @@ def test_a_window_knows_its_collections_and_its_priority():
     assert not window.is_open
     assert window.gc_collections == 1
     assert window.scheduling in ("real-time", "nice", "normal")
+
+
+def test_the_health_of_several_processes_is_the_worst_of_each():
+    one = replace(HEALTH, cpu_share=0.5, loop_lag_p99_ms=None, scheduling="real-time", clock_step_ns=-5, connect_ms=1.0)
+    other = replace(
+        HEALTH, stamps="user", cpu_share=0.9, loop_lag_p99_ms=3.0, clock_step_ns=2, connect_ms=3.0, tcp_retransmits=2
+    )
+    records = [record(due, [due + 50.0], due_ms=due) for due in (0.0, 100.0, 200.0)]
+    merged = merged_health([one, other], records)
+    assert (merged.stamps, merged.cpu_share, merged.loop_lag_p99_ms) == ("user", 0.9, 3.0)
+    assert (merged.scheduling, merged.clock_step_ns, merged.connect_ms) == ("normal", -5, 2.0)
+    assert (merged.requested_rate, merged.tcp_retransmits) == (10.0, None)

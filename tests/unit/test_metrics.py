@@ -1,5 +1,7 @@
 """Numbers of hand-made records, by the definitions in definitions.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -266,3 +268,11 @@ def test_the_share_of_good_requests_counts_failed_ones_as_sent():
     assert values(records, load)("goodput_share") == pytest.approx(1 / 3)
     assert values(records)("goodput_share") is None
     assert summarize(run(records), load).n(Quantity("goodput_share")) == 3
+
+
+def test_the_window_ends_when_the_first_of_several_processes_has_no_more_work():
+    """Even requests are the first process's: it is done at 60 ms, while the other goes on."""
+    made = {0: record(0.0, [60.0]), 1: record(0.0, [50.0]), 3: record(50.0, [100.0]), 5: record(100.0, [180.0])}
+    shared = replace(run([]), records=tuple(replace(r, index=i) for i, r in made.items()), workers=2)
+    assert run_window(shared, CLOSED).end_ns - START_NS == 60_000_000
+    assert run_window(replace(shared, workers=1), CLOSED).end_ns - START_NS == 180_000_000

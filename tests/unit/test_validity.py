@@ -30,7 +30,7 @@ def test_no_run_is_a_reason():
         (
             {"cpu_share": 0.97},
             "run 1: client CPU 97% of a core: the load driver was the bottleneck; "
-            "spread it over processes with --llmperf-workers",
+            "spread it over processes with --llmperf-workers 2",
         ),
         ({"clock_step_ns": -3 * MS}, "run 1: the system clock was set by -3.0 ms during the run"),
     ],
