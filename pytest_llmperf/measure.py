@@ -12,9 +12,11 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
+from pytest_llmperf.metrics import Summary, summarize
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.stability import steadiness
 from pytest_llmperf.validity import cpu_was_the_limit
 
 
@@ -35,6 +37,8 @@ async def measure(
 ) -> None:
     """Warm up, then `runs` executions of the same trace; `on_run` gets each as it ends, an interrupted one too.
 
+    A point that asks for stability is done as soon as its last runs agree; `runs` is then the most it may take.
+
     `key` seeds prompts and arrivals. `workers` is the number of load driver processes; None begins with one and takes
     twice as many whenever the client's CPU was the limit of a run, which is then done over. Raises ServerError when the
     server is or goes dead, and LoadError when a worker dies; runs that ended before were handed over.
@@ -50,6 +54,7 @@ async def measure(
         raise
     execute = partial(_execute, server.targets, point, trace, salt, on_run)
     count = workers or 1
+    windows: list[Summary] = []
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
         run = await execute(index, count, report)
@@ -60,6 +65,9 @@ async def measure(
         on_run(replace(run, repeats=repeats))
         if any(not record.ok for record in run.records):
             server.check_alive()
+        windows.append(summarize(run, point))
+        if point.stability and steadiness(windows, point.stability).reached:
+            return
 
 
 async def _execute(

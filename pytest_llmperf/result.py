@@ -9,6 +9,7 @@ from pytest_llmperf.metrics import Summary, summarize, summarize_runs
 from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.saturation import Saturation, saturation
+from pytest_llmperf.stability import WINDOWS, Steadiness, steadiness
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
@@ -36,6 +37,9 @@ class Result:
     def valid(self) -> bool:
         return not self.invalid_reasons
 
+    steadiness: Steadiness | None = None
+    """How far the last windows agreed; None when the load asks for no stability."""
+
     @property
     def saturated(self) -> bool | None:
         """Whether the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
@@ -45,7 +49,11 @@ class Result:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the numbers must know though they are right."""
-        return (*self._saturation_remarks(), *self._worker_remarks())
+        return (*self._stability_remarks(), *self._saturation_remarks(), *self._worker_remarks())
+
+    def _stability_remarks(self) -> Iterator[str]:
+        if self.steadiness and self.steadiness.reached:
+            yield f"stable: {self.steadiness.describe()}"
 
     def _saturation_remarks(self) -> Iterator[str]:
         behind = [found for found in self.saturations if found is not None and found.saturated]
@@ -72,8 +80,10 @@ class Result:
 def make_result(
     point_id: str, server: ServerConfig, load: LoadPoint, environment: Environment, runs: Sequence[Run]
 ) -> Result:
-    """Everything that follows from the runs."""
+    """Everything that follows from the runs; where the load asks for stability, from those that had to agree."""
     gpus = server.gpu_count
+    steady = steadiness([summarize(run, load, gpus) for run in runs], load.stability) if load.stability else None
+    runs = runs[-WINDOWS:] if steady else runs
     return Result(
         point_id=point_id,
         server=server,
@@ -82,6 +92,13 @@ def make_result(
         runs=tuple(runs),
         summaries=tuple(summarize(run, load, gpus) for run in runs),
         metrics=summarize_runs(runs, load, gpus),
-        invalid_reasons=invalid_reasons(runs, load),
+        invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
+        steadiness=steady,
         saturations=tuple(saturation(run, load) for run in runs),
     )
+
+
+def _unsteady(steady: Steadiness | None) -> Iterator[str]:
+    """A load that asks for stable windows has no result without them."""
+    if steady is not None and steady.windows and not steady.reached:
+        yield f"not stable: {steady.describe()}; take longer windows, or more of them"

@@ -89,7 +89,9 @@ class State:
         return self.plans[path]
 
     def runs(self, marker_runs: int | None, point: LoadPoint) -> int:
-        """Runs of a point: the option, the marker, the plan, the default."""
+        """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
+        if point.stability:
+            return point.stability.max_windows
         return self.options.runs or marker_runs or point.runs or _DEFAULT_RUNS
 
     def workers(self, point: LoadPoint) -> int | None:

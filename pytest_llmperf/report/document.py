@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import MetricVerdict, Regression
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.result import Result
+from pytest_llmperf.stability import Steadiness
 from pytest_llmperf.validity import invalid_reasons
 
 SCHEMA = "llmperf.report/1"
@@ -61,7 +63,25 @@ def report_document(outcomes: Sequence[Outcome], started: datetime, dialect: str
         "environments": environments,
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},
         "points": [_point_dict(outcome, dialect) for outcome in outcomes],
+        "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
     }
+
+
+def outcome_curves(outcomes: Sequence[Outcome]) -> tuple[Curve, ...]:
+    """The curves of all points that were measured."""
+    return curves([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
+
+
+def _curve_dict(curve: Curve) -> dict[str, Any]:
+    points = [
+        {
+            "input_tokens": point.input_tokens,
+            "valid": point.valid,
+            **{name: {"value": rounded(v), "unit": parse_quantity(name).unit} for name, v in point.values.items()},
+        }
+        for point in curve.points
+    ]
+    return {**asdict(curve), "points": points}
 
 
 def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
@@ -84,6 +104,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "invalid_reasons": list(result.invalid_reasons),
         "saturated": result.saturated,
         "remarks": list(result.remarks),
+        **({"stability": _stability_dict(result.steadiness)} if result.steadiness else {}),
         "timestamps": result.stamps,
         "trace_hash": result.trace_hash,
         "runs": [
@@ -127,6 +148,16 @@ def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
             "drain_s": rounded((run.ended_ns - window.end_ns) / 1e9),
         },
         "latencies_from_drain": draining,
+    }
+
+
+def _stability_dict(steady: Steadiness) -> dict[str, Any]:
+    return {
+        "windows": steady.windows,
+        "reached": steady.reached,
+        "throughput_spread": rounded(steady.throughput_spread),
+        "latency_spread": rounded(steady.latency_spread),
+        "within": steady.within,
     }
 
 

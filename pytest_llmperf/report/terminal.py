@@ -15,7 +15,8 @@ from rich.table import Table
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
+from pytest_llmperf.report.curves import COLUMNS, Curve
+from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.result import Result
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def describe_load(load: LoadPoint, runs: int) -> str:
         shape, time = f"{load.request_rate:g} req/s {load.arrival}", f"about {seconds:.0f} s"
     else:
         shape, time = f"concurrency {load.concurrency}", "as long as the server takes"
-    return f"{shape}, {tokens}, {runs} runs x {load.requests} requests: {time}"
+    repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
+    return f"{shape}, {tokens}, {repeats} x {load.requests} requests: {time}"
 
 
 def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
@@ -55,6 +57,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     if verbosity >= 0:
         for title, group in _groups(measured):
             console.print(_table(title, group, console.width))
+        for curve in outcome_curves(measured):
+            console.print(_curve_table(curve))
     if verbosity > 0:
         for outcome in measured:
             assert outcome.result is not None
@@ -90,6 +94,19 @@ def _table(title: str, outcomes: Sequence[Outcome], width: int) -> Table:
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*_row(outcome, [name for _, name in columns]))
+    return table
+
+
+def _curve_table(curve: Curve) -> Table:
+    """How one phase scales with the length of the prompt."""
+    title = f"{curve.phase} by prompt length: {curve.server}-{curve.load}"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in ("input tokens", *(header for header, _ in COLUMNS[curve.phase])):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for point in curve.points:
+        label = "" if point.valid else "[bold red]INVALID[/]"
+        table.add_row(str(point.input_tokens), *map(number, point.values.values()), label)
     return table
 
 
