@@ -187,5 +187,5 @@ def test_a_phase_gives_a_curve_over_the_prompts_lengths(suite):
     (curve,) = suite.report()["curves"]
     assert (curve["phase"], [point["input_tokens"] for point in curve["points"]]) == ("prefill", [50, 400])
     short, long = (point["ttft_p50"]["value"] for point in curve["points"])
-    assert long > short + 50
+    assert long > short
     result.stdout.fnmatch_lines(["*prefill by prompt length: tp1pp1-short*", "*input tokens*", "*50 *", "*400 *"])
