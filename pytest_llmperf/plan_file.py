@@ -23,6 +23,7 @@ from pytest_llmperf.plan import (
     OpenAIServer,
     Plan,
     ServerConfig,
+    Stability,
     VllmServer,
     is_secret,
 )
@@ -170,7 +171,7 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     if loc[0] == "servers":
         model = _ENGINES[str(loc[2])]  # the union's tag
     elif len(loc) > 2:
-        model = IntSweep
+        model = Stability if loc[2] == "stability" else IntSweep
     return [name for name in model.model_fields if name != "name"]
 
 
