@@ -23,5 +23,9 @@ class ClientError(LlmPerfError):
     """This machine cannot drive the load; the message says which limit is in the way."""
 
 
+class LoadError(LlmPerfError):
+    """The load driver itself failed: one of its worker processes died. No fault of the server."""
+
+
 class BaselineError(LlmPerfError):
     """A baseline file is missing, damaged, or from a newer version; the message names the file and the cure."""

@@ -85,7 +85,7 @@ class Summary:
         """Size of the sample behind a number; for a rate the successful requests."""
         if quantity.stat is not None:
             return self.distributions[quantity.metric].n
-        return self.sent if quantity.metric == "error_rate" else self.ok
+        return self.sent if quantity.metric in ("error_rate", "goodput_share") else self.ok
 
     def as_dict(self) -> dict[str, Any]:
         """Distributions under `<name>_ms`, rates as value and unit, and the request counts."""
@@ -157,6 +157,8 @@ def _summary(
     rates = [_rates(run, window, point, gpu_count) for run, window in zip(runs, windows, strict=True)]
     scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
     scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
+    scalars["prefill_throughput_per_user"] = _mean(prefill_speeds(good))
+    scalars["goodput_share"] = _good_share(measured, point.slo)
     failed = len(measured) - len(good) - cancelled
     scalars["error_rate"] = failed / len(measured) if measured else None
     seconds = [window.seconds for window in windows if window]
@@ -223,6 +225,19 @@ def inter_token_latency_ms(record: RequestRecord) -> float | None:
     return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (tokens - 1)
 
 
+def prefill_speeds(records: Iterable[RequestRecord]) -> list[float]:
+    """Prompt tokens per second until the first token, of the requests whose prompt's length is known."""
+    known = [(record.input_tokens, record) for record in records if record.input_tokens is not None and record.chunk_ns]
+    return [tokens / (wait / 1e9) for tokens, record in known if (wait := record.chunk_ns[0] - _start(record)) > 0]
+
+
+def _good_share(measured: Sequence[RequestRecord], slo: Mapping[str, float]) -> float | None:
+    """Failed requests are in the denominator; None without limits or requests."""
+    if not slo or not measured:
+        return None
+    return sum(record.ok and _meets_slo(record, slo) for record in measured) / len(measured)
+
+
 def run_window(run: Run, point: LoadPoint) -> Window | None:
     """The part of the run in which the load was what the point asks for; None when nothing was measured."""
     if not point.closed_loop:
@@ -231,9 +246,22 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
     if not sent:
         return None
-    # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
-    ends = (record.end_ns for record in run.records if record.end_ns > max(sent))
-    return _window(min(sent), min(ends, default=max(sent)))
+    # Each worker process has its own part of the trace, so the first that runs out of requests ends the steady state.
+    dry = (_dry_ns([r for r in run.records if r.index % run.workers == number]) for number in range(run.workers))
+    return _window(min(sent), min(moment for moment in dry if moment is not None))
+
+
+def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
+    """When the first slot had no more work: of the requests in flight when the last was sent, the first to end."""
+    last = max((record.sent_ns for record in records if record.sent_ns is not None), default=None)
+    if last is None:
+        return None
+    return min((record.end_ns for record in records if record.end_ns > last), default=last)
+
+
+def in_drain(record: RequestRecord, window: Window) -> bool:
+    """Whether a request ended after the window."""
+    return record.end_ns > window.end_ns
 
 
 def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
@@ -259,9 +287,11 @@ def _rates(run: Run, window: Window | None, point: LoadPoint, gpu_count: int) ->
     output = sum(_tokens_within(record, window) for record in good) / window.seconds
     prefilled = [record for record in good if record.chunk_ns and _within(window, record.chunk_ns[0])]
     counted = all(record.input_tokens is not None for record in prefilled)
+    prompts = sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None
     return {
         "output_token_throughput": output,
-        "input_token_throughput": sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None,
+        "input_token_throughput": prompts,
+        "total_token_throughput": None if prompts is None else prompts + output,
         "request_throughput": len(finished) / window.seconds,
         "output_token_throughput_per_gpu": output / gpu_count if gpu_count else None,
         "goodput": sum(_meets_slo(r, point.slo) for r in finished) / window.seconds if point.slo else None,

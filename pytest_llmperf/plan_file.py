@@ -23,6 +23,7 @@ from pytest_llmperf.plan import (
     OpenAIServer,
     Plan,
     ServerConfig,
+    Stability,
     VllmServer,
     is_secret,
 )
@@ -30,7 +31,13 @@ from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.traces import read_trace
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
-_SHAPES: dict[int | str, type[BaseModel]] = {"ramp": Ramp, "stages": Stage, "trace": TraceReplay, "cancel": Cancel}
+_SHAPES: dict[int | str, type[BaseModel]] = {
+    "ramp": Ramp,
+    "stages": Stage,
+    "trace": TraceReplay,
+    "cancel": Cancel,
+    "stability": Stability,
+}
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
     "dict_type": "a mapping is needed",

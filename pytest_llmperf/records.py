@@ -11,6 +11,7 @@ from typing import Literal
 
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
+Scheduling = Literal["real-time", "nice", "normal"]
 TokenSource = Literal["usage", "chunks"]
 
 
@@ -53,6 +54,10 @@ class RequestRecord:
     """How long `max_in_flight` kept it from being sent."""
     connect_ns: int | None = None
     """How long its own connection took to open, before it was sent; None on one that is kept."""
+    tokenless_ns: tuple[int, ...] = ()
+    """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
+    textless_chunks: tuple[int, ...] = ()
+    """Positions in `chunk_ns` of token chunks without any text. For dialects."""
 
     @property
     def ok(self) -> bool:
@@ -71,7 +76,8 @@ class ClientHealth:
     """How the load driver itself fared: the facts from which a run is declared invalid.
 
     `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is
-    RequestRecord.late_ns (None in closed loop); shares are in 0..1.
+    RequestRecord.late_ns (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop
+    fired (None when none did in the window).
     """
 
     stamps: Stamps
@@ -85,6 +91,20 @@ class ClientHealth:
     clock_step_ns: int
     connect_ms: float | None
     """Mean time to open a connection, before the window (each request's own, where it opens one)."""
+    loop_lag_p99_ms: float | None = None
+    loop_lag_max_ms: float | None = None
+    requested_rate: float | None = None
+    """Requests per second of an open loop's schedule as drawn, first to last; None in closed loop."""
+    achieved_rate: float | None = None
+    """The same, of the moments at which they were sent."""
+    tcp_retransmits: int | None = None
+    """Segments that had to be sent again, of all connections; None where the kernel does not tell."""
+    tcp_out_of_order: int | None = None
+    """Segments of the server that came after a gap: a loss on the way to us."""
+    gc_collections: int = 0
+    """Runs of the garbage collector in the window; it is off there, so something else ran it."""
+    scheduling: Scheduling = "normal"
+    """Priority that the driver had in the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +117,7 @@ class Run:
     trace_hash: str
     records: tuple[RequestRecord, ...]
     client: ClientHealth
+    workers: int = 1
+    """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
+    repeats: int = 0
+    """How often it was done over with twice the workers, because the client's CPU had been the limit."""

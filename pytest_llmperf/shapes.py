@@ -82,8 +82,18 @@ class Cancel(_Shape):
 
 
 _KINDS = ("concurrency", "request_rate", "stages", "trace")
-_OF_TRACE = ("requests", "duration", "ramp", "arrival", "input_tokens", "output_tokens", "batch_size")
-_OF_STAGES = ("requests", "duration", "ramp")
+_OF_TRACE = (
+    "requests",
+    "duration",
+    "ramp",
+    "arrival",
+    "input_tokens",
+    "output_tokens",
+    "batch_size",
+    "phase",
+    "stability",
+)
+_OF_STAGES = ("requests", "duration", "ramp", "stability")
 
 
 def check_keys(load: LoadSpec, given: Set[str]) -> None:
@@ -95,7 +105,9 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
             f"given: {', '.join(kinds) or 'none of them'}"
         )
     kind = kinds[0]
-    _refuse(given, _OF_TRACE if kind == "trace" else (), "comes from the file of `trace`")
+    _refuse(
+        given, _OF_TRACE if kind == "trace" else (), "has no place beside `trace`, whose file has due times and lengths"
+    )
     _refuse(given, _OF_STAGES if kind == "stages" else (), "has no place beside `stages`, which have durations")
     if "input_tokens" not in given and kind != "trace":
         raise ValueError("'input_tokens' is missing")

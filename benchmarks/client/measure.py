@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,8 @@ def _runs(plan: Plan, program: Path) -> Iterator[dict[str, Any]]:
     """Every level with every tool, then all again: a drift of the machine meets all of them."""
     for repeat in range(plan.repeats):
         for tool in plan.tools:
-            yield _undisturbed(plan, program, tool, plan.load(4, 8), repeat) | {"kind": _STARTUP}
+            once = replace(plan, tries=1, quiet_s=0)  # only its CPU time counts
+            yield _undisturbed(once, program, tool, plan.load(4, 8), repeat) | {"kind": _STARTUP}
         for streams in plan.streams:
             for tool in plan.tools:
                 load = plan.load(streams, streams * plan.per_slot)
@@ -130,6 +131,7 @@ def _undisturbed(plan: Plan, program: Path, tool: Tool, load: Load, repeat: int)
     """The first run that nothing disturbed, else the one with the least of it."""
     tried: list[dict[str, Any]] = []
     for _ in range(plan.tries):
+        machine.wait_until_quiet(plan.quiet_s)
         with machine.locked(plan.lock):
             tried.append(_run(plan, program, tool, load))
         _say(tried[-1])
@@ -140,7 +142,6 @@ def _undisturbed(plan: Plan, program: Path, tool: Tool, load: Load, repeat: int)
 
 
 def _run(plan: Plan, program: Path, tool: Tool, load: Load) -> dict[str, Any]:
-    waited = machine.wait_until_quiet(plan.quiet_s)
     options = [
         "--real-time",
         "--ttft-ms",
@@ -151,14 +152,14 @@ def _run(plan: Plan, program: Path, tool: Tool, load: Load) -> dict[str, Any]:
     ]
     with tempfile.TemporaryDirectory(prefix="bench-client-") as name:
         folder = Path(name)
-        with source.running(program, folder / "truth.bin", options, machine.pinned(plan.cores[0], [])) as served:
+        with source.running(program, folder / "truth.bin", options, machine.pinned(plan.cores[0])) as served:
             command = tool.command(served.url, load, folder)
             before = machine.sample()
-            pinned = machine.pinned(plan.cores[1], command)
-            finished = machine.run(pinned, environment=tool.environment(), folder=folder, timeout_s=600)
+            whole = [*machine.preferred(), *machine.pinned(plan.cores[1]), *command]
+            finished = machine.run(whole, environment=tool.environment(), folder=folder, timeout_s=600)
             after = machine.sample()
         shown = " ".join(command).replace(str(folder), "OUT").replace(served.url, "URL").replace(f"{ROOT}/", "")
-        run = {"tool": tool.name, "streams": load.streams, "command": shown, "waited_s": waited}
+        run = {"tool": tool.name, "streams": load.streams, "command": shown}
         run |= _surroundings(before, after, finished, served)
         return run | _outcome(plan, tool, load, folder, served, finished)
 

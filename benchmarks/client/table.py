@@ -27,7 +27,8 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
         _row([run for run in good if _key(run) == key], startup[key[1]]) for key in sorted(keys, key=lambda k: k[0])
     ]
     lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 7), *rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+    note = "\n\n\\* other work took more than 5 % of a core, or the host more than 1 %, in at least one repeat"
+    return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[1] for row in rows) else "")
 
 
 def _key(run: dict[str, Any]) -> tuple[int, str] | None:
@@ -48,7 +49,7 @@ def _row(runs: Sequence[dict[str, Any]], startup: tuple[float, float]) -> tuple[
     reported = median(run["reported"]["load"]["tokens_per_s"] for run in runs)
     return (
         str(runs[0]["streams"]),
-        runs[0]["tool"],
+        runs[0]["tool"] + ("*" if any(run["disturbed"] for run in runs) else ""),
         _error(runs, "ttft", ("mean", "p50", "p99")),
         _error(runs, "tpot", ("mean", "p50", "p99")),
         _error(runs, "gap", ("p50", "p99")),
@@ -69,3 +70,11 @@ def _signed(value: float) -> str:
     """Three digits, and zero without a sign of its own."""
     digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value + 0.0:+.{digits}f}"
+
+
+if __name__ == "__main__":  # table.py FILE...: the table of several measurements together
+    import json
+    import sys
+    from pathlib import Path
+
+    print(markdown([run for path in sys.argv[1:] for run in json.loads(Path(path).read_text())["runs"]]))

@@ -9,8 +9,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
@@ -37,6 +38,20 @@ _SPARE_S = 0.25
 _REST_S = 0.1
 """A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of
 times a second until the time is up."""
+
+
+Gate = Callable[[], Awaitable[None]]
+"""Awaited when everything is ready to send: where several processes wait for one another."""
+
+
+class Share(NamedTuple):
+    """Which part of a load is this process's: slots and requests `number`, `number + of`, …"""
+
+    number: int
+    of: int
+
+
+_WHOLE = Share(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +81,16 @@ async def run_load(
     salt: str = "",
     progress: Progress | None = None,
     on_interrupt: Callable[[Run], None] | None = None,
+    share: Share = _WHOLE,
+    gate: Gate | None = None,
 ) -> Run:
     """Sends the trace once. A request that fails is a record with an error, never an exception.
 
     `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
+    Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}", trace.slots)
+    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}", share, gate, trace.slots)
     try:
         await load.run(progress)
     except asyncio.CancelledError:
@@ -103,6 +121,8 @@ class _Load:
         requests: tuple[PlannedRequest, ...],
         trace_hash: str,
         mark: str,
+        share: Share = _WHOLE,
+        gate: Gate | None = None,
         slot_plan: SlotPlan | None = None,
     ) -> None:
         self.targets = targets
@@ -111,6 +131,8 @@ class _Load:
         self.slot_plan = slot_plan
         self.trace_hash = trace_hash
         self.mark = mark
+        self.share = share
+        self.gate = gate
         self._period = len(requests)
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
@@ -122,10 +144,10 @@ class _Load:
         self.done = 0
         self.failed = 0
 
-    def _encode_bodies(self) -> dict[tuple[str, bool], list[bytes]]:
-        """The body of every request, per kind of target: encoded before the window, not in it."""
+    def _encode_bodies(self) -> dict[tuple[str, bool], dict[int, bytes]]:
+        """The body of every request by its index, per kind of target: encoded before the window, not in it."""
         kinds = {self._kind(target) for target in self.targets}
-        return {kind: [self._encode(request, *kind) for request in self.requests] for kind in kinds}
+        return {kind: {request.index: self._encode(request, *kind) for request in self.requests} for kind in kinds}
 
     def _encode(self, request: PlannedRequest, model: str, every_chunk_usage: bool) -> bytes:
         prompt = marked_prompt(request, f"{self.trace_hash}/{self.mark}")
@@ -144,7 +166,7 @@ class _Load:
         request = replace(self.requests[index - self._period], index=index, phase="measured")
         self.requests.append(request)
         for kind, bodies in self.bodies.items():
-            bodies.append(self._encode(request, *kind))
+            bodies[index] = self._encode(request, *kind)
 
     def _kind(self, target: Target) -> tuple[str, bool]:
         asked = self.point.stream_usage
@@ -192,8 +214,11 @@ class _Load:
         pause = min(0.1, point.no_data_timeout / 10, point.read_timeout / 10)
         told = 0.0
         while True:
+            wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
+            if self.window.is_open:
+                self.window.loop_lags_s.append(now - wanted)
             for connection in self.connections:
                 connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
             if progress is not None and now - told > _PROGRESS_S:
@@ -202,17 +227,22 @@ class _Load:
 
     async def _closed_loop(self) -> None:
         plan = self.slot_plan or SlotPlan((Level(0.0, self.point.concurrency or len(self.requests)),), 0.0, None)
-        count = min(plan.most, len(self.requests))
-        raise_file_limit(count, required=count)
-        connections = [self.new_connection(number) for number in range(count)]
-        await self._open_all(iter(connections))
+        numbers = range(plan.most)[self.share.number :: self.share.of][: len(self.requests)]
+        raise_file_limit(len(numbers), required=len(numbers))
+        connections = [(number, self.new_connection(number)) for number in numbers]
+        await self._open_all(connection for _, connection in connections)
+        await self._pass_gate()
         with self.window.open():
             slots, queue = Slots(plan), iter(self.requests)
             async with asyncio.TaskGroup() as group:
-                for number, connection in enumerate(connections):
+                for number, connection in connections:
                     group.create_task(self._slot(number, connection, queue, slots))
                 if self.slot_plan is not None:
                     group.create_task(slots.conduct())
+
+    async def _pass_gate(self) -> None:
+        if self.gate is not None:
+            await self.gate()
 
     async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest], slots: Slots) -> None:
         """Takes the next request of the trace as soon as its last one has ended."""
@@ -238,6 +268,7 @@ class _Load:
         for pool in pools:
             pool.idle = [self.new_connection(pool.number) for _ in range(spare)]
         await self._open_all(connection for pool in pools for connection in pool.idle)
+        await self._pass_gate()
         room = self.room = _Room(point.max_in_flight) if point.max_in_flight else None
         with self.window.open():
             start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
@@ -334,17 +365,25 @@ class _Load:
 
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
+        planned = {request.index: request for request in self.requests}
         captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
-        stamps = stamps_of([captures[index] for index in captures if self.requests[index].phase == "measured"])
-        records = tuple(self._record(self.requests[index], capture, stamps) for index, capture in captures.items())
+        stamps = stamps_of([captures[index] for index in captures if planned[index].phase == "measured"])
+        records = tuple(self._record(planned[index], capture, stamps) for index, capture in captures.items())
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
             records=records,
-            client=client_health(self.window, stamps, tuple(captures.values()), records, self.connect_s),
+            client=client_health(
+                self.window,
+                stamps,
+                tuple(captures.values()),
+                records,
+                self.connect_s,
+                [connection.losses for connection in self.connections],
+            ),
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:

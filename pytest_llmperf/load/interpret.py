@@ -31,6 +31,8 @@ class _Stream:
     """What a response said, and why it counts as failed."""
 
     chunks: tuple[_TokenChunk, ...] = ()
+    tokenless_reads: tuple[int, ...] = ()
+    """Reads that completed an event with choices that is no token chunk."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     token_source: TokenSource | None = None
@@ -67,6 +69,8 @@ def interpret(
         cancelled=cancelled,
         held_ns=capture.held_ns,
         connect_ns=capture.connect_ns,
+        tokenless_ns=tuple([read_ns[read] for read in stream.tokenless_reads]),
+        textless_chunks=_textless(stream.chunks),
     )
 
 
@@ -104,6 +108,7 @@ def _judge(timed: list[_Timed], error: str | None, prompts: int) -> _Stream:
     error = error or _missing(events, prompts, total, counted)
     return _Stream(
         chunks=chunks,
+        tokenless_reads=_tokenless_reads(timed, chunks),
         input_tokens=_total([event.prompt_tokens for event in events], events),
         output_tokens=counted or None if total is None else total,
         token_source="usage" if total is not None else "chunks" if counted else None,
@@ -161,6 +166,15 @@ def _by_usage(timed: list[_Timed]) -> list[_TokenChunk]:
             chunks.append(_TokenChunk(read, now - then, event))
             before[event.choice] = now
     return chunks
+
+
+def _tokenless_reads(timed: list[_Timed], chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...]:
+    spoken = {id(chunk.event) for chunk in chunks}
+    return tuple([read for read, event in timed if event.has_choices and id(event) not in spoken])
+
+
+def _textless(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...]:
+    return tuple([i for i, chunk in enumerate(chunks) if not (chunk.event.output or chunk.event.reasoning)])
 
 
 def _chunk_tokens(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...] | None:

@@ -461,6 +461,7 @@ def background(suite: Suite, tmp_path: Path) -> Iterator[Background]:
 
 def test_an_engine_killed_under_load(suite: Suite, background: Background) -> None:
     background.wait_for_a_run()
+    memory = _shared_memory_of(background.family)
     os.kill(_engine_core(background.family), signal.SIGKILL)
     assert background.process.wait(PATIENCE_S) == pytest.ExitCode.TESTS_FAILED
     output, points = background.output(), suite.points()
@@ -476,6 +477,7 @@ def test_an_engine_killed_under_load(suite: Suite, background: Background) -> No
     assert "server 'tiny'" in points["tiny-second"]["error"]
     assert points["tiny-second"]["runs"] == []
     assert _alive(background.family) == set()
+    assert not memory & {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def test_a_killed_pytest_leaves_nothing(background: Background) -> None:

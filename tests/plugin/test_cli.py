@@ -81,3 +81,10 @@ def test_profile_of_a_model_that_is_not_there_fails_with_the_servers_words(serve
     result = _profile(server, tmp_path, "--concurrency", "2", "--model", "other")
     assert result.exit_code == 1
     assert "its first request failed: HTTP 404" in result.output
+
+
+def test_profile_in_another_tools_words(server, tmp_path):
+    result = _profile(server, tmp_path, "--concurrency", "2", "--dialect", "vllm")
+    assert result.exit_code == 0, result.output
+    assert "profile by the definitions of vllm" in result.output
+    assert "e2el_ms (ms)" in result.output

@@ -374,3 +374,14 @@ def test_cancelled_request_is_neither_ok_nor_failed() -> None:
 def test_request_that_had_failed_before_it_was_cancelled_is_a_failed_one() -> None:
     record = _of_batch(_sse({"error": {"message": "no memory"}}), error="cancelled", cancelled=True)
     assert (record.cancelled, record.error) == (False, "error in the stream: no memory")
+
+
+def test_chunks_with_choices_that_carry_no_token_keep_their_times() -> None:
+    record = _record(ROLE, _chat({"content": "a"}), _chat({}, "stop"), _sse({"choices": [], "usage": USAGE}), DONE)
+    assert record.chunk_ns == (2000,)
+    assert record.tokenless_ns == (1000, 3000)
+
+
+def test_tokens_without_text_are_marked() -> None:
+    record = _record(_text("a", usage={"completion_tokens": 1}), _text("", "length", usage={"completion_tokens": 2}))
+    assert (record.chunk_ns, record.textless_chunks, record.tokenless_ns) == ((1000, 2000), (1,), ())

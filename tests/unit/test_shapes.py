@@ -60,8 +60,11 @@ def test_a_shape_and_its_words(load: str, text: str) -> None:
         (f"input_tokens: 8, concurrency: 2, requests: 9, {TRACE}", "given: concurrency, trace"),
         ("input_tokens: 8, concurrency: 2, requests: 9, duration: 1 s", "by `duration`; both are given"),
         ("input_tokens: 8, concurrency: 2", "'requests' is missing; a load is bounded by `requests: 100` or by"),
-        (f"input_tokens: 8, {TRACE}", "input_tokens: comes from the file of `trace`"),
-        (f"arrival: poisson, {TRACE}", "arrival: comes from the file of `trace`"),
+        (
+            f"input_tokens: 8, {TRACE}",
+            "input_tokens: has no place beside `trace`, whose file has due times and lengths",
+        ),
+        (f"arrival: poisson, {TRACE}", "arrival: has no place beside `trace`, whose file has due times and lengths"),
         (f"input_tokens: 8, duration: 9 s, {STAGES}", "duration: has no place beside `stages`"),
         (STAGES, "'input_tokens' is missing"),
         ("input_tokens: 8, stages: []", "stages: at least one is needed"),
