@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.schedule import Level, Segment, SlotPlan, busiest, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.slots import Slots
+from pytest_llmperf.load.workers import most_workers
 from pytest_llmperf.plan import LoadPoint, LoadSpec
 
 
@@ -160,3 +161,17 @@ def test_busiest_window() -> None:
     assert busiest([due * 1_000_000 for due in due_ms], 0.1) == 4
     assert busiest([due * 1_000_000 for due in due_ms], 1.0) == len(due_ms)
     assert busiest([], 1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("load", "one"),
+    [
+        ({"concurrency": 64, "requests": 64}, False),
+        ({"request_rate": 64, "duration": "9 s"}, False),
+        ({"concurrency": 64, "duration": "9 s"}, True),
+        ({"request_rate": 64, "requests": 64, "max_in_flight": 9}, True),
+    ],
+)
+def test_slots_and_room_are_kept_by_one_process(load: dict[str, Any], one: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(17)))
+    assert most_workers(_point(**load)) == (1 if one else 16)
