@@ -26,6 +26,8 @@ MAX_COALESCED = 0.05
 """Share of token chunks that were read together with another, where the client was late enough to be the cause."""
 LAG_ITL_SHARE = 0.5
 """A read that is late by this share of the median inter-token latency can meet two chunks of a stream."""
+MIN_LAG_MS = 1.0
+"""A client that is never later than this read what there was; a server that sends its answer whole has an ITL of 0."""
 MAX_LOOP_LAG_ITL_SHARE = 0.2
 """User-space times are late by the loop's lag; its p99 may be this share of the median inter-token latency."""
 MIN_LOOP_LAG_MS = 2.0
@@ -104,7 +106,7 @@ def _late_reads(run: Run) -> Iterator[str]:
             f"receive times are user-space ones and the event loop was late by {lag_ms:.1f} ms (p99), at an "
             f"inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
         )
-    elif (client.coalesced_share or 0.0) > MAX_COALESCED and lag_ms > LAG_ITL_SHARE * itl_ms:
+    elif (client.coalesced_share or 0.0) > MAX_COALESCED and lag_ms > max(MIN_LAG_MS, LAG_ITL_SHARE * itl_ms):
         yield (
             f"{client.coalesced_share:.0%} of the token chunks were read together with another, and the client read up "
             f"to {lag_ms:.1f} ms late (p99), at an inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"

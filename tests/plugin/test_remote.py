@@ -1,0 +1,134 @@
+"""A URL that is already up: what is sent to it, and what becomes of credentials."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+SECRET = "s3cr3t-t0ken"
+PLAN = """
+model: remote
+runs: 1
+servers:
+  prod: {{engine: openai, url: "http://127.0.0.1:{port}/v1", hardware: h200x8, {auth}}}
+loads:
+  short: {{input_tokens: 8, output_tokens: 2, concurrency: 2, requests: 4, warmup_requests: 1}}
+sla: {{error_rate: "<= 0"}}
+"""
+TEST = """
+import pytest
+
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, sla):
+    sla.check(load_driver.run(llm_server, load_point))
+"""
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """The least of an OpenAI server: it answers those who have the right header, and tells its owner what it saw."""
+
+    protocol_version = "HTTP/1.1"
+    wanted = ("", "")
+    seen: list[tuple[str, bool]]
+
+    def do_GET(self) -> None:
+        self._answer(b'{"data": []}', "application/json")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not body.get("stream"):
+            self._answer(b'{"choices": [{}]}', "application/json")
+            return
+        chunks = [{"choices": [{"index": 0, "delta": {"content": "a"}}]}] * 2
+        usage = {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 2}}
+        events = "".join(f"data: {json.dumps(event)}\n\n" for event in [*chunks, usage]) + "data: [DONE]\n\n"
+        self._answer(events.encode(), "text/event-stream")
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        name, value = self.wanted
+        known = self.headers.get(name) == value
+        self.seen.append((self.path, known))
+        body = body if known else b'{"error": {"message": "who are you?"}}'
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    handler = type("Handler", (Guarded,), {"seen": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        running.daemon_threads = True
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def _write(suite, server: ThreadingHTTPServer, auth: str, wanted: tuple[str, str]) -> None:
+    server.RequestHandlerClass.wanted = wanted
+    suite.write(plan=PLAN.format(port=server.server_address[1], auth=auth), test=TEST)
+
+
+@pytest.mark.parametrize(
+    ("auth", "wanted"),
+    [
+        ("bearer: '${LLM_KEY}'", ("Authorization", f"Bearer {SECRET}")),
+        (
+            "basic: '${LLM_USER}:${LLM_KEY}'",
+            ("Authorization", "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()),
+        ),
+        ("headers: {X-Api-Key: '${LLM_KEY}'}", ("X-Api-Key", SECRET)),
+        ("headers: {X-Team: serving}", ("X-Team", "serving")),
+    ],
+)
+def test_credentials_reach_the_server_and_nothing_else(suite, server, monkeypatch, auth, wanted):
+    monkeypatch.setenv("LLM_KEY", SECRET)
+    monkeypatch.setenv("LLM_USER", "me")
+    _write(suite, server, auth, wanted)
+    result = suite.run("-v", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=1)
+    assert {known for _, known in server.RequestHandlerClass.seen} == {True}
+    assert ("/v1/chat/completions", True) in server.RequestHandlerClass.seen
+    point = suite.points()["prod-short"]
+    assert point["metrics"]["requests"] == {"sent": 4, "ok": 4, "failed": 0}
+    assert point["environment"] == "h200x8-openai"
+    hidden = (SECRET, base64.b64encode(f"me:{SECRET}".encode()).decode())
+    files = [path for path in suite.pytester.path.rglob("*") if path.is_file()]
+    for text in [result.stdout.str(), *(path.read_text(errors="replace") for path in files)]:
+        assert not [secret for secret in hidden if secret in text]
+
+
+def test_wrong_credentials_are_told_at_once(suite, server, monkeypatch):
+    monkeypatch.setenv("LLM_KEY", "wrong")
+    _write(suite, server, "bearer: '${LLM_KEY}'", ("Authorization", f"Bearer {SECRET}"))
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*answers 401: the credentials are missing or wrong*"])
+
+
+def test_a_variable_that_is_not_set_is_a_skip_reason(suite, server, monkeypatch):
+    monkeypatch.delenv("LLM_KEY", raising=False)
+    _write(suite, server, "bearer: '${LLM_KEY}'", ("", ""))
+    result = suite.run("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*needs the environment variable LLM_KEY, which is not set*"])
+
+
+def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):
+    _write(suite, server, "ready_timeout: 100 ms", ("", ""))
+    suite.edit_plan(str(server.server_address[1]), "1")
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*prod at http://127.0.0.1:1*was not ready within 0.1 s (ready_timeout)*"])
