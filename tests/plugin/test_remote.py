@@ -102,7 +102,7 @@ def test_credentials_reach_the_server_and_nothing_else(suite, server, monkeypatc
     assert {known for _, known in server.RequestHandlerClass.seen} == {True}
     assert ("/v1/chat/completions", True) in server.RequestHandlerClass.seen
     point = suite.points()["prod-short"]
-    assert point["metrics"]["requests"] == {"sent": 4, "ok": 4, "failed": 0}
+    assert point["metrics"]["requests"] == {"sent": 4, "ok": 4, "failed": 0, "cancelled": 0}
     assert point["environment"] == "h200x8-openai"
     hidden = (SECRET, base64.b64encode(f"me:{SECRET}".encode()).decode())
     files = [path for path in suite.pytester.path.rglob("*") if path.is_file()]

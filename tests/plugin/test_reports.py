@@ -162,7 +162,7 @@ def test_workers_share_a_load(suite):
     result.assert_outcomes(passed=1)
     (point,) = suite.points().values()
     assert point["runs"][0]["workers"] == 2
-    assert point["metrics"]["requests"] == {"sent": 20, "ok": 20, "failed": 0}
+    assert point["metrics"]["requests"] == {"sent": 20, "ok": 20, "failed": 0, "cancelled": 0}
 
 
 def test_a_number_of_workers_that_is_none_is_a_mistake_of_usage(suite):
