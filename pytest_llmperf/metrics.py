@@ -71,7 +71,9 @@ class Summary:
     failed: int
     window_s: float | None
     token_sources: tuple[str, ...]
-    """Where output token counts came from: usage, chunks, or both."""
+    """Where output token counts came from: usage, tokenizer, chunks, or several of them."""
+    input_token_sources: tuple[str, ...] = ()
+    """Where input token counts came from: usage, tokenizer, token-ids; empty when they are not known."""
 
     def value(self, quantity: Quantity) -> float | None:
         """One number; None when its sample is empty."""
@@ -92,7 +94,11 @@ class Summary:
             name: {"value": rounded(value), "unit": METRICS[name].unit} for name, value in sorted(self.scalars.items())
         }
         counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed}
-        window = {"window_s": rounded(self.window_s), "token_sources": list(self.token_sources)}
+        window = {
+            "window_s": rounded(self.window_s),
+            "token_sources": list(self.token_sources),
+            "input_tokens_source": list(self.input_token_sources),
+        }
         return {**distributions, **scalars, "requests": counts, **window}
 
 
@@ -144,6 +150,7 @@ def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
         failed=len(measured) - len(good),
         window_s=sum(windows) if windows else None,
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
+        input_token_sources=tuple(sorted({r.input_tokens_source for r in good if r.input_tokens_source})),
     )
 
 
@@ -194,12 +201,27 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     if point.concurrency is None:
         due = [record.due_ns for record in run.records if record.due_ns is not None]
         return _window(min(due), max(due)) if due else None
-    sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
-    if not sent:
+    sent = [record.sent_ns for record in run.records if _opens(record) and record.phase == "measured"]
+    starts = [moment for moment in sent if moment is not None]
+    if not starts:
         return None
-    # Requests left in flight when the last one was sent: the first of them to end leaves a slot idle.
-    ends = (record.end_ns for record in run.records if record.end_ns > max(sent))
-    return _window(min(sent), min(ends, default=max(sent)))
+    # Work left when the last piece of it was begun: the first to end leaves a slot idle.
+    ends = (end_ns for end_ns in _ends(run.records) if end_ns > max(starts))
+    return _window(min(starts), min(ends, default=max(starts)))
+
+
+def _opens(record: RequestRecord) -> bool:
+    """Whether a slot took something new with it, rather than the next turn of what it had."""
+    return record.turn == 0
+
+
+def _ends(records: Sequence[RequestRecord]) -> list[int]:
+    """When slots became free: at the end of a request by itself, or of a conversation's last turn."""
+    last: dict[int, int] = {}
+    for record in records:
+        if record.conversation is not None:
+            last[record.conversation] = max(record.end_ns, last.get(record.conversation, 0))
+    return [*last.values(), *(record.end_ns for record in records if record.conversation is None)]
 
 
 def _window(start_ns: int, end_ns: int) -> Window | None:

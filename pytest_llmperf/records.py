@@ -11,7 +11,8 @@ from typing import Literal
 
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
-TokenSource = Literal["usage", "chunks"]
+TokenSource = Literal["usage", "tokenizer", "chunks"]
+InputTokensSource = Literal["usage", "tokenizer", "token-ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ class RequestRecord:
     error: str | None
     coalesced_chunks: int
     """Token chunks that share their receive time with another, because one read returned several."""
+    input_tokens_source: InputTokensSource | None = None
+    """Where `input_tokens` comes from: the server, or what was sent; None when neither is known."""
+    conversation: int | None = None
+    """Number of the conversation that this is a turn of; None for a request by itself."""
+    turn: int = 0
+    """Which turn, from 0."""
 
     @property
     def ok(self) -> bool:

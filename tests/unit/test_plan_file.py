@@ -64,7 +64,10 @@ def vllm(entry: str) -> str:
         (load("request_rate: {sweep: 10:50:10}"), "8: loads.s.request_rate.sweep: 39010 is not a sweep"),
         (load("request_rate: 5 tok/s"), "8: loads.s.request_rate: '5 tok/s' has unknown unit 'tok/s'"),
         (load("temperature: hot"), "8: loads.s.temperature: a number is needed, given 'hot'"),
-        (load("endpoint: generate"), "8: loads.s.endpoint: must be 'chat' or 'completions', given 'generate'"),
+        (
+            load("endpoint: generates"),
+            "8: loads.s.endpoint: must be 'chat', 'completions', 'responses' or 'generate', given 'generates'",
+        ),
         (load("ignore_eos: maybe"), "8: loads.s.ignore_eos: true or false is needed, given 'maybe'"),
         (load("slo: {tftt: 1 s}"), "8: loads.s.slo.tftt: slo cannot limit 'tftt'; allowed: ttft, ttfo"),
         (load("arrival: poisson"), "5: loads.s: a load has either `concurrency` (closed loop) or `request_rate`"),
