@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.health import Window, client_health, stamps_of
 from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.health import Window, client_health, stamps_of
 from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt

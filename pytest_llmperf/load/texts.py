@@ -128,7 +128,7 @@ def _equal_words(tokenizer: TextTokenizer) -> tuple[str, ...]:
     for word in WORDS:
         classes.setdefault((tokenizer.count(word), tokenizer.count(f" {word}")), []).append(word)
     single = classes.get((1, 1), [])
-    return tuple(single if len(single) >= _ENOUGH_WORDS else max(classes.values(), key=lambda words: len(words)))
+    return tuple(single if len(single) >= _ENOUGH_WORDS else sorted(classes.values(), key=len)[-1])
 
 
 def _fitted(pieces: list[str | int], tokens: int, measure: Callable[[str], int]) -> str:
