@@ -17,7 +17,7 @@ test-unit: $(STAMP)  ## unit and plugin tests
 	$(BIN)/python -m pytest tests/unit tests/plugin $(ARGS)
 
 test-engines: $(STAMP) engine-vllm  ## tests on real engines
-	$(BIN)/python -m pytest tests/engines $(ARGS)
+	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
 
 engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
 	scripts/engine_vllm.sh
@@ -38,3 +38,11 @@ $(STAMP): pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: bench-peers bench-client
+
+bench-peers:  ## the load tools to compare with, each in a venv of its own
+	benchmarks/client/install_peers.sh
+
+bench-client: $(STAMP)  ## how exact ours and theirs are (see docs/benchmarks-client.md)
+	$(BIN)/python benchmarks/client/measure.py $(ARGS)

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -83,6 +84,7 @@ struct conn {
 static struct {
     int port, tokens_per_chunk, max_running, fail_every;
     double ttft_ms, interval_ms;
+    bool real_time;
     enum role role;
     const char *log, *model;
 } options = {.tokens_per_chunk = 1, .ttft_ms = 50, .interval_ms = 10, .model = "source"};
@@ -651,13 +653,14 @@ static const char *const help =
     "  --max-running N        the rest waits in a queue (0: no limit)\n"
     "  --fail-every N         every Nth request gets a 503 (0: none)\n"
     "  --model NAME           (source)\n"
+    "  --real-time            run before everything else on its core, where that is allowed\n"
     "  --log FILE             true times, written at SIGTERM\n";
 
 static const struct option long_options[] = {
     {"port", 1, NULL, 'p'},        {"ttft-ms", 1, NULL, 't'},    {"interval-ms", 1, NULL, 'i'},
     {"role", 1, NULL, 'r'},        {"log", 1, NULL, 'l'},        {"tokens-per-chunk", 1, NULL, 'k'},
     {"max-running", 1, NULL, 'q'}, {"fail-every", 1, NULL, 'f'}, {"model", 1, NULL, 'm'},
-    {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    {"real-time", 0, NULL, 'R'},   {"help", 0, NULL, 'h'},       {NULL, 0, NULL, 0}};
 
 static void set_option(int option) {
     switch (option) {
@@ -670,6 +673,7 @@ static void set_option(int option) {
     case 'f': options.fail_every = atoi(optarg); break;
     case 'm': options.model = optarg; break;
     case 'l': options.log = optarg; break;
+    case 'R': options.real_time = true; break;
     default: fputs(help, option == 'h' ? stdout : stderr); exit(option == 'h' ? 0 : 2);
     }
 }
@@ -688,6 +692,8 @@ int main(int count, char **arguments) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     prctl(PR_SET_TIMERSLACK, 1); /* the default, 50 us, is later than one wants to be */
+    struct sched_param priority = {.sched_priority = 1};
+    if (options.real_time && sched_setscheduler(0, SCHED_FIFO, &priority) < 0) perror("--real-time");
     log_memory(0);
     listen_at(options.port);
     while (!stopping) {

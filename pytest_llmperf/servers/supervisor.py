@@ -116,28 +116,30 @@ def _shared_memory() -> set[str]:
     return {name for name in os.listdir(_SHM) if name.startswith(_SHM_PREFIXES)} if _SHM.is_dir() else set()
 
 
-def _in_use() -> set[tuple[int, int, int]]:
-    """(major, minor, inode) of every file that a living process has mapped. Names will not do: a semaphore is mapped
-    under the temporary name that it was made with."""
-    used = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
+_File = tuple[int, int, int]
+"""Major, minor, inode. Names will not do: a semaphore is mapped under the temporary name that it was made with."""
+
+
+def _mapped_files(pids: Iterable[int]) -> set[_File]:
+    """The shared-memory files (and all others) that these processes have mapped."""
+    files = set()
+    for pid in pids:
         with contextlib.suppress(OSError):
-            for line in maps.read_text(errors="replace").splitlines():
+            for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
                 device, inode = line.split(maxsplit=5)[3:5]
                 major, minor = device.split(":")
-                used.add((int(major, 16), int(minor, 16), int(inode)))
-    return used
+                files.add((int(major, 16), int(minor, 16), int(inode)))
+    return files
 
 
-def _remove_leftovers(before: set[str]) -> None:
-    """Segments that came up during the server's life, belong to our user, and that no living process has mapped."""
+def _remove_leftovers(before: set[str], ours: set[_File]) -> None:
+    """Segments that came up during the server's life, that it had mapped, and that no living process has."""
     new = _shared_memory() - before
-    used = _in_use() if new else set()
+    used = _mapped_files(map(int, filter(str.isdigit, os.listdir("/proc")))) if new else set()
     for name in new:
         with contextlib.suppress(OSError):
             facts = (_SHM / name).stat()
-            key = (os.major(facts.st_dev), os.minor(facts.st_dev), facts.st_ino)
-            if facts.st_uid == os.getuid() and key not in used:
+            if (os.major(facts.st_dev), os.minor(facts.st_dev), facts.st_ino) in ours - used:
                 (_SHM / name).unlink()
 
 
@@ -151,8 +153,9 @@ def main(argv: list[str]) -> int:
         command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals_and_leash
     )
     _wait_for_an_end(server)
+    ours = _mapped_files(_descendants(os.getpid()))
     _take_down(server, grace)
-    _remove_leftovers(before)
+    _remove_leftovers(before, ours)
     code = server.poll()
     return 1 if code is None else code if code >= 0 else 128 - code
 

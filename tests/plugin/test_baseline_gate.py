@@ -14,7 +14,9 @@ from perf_suite import INI, PLAN, TEST
 POINT = ("-k", "tp1pp1-short")
 
 
-STEP = ("decode-ms-per-step: 1, ", "decode-ms-per-step: 10, ")  # well above timer noise
+STEP = ("decode-ms-per-step: 1, ", "decode-ms-per-step: 10, ")
+# The verdict's plumbing is tested here, on machines that may be busy: changes are large, and so are margins.
+WIDE = "margins: {itl_p50: 90 %, itl_mean: 90 %, ttft_p50: 300 %, ttft_mean: 300 %, output_token_throughput: 90 %}\n"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,7 @@ def recording(tmp_path_factory):
 def recorded(suite, recording):
     """A suite that has that baseline, and the server that it was recorded with."""
     suite.edit_plan(*STEP)
+    suite.edit_plan("sla:", f"{WIDE}sla:")
     shutil.copytree(recording, suite.pytester.path / "baselines")
     return suite
 
@@ -51,14 +54,14 @@ def test_an_unchanged_server_passes(recorded):
 
 
 def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
-    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 14, ")
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 60, ")
     result = recorded.run(*POINT)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
             "*tp1pp1-short: worse than its baseline",
-            "*itl_p50: * ms, baseline * ms (+*%, margin 5%, 2 runs against 2): FAIL",
-            "*note: decode-ms-per-step was 10, is 14*",
+            "*itl_p50: * ms, baseline * ms (+*%, margin 90%, 2 runs against 2): FAIL",
+            "*note: decode-ms-per-step was 10, is 60*",
         ]
     )
     point = recorded.points()["tp1pp1-short"]
@@ -70,16 +73,14 @@ def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
 
 
 def test_a_faster_configuration_is_improved(recorded):
-    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 5, ")
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 1, ")
     result = recorded.run(*POINT)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["IMPROVED tp1pp1-short: itl_p50: *renew with --llmperf-update-baselines"])
 
 
-def test_margins_of_the_plan_hold(recorded):
+def test_a_change_within_the_plans_margins_passes(recorded):
     recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 12, ")
-    wide = "margins: {itl_p50: 90 %, itl_mean: 90 %, ttft_p50: 90 %, ttft_mean: 90 %, output_token_throughput: 90 %}\n"
-    recorded.edit_plan("sla:", wide + "sla:")
     recorded.run(*POINT).assert_outcomes(passed=1)
 
 
@@ -156,7 +157,7 @@ def test_an_update_in_ci_can_be_meant(suite, monkeypatch):
 def test_update_new_records_what_is_missing_and_compares_the_rest(recorded):
     (path,) = recorded.baselines()
     before = path.read_text()
-    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 20, ")
+    recorded.edit_plan("decode-ms-per-step: 10, ", "decode-ms-per-step: 60, ")
     result = recorded.run("-k", "short", "--llmperf-update-new")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["new baseline *tp4pp2-short.json", "FAILED *tp1pp1-short*"])

@@ -215,23 +215,25 @@ print("up", flush=True)
 
 
 @pytest.mark.skipif(not os.access(SHM, os.W_OK), reason="needs /dev/shm")
-def test_shared_memory_left_behind_is_removed_unless_it_is_in_use(log):
-    """Not tested: that older segments stay. Any other supervisor on this machine may take an unused one for its own."""
+def test_shared_memory_left_behind_is_removed_if_the_server_had_it_and_nobody_has(log):
     mark = uuid.uuid4().hex
-    left, foreign, in_use = names = [f"{prefix}{mark}-{n}" for n, prefix in enumerate(["psm_", "mine-", "psm_"])]
-    keeper = [sys.executable, "-c", f"{SEGMENT}sys.stdin.read()", in_use]
+    prefixes = {"left": "psm_", "other name": "mine-", "in use": "psm_", "somebody's": "psm_"}
+    names = {what: f"{prefix}{mark}-{n}" for n, (what, prefix) in enumerate(prefixes.items())}
+    mapped = [names["left"], names["other name"], names["in use"]]
+    keeper = [sys.executable, "-c", f"{SEGMENT}sys.stdin.read()", names["in use"]]
     try:
-        with (
-            subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider,
-            run_process("a", python(SEGMENT, left, foreign), log) as process,
-        ):
+        with subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider:
+            assert outsider.stdin
             assert outsider.stdout
             assert outsider.stdout.readline() == b"up\n"
-            wait_until(lambda: ended(process), None, "a", PATIENCE_S)
-            assert [name for name in names if (SHM / name).exists()] == [foreign, in_use]
+            with run_process("a", python(f"{SEGMENT}import signal\nsignal.pause()", *mapped), log) as process:
+                wait_until(lambda: log.read_text() == "up\n", process, "a", PATIENCE_S)
+                (SHM / names["somebody's"]).touch()
+            kept = [what for what, name in names.items() if (SHM / name).exists()]
             outsider.stdin.close()
+        assert kept == ["other name", "in use", "somebody's"]
     finally:
-        for name in names:
+        for name in names.values():
             (SHM / name).unlink(missing_ok=True)
 
 

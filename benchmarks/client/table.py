@@ -1,0 +1,80 @@
+"""The table: one row per tool and number of streams, medians of the repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+_HEADER = (
+    "streams",
+    "tool",
+    "TTFT error: mean, p50, p99 (ms)",
+    "TPOT error: mean, p50, p99 (ms)",
+    "chunk gap error: p50, p99 (ms)",
+    "share of the rate",
+    "tok/s drawn (reported)",
+    "CPU µs/token all-in (without start-up)",
+    "source late p99 (ms)",
+)
+
+
+def markdown(runs: Sequence[dict[str, Any]]) -> str:
+    good = [run for run in runs if run["error"] is None]
+    startup = {name: _startup(good, name) for name in {run["tool"] for run in good}}
+    keys = dict.fromkeys((run["streams"], run["tool"]) for run in good if run["kind"] == "load")
+    rows = [
+        _row([run for run in good if _key(run) == key], startup[key[1]]) for key in sorted(keys, key=lambda k: k[0])
+    ]
+    lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 7), *rows)]
+    note = "\n\n\\* other work took more than 5 % of a core, or the host more than 1 %, in at least one repeat"
+    return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[1] for row in rows) else "")
+
+
+def _key(run: dict[str, Any]) -> tuple[int, str] | None:
+    return (run["streams"], run["tool"]) if run["kind"] == "load" else None
+
+
+def _startup(runs: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """CPU seconds and tokens of the short run."""
+    short = [run for run in runs if run["kind"] == "startup" and run["tool"] == name]
+    if not short:
+        return 0.0, 0.0
+    return median(run["cpu_s"] for run in short), median(run["tokens"] for run in short)
+
+
+def _row(runs: Sequence[dict[str, Any]], startup: tuple[float, float]) -> tuple[str, ...]:
+    cpu, tokens = median(run["cpu_s"] for run in runs), median(run["tokens"] for run in runs)
+    hot = (cpu - startup[0]) / (tokens - startup[1]) * 1e6
+    reported = median(run["reported"]["load"]["tokens_per_s"] for run in runs)
+    return (
+        str(runs[0]["streams"]),
+        runs[0]["tool"] + ("*" if any(run["disturbed"] for run in runs) else ""),
+        _error(runs, "ttft", ("mean", "p50", "p99")),
+        _error(runs, "tpot", ("mean", "p50", "p99")),
+        _error(runs, "gap", ("p50", "p99")),
+        f"{median(run['share'] for run in runs):.1%}",
+        f"{median(run['tokens_per_s'] for run in runs):,.0f} ({reported:,.0f})",
+        f"{cpu / tokens * 1e6:.1f} ({hot:.1f})",
+        f"{median(run['source_late_us']['p99'] for run in runs) / 1e3:.2f}",
+    )
+
+
+def _error(runs: Sequence[dict[str, Any]], name: str, stats: Sequence[str]) -> str:
+    if any(name not in run["errors"] for run in runs):
+        return "–"
+    return ", ".join(_signed(median(run["errors"][name][stat] for run in runs)) for stat in stats)
+
+
+def _signed(value: float) -> str:
+    """Three digits, and zero without a sign of its own."""
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value + 0.0:+.{digits}f}"
+
+
+if __name__ == "__main__":  # table.py FILE...: the table of several measurements together
+    import json
+    import sys
+    from pathlib import Path
+
+    print(markdown([run for path in sys.argv[1:] for run in json.loads(Path(path).read_text())["runs"]]))
