@@ -467,8 +467,14 @@ def _check_conversation(load: LoadPoint) -> None:
         raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
     if load.concurrency is None:
         raise ValueError("conversation needs `concurrency`, the number of users")
-    if load.prompts is None and load.conversation.turns is None:
+    turns = load.conversation.turns
+    if load.prompts is None and turns is None:
         raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
+    if load.requests < load.concurrency * (turns or 1):
+        raise ValueError(
+            f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
+            f"{load.concurrency} users"
+        )
     if load.prompts is not None and load.prompts.kind != "sharegpt":
         raise ValueError(f"conversation needs a ShareGPT file; {load.prompts.kind} holds single prompts")
 

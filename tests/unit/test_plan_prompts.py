@@ -36,6 +36,10 @@ def _points(keys: str, rest: str = "") -> tuple[LoadPoint, ...]:
         ),
         ("input_tokens: 8, conversation: {}", "conversation of synthetic prompts needs `turns`"),
         ("input_tokens: 8, conversation: {turns: 2}, endpoint: responses", "needs endpoint: chat; responses has no"),
+        (
+            "input_tokens: 8, conversation: {turns: 30}",
+            "requests: 20 (turns) is less than one conversation of 30 turns",
+        ),
         ("prompts: {file: a.csv}, conversation: {}", "conversation needs a ShareGPT file; csv holds single prompts"),
     ],
 )
