@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf import __version__
+from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.measure import measure
 from pytest_llmperf.plan import LoadPoint, LoadSpec, OpenAIServer, Plan
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.terminal import metrics_table
+from pytest_llmperf.report.terminal import dialect_table, metrics_table
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import Session, default_output
@@ -56,12 +57,14 @@ def schema() -> None:
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request")
 @click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token")
+@click.option("--workers", metavar="auto|N", default="auto", show_default=True, help="Processes of the load driver")
+@click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Report by this tool's definitions too")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for report and requests")
 def profile(url: str, model: str, headers: tuple[str, ...], bearer_env: str | None, runs: int, **options: Any) -> None:
     """Measure one load point on a server that is up, and print its metrics."""
     json_path, output = options.pop("json_path"), options.pop("output")
-    session = Session(output or default_output(Path.cwd()))
+    session = Session(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
         point = LoadSpec.model_validate(options).points("profile")[0]
         config = OpenAIServer(
@@ -103,10 +106,11 @@ def _measured(starting: AbstractContextManager[LlmServer], point: LoadPoint, run
 
         def keep(run: Run) -> None:
             done.append(run)
-            session.save_requests("profile", run)
+            session.save_requests("profile", run, point)
             session.update("profile", "profile", result=_result(server, point, done), error="interrupted")
 
-        asyncio.run(measure(server, point, point.name, runs, keep, _show_progress if sys.stderr.isatty() else None))
+        progress = _show_progress if sys.stderr.isatty() else None
+        asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
         result = _result(server, point, done)
     session.update("profile", "profile", result=result, error=None, passed=result.valid)
     return result
@@ -123,9 +127,15 @@ def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
 def _show(result: Result, session: Session) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(metrics_table(result))
+    if session.dialect:
+        console.print(dialect_table(result, session.dialect))
     summary = result.metrics
     console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
     errors = dict.fromkeys(record.error for run in result.runs for record in run.records if record.error)
-    for line in [*(f"INVALID {reason}" for reason in result.invalid_reasons), *(f"failed: {e}" for e in errors)]:
+    for line in [
+        *result.remarks,
+        *(f"INVALID {reason}" for reason in result.invalid_reasons),
+        *(f"failed: {e}" for e in errors),
+    ]:
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"report: {session.output / 'report.json'}", markup=False, soft_wrap=True)

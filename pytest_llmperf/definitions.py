@@ -51,10 +51,15 @@ _ALL = (
     Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request"),
     _rate("output_token_throughput", "tok/s", "output tokens received in the window / window"),
     _rate("input_token_throughput", "tok/s", "prompt tokens of requests whose first token fell in the window / window"),
+    _rate("total_token_throughput", "tok/s", "input_token_throughput + output_token_throughput"),
     _rate("request_throughput", "req/s", "successful requests that ended in the window / window"),
     _rate("output_token_throughput_per_user", "tok/s", "mean over requests of 1 / itl"),
+    _rate("prefill_throughput_per_user", "tok/s", "mean over requests of input tokens / ttft"),
     _rate("output_token_throughput_per_gpu", "tok/s", "output_token_throughput / GPUs of the configuration"),
     _rate("goodput", "req/s", "successful requests within every slo limit that ended in the window / window"),
+    Metric(
+        "goodput_share", "ratio", "higher", "scalar", "measured requests within every slo limit / all measured ones"
+    ),
     Metric("concurrency_mean", "requests", "neither", "scalar", "time-weighted mean of requests in flight"),
     Metric("error_rate", "ratio", "lower", "scalar", "failed / sent, of the measured requests"),
 )

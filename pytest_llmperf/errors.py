@@ -19,5 +19,9 @@ class ServerError(LlmPerfError):
     """The server did not come up, or died; the message carries exit code, first error of the log and its path."""
 
 
+class LoadError(LlmPerfError):
+    """The load driver itself failed: one of its worker processes died. No fault of the server."""
+
+
 class BaselineError(LlmPerfError):
     """A baseline file is missing, damaged, or from a newer version; the message names the file and the cure."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from pytest_llmperf.errors import BaselineError, ServerError
+from pytest_llmperf.errors import BaselineError, LoadError, ServerError
 from pytest_llmperf.gate.baselines import differences, read_baseline, write_baseline
 from pytest_llmperf.gate.regression import Regression, gated_margins, judge
 from pytest_llmperf.gate.sla import check_sla
@@ -29,15 +29,16 @@ class LoadDriver:
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
 
-        Raises ServerError when the server dies. In an async test, await `arun` instead: RuntimeError says so.
+        Raises ServerError when the server dies, LoadError when the load driver does. In an async test, await `arun`
+        instead: RuntimeError says so.
         """
         __tracebackhide__ = True
         if _in_event_loop():
             raise RuntimeError("load_driver.run was called in a running event loop: await load_driver.arun(...) there")
         try:
             return asyncio.run(self.arun(server, point))
-        except ServerError as error:
-            # The event loop's frames say nothing about a server that died.
+        except (ServerError, LoadError) as error:
+            # The event loop's frames say nothing about a server (or a worker) that died.
             raise error.with_traceback(None) from None
 
     async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
@@ -49,7 +50,7 @@ class LoadDriver:
         progress = partial(self._show, f"{server.name}-{point.name}", count) if self._live else None
         keep(None)
         try:
-            await measure(server, point, point.name, count, keep, progress)
+            await measure(server, point, point.name, count, keep, progress, self._state.workers(point))
         finally:
             if self._live:
                 self._live("")
@@ -59,7 +60,7 @@ class LoadDriver:
         """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
         if run is not None and run.records:
             runs.append(run)
-            self._state.session.save_requests(self._test, run)
+            self._state.session.save_requests(self._test, run, point)
         result = self._result(server, point, runs)
         self._state.session.update(self._test, result.point_id, result=result, error="interrupted")
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.driver import run_load, warm_up
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.driver import Target, run_load, warm_up
+from pytest_llmperf.load.prompts import Trace, make_trace
+from pytest_llmperf.load.workers import most_workers, run_workers
+from pytest_llmperf.metrics import Summary, summarize
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.stability import steadiness
+from pytest_llmperf.validity import cpu_was_the_limit
 
 
 class Progress(Protocol):
@@ -27,11 +33,15 @@ async def measure(
     runs: int,
     on_run: Callable[[Run], None],
     progress: Progress | None = None,
+    workers: int | None = None,
 ) -> None:
     """Warm up, then `runs` executions of the same trace; `on_run` gets each as it ends, an interrupted one too.
 
-    `key` seeds prompts and arrivals. Raises ServerError when the server is or goes dead; runs that ended before were
-    handed over.
+    A point that asks for stability is done as soon as its last runs agree; `runs` is then the most it may take.
+
+    `key` seeds prompts and arrivals. `workers` is the number of load driver processes; None begins with one and takes
+    twice as many whenever the client's CPU was the limit of a run, which is then done over. Raises ServerError when the
+    server is or goes dead, and LoadError when a worker dies; runs that ended before were handed over.
     """
     server.check_alive()
     trace = make_trace(point, key)
@@ -42,14 +52,48 @@ async def measure(
     except ServerError:
         server.check_alive()  # says more about a dead server than its clients can
         raise
+    execute = partial(_execute, server.targets, point, trace, salt, on_run)
+    count = workers or 1
+    windows: list[Summary] = []
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
-        run = await run_load(
-            server.targets, point, trace, run_index=index, salt=salt, progress=report, on_interrupt=on_run
-        )
-        on_run(run)
+        run = await execute(index, count, report)
+        repeats = 0
+        while workers is None and cpu_was_the_limit(run) and count < most_workers(point):
+            count, repeats = min(2 * count, most_workers(point)), repeats + 1
+            run = await execute(index, count, report)
+        on_run(replace(run, repeats=repeats))
         if any(not record.ok for record in run.records):
             server.check_alive()
+        windows.append(summarize(run, point))
+        if point.stability and steadiness(windows, point.stability).reached:
+            return
+
+
+async def _execute(
+    targets: tuple[Target, ...],
+    point: LoadPoint,
+    trace: Trace,
+    salt: str,
+    on_interrupt: Callable[[Run], None],
+    run_index: int,
+    workers: int,
+    progress: Callable[[int, int, int], None] | None,
+) -> Run:
+    if workers == 1:
+        return await run_load(
+            targets, point, trace, run_index=run_index, salt=salt, progress=progress, on_interrupt=on_interrupt
+        )
+    return await run_workers(
+        targets,
+        point,
+        trace,
+        workers=workers,
+        run_index=run_index,
+        salt=salt,
+        progress=progress,
+        on_interrupt=on_interrupt,
+    )
 
 
 def _bound(progress: Progress, run_index: int) -> Callable[[int, int, int], None]:

@@ -85,7 +85,7 @@ class Summary:
         """Size of the sample behind a number; for a rate the successful requests."""
         if quantity.stat is not None:
             return self.distributions[quantity.metric].n
-        return self.sent if quantity.metric == "error_rate" else self.ok
+        return self.sent if quantity.metric in ("error_rate", "goodput_share") else self.ok
 
     def as_dict(self) -> dict[str, Any]:
         """Distributions under `<name>_ms`, rates as value and unit, and the request counts."""
@@ -140,6 +140,8 @@ def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
     rates = [_rates(run, point, gpu_count) for run in runs]
     scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
     scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
+    scalars["prefill_throughput_per_user"] = _mean(prefill_speeds(good))
+    scalars["goodput_share"] = _good_share(measured, point.slo)
     scalars["error_rate"] = (len(measured) - len(good)) / len(measured) if measured else None
     windows = [window.seconds for run in runs if (window := run_window(run, point))]
     return Summary(
@@ -196,32 +198,49 @@ def inter_token_latency_ms(record: RequestRecord) -> float | None:
     return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (record.output_tokens - 1)
 
 
+def prefill_speeds(records: Iterable[RequestRecord]) -> list[float]:
+    """Prompt tokens per second until the first token, of the requests whose prompt's length is known."""
+    known = [(record.input_tokens, record) for record in records if record.input_tokens is not None and record.chunk_ns]
+    return [tokens / (wait / 1e9) for tokens, record in known if (wait := record.chunk_ns[0] - _start(record)) > 0]
+
+
+def _good_share(measured: Sequence[RequestRecord], slo: Mapping[str, float]) -> float | None:
+    """Failed requests are in the denominator; None without limits or requests."""
+    if not slo or not measured:
+        return None
+    return sum(record.ok and _meets_slo(record, slo) for record in measured) / len(measured)
+
+
 def run_window(run: Run, point: LoadPoint) -> Window | None:
     """The part of the run in which the load was what the point asks for; None when nothing was measured."""
     if point.concurrency is None:
         due = [record.due_ns for record in run.records if record.due_ns is not None]
         return _window(min(due), max(due)) if due else None
-    sent = [record.sent_ns for record in run.records if _opens(record) and record.phase == "measured"]
-    starts = [moment for moment in sent if moment is not None]
-    if not starts:
+    sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
+    if not sent:
         return None
-    # Work left when the last piece of it was begun: the first to end leaves a slot idle.
-    ends = (end_ns for end_ns in _ends(run.records) if end_ns > max(starts))
-    return _window(min(starts), min(ends, default=max(starts)))
+    # Each worker process has its own part of the trace, so the first that runs out of work ends the steady state.
+    dry = (_dry_ns([r for r in run.records if r.unit % run.workers == number]) for number in range(run.workers))
+    return _window(min(sent), min(moment for moment in dry if moment is not None))
 
 
-def _opens(record: RequestRecord) -> bool:
-    """Whether a slot took something new with it, rather than the next turn of what it had."""
-    return record.turn == 0
-
-
-def _ends(records: Sequence[RequestRecord]) -> list[int]:
-    """When slots became free: at the end of a request by itself, or of a conversation's last turn."""
-    last: dict[int, int] = {}
+def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
+    """When the first slot had no more work: of what was under way when the last was begun, the first to end."""
+    begun: dict[int, int] = {}
+    ended: dict[int, int] = {}
     for record in records:
-        if record.conversation is not None:
-            last[record.conversation] = max(record.end_ns, last.get(record.conversation, 0))
-    return [*last.values(), *(record.end_ns for record in records if record.conversation is None)]
+        if record.sent_ns is not None:
+            begun.setdefault(record.unit, record.sent_ns)
+        ended[record.unit] = max(record.end_ns, ended.get(record.unit, 0))
+    if not begun:
+        return None
+    last = max(begun.values())
+    return min((end_ns for end_ns in ended.values() if end_ns > last), default=last)
+
+
+def in_drain(record: RequestRecord, window: Window) -> bool:
+    """Whether a request ended after the window."""
+    return record.end_ns > window.end_ns
 
 
 def _window(start_ns: int, end_ns: int) -> Window | None:
@@ -238,9 +257,11 @@ def _rates(run: Run, point: LoadPoint, gpu_count: int) -> dict[str, float | None
     output = sum(_tokens_within(record, window) for record in good) / window.seconds
     prefilled = [record for record in good if record.chunk_ns and _within(window, record.chunk_ns[0])]
     counted = all(record.input_tokens is not None for record in prefilled)
+    prompts = sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None
     return {
         "output_token_throughput": output,
-        "input_token_throughput": sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None,
+        "input_token_throughput": prompts,
+        "total_token_throughput": None if prompts is None else prompts + output,
         "request_throughput": len(finished) / window.seconds,
         "output_token_throughput_per_gpu": output / gpu_count if gpu_count else None,
         "goodput": sum(_meets_slo(r, point.slo) for r in finished) / window.seconds if point.slo else None,

@@ -36,6 +36,9 @@ from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_rate, pars
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 
+Margin = Annotated[
+    float, BeforeValidator(parse_margin), WithJsonSchema({"type": ["number", "string"], "examples": ["10 %"]})
+]
 Rate = Annotated[
     float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})
 ]
@@ -375,6 +378,34 @@ Margins = Annotated[
 ]
 
 
+def _workers(given: object) -> object:
+    if given is None or given == "auto":
+        return None
+    if isinstance(given, str) and given.isdigit():
+        given = int(given)
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ValueError(f"{given!r} is neither 'auto' nor a whole number of at least 1")
+    return given
+
+
+Workers = Annotated[
+    int | None,
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
+
+
+class Stability(Frozen):
+    """Repeat windows of `window` requests until the last three agree; in place of a fixed number of runs."""
+
+    window: PositiveInt | None = None
+    """Requests per window: another way to write the load's `requests`."""
+    within: Margin = 0.10
+    """By what share throughput and mean latency of the last three windows may differ (max / min - 1)."""
+    max_windows: Annotated[int, Field(ge=3)] = 10
+    """Windows after which an unstable load is given up, and INVALID."""
+
+
 class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
@@ -388,6 +419,8 @@ class _Load(PromptSpec):
     """Requests sent and forgotten before the first run of the point."""
     seed: NonNegativeInt | None = None
     """Seed of prompts and arrivals; None: derived from the point's id, so that every run has the same trace."""
+    phase: Literal["prefill", "decode"] | None = None
+    """Isolate one: `prefill` asks for a single token, `decode` for exactly `output_tokens`."""
     temperature: float = Field(0.0, ge=0)
     ignore_eos: bool = True
     """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
@@ -403,6 +436,10 @@ class _Load(PromptSpec):
     """Limits per request, in ms, that make it count as goodput."""
     sla: Sla = ()
     """Limits of this load, beside the plan's; one on the same quantity replaces the plan's."""
+    stability: Stability | None = None
+    """Measure until it is stable; None: a fixed number of runs."""
+    workers: Workers = None
+    """Processes of the load driver; None (`auto`): one, and twice as many whenever its CPU was the limit."""
     connect_timeout: Seconds = 10.0
     read_timeout: Seconds = 600.0
     """Longest time from sending a request to the end of its response."""
@@ -432,8 +469,8 @@ class LoadPoint(_Load):
         return f"LoadPoint({self.name!r})"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON data of the load; the SLA is not part of what is measured."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins"})
+        """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"sla", "runs", "margins", "workers"})
 
 
 def _check_shape(load: LoadPoint) -> None:
@@ -562,6 +599,29 @@ class LoadSpec(_Load):
         for point in points:
             _check_shape(point)
         return points
+
+    @model_validator(mode="before")
+    @classmethod
+    def _phase_gives_output(cls, given: object) -> object:
+        if not isinstance(given, Mapping) or given.get("phase") not in ("prefill", "decode"):
+            return given
+        phase = given["phase"]
+        fixed = {"ignore_eos": True, **({"output_tokens": 1} if phase == "prefill" else {})}
+        for name, value in fixed.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"phase: {phase} needs {name}: {str(value).lower()}, given {given[name]!r}")
+        return {**given, **fixed}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_gives_requests(cls, given: object) -> object:
+        stability = given.get("stability") if isinstance(given, Mapping) else None
+        if not isinstance(given, Mapping) or not isinstance(stability, Mapping) or "window" not in stability:
+            return given
+        window = stability["window"]
+        if given.get("requests", window) != window:
+            raise ValueError(f"requests: {given['requests']} and stability.window: {window} differ; write one of them")
+        return {**given, "requests": window}
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:

@@ -23,6 +23,7 @@ from pytest_llmperf.plan import (
     OpenAIServer,
     Plan,
     ServerConfig,
+    Stability,
     VllmServer,
     is_secret,
 )
@@ -35,6 +36,7 @@ _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "prompts": PromptFile,
     "shared_prefix": SharedPrefix,
     "conversation": Conversation,
+    "stability": Stability,
 }
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {

@@ -32,6 +32,8 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
     ("runs", "int", "Runs per load point (default: the plan's, else 3)"),
+    ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
+    ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None): one test per server and load of the plan file `plan` "
@@ -56,6 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     _check_runs(_option(config, "runs"))
+    _check_workers(_option(config, "workers"))
+    _check_dialect(_option(config, "dialect"))
     updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new") if _option(config, name)]
     if updating and _ci_variable() and not _option(config, "allow-ci-update"):
         raise pytest.UsageError(
@@ -67,6 +71,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def _check_runs(runs: Any) -> None:
     if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
         raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
+
+
+def _check_workers(workers: Any) -> None:
+    if workers not in (None, "auto") and not (str(workers).isdigit() and int(workers) > 0):
+        raise pytest.UsageError(
+            f"--llmperf-workers (ini llmperf_workers): {workers!r} is neither 'auto' nor a whole number of at least 1"
+        )
+
+
+def _check_dialect(name: Any) -> None:
+    if name is None:
+        return
+    from pytest_llmperf.dialects import DIALECTS
+
+    if name not in DIALECTS:
+        raise pytest.UsageError(
+            f"--llmperf-dialect (ini llmperf_dialect): {name!r} is not one of {', '.join(DIALECTS)}"
+        )
 
 
 def _option(config: pytest.Config, name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Literal
 
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
+Scheduling = Literal["real-time", "nice", "normal"]
 TokenSource = Literal["usage", "tokenizer", "chunks"]
 InputTokensSource = Literal["usage", "tokenizer", "token-ids"]
 
@@ -52,6 +53,15 @@ class RequestRecord:
     """Number of the conversation that this is a turn of; None for a request by itself."""
     turn: int = 0
     """Which turn, from 0."""
+    tokenless_ns: tuple[int, ...] = ()
+    """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
+    textless_chunks: tuple[int, ...] = ()
+    """Positions in `chunk_ns` of token chunks without any text. For dialects."""
+
+    @property
+    def unit(self) -> int:
+        """What a slot takes at a time: the conversation's number, or the request's."""
+        return self.index if self.conversation is None else self.conversation
 
     @property
     def ok(self) -> bool:
@@ -63,7 +73,8 @@ class ClientHealth:
     """How the load driver itself fared: the facts from which a run is declared invalid.
 
     `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is sent minus
-    due (None in closed loop); shares are in 0..1.
+    due (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop fired (None when
+    none did in the window).
     """
 
     stamps: Stamps
@@ -77,6 +88,20 @@ class ClientHealth:
     clock_step_ns: int
     connect_ms: float | None
     """Mean time to open a connection, before the window."""
+    loop_lag_p99_ms: float | None = None
+    loop_lag_max_ms: float | None = None
+    requested_rate: float | None = None
+    """Requests per second of an open loop's schedule as drawn, first to last; None in closed loop."""
+    achieved_rate: float | None = None
+    """The same, of the moments at which they were sent."""
+    tcp_retransmits: int | None = None
+    """Segments that had to be sent again, of all connections; None where the kernel does not tell."""
+    tcp_out_of_order: int | None = None
+    """Segments of the server that came after a gap: a loss on the way to us."""
+    gc_collections: int = 0
+    """Runs of the garbage collector in the window; it is off there, so something else ran it."""
+    scheduling: Scheduling = "normal"
+    """Priority that the driver had in the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +114,7 @@ class Run:
     trace_hash: str
     records: tuple[RequestRecord, ...]
     client: ClientHealth
+    workers: int = 1
+    """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
+    repeats: int = 0
+    """How often it was done over with twice the workers, because the client's CPU had been the limit."""

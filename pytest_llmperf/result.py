@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs
 from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
+from pytest_llmperf.saturation import Saturation, saturation
+from pytest_llmperf.stability import WINDOWS, Steadiness, steadiness
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
@@ -28,10 +30,41 @@ class Result:
     """All runs together: what SLAs limit and reports show."""
     invalid_reasons: tuple[str, ...]
     """Why these numbers are not to be trusted; empty when they are."""
+    saturations: tuple[Saturation | None, ...] = ()
+    """One per run: whether the server kept up with an open loop."""
 
     @property
     def valid(self) -> bool:
         return not self.invalid_reasons
+
+    steadiness: Steadiness | None = None
+    """How far the last windows agreed; None when the load asks for no stability."""
+
+    @property
+    def saturated(self) -> bool | None:
+        """Whether the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
+        told = [found.saturated for found in self.saturations if found is not None]
+        return 2 * sum(told) > len(told) if told else None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know though they are right."""
+        return (*self._stability_remarks(), *self._saturation_remarks(), *self._worker_remarks())
+
+    def _stability_remarks(self) -> Iterator[str]:
+        if self.steadiness and self.steadiness.reached:
+            yield f"stable: {self.steadiness.describe()}"
+
+    def _saturation_remarks(self) -> Iterator[str]:
+        behind = [found for found in self.saturations if found is not None and found.saturated]
+        if self.saturated:
+            yield f"SATURATED {behind[0].describe()}"
+
+    def _worker_remarks(self) -> Iterator[str]:
+        repeated = [run for run in self.runs if run.repeats]
+        if repeated:
+            most = max(run.workers for run in repeated)
+            yield f"the client's CPU was the limit, so a run was repeated with {most} load driver processes"
 
     @property
     def stamps(self) -> str:
@@ -47,8 +80,10 @@ class Result:
 def make_result(
     point_id: str, server: ServerConfig, load: LoadPoint, environment: Environment, runs: Sequence[Run]
 ) -> Result:
-    """Everything that follows from the runs."""
+    """Everything that follows from the runs; where the load asks for stability, from those that had to agree."""
     gpus = server.gpu_count
+    steady = steadiness([summarize(run, load, gpus) for run in runs], load.stability) if load.stability else None
+    runs = runs[-WINDOWS:] if steady else runs
     return Result(
         point_id=point_id,
         server=server,
@@ -57,5 +92,13 @@ def make_result(
         runs=tuple(runs),
         summaries=tuple(summarize(run, load, gpus) for run in runs),
         metrics=summarize_runs(runs, load, gpus),
-        invalid_reasons=invalid_reasons(runs, load),
+        invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
+        steadiness=steady,
+        saturations=tuple(saturation(run, load) for run in runs),
     )
+
+
+def _unsteady(steady: Steadiness | None) -> Iterator[str]:
+    """A load that asks for stable windows has no result without them."""
+    if steady is not None and steady.windows and not steady.reached:
+        yield f"not stable: {steady.describe()}; take longer windows, or more of them"

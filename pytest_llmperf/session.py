@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
 
@@ -28,6 +29,8 @@ class Session:
 
     output: Path
     """This session's own folder; made when the first thing is written."""
+    dialect: str | None = None
+    """Name of the tool under whose definitions metrics are reported beside ours."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""
@@ -45,7 +48,7 @@ class Session:
         """Folder for server logs."""
         return self._folder() / "servers"
 
-    def save_requests(self, test: str, run: Run) -> None:
+    def save_requests(self, test: str, run: Run, point: LoadPoint) -> None:
         """Append one run's requests to the point's JSONL file."""
         path = self._folder() / "requests" / f"{file_name(test)}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +56,11 @@ class Session:
         mode = "a" if path in self._begun else "w"
         self._begun.add(path)
         with path.open(mode, encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in request_lines(run))
+            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point))
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
-        document = report_document(list(self.outcomes.values()), self.started)
+        document = report_document(list(self.outcomes.values()), self.started, self.dialect)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for path in [self._folder() / "report.json", *([extra] if extra else [])]:
             path.parent.mkdir(parents=True, exist_ok=True)

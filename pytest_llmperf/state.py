@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
@@ -36,6 +36,8 @@ class Options:
     baselines: Path
     strict: bool
     runs: int | None
+    dialect: str | None
+    workers: int | Literal["auto"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,15 @@ class State:
         return self.plans[path]
 
     def runs(self, marker_runs: int | None, point: LoadPoint) -> int:
-        """Runs of a point: the option, the marker, the plan, the default."""
+        """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
+        if point.stability:
+            return point.stability.max_windows
         return self.options.runs or marker_runs or point.runs or _DEFAULT_RUNS
+
+    def workers(self, point: LoadPoint) -> int | None:
+        """Processes of the load driver: the option, the load's; None is auto."""
+        given = self.options.workers
+        return point.workers if given is None else None if given == "auto" else given
 
     @contextlib.contextmanager
     def start(self, config: ServerConfig) -> Iterator[LlmServer]:
@@ -167,8 +176,14 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,
+        dialect=options["dialect"],
+        workers=_workers(options["workers"]),
     )
-    return State(resolved, root, visible_gpus(), Session(output))
+    return State(resolved, root, visible_gpus(), Session(output, dialect=resolved.dialect))
+
+
+def _workers(given: str | None) -> int | Literal["auto"] | None:
+    return "auto" if given == "auto" else int(given) if given else None
 
 
 _MARKER_KEYS = ("plan", "servers", "loads", "runs")

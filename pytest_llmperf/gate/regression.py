@@ -35,6 +35,7 @@ MINIMUM_REQUESTS: Mapping[str, int] = {
 _OFFERED = (
     "output_token_throughput",
     "input_token_throughput",
+    "total_token_throughput",
     "request_throughput",
     "output_token_throughput_per_gpu",
 )

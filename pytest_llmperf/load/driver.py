@@ -10,8 +10,9 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
@@ -34,6 +35,20 @@ _SPIN_S = 0.001
 """asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
 _SPARE_S = 0.25
 """An open loop keeps as many idle connections as it would need for this long."""
+
+
+Gate = Callable[[], Awaitable[None]]
+"""Awaited when everything is ready to send: where several processes wait for one another."""
+
+
+class Share(NamedTuple):
+    """Which part of a load is this process's: slots and requests `number`, `number + of`, …"""
+
+    number: int
+    of: int
+
+
+_WHOLE = Share(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +78,16 @@ async def run_load(
     salt: str = "",
     progress: Progress | None = None,
     on_interrupt: Callable[[Run], None] | None = None,
+    share: Share = _WHOLE,
+    gate: Gate | None = None,
 ) -> Run:
     """Sends the trace once. A request that fails is a record with an error, never an exception.
 
     `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
+    Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}")
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate)
     try:
         await load.run(progress)
     except asyncio.CancelledError:
@@ -100,16 +118,21 @@ class _Load:
         trace: Trace,
         requests: tuple[PlannedRequest, ...],
         mark: str,
+        share: Share = _WHOLE,
+        gate: Gate | None = None,
     ) -> None:
         self.targets = targets
         self.point = point
         self.requests = requests
         self.trace_hash = trace.hash
         self.mark = mark
+        self.share = share
+        self.gate = gate
         self.endpoint = ENDPOINTS[point.endpoint]
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
-        self.prompts = [marked_prompt(request, f"{trace.hash}/{mark}", trace.pieces) for request in requests]
+        run = f"{trace.hash}/{mark}"
+        self.prompts = {request.index: marked_prompt(request, run, trace.pieces) for request in requests}
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
@@ -119,13 +142,13 @@ class _Load:
         self.done = 0
         self.failed = 0
 
-    def _encode_bodies(self) -> dict[tuple[str, bool], list[bytes]]:
-        """The body of every request, per kind of target: encoded before the window, not in it.
+    def _encode_bodies(self) -> dict[tuple[str, bool], dict[int, bytes]]:
+        """The body of every request by its index, per kind of target: encoded before the window, not in it.
 
         Later turns of a conversation have theirs when the answers before them are known.
         """
         return {
-            kind: [b"" if request.turn else self._body(request, kind) for request in self.requests]
+            kind: {request.index: self._body(request, kind) for request in self.requests if not request.turn}
             for kind in {self._kind(target) for target in self.targets}
         }
 
@@ -187,8 +210,11 @@ class _Load:
         pause = min(0.1, point.no_data_timeout / 10, point.read_timeout / 10)
         told = 0.0
         while True:
+            wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
+            if self.window.is_open:
+                self.window.loop_lags_s.append(now - wanted)
             for connection in self.connections:
                 connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
             if progress is not None and now - told > _PROGRESS_S:
@@ -197,14 +223,20 @@ class _Load:
 
     async def _closed_loop(self) -> None:
         users = _conversations(self.requests)
-        count = min(self.point.concurrency or len(users), len(users))
-        slots = [(number % len(self.targets), self.new_connection(number)) for number in range(count)]
+        count = self.point.concurrency or len(users)
+        numbers = range(count)[self.share.number :: self.share.of][: len(users)]
+        slots = [(number % len(self.targets), self.new_connection(number)) for number in numbers]
         await self._open_all(connection for _, connection in slots)
+        await self._pass_gate()
         queue = iter(users)
         with self.window.open():
             async with asyncio.TaskGroup() as group:
                 for number, connection in slots:
                     group.create_task(self._slot(number, connection, queue))
+
+    async def _pass_gate(self) -> None:
+        if self.gate is not None:
+            await self.gate()
 
     async def _slot(self, number: int, connection: Connection, queue: Iterator[tuple[PlannedRequest, ...]]) -> None:
         """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
@@ -261,6 +293,7 @@ class _Load:
         for pool in pools:
             pool.idle = [self.new_connection(pool.number) for _ in range(spare)]
         await self._open_all(connection for pool in pools for connection in pool.idle)
+        await self._pass_gate()
         with self.window.open():
             start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
@@ -327,17 +360,25 @@ class _Load:
 
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
+        planned = {request.index: request for request in self.requests}
         captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
-        stamps = stamps_of([captures[index] for index in captures if self.requests[index].phase == "measured"])
-        records = tuple(self._record(self.requests[index], capture, stamps) for index, capture in captures.items())
+        stamps = stamps_of([captures[index] for index in captures if planned[index].phase == "measured"])
+        records = tuple(self._record(planned[index], capture, stamps) for index, capture in captures.items())
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
             records=records,
-            client=client_health(self.window, stamps, tuple(captures.values()), records, self.connect_s),
+            client=client_health(
+                self.window,
+                stamps,
+                tuple(captures.values()),
+                records,
+                self.connect_s,
+                [connection.losses for connection in self.connections],
+            ),
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
@@ -355,9 +396,7 @@ class _Load:
 
 def _conversations(requests: Sequence[PlannedRequest]) -> list[tuple[PlannedRequest, ...]]:
     """Requests that one slot sends one after the other; one each where there are no conversations."""
-    if requests[0].conversation is None:
-        return [(request,) for request in requests]
-    return [tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.conversation)]
+    return [tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit)]
 
 
 class _Pool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.priority import urgent
-from pytest_llmperf.records import ClientHealth, RequestRecord, Stamps
+from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses
+from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
 
 
 class Window:
@@ -22,6 +24,13 @@ class Window:
         self.ended_ns = 0
         self.cpu_share: float | None = None
         self.clock_step_ns = 0
+        self.scheduling: Scheduling = "normal"
+        self.gc_collections = 0
+        self.loop_lags_s: list[float] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self.started_ns != 0 and self.ended_ns == 0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -31,16 +40,17 @@ class Window:
         gc.collect()
         gc.freeze()
         gc.disable()
-        offset_ns = _clock_offset_ns()
+        offset_ns, collections = _clock_offset_ns(), _gc_collections()
         cpu, wall = time.thread_time(), time.perf_counter()
         self.started_ns = time.time_ns()
         try:
-            with urgent():
+            with urgent() as self.scheduling:
                 yield
         finally:
             self.ended_ns = time.time_ns()
             self.cpu_share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
             self.clock_step_ns = _clock_offset_ns() - offset_ns
+            self.gc_collections = _gc_collections() - collections
             gc.unfreeze()
             if collecting:
                 gc.enable()
@@ -50,14 +60,21 @@ def _clock_offset_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
+def _gc_collections() -> int:
+    return sum(generation["collections"] for generation in gc.get_stats())
+
+
 def client_health(
     window: Window,
     stamps: Stamps,
     captures: Sequence[Capture],
     records: Sequence[RequestRecord],
     connect_s: Sequence[float],
+    losses: Sequence[TcpLosses] = (),
 ) -> ClientHealth:
-    """`connect_s`: how long each connection took that was opened before the window."""
+    """`connect_s`: how long each connection took that was opened before the window; `losses`: of every connection."""
+    tcp = functools.reduce(TcpLosses.plus, losses, NO_LOSSES)
+    lag_ms = [lag * 1e3 for lag in window.loop_lags_s]
     lags = _receive_lags_us(captures) if stamps == "kernel" else []
     late = [(r.sent_ns - r.due_ns) / 1e3 for r in records if r.sent_ns is not None and r.due_ns is not None]
     token_chunks = sum(len(record.chunk_ns) for record in records)
@@ -73,7 +90,66 @@ def client_health(
         coalesced_share=coalesced / token_chunks if token_chunks else None,
         clock_step_ns=window.clock_step_ns,
         connect_ms=sum(connect_s) / len(connect_s) * 1e3 if connect_s else None,
+        loop_lag_p99_ms=_percentile(lag_ms, 99),
+        loop_lag_max_ms=_percentile(lag_ms, 100),
+        requested_rate=requested_rate(records),
+        achieved_rate=achieved_rate(records),
+        tcp_retransmits=tcp.retransmitted,
+        tcp_out_of_order=tcp.out_of_order,
+        gc_collections=window.gc_collections,
+        scheduling=window.scheduling,
     )
+
+
+def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
+    """Of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
+    token_chunks = sum(len(record.chunk_ns) for record in records)
+    coalesced = sum(record.coalesced_chunks for record in records)
+    tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))
+    connect_ms = [part.connect_ms for part in parts if part.connect_ms is not None]
+    return ClientHealth(
+        stamps="kernel" if all(part.stamps == "kernel" for part in parts) else "user",
+        cpu_share=_worst(part.cpu_share for part in parts),
+        receive_lag_p50_us=_worst(part.receive_lag_p50_us for part in parts),
+        receive_lag_p99_us=_worst(part.receive_lag_p99_us for part in parts),
+        receive_lag_max_us=_worst(part.receive_lag_max_us for part in parts),
+        send_late_p50_us=_worst(part.send_late_p50_us for part in parts),
+        send_late_p99_us=_worst(part.send_late_p99_us for part in parts),
+        coalesced_share=coalesced / token_chunks if token_chunks else None,
+        clock_step_ns=max((part.clock_step_ns for part in parts), key=abs),
+        connect_ms=sum(connect_ms) / len(connect_ms) if connect_ms else None,
+        loop_lag_p99_ms=_worst(part.loop_lag_p99_ms for part in parts),
+        loop_lag_max_ms=_worst(part.loop_lag_max_ms for part in parts),
+        requested_rate=requested_rate(records),
+        achieved_rate=achieved_rate(records),
+        tcp_retransmits=tcp.retransmitted,
+        tcp_out_of_order=tcp.out_of_order,
+        gc_collections=sum(part.gc_collections for part in parts),
+        scheduling=max((part.scheduling for part in parts), key=_SLOWNESS.index),
+    )
+
+
+_SLOWNESS: tuple[Scheduling, ...] = ("real-time", "nice", "normal")
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def requested_rate(records: Sequence[RequestRecord]) -> float | None:
+    """Requests per second of an open loop's schedule; None in closed loop, or below two requests."""
+    return _rate([record.due_ns for record in records if record.due_ns is not None])
+
+
+def achieved_rate(records: Sequence[RequestRecord]) -> float | None:
+    """The same, as they were sent."""
+    return _rate([r.sent_ns for r in records if r.due_ns is not None and r.sent_ns is not None])
+
+
+def _rate(moments_ns: Sequence[int]) -> float | None:
+    """Per second, from the first to the last."""
+    span_ns = max(moments_ns, default=0) - min(moments_ns, default=0)
+    return (len(moments_ns) - 1) / span_ns * 1e9 if span_ns else None
 
 
 def stamps_of(captures: Sequence[Capture]) -> Stamps:

@@ -33,6 +33,8 @@ class _Stream:
     """What a response said, and why it counts as failed."""
 
     chunks: tuple[_TokenChunk, ...] = ()
+    tokenless_reads: tuple[int, ...] = ()
+    """Reads that completed an event with choices that is no token chunk."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     token_source: TokenSource | None = None
@@ -77,6 +79,8 @@ def interpret(
         input_tokens_source=input_tokens_source,
         conversation=planned.conversation,
         turn=planned.turn,
+        tokenless_ns=tuple([read_ns[read] for read in stream.tokenless_reads]),
+        textless_chunks=_textless(stream.chunks),
     )
 
 
@@ -129,6 +133,7 @@ def _judge(timed: list[_Timed], error: str | None, says_end: bool, count: Callab
     error = error or _missing(events, finish_reason, counted, says_end)
     return _Stream(
         chunks=chunks,
+        tokenless_reads=_tokenless_reads(timed, chunks),
         input_tokens=next((event.prompt_tokens for event in reversed(events) if event.prompt_tokens is not None), None),
         output_tokens=counted,
         token_source=source,
@@ -186,6 +191,15 @@ def _by_usage(timed: list[_Timed]) -> list[_TokenChunk]:
             chunks.append(_TokenChunk(read, now - before, event))
             before = now
     return chunks
+
+
+def _tokenless_reads(timed: list[_Timed], chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...]:
+    spoken = {id(chunk.event) for chunk in chunks}
+    return tuple([read for read, event in timed if event.has_choices and id(event) not in spoken])
+
+
+def _textless(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...]:
+    return tuple([i for i, chunk in enumerate(chunks) if not (chunk.event.output or chunk.event.reasoning)])
 
 
 def _chunk_tokens(chunks: tuple[_TokenChunk, ...]) -> tuple[int, ...] | None:

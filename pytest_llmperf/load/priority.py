@@ -12,16 +12,22 @@ import os
 import threading
 from collections.abc import Iterator
 
+from pytest_llmperf.records import Scheduling
+
 _NICEST = -20
 
 
 @contextlib.contextmanager
-def urgent() -> Iterator[None]:
-    """Real-time priority for this thread, else the highest normal one; where neither is allowed, nothing changes."""
+def urgent() -> Iterator[Scheduling]:
+    """Real-time priority for this thread, else the highest normal one; where neither is allowed, nothing changes.
+
+    Gives what was had.
+    """
     with contextlib.ExitStack() as restore:
-        if not _real_time(restore):
-            _nice(restore)
-        yield
+        if _real_time(restore):
+            yield "real-time"
+        else:
+            yield "nice" if _nice(restore) else "normal"
 
 
 def _real_time(restore: contextlib.ExitStack) -> bool:
@@ -38,11 +44,12 @@ def _real_time(restore: contextlib.ExitStack) -> bool:
     return True
 
 
-def _nice(restore: contextlib.ExitStack) -> None:
+def _nice(restore: contextlib.ExitStack) -> bool:
     thread = threading.get_native_id()
     try:
         before = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, _NICEST)
     except (AttributeError, OSError):
-        return
+        return False
     restore.callback(os.setpriority, os.PRIO_PROCESS, thread, before)
+    return True

@@ -46,6 +46,11 @@ class PlannedRequest:
     turn: int = 0
     """Of a conversation; 0 is its first."""
 
+    @property
+    def unit(self) -> int:
+        """What a slot takes at a time: the conversation's number, or the request's."""
+        return self.index if self.conversation is None else self.conversation
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:

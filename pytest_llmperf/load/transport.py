@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
 
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
@@ -155,6 +156,8 @@ class Connection:
         self._started_s = 0.0
         self._quiet_since_s = 0.0
         self._reads_seen = 0
+        self.losses = NO_LOSSES
+        """Of every socket that this connection had; complete when it is closed."""
 
     async def open(self, timeout_s: float) -> None:
         """Raises OSError (TimeoutError and ssl.SSLError are such) with the connection closed."""
@@ -306,6 +309,7 @@ class Connection:
         if sock is not None:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
+            self.losses = self.losses.plus(tcp_losses(sock))
             sock.close()
 
 

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.definitions import METRICS, parse_quantity
+from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import MetricVerdict, Regression
 from pytest_llmperf.gate.sla import SlaCheck
-from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.result import Result
+from pytest_llmperf.stability import Steadiness
 from pytest_llmperf.validity import invalid_reasons
 
 SCHEMA = "llmperf.report/1"
@@ -49,8 +52,8 @@ def regression_verdict(outcome: Outcome) -> str:
     return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
 
 
-def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str, Any]:
-    """The whole report."""
+def report_document(outcomes: Sequence[Outcome], started: datetime, dialect: str | None = None) -> dict[str, Any]:
+    """The whole report; `dialect` adds a block with that tool's metrics to every point."""
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
     return {
         "schema": SCHEMA,
@@ -59,11 +62,29 @@ def report_document(outcomes: Sequence[Outcome], started: datetime) -> dict[str,
         "environment": next(iter(environments.values()), {}),
         "environments": environments,
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},
-        "points": [_point_dict(outcome) for outcome in outcomes],
+        "points": [_point_dict(outcome, dialect) for outcome in outcomes],
+        "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
     }
 
 
-def _point_dict(outcome: Outcome) -> dict[str, Any]:
+def outcome_curves(outcomes: Sequence[Outcome]) -> tuple[Curve, ...]:
+    """The curves of all points that were measured."""
+    return curves([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
+
+
+def _curve_dict(curve: Curve) -> dict[str, Any]:
+    points = [
+        {
+            "input_tokens": point.input_tokens,
+            "valid": point.valid,
+            **{name: {"value": rounded(v), "unit": parse_quantity(name).unit} for name, v in point.values.items()},
+        }
+        for point in curve.points
+    ]
+    return {**asdict(curve), "points": points}
+
+
+def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
     head: dict[str, Any] = {
         "id": outcome.point_id,
         "test": outcome.test,
@@ -81,12 +102,16 @@ def _point_dict(outcome: Outcome) -> dict[str, Any]:
         "load": result.load.as_dict(),
         "valid": result.valid,
         "invalid_reasons": list(result.invalid_reasons),
+        "saturated": result.saturated,
+        "remarks": list(result.remarks),
+        **({"stability": _stability_dict(result.steadiness)} if result.steadiness else {}),
         "timestamps": result.stamps,
         "trace_hash": result.trace_hash,
         "runs": [
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
         "metrics": result.metrics.as_dict(),
+        **({"dialect": {"name": dialect, "metrics": dialect_metrics(dialect, result.runs)}} if dialect else {}),
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
     }
@@ -99,7 +124,40 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "workers": run.workers,
+        "repeats": run.repeats,
+        "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
+    }
+
+
+def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
+    """Where rates were counted, and what lies outside; None when there was no window."""
+    window = run_window(run, point)
+    if window is None:
+        return None
+    lead_in = sum(record.phase == "lead-in" for record in run.records)
+    draining = sum(in_drain(record, window) for record in run.records if record.phase == "measured" and record.ok)
+    return {
+        "start_ns": window.start_ns,
+        "end_ns": window.end_ns,
+        "seconds": rounded(window.seconds),
+        "excluded": {
+            "lead_in_s": rounded((window.start_ns - run.started_ns) / 1e9),
+            "lead_in_requests": lead_in,
+            "drain_s": rounded((run.ended_ns - window.end_ns) / 1e9),
+        },
+        "latencies_from_drain": draining,
+    }
+
+
+def _stability_dict(steady: Steadiness) -> dict[str, Any]:
+    return {
+        "windows": steady.windows,
+        "reached": steady.reached,
+        "throughput_spread": rounded(steady.throughput_spread),
+        "latency_spread": rounded(steady.latency_spread),
+        "within": steady.within,
     }
 
 
@@ -139,7 +197,11 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
     }
 
 
-def request_lines(run: Run) -> Iterator[Mapping[str, Any]]:
-    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord."""
+def request_lines(run: Run, point: LoadPoint) -> Iterator[Mapping[str, Any]]:
+    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
+
+    `drain` says that it ended after the window, when the load was no longer what the point asks for.
+    """
+    window = run_window(run, point)
     for record in run.records:
-        yield {"run": run.index + 1, **asdict(record)}
+        yield {"run": run.index + 1, "drain": window is not None and in_drain(record, window), **asdict(record)}

@@ -14,8 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
+from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
+from pytest_llmperf.report.curves import COLUMNS, Curve
+from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.result import Result
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def describe_load(load: LoadPoint, runs: int) -> str:
         shape, time = f"{load.request_rate:g} req/s {load.arrival}", f"about {seconds:.0f} s"
     else:
         shape, time = f"concurrency {load.concurrency}", "as long as the server takes"
-    return f"{shape}, {tokens}, {runs} runs x {load.requests} requests: {time}"
+    repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
+    return f"{shape}, {tokens}, {repeats} x {load.requests} requests: {time}"
 
 
 def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
@@ -56,10 +59,14 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     if verbosity >= 0:
         for title, group in _groups(measured):
             console.print(_table(title, group, console.width))
+        for curve in outcome_curves(measured):
+            console.print(_curve_table(curve))
     if verbosity > 0:
         for outcome in measured:
             assert outcome.result is not None
             console.print(metrics_table(outcome.result, console.width))
+            if session.dialect:
+                console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
@@ -89,6 +96,19 @@ def _table(title: str, outcomes: Sequence[Outcome], width: int) -> Table:
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*_row(outcome, [name for _, name in columns]))
+    return table
+
+
+def _curve_table(curve: Curve) -> Table:
+    """How one phase scales with the length of the prompt."""
+    title = f"{curve.phase} by prompt length: {curve.server}-{curve.load}"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in ("input tokens", *(header for header, _ in COLUMNS[curve.phase])):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for point in curve.points:
+        label = "" if point.valid else "[bold red]INVALID[/]"
+        table.add_row(str(point.input_tokens), *map(number, point.values.values()), label)
     return table
 
 
@@ -138,6 +158,20 @@ def metrics_table(result: Result, width: int = _WIDE) -> Table:
     return table
 
 
+def dialect_table(result: Result, dialect: str, width: int = _WIDE) -> Table:
+    """The same point as another tool would report it, under that tool's names."""
+    stats = _STATS if width >= _WIDE else _FEW_STATS
+    title = f"{result.point_id} by the definitions of {dialect}"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("Metric", overflow="fold")
+    for stat in ("", *stats):
+        table.add_column(stat, justify="right", no_wrap=True)
+    for name, values in dialect_metrics(dialect, result.runs).items():
+        cells = [values["value"]] if "value" in values else [values[stat] for stat in stats]
+        table.add_row(f"{name} ({values['unit']})", "" if len(cells) > 1 else number(cells.pop()), *map(number, cells))
+    return table
+
+
 _STATS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50))
 _FEW_STATS = ("mean", "max", "p99", "p90", "p50")
 _ROWS = (
@@ -163,6 +197,8 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             continue
         if outcome.passed is None and outcome.error and outcome.result.runs:
             yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
+        for remark in outcome.result.remarks:
+            yield f"{outcome.point_id}: {remark}"
         for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         for note in outcome.regression.notes if outcome.regression else ():

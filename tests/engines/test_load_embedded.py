@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
+from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.embedded.truth import Emission, read_emission_log
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.saturation import saturation
 
 CLOCKS_NS = 2_000
 """Kernel and user space read the same clock at different resolution."""
@@ -223,3 +225,30 @@ def test_prompts_of_a_file(name: str, text: str, tmp_path: Path) -> None:
     assert {record.error for record in run.records} == {None}
     # Three words of mark, three or four of the prompt, and the template around them.
     assert {record.input_tokens for record in run.records} <= {9, 10}
+
+
+def test_a_role_chunk_sent_early_is_vllms_first_token_and_nobody_elses() -> None:
+    with _engine("--role-chunk-first", "--prefill-ms-per-token", "1") as url:
+        run = _run(url, _point())
+    vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
+    assert all(record.tokenless_ns[0] < record.chunk_ns[0] for record in run.records)
+    assert vllm["ttft_ms"]["mean"] < aiperf["time_to_first_token"]["mean"] - 10
+    assert vllm["itl_ms"]["n"] == aiperf["inter_chunk_latency"]["n"] + len(run.records)
+
+
+def test_the_tools_that_time_chunks_with_text_pass_over_empty_ones() -> None:
+    with _engine("--empty-text-every", "3") as url:
+        run = _run(url, _point())
+    assert {len(record.textless_chunks) for record in run.records} == {3}
+    vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
+    assert vllm["itl_ms"]["n"] > aiperf["inter_chunk_latency"]["n"]
+
+
+@pytest.mark.parametrize(("rate", "saturated"), [(20.0, False), (400.0, True)], ids=["below", "above"])
+def test_a_rate_above_what_the_engine_takes_is_seen(rate: float, saturated: bool) -> None:
+    """Two requests at once of 12 tokens at 2 ms each: some 80 requests per second."""
+    point = _point(concurrency=None, request_rate=rate, requests=40 if rate < 100 else 200)
+    with _engine("--max-num-seqs", "2") as url:
+        found = saturation(_run(url, point), point)
+    assert found is not None
+    assert found.saturated is saturated

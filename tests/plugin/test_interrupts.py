@@ -113,3 +113,10 @@ def test_terminated_pytest_leaves_no_orphan(long_suite):
     started = Started(long_suite)
     started.wait_for("a run is over")
     started.end_with(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_worker_processes_of_the_load_end_with_pytest(long_suite, signum):
+    started = Started(long_suite, "--llmperf-workers=2")
+    started.wait_for("a run is over")
+    started.end_with(signum)

@@ -138,3 +138,54 @@ def test_secrets_reach_no_file_and_no_output(suite, monkeypatch):
     assert "s3cr3t" not in result.stdout.str() + result.stderr.str()
     files = [path for path in suite.pytester.path.rglob("*") if path.is_file()]
     assert not [path for path in files if "s3cr3t" in path.read_text(errors="replace")]
+
+
+def test_a_dialect_is_reported_beside_our_metrics(suite):
+    result = suite.run("-v", "-k", "tp1pp1-short", "--llmperf-update-baselines", "--llmperf-dialect=guidellm")
+    (point,) = suite.points().values()
+    assert point["dialect"]["name"] == "guidellm"
+    assert point["dialect"]["metrics"]["request_latency"]["n"] == 2 * (20 + 2)
+    assert point["metrics"]["ttft_ms"]["n"] == 40
+    result.stdout.fnmatch_lines(["*by the definitions of guidellm*", "*request_latency*"])
+
+
+def test_an_unknown_dialect_is_a_mistake_of_usage(suite):
+    result = suite.run("--llmperf-dialect=klingon")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*'klingon' is not one of vllm, genai-perf, aiperf, guidellm, compressa*"])
+
+
+def test_workers_share_a_load(suite):
+    result = suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines", "--llmperf-workers=2", "--llmperf-runs=1")
+    result.assert_outcomes(passed=1)
+    (point,) = suite.points().values()
+    assert point["runs"][0]["workers"] == 2
+    assert point["metrics"]["requests"] == {"sent": 20, "ok": 20, "failed": 0}
+
+
+def test_a_number_of_workers_that_is_none_is_a_mistake_of_usage(suite):
+    result = suite.run("--llmperf-workers=many")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*'many' is neither 'auto' nor a whole number of at least 1*"])
+
+
+def test_stable_windows_are_the_result(suite):
+    suite.edit_plan("requests: 20, warmup_requests: 1}", "stability: {window: 20, within: 90 %}, warmup_requests: 1}")
+    suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
+    (point,) = suite.points().values()
+    assert point["stability"]["reached"] is True
+    assert len(point["runs"]) == 3
+    assert point["runs"][-1]["run"] == point["stability"]["windows"]
+
+
+def test_a_phase_gives_a_curve_over_the_prompts_lengths(suite):
+    suite.edit_plan("input_tokens: 8, output_tokens: 4, concurrency", "input_tokens: {sweep: [50, 400]}, concurrency")
+    suite.edit_plan("concurrency: 2, requests: 20", "phase: prefill, concurrency: 1, requests: 5")
+    suite.edit_plan("step: modelled, decode-ms-per-step: 1", "step: modelled, prefill-ms-per-token: 0.2")
+    result = suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines")
+    result.assert_outcomes(passed=2)
+    (curve,) = suite.report()["curves"]
+    assert (curve["phase"], [point["input_tokens"] for point in curve["points"]]) == ("prefill", [50, 400])
+    short, long = (point["ttft_p50"]["value"] for point in curve["points"])
+    assert long > short
+    result.stdout.fnmatch_lines(["*prefill by prompt length: tp1pp1-short*", "*input tokens*", "*50 *", "*400 *"])

@@ -12,8 +12,9 @@ from samples import record as made_record
 from test_load_driver import END, HEAD, Request, Script, Scripted, _chunk, _serve
 
 from pytest_llmperf.load import driver
-from pytest_llmperf.load.driver import Target, run_load
+from pytest_llmperf.load.driver import Share, Target, run_load
 from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.workers import _part
 from pytest_llmperf.metrics import run_window
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
@@ -171,3 +172,10 @@ def test_requested_lengths_are_those_drawn() -> None:
     assert len(set(asked)) > 2
     assert [request.body["max_tokens"] for request in server.requests] == asked
     assert [request.body["min_tokens"] for request in server.requests] == asked
+
+
+def test_a_conversation_stays_with_one_worker_process() -> None:
+    trace = make_trace(_point(concurrency=4, requests=24), "key")
+    parts = [_part(trace, Share(number, 3)).requests for number in range(3)]
+    assert sorted(request.index for part in parts for request in part) == [r.index for r in trace.requests]
+    assert [{request.conversation % 3 for request in part} for part in parts] == [{0}, {1}, {2}]

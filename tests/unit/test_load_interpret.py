@@ -329,3 +329,14 @@ def test_extra_body_wins() -> None:
 def test_seed_is_sent_only_where_it_is_asked_for_and_matters(temperature: float, seed: int | None, sent: Any) -> None:
     body = request_body(_point(temperature=temperature, seed=seed), "hi", 9, model="m", every_chunk_usage=False)
     assert body.get("seed") == sent
+
+
+def test_chunks_with_choices_that_carry_no_token_keep_their_times() -> None:
+    record = _record(ROLE, _chat({"content": "a"}), _chat({}, "stop"), _sse({"choices": [], "usage": USAGE}), DONE)
+    assert record.chunk_ns == (2000,)
+    assert record.tokenless_ns == (1000, 3000)
+
+
+def test_tokens_without_text_are_marked() -> None:
+    record = _record(_text("a", usage={"completion_tokens": 1}), _text("", "length", usage={"completion_tokens": 2}))
+    assert (record.chunk_ns, record.textless_chunks, record.tokenless_ns) == ((1000, 2000), (1,), ())

@@ -1,5 +1,7 @@
 """Numbers of hand-made records, by the definitions in definitions.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -248,3 +250,29 @@ def test_names_of_no_metric(name, message):
 def test_units_of_shown_values():
     assert Quantity("ttft", "p99").shown(12.345) == "12.35 ms"
     assert Quantity("error_rate").shown(0.0) == "0"
+
+
+def test_both_kinds_of_tokens_together():
+    value = values([record(0.0, [10.0, 60.0], tokens=[2, 2]), record(0.0, [20.0, 100.0], tokens=[2, 2])], point())
+    assert value("total_token_throughput") == value("input_token_throughput") + value("output_token_throughput")
+
+
+def test_prompt_speed_of_a_request_is_until_its_first_token():
+    value = values([record(0.0, [10.0]), record(0.0, [20.0], input_tokens=40), record(input_tokens=None)])
+    assert value("prefill_throughput_per_user") == pytest.approx((800 + 2000) / 2)
+
+
+def test_the_share_of_good_requests_counts_failed_ones_as_sent():
+    load = point(slo={"ttft": "15 ms"})
+    records = [record(), record(0.0, [30.0, 40.0]), failed(), record(phase="lead-in")]
+    assert values(records, load)("goodput_share") == pytest.approx(1 / 3)
+    assert values(records)("goodput_share") is None
+    assert summarize(run(records), load).n(Quantity("goodput_share")) == 3
+
+
+def test_the_window_ends_when_the_first_of_several_processes_has_no_more_work():
+    """Even requests are the first process's: it is done at 60 ms, while the other goes on."""
+    made = {0: record(0.0, [60.0]), 1: record(0.0, [50.0]), 3: record(50.0, [100.0]), 5: record(100.0, [180.0])}
+    shared = replace(run([]), records=tuple(replace(r, index=i) for i, r in made.items()), workers=2)
+    assert run_window(shared, CLOSED).end_ns - START_NS == 60_000_000
+    assert run_window(replace(shared, workers=1), CLOSED).end_ns - START_NS == 180_000_000

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from samples import HEALTH, failed, point, result, run, server, steady_run
+from samples import HEALTH, MS, START_NS, failed, point, record, result, run, server, steady_run
 
 from pytest_llmperf.definitions import METRICS, STATISTICS
 from pytest_llmperf.gate.regression import gated_margins, judge
@@ -129,7 +129,7 @@ def test_points_of_several_environments():
 
 
 def test_a_line_per_request():
-    lines = [json.loads(json.dumps(line, allow_nan=False)) for line in request_lines(run([failed()], index=1))]
+    lines = [json.loads(json.dumps(line, allow_nan=False)) for line in request_lines(run([failed()], index=1), point())]
     assert [(line["run"], line["error"], line["chunk_ns"]) for line in lines] == [(2, "HTTP 500", [])]
 
 
@@ -258,3 +258,36 @@ def test_numbers(value, text):
 )
 def test_a_load_in_words(load, text):
     assert describe_load(load, 3) == text
+
+
+def test_the_window_of_a_run_and_what_lies_outside():
+    records = [record(0.0, [40.0], phase="lead-in"), record(0.0, [50.0], phase="lead-in")]
+    records += [record(40.0, [90.0]), record(50.0, [120.0]), record(90.0, [200.0])]
+    (found,) = document(outcome(result([run(records)])))["points"]
+    assert found["runs"][0]["window"] == {
+        "start_ns": START_NS + 40 * MS,
+        "end_ns": START_NS + 120 * MS,
+        "seconds": 0.08,
+        "excluded": {"lead_in_s": 0.04, "lead_in_requests": 2, "drain_s": 9.88},
+        "latencies_from_drain": 1,
+    }
+    lines = list(request_lines(run(records), point()))
+    assert [line["drain"] for line in lines] == [False, False, False, False, True]
+
+
+def saturated_result():
+    late = [record(n * 100.0, [n * 150.0 + 50.0], due_ms=n * 100.0) for n in range(40)]
+    return result([run(late)], load=point(request_rate=10))
+
+
+def test_a_server_that_falls_behind_is_told_and_stays_valid():
+    made = outcome(saturated_result(), point_id="a-rate")
+    (found,) = document(made)["points"]
+    assert (found["saturated"], found["valid"]) == (True, True)
+    assert "SATURATED the server is offered more than it takes" in found["remarks"][0]
+    assert "a-rate: SATURATED" in printed(made)
+
+
+def test_a_closed_loop_cannot_saturate():
+    (found,) = document(outcome())["points"]
+    assert (found["saturated"], found["remarks"]) == (None, [])

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from samples import result, steady_run
+from samples import point, result, steady_run
 
 from pytest_llmperf.session import Session, default_output, file_name
 
@@ -32,15 +32,15 @@ def test_facts_add_up(session):
 
 
 def test_every_runs_requests_are_kept(session):
-    session.save_requests("a.py::t[s]", steady_run(0, requests=2))
-    session.save_requests("a.py::t[s]", steady_run(1, requests=2))
+    session.save_requests("a.py::t[s]", steady_run(0, requests=2), point())
+    session.save_requests("a.py::t[s]", steady_run(1, requests=2), point())
     assert request_runs(session) == [1, 1, 2, 2]
 
 
 def test_requests_of_an_earlier_session_are_replaced(session):
-    session.save_requests("a.py::t[s]", steady_run(0, requests=2))
+    session.save_requests("a.py::t[s]", steady_run(0, requests=2), point())
     later = Session(session.output)
-    later.save_requests("a.py::t[s]", steady_run(0, requests=3))
+    later.save_requests("a.py::t[s]", steady_run(0, requests=3), point())
     assert request_runs(later) == [1, 1, 1]
 
 

@@ -27,7 +27,11 @@ def test_no_run_is_a_reason():
 @pytest.mark.parametrize(
     ("client", "message"),
     [
-        ({"cpu_share": 0.97}, "run 1: client CPU 97% of a core: the load driver was the bottleneck"),
+        (
+            {"cpu_share": 0.97},
+            "run 1: client CPU 97% of a core: the load driver was the bottleneck; "
+            "spread it over processes with --llmperf-workers 2",
+        ),
         ({"clock_step_ns": -3 * MS}, "run 1: the system clock was set by -3.0 ms during the run"),
     ],
 )
@@ -78,3 +82,42 @@ def test_every_run_is_named():
     assert [
         reason.split(":")[0] for reason in invalid_reasons([steady_run(0), steady_run(1, client=late)], point())
     ] == ["run 2"]
+
+
+def rate_reasons(requests, last_late_ms, gap_ms=10.0):
+    """An open loop whose last request alone was sent late, so that only the rate suffers."""
+    due = [n * gap_ms for n in range(requests)]
+    records = [record(d, [d + 50.0], due_ms=d) for d in due[:-1]]
+    records.append(record(due[-1] + last_late_ms, [due[-1] + 500.0], due_ms=due[-1]))
+    late_s = (due[-1] + last_late_ms) / 1e3
+    client = replace(HEALTH, requested_rate=(requests - 1) / (due[-1] / 1e3), achieved_rate=(requests - 1) / late_s)
+    return reasons(run(records, client=client), point(request_rate=1e3 / gap_ms))
+
+
+def test_a_rate_that_the_client_did_not_reach():
+    assert rate_reasons(101, last_late_ms=15.0) == (), "within 2 %"
+    (reason,) = rate_reasons(101, last_late_ms=50.0)
+    assert "the load driver sent only 95.24 of the requested 100 req/s; spread it over processes" in reason
+
+
+def test_one_hiccup_at_the_end_of_a_short_run_is_no_lower_rate():
+    assert rate_reasons(21, last_late_ms=19.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("client", "invalid"),
+    [
+        ({"coalesced_share": 0.2, "receive_lag_p99_us": 90.0}, False),
+        ({"coalesced_share": 0.2, "receive_lag_p99_us": 6_000.0}, True),
+        ({"coalesced_share": 0.04, "receive_lag_p99_us": 6_000.0}, False),
+        ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": 3.0}, True),
+        ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": 1.5}, False),
+        ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": None, "coalesced_share": 0.2}, False),
+        ({"loop_lag_p99_ms": 30.0}, False),
+    ],
+)
+def test_reads_that_came_too_late_for_an_inter_token_latency_of_ten_ms(client, invalid):
+    """A server that sends chunks together is not the client's fault: its own lag is what accuses it."""
+    found = reasons(run([record()] * 5, client=replace(HEALTH, **client)))
+    assert bool(found) is invalid
+    assert all("keep other work off the client's cores" in reason for reason in found)

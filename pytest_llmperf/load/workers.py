@@ -1,0 +1,280 @@
+"""One load spread over several processes, for loads that one core cannot drive.
+
+Process `k` of `n` has slots and requests k, k + n, k + 2n, …; all open their connections, say that they are ready, and
+begin at one agreed instant of CLOCK_REALTIME. Each holds a pipe to this process: when that closes, however this process
+ended, the worker stops. What is sent through it are our own records (pickled by multiprocessing, between our own
+processes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from pytest_llmperf.errors import LoadError
+from pytest_llmperf.load.driver import Gate, Progress, Share, Target, run_load
+from pytest_llmperf.load.health import merged_health
+from pytest_llmperf.load.prompts import Trace
+from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import Run
+
+_READY = "ready"
+_START_NS = 50_000_000
+"""Time between the message that names the start and the start."""
+_SPIN_S = 0.002
+_LAST_WORDS_S = 10.0
+"""How long a worker that is told to stop may take to hand over what it measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one process does."""
+
+    targets: tuple[Target, ...]
+    point: LoadPoint
+    trace: Trace
+    run_index: int
+    salt: str
+    share: Share
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One process as seen from here; mutable on purpose: `run` comes when it is done."""
+
+    process: SpawnProcess
+    pipe: Connection
+    progress: tuple[int, int, int] = (0, 0, 0)
+    run: Run | None = None
+
+
+_Heard = tuple[_Worker, Any]
+"""Who spoke, and what: ready, progress, a Run, or None for one that is gone."""
+
+
+def most_workers(point: LoadPoint) -> int:
+    """As many as can have work, and a core left for everything else."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, _shareable(point)))
+
+
+def _shareable(point: LoadPoint) -> int:
+    return point.concurrency or point.requests
+
+
+async def run_workers(
+    targets: tuple[Target, ...],
+    point: LoadPoint,
+    trace: Trace,
+    *,
+    workers: int,
+    run_index: int,
+    salt: str = "",
+    progress: Progress | None = None,
+    on_interrupt: Callable[[Run], None] | None = None,
+) -> Run:
+    """`run_load` by `workers` processes (fewer where there are fewer slots): the same requests, merged in trace order.
+
+    Raises LoadError when one of them dies. Then, and when cancelled, `on_interrupt` gets what the others measured.
+    """
+    count = min(workers, _shareable(point))
+    shares = [Share(number, count) for number in range(count)]
+    jobs = [_Job(targets, point, _part(trace, share), run_index, salt, share) for share in shares]
+    with _started(jobs) as crew:
+        try:
+            await _follow(crew, progress)
+        except (asyncio.CancelledError, LoadError):
+            measured = _last_words(crew)
+            if measured and on_interrupt is not None:
+                on_interrupt(merged_run(measured, count))
+            raise
+        return merged_run([worker.run for worker in crew if worker.run], count)
+
+
+def merged_run(parts: Sequence[Run], workers: int) -> Run:
+    """The run that these processes, of `workers`, made together."""
+    records = tuple(sorted((record for part in parts for record in part.records), key=lambda record: record.index))
+    return replace(
+        parts[0],
+        started_ns=min(part.started_ns for part in parts),
+        ended_ns=max(part.ended_ns for part in parts),
+        records=records,
+        client=merged_health([part.client for part in parts], records),
+        workers=workers,
+    )
+
+
+def _part(trace: Trace, share: Share) -> Trace:
+    requests = tuple(request for request in trace.requests if request.unit % share.of == share.number)
+    return replace(trace, warmup=(), requests=requests)
+
+
+@contextlib.contextmanager
+def _started(jobs: Sequence[_Job]) -> Iterator[list[_Worker]]:
+    """The processes, none of which is left on leaving."""
+    context = multiprocessing.get_context("spawn")
+    crew: list[_Worker] = []
+    try:
+        for job in jobs:
+            ours, theirs = context.Pipe()
+            with theirs:
+                process = context.Process(target=work, args=(theirs, job), daemon=True)
+                crew.append(_Worker(process, ours))
+                process.start()
+        yield crew
+    finally:
+        for worker in crew:
+            worker.pipe.close()
+        for worker in crew:
+            if worker.process.pid is not None:
+                worker.process.join(_LAST_WORDS_S)
+                worker.process.kill()
+                worker.process.join()
+
+
+async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
+    """Starts them together and returns when all are done. Raises LoadError when one dies."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[_Heard] = asyncio.Queue()
+    for worker in crew:
+        loop.add_reader(worker.pipe.fileno(), _hear, worker, heard)
+    try:
+        for _ in crew:
+            while (await _next(heard, crew))[1] != _READY:
+                pass
+        start_ns = time.time_ns() + _START_NS
+        for worker in crew:
+            _tell(worker, start_ns)
+        while not all(worker.run for worker in crew):
+            worker, message = await _next(heard, crew)
+            if isinstance(message, Run):
+                worker.run = message
+                loop.remove_reader(worker.pipe.fileno())
+            else:
+                worker.progress = message
+                _show(progress, crew)
+    finally:
+        for worker in crew:
+            loop.remove_reader(worker.pipe.fileno())
+
+
+def _hear(worker: _Worker, heard: asyncio.Queue[_Heard]) -> None:
+    heard.put_nowait((worker, _received(worker)))
+
+
+def _received(worker: _Worker) -> Any:
+    """None when the worker is gone."""
+    try:
+        return worker.pipe.recv()
+    except (EOFError, OSError):
+        return None
+
+
+async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
+    worker, message = await heard.get()
+    if message is None:
+        worker.process.join(_LAST_WORDS_S)
+        raise LoadError(
+            f"worker process {crew.index(worker) + 1} of {len(crew)} of the load driver died "
+            f"(exit code {worker.process.exitcode}), so the load was not what the point asks for"
+        )
+    return worker, message
+
+
+def _show(progress: Progress | None, crew: Sequence[_Worker]) -> None:
+    if progress is not None:
+        done, total, failed = (sum(counts) for counts in zip(*(worker.progress for worker in crew), strict=True))
+        progress(done, total, failed)
+
+
+def _tell(worker: _Worker, message: object) -> None:
+    with contextlib.suppress(OSError):  # one that is gone is noticed by its silence
+        worker.pipe.send(message)
+
+
+def _last_words(crew: Sequence[_Worker]) -> list[Run]:
+    """Tells everyone to stop, and gives what each measured that still could say so."""
+    waiting = [worker for worker in crew if worker.run is None]
+    for worker in waiting:
+        _tell(worker, None)
+    deadline = time.monotonic() + _LAST_WORDS_S
+    for worker in waiting:
+        while worker.run is None and worker.pipe.poll(max(0.0, deadline - time.monotonic())):
+            message = _received(worker)
+            if message is None:
+                break
+            worker.run = message if isinstance(message, Run) else None
+    return [worker.run for worker in crew if worker.run is not None]
+
+
+def work(pipe: Connection, job: _Job) -> None:
+    """The whole life of a worker process. A Ctrl-C is for the process that holds the other end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # nobody is there to be told
+        run = asyncio.run(_do(pipe, job))
+        if run is not None:
+            pipe.send(run)
+
+
+async def _do(pipe: Connection, job: _Job) -> Run | None:
+    """The run; of a stopped one what there was, None when there was nothing."""
+    loop = asyncio.get_running_loop()
+    start: asyncio.Future[int] = loop.create_future()
+    partial: list[Run] = []
+    load = loop.create_task(
+        run_load(
+            job.targets,
+            job.point,
+            job.trace,
+            run_index=job.run_index,
+            salt=job.salt,
+            progress=lambda *counts: pipe.send(counts),
+            on_interrupt=partial.append,
+            share=job.share,
+            gate=_gate(pipe, start),
+        )
+    )
+    loop.add_reader(pipe.fileno(), _obey, pipe, start, load)
+    try:
+        return await load
+    except asyncio.CancelledError:
+        return partial[0] if partial else None
+    finally:
+        loop.remove_reader(pipe.fileno())
+
+
+def _obey(pipe: Connection, start: asyncio.Future[int], load: asyncio.Task[Run]) -> None:
+    """A number is the instant of the start; None, or the end of the pipe, says to stop."""
+    try:
+        message: int | None = pipe.recv()
+    except (EOFError, OSError):
+        message = None
+    if message is not None:
+        start.set_result(message)
+        return
+    asyncio.get_running_loop().remove_reader(pipe.fileno())
+    load.cancel()
+
+
+def _gate(pipe: Connection, start: asyncio.Future[int]) -> Gate:
+    async def wait() -> None:
+        # What the window does first takes no time then, and the processes begin together.
+        gc.collect()
+        gc.freeze()
+        pipe.send(_READY)
+        start_ns = await start
+        await asyncio.sleep(max(0.0, (start_ns - time.time_ns()) / 1e9 - _SPIN_S))
+        while time.time_ns() < start_ns:
+            pass
+
+    return wait

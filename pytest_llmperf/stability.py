@@ -1,0 +1,55 @@
+"""Whether windows of a load agree, by perf_analyzer's rule: the last three within a share of one another. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.metrics import Summary
+from pytest_llmperf.plan import Stability
+
+WINDOWS = 3
+"""That many must agree, and they are the result."""
+_THROUGHPUT, _LATENCY = Quantity("request_throughput"), Quantity("e2e", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """How far the last three windows differ: max / min - 1. None where one of them has no number."""
+
+    windows: int
+    """That were measured, the earlier ones included."""
+    throughput_spread: float | None
+    latency_spread: float | None
+    within: float
+
+    @property
+    def reached(self) -> bool:
+        spreads = (self.throughput_spread, self.latency_spread)
+        return all(spread is not None and spread <= self.within for spread in spreads)
+
+    def describe(self) -> str:
+        if self.windows < WINDOWS:
+            return f"only {self.windows} of at least {WINDOWS} windows were measured"
+        throughput, latency = (_shown(spread) for spread in (self.throughput_spread, self.latency_spread))
+        return (
+            f"over the last {WINDOWS} of {self.windows} windows throughput differs by {throughput} and mean latency by "
+            f"{latency}, {self.within:.0%} allowed"
+        )
+
+
+def _shown(spread: float | None) -> str:
+    return "what cannot be told" if spread is None else f"{spread:.1%}"
+
+
+def steadiness(windows: Sequence[Summary], asked: Stability) -> Steadiness:
+    """Of all windows so far."""
+    last = windows[-WINDOWS:] if len(windows) >= WINDOWS else ()
+    return Steadiness(len(windows), _spread(last, _THROUGHPUT), _spread(last, _LATENCY), asked.within)
+
+
+def _spread(windows: Sequence[Summary], quantity: Quantity) -> float | None:
+    values = [window.value(quantity) for window in windows]
+    known = [value for value in values if value]
+    return max(known) / min(known) - 1 if known and len(known) == len(values) else None

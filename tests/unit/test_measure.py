@@ -1,0 +1,91 @@
+"""How many processes drive a load: as asked for, or more when the client's CPU was the limit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from samples import HEALTH, point, steady_run
+
+from pytest_llmperf import measure as module
+from pytest_llmperf.measure import measure
+from pytest_llmperf.plan import LoadSpec
+from pytest_llmperf.records import Run
+from pytest_llmperf.validity import invalid_reasons
+
+
+class Server:
+    """A server that is always up, and is never asked for anything."""
+
+    targets = ()
+
+    def check_alive(self) -> None:
+        pass
+
+
+@pytest.fixture
+def busy_until(monkeypatch):
+    """Runs whose client has enough processes from so many on; gives how many each run was made with."""
+    made: list[int] = []
+
+    def arrange(enough: int, most: int = 8) -> list[int]:
+        async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress) -> Run:
+            made.append(workers)
+            share = 0.99 if workers < enough else 0.5
+            return replace(steady_run(run_index, client=replace(HEALTH, cpu_share=share)), workers=workers)
+
+        async def nothing(*args, **options) -> None:
+            pass
+
+        monkeypatch.setattr(module, "_execute", execute)
+        monkeypatch.setattr(module, "warm_up", nothing)
+        monkeypatch.setattr(module, "most_workers", lambda load: most)
+        return made
+
+    return arrange
+
+
+def measured(runs: int, workers: int | None) -> list[Run]:
+    kept: list[Run] = []
+    asyncio.run(measure(Server(), point(), "key", runs, kept.append, None, workers))
+    return kept
+
+
+def test_one_process_while_it_is_enough(busy_until):
+    made = busy_until(1)
+    assert [run.repeats for run in measured(3, None)] == [0, 0, 0]
+    assert made == [1, 1, 1]
+
+
+def test_twice_as_many_when_the_client_was_the_limit_and_they_stay(busy_until):
+    made = busy_until(4)
+    runs = measured(2, None)
+    assert made == [1, 2, 4, 4]
+    assert [(run.workers, run.repeats) for run in runs] == [(4, 2), (4, 0)]
+    assert invalid_reasons(runs, point()) == ()
+
+
+def test_no_more_than_the_cores_allow(busy_until):
+    made = busy_until(100, most=3)
+    runs = measured(2, None)
+    assert made == [1, 2, 3, 3]
+    assert all("--llmperf-workers 6" in reason for reason in invalid_reasons(runs, point()))
+
+
+def test_as_many_as_asked_for(busy_until):
+    made = busy_until(4)
+    assert len(invalid_reasons(measured(2, 2), point())) == 2
+    assert made == [2, 2]
+
+
+@pytest.mark.parametrize(("given", "workers"), [("auto", None), (None, None), (3, 3), ("3", 3)])
+def test_workers_of_a_load(given, workers):
+    load = LoadSpec(input_tokens=1, concurrency=1, requests=1, workers=given)
+    assert load.points("a")[0].workers == workers
+
+
+@pytest.mark.parametrize("given", [0, True, "many", 1.5])
+def test_workers_that_are_none(given):
+    with pytest.raises(ValueError, match="neither 'auto' nor a whole number of at least 1"):
+        LoadSpec(input_tokens=1, concurrency=1, requests=1, workers=given)
