@@ -71,7 +71,9 @@ class Summary:
     failed: int
     window_s: float | None
     token_sources: tuple[str, ...]
-    """Where output token counts came from: usage, chunks, or both."""
+    """Where output token counts came from: usage, tokenizer, chunks, or several of them."""
+    input_token_sources: tuple[str, ...] = ()
+    """Where input token counts came from: usage, tokenizer, token-ids; empty when they are not known."""
 
     def value(self, quantity: Quantity) -> float | None:
         """One number; None when its sample is empty."""
@@ -92,7 +94,11 @@ class Summary:
             name: {"value": rounded(value), "unit": METRICS[name].unit} for name, value in sorted(self.scalars.items())
         }
         counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed}
-        window = {"window_s": rounded(self.window_s), "token_sources": list(self.token_sources)}
+        window = {
+            "window_s": rounded(self.window_s),
+            "token_sources": list(self.token_sources),
+            "input_tokens_source": list(self.input_token_sources),
+        }
         return {**distributions, **scalars, "requests": counts, **window}
 
 
@@ -146,6 +152,7 @@ def _summary(runs: Sequence[Run], point: LoadPoint, gpu_count: int) -> Summary:
         failed=len(measured) - len(good),
         window_s=sum(windows) if windows else None,
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
+        input_token_sources=tuple(sorted({r.input_tokens_source for r in good if r.input_tokens_source})),
     )
 
 
@@ -212,17 +219,23 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     sent = [record.sent_ns for record in run.records if record.phase == "measured" and record.sent_ns is not None]
     if not sent:
         return None
-    # Each worker process has its own part of the trace, so the first that runs out of requests ends the steady state.
-    dry = (_dry_ns([r for r in run.records if r.index % run.workers == number]) for number in range(run.workers))
+    # Each worker process has its own part of the trace, so the first that runs out of work ends the steady state.
+    dry = (_dry_ns([r for r in run.records if r.unit % run.workers == number]) for number in range(run.workers))
     return _window(min(sent), min(moment for moment in dry if moment is not None))
 
 
 def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
-    """When the first slot had no more work: of the requests in flight when the last was sent, the first to end."""
-    last = max((record.sent_ns for record in records if record.sent_ns is not None), default=None)
-    if last is None:
+    """When the first slot had no more work: of what was under way when the last was begun, the first to end."""
+    begun: dict[int, int] = {}
+    ended: dict[int, int] = {}
+    for record in records:
+        if record.sent_ns is not None:
+            begun.setdefault(record.unit, record.sent_ns)
+        ended[record.unit] = max(record.end_ns, ended.get(record.unit, 0))
+    if not begun:
         return None
-    return min((record.end_ns for record in records if record.end_ns > last), default=last)
+    last = max(begun.values())
+    return min((end_ns for end_ns in ended.values() if end_ns > last), default=last)
 
 
 def in_drain(record: RequestRecord, window: Window) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,9 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeInt,
@@ -33,12 +30,12 @@ from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_quantity
 from pytest_llmperf.embedded.settings import EngineSettings
+from pytest_llmperf.fields import Frozen, Seconds
+from pytest_llmperf.prompt_spec import Lengths, PlanPath, PromptSpec, TokenCount
 from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_rate, parse_seconds, parse_sweep
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 
-_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
-Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
 Margin = Annotated[
     float, BeforeValidator(parse_margin), WithJsonSchema({"type": ["number", "string"], "examples": ["10 %"]})
 ]
@@ -137,17 +134,7 @@ def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 
 
-class _Frozen(BaseModel):
-    """Immutable and hashable by value, though some fields are mappings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    def __hash__(self) -> int:
-        # Keys sorted: mappings are equal in any order of their keys, and then must hash alike.
-        return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
-
-
-class _Server(_Frozen):
+class _Server(Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
     name: SkipJsonSchema[str] = ""
@@ -312,7 +299,7 @@ class OpenAIServer(_Server):
 ServerConfig = EmbeddedServer | VllmServer | OpenAIServer
 
 
-class Limit(_Frozen):
+class Limit(Frozen):
     """One absolute limit of an SLA; `value` in the metric's unit."""
 
     metric: str
@@ -408,7 +395,7 @@ Workers = Annotated[
 ]
 
 
-class Stability(_Frozen):
+class Stability(Frozen):
     """Repeat windows of `window` requests until the last three agree; in place of a fixed number of runs."""
 
     window: PositiveInt | None = None
@@ -419,15 +406,15 @@ class Stability(_Frozen):
     """Windows after which an unstable load is given up, and INVALID."""
 
 
-class _Load(_Frozen):
+class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
-    endpoint: Literal["chat", "completions"] = "chat"
-    output_tokens: PositiveInt = 128
+    endpoint: Literal["chat", "completions", "responses", "generate"] = "chat"
     arrival: Literal["constant", "poisson"] = "constant"
     """Gaps of an open loop: all equal, or exponential (seeded)."""
     requests: PositiveInt
-    """Measured requests per run; closed loop sends `concurrency` more before them, which are not counted."""
+    """Measured requests per run, every turn of a conversation one; closed loop sends `concurrency` more (or as many
+    conversations) before them, which are not counted."""
     warmup_requests: NonNegativeInt = 2
     """Requests sent and forgotten before the first run of the point."""
     seed: NonNegativeInt | None = None
@@ -464,7 +451,10 @@ class LoadPoint(_Load):
     """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str
-    input_tokens: PositiveInt
+    input_tokens: TokenCount | None = None
+    """None: as long as the prompts of the file are."""
+    dataset_entries: PositiveInt | None = None
+    """Unique prompts (with `conversation`: conversations), used in turn; None: every request has its own."""
     concurrency: PositiveInt | None = None
     """Closed loop: requests in flight at all times. Exactly one of this and `request_rate` is set."""
     request_rate: float | None = None
@@ -486,6 +476,7 @@ class LoadPoint(_Load):
 def _check_shape(load: LoadPoint) -> None:
     if (load.concurrency is None) == (load.request_rate is None):
         raise ValueError("a load has either `concurrency` (closed loop) or `request_rate` (open loop)")
+    _check_prompts(load)
     if load.concurrency is None:
         return
     if load.requests < load.concurrency:
@@ -497,6 +488,44 @@ def _check_shape(load: LoadPoint) -> None:
         raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
 
 
+def _check_prompts(load: LoadPoint) -> None:
+    """What the keys that decide what is sent ask of each other."""
+    if (load.input_tokens is None) == (load.prompts is None):
+        raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
+    if load.prompt_form == "token-ids" and load.endpoint != "completions":
+        raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
+    if load.conversation is not None:
+        _check_conversation(load)
+
+
+def _check_conversation(load: LoadPoint) -> None:
+    assert load.conversation is not None
+    if load.endpoint != "chat":
+        raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
+    if load.concurrency is None:
+        raise ValueError("conversation needs `concurrency`, the number of users")
+    turns = load.conversation.turns
+    if load.prompts is None and turns is None:
+        raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
+    if load.requests < load.concurrency * (turns or 1):
+        raise ValueError(
+            f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
+            f"{load.concurrency} users"
+        )
+    if load.prompts is not None and load.prompts.kind != "sharegpt":
+        raise ValueError(f"conversation needs a ShareGPT file; {load.prompts.kind} holds single prompts")
+
+
+def _check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
+    """Checked when the plan's own tokenizer is known."""
+    if tokenizer is not None:
+        return
+    if load.prompt_form == "tokenizer":
+        raise ValueError("prompt_as: tokenizer needs `tokenizer: PATH`, in the load or for the whole plan")
+    if load.prompt_form == "token-ids" and load.prompts is not None:
+        raise ValueError("prompt_as: token-ids of a file's texts needs `tokenizer: PATH`")
+
+
 def _whole(given: object) -> tuple[int, ...]:
     values = parse_sweep(given)
     if any(value != int(value) for value in values):
@@ -504,38 +533,57 @@ def _whole(given: object) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-class IntSweep(_Frozen):
+class IntSweep(Frozen):
     """Whole numbers: `{sweep: "1:256"}` doubles, `{sweep: "100:500:50"}` steps, `{sweep: [1, 8]}` lists."""
 
     sweep: Annotated[tuple[PositiveInt, ...], BeforeValidator(_whole), WithJsonSchema({"type": ["string", "array"]})]
 
 
-class RateSweep(_Frozen):
+class RateSweep(Frozen):
     """Rates in req/s, in the grammar of IntSweep."""
 
     sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
 
 
 # 15 digits write 1048576 as it is, and the third of 0.1:0.5:0.1 as 0.3.
-_AXIS_SUFFIX = {"concurrency": "c{:.15g}", "request_rate": "{:.15g}rps", "input_tokens": "in{:.15g}"}
+_AXIS_SUFFIX = {
+    "concurrency": "c{:.15g}",
+    "request_rate": "{:.15g}rps",
+    "input_tokens": "in{:.15g}",
+    "dataset_entries": "d{:.15g}",
+}
 
 
 def _value_or_sweep(given: object) -> str:
     """Decides which of the two a mistake is reported for."""
-    return "sweep of" if isinstance(given, Mapping | _Frozen) else "value of"
+    return "sweep of" if isinstance(given, Mapping | Frozen) else "value of"
+
+
+def _any_count(given: object) -> str:
+    """The same for what may be a distribution too."""
+    if isinstance(given, Lengths) or (isinstance(given, Mapping) and "sweep" not in given):
+        return "lengths of"
+    return _value_or_sweep(given)
 
 
 _Choice = Discriminator(_value_or_sweep)
 Count = Annotated[Annotated[PositiveInt, Tag("value of")] | Annotated[IntSweep, Tag("sweep of")], _Choice]
+InputCount = Annotated[
+    Annotated[PositiveInt, Tag("value of")]
+    | Annotated[IntSweep, Tag("sweep of")]
+    | Annotated[Lengths, Tag("lengths of")],
+    Discriminator(_any_count),
+]
 Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
 
 
 class LoadSpec(_Load):
     """A load as the plan writes it: each axis a value or a sweep."""
 
-    input_tokens: Count
+    input_tokens: InputCount | None = None
     concurrency: Count | None = None
     request_rate: Rates | None = None
+    dataset_entries: Count | None = None
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
@@ -585,7 +633,7 @@ def _point_name(name: str, chosen: dict[str, Any]) -> str:
     return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """A whole plan file."""
 
     model: str
@@ -594,6 +642,8 @@ class Plan(_Frozen):
     servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
     loads: dict[str, LoadSpec] = Field(min_length=1)
     sla: Sla = ()
+    tokenizer: PlanPath | None = None
+    """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""
     runs: PositiveInt | None = None
@@ -615,6 +665,13 @@ class Plan(_Frozen):
             _check_locked(name, server, self.locked)
         return self
 
+    @model_validator(mode="after")
+    def _tokenizers_where_needed(self) -> Plan:
+        for name, load in self.loads.items():
+            with _entry("loads", name):
+                _check_tokenizer(load.tokenizer or self.tokenizer, load)
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """The servers in plan order, with name, model and locked arguments filled in."""
         return tuple(
@@ -628,7 +685,16 @@ class Plan(_Frozen):
         """Every point of every load, in plan order, with the SLA that holds for it."""
         points = (point for name, load in self.loads.items() for point in load.points(name))
         shared = {"runs": self.runs, "margins": self.margins}
-        return tuple(point.model_copy(update={**shared, "sla": _merged(self.sla, point.sla)}) for point in points)
+        return tuple(
+            point.model_copy(
+                update={
+                    **shared,
+                    "sla": _merged(self.sla, point.sla),
+                    "tokenizer": point.tokenizer or self.tokenizer,
+                }
+            )
+            for point in points
+        )
 
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:

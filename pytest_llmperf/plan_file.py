@@ -27,8 +27,17 @@ from pytest_llmperf.plan import (
     VllmServer,
     is_secret,
 )
+from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
+# What a load's mapping is, by its key or the tag of its union; any other is a sweep.
+_LOAD_PARTS: dict[str, type[BaseModel]] = {
+    "lengths of": Lengths,
+    "prompts": PromptFile,
+    "shared_prefix": SharedPrefix,
+    "conversation": Conversation,
+    "stability": Stability,
+}
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
     "dict_type": "a mapping is needed",
@@ -52,11 +61,11 @@ def load_plan(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
-    return _located(parse_plan(text, str(path)), path.parent)
+    return _located(parse_plan(text, str(path), path.parent), path.parent)
 
 
-def parse_plan(text: str, source: str) -> Plan:
-    """The plan in a YAML text; `source` is what error messages call it."""
+def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
+    """The plan in a YAML text; `source` is what error messages call it, its files are looked for in `folder`."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -72,7 +81,7 @@ def parse_plan(text: str, source: str) -> Plan:
     if doubles := list(_double_keys(root, set())):
         raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
     try:
-        return Plan.model_validate(data)
+        return Plan.model_validate(data, context=None if folder is None else {"folder": folder})
     except ValidationError as error:
         raise PlanError("\n".join(_describe(problem, root, source) for problem in error.errors())) from error
 
@@ -167,11 +176,12 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that are allowed at this place of a plan."""
     if not loc:
         return list(Plan.model_fields)
-    model: type[BaseModel] = LoadSpec
     if loc[0] == "servers":
         model = _ENGINES[str(loc[2])]  # the union's tag
     elif len(loc) > 2:
-        model = Stability if loc[2] == "stability" else IntSweep
+        model = _LOAD_PARTS.get(str(loc[-1]), IntSweep)
+    else:
+        model = LoadSpec
     return [name for name in model.model_fields if name != "name"]
 
 

@@ -127,9 +127,10 @@ def _wrong_lengths(run: Run, point: LoadPoint) -> Iterator[str]:
     if not point.ignore_eos:
         return
     good = [record for record in run.records if record.ok and record.token_source == "usage"]
-    wrong = [record.output_tokens for record in good if record.output_tokens != record.requested_output_tokens]
+    wrong = [record for record in good if record.output_tokens != record.requested_output_tokens]
     if wrong:
         yield (
-            f"{len(wrong)} of {len(good)} requests gave other than the {point.output_tokens} output tokens asked for "
-            f"(first: {wrong[0]}); is the context (max-model-len) too short, or does the server ignore ignore_eos?"
+            f"{len(wrong)} of {len(good)} requests gave other than the {wrong[0].requested_output_tokens} output "
+            f"tokens asked for (first: {wrong[0].output_tokens}); is the context (max-model-len) too short, or does "
+            "the server ignore ignore_eos?"
         )

@@ -6,20 +6,23 @@ All tasks live in TaskGroups of `_Load.run`. Everything is created inside the ru
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.health import Window, client_health, stamps_of
-from pytest_llmperf.load.interpret import interpret
-from pytest_llmperf.load.openai import PATHS, request_body
+from pytest_llmperf.load.interpret import answer_text, interpret
+from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
@@ -84,7 +87,7 @@ async def run_load(
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}", share, gate)
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate)
     try:
         await load.run(progress)
     except asyncio.CancelledError:
@@ -98,7 +101,7 @@ async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *
     """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
     if not trace.warmup:
         return
-    load = _Load(targets, point, trace.warmup, trace.hash, f"{salt}warmup")
+    load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup")
     await load.run(None)
     records = load.result(0).records
     if not any(record.ok for record in records):
@@ -112,8 +115,8 @@ class _Load:
         self,
         targets: tuple[Target, ...],
         point: LoadPoint,
+        trace: Trace,
         requests: tuple[PlannedRequest, ...],
-        trace_hash: str,
         mark: str,
         share: Share = _WHOLE,
         gate: Gate | None = None,
@@ -121,10 +124,15 @@ class _Load:
         self.targets = targets
         self.point = point
         self.requests = requests
-        self.trace_hash = trace_hash
+        self.trace_hash = trace.hash
         self.mark = mark
         self.share = share
         self.gate = gate
+        self.endpoint = ENDPOINTS[point.endpoint]
+        self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
+        self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
+        run = f"{trace.hash}/{mark}"
+        self.prompts = {request.index: marked_prompt(request, run, trace.pieces) for request in requests}
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
@@ -135,24 +143,35 @@ class _Load:
         self.failed = 0
 
     def _encode_bodies(self) -> dict[tuple[str, bool], dict[int, bytes]]:
-        """The body of every request by its index, per kind of target: encoded before the window, not in it."""
-        prompts = {request.index: marked_prompt(request, f"{self.trace_hash}/{self.mark}") for request in self.requests}
+        """The body of every request by its index, per kind of target: encoded before the window, not in it.
+
+        Later turns of a conversation have theirs when the answers before them are known.
+        """
         return {
-            kind: {
-                index: json.dumps(request_body(self.point, prompt, model=kind[0], every_chunk_usage=kind[1])).encode()
-                for index, prompt in prompts.items()
-            }
+            kind: {request.index: self._body(request, kind) for request in self.requests if not request.turn}
             for kind in {self._kind(target) for target in self.targets}
         }
+
+    def _body(self, request: PlannedRequest, kind: tuple[str, bool], history: Sequence[Message] = ()) -> bytes:
+        point, content, tokens = self.point, self.prompts[request.index], request.output_tokens
+        model, every_chunk_usage = kind
+        if history:
+            body = request_body(
+                point, content, tokens, model=model, every_chunk_usage=every_chunk_usage, history=history
+            )
+        else:
+            body = self.endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
+        return json.dumps(body).encode()
 
     def _kind(self, target: Target) -> tuple[str, bool]:
         asked = self.point.stream_usage
         return target.model, target.continuous_usage if asked is None else asked == "every-chunk"
 
-    def _wire(self, number: int, request: PlannedRequest) -> bytes:
+    def _wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
         target, origin = self.targets[number], self.origins[number]
-        body = self.bodies[self._kind(target)][request.index]
+        kind = self._kind(target)
+        body = self._body(request, kind, history) if history else self.bodies[kind][request.index]
         headers = {
             "Host": origin.netloc,
             "User-Agent": f"pytest-llmperf/{__version__}",
@@ -162,7 +181,7 @@ class _Load:
             **{name.title(): value for name, value in target.headers},
             "Content-Length": str(len(body)),
         }
-        lines = [f"POST {origin.prefix}{PATHS[self.point.endpoint]} HTTP/1.1"]
+        lines = [f"POST {origin.prefix}{self.endpoint.path(target.model)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
@@ -203,12 +222,13 @@ class _Load:
                 progress(self.done, len(self.requests), self.failed)
 
     async def _closed_loop(self) -> None:
-        count = self.point.concurrency or len(self.requests)
-        numbers = range(count)[self.share.number :: self.share.of][: len(self.requests)]
+        users = _conversations(self.requests)
+        count = self.point.concurrency or len(users)
+        numbers = range(count)[self.share.number :: self.share.of][: len(users)]
         slots = [(number % len(self.targets), self.new_connection(number)) for number in numbers]
         await self._open_all(connection for _, connection in slots)
         await self._pass_gate()
-        queue = iter(self.requests)
+        queue = iter(users)
         with self.window.open():
             async with asyncio.TaskGroup() as group:
                 for number, connection in slots:
@@ -218,14 +238,52 @@ class _Load:
         if self.gate is not None:
             await self.gate()
 
-    async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest]) -> None:
-        """Takes the next request of the trace as soon as its last one has ended."""
-        for request in queue:
-            wire = self._wire(number, request)
-            exchange = self.exchanges[request.index] = Exchange()
-            if connection.is_open:
-                connection.start(wire, exchange)
-            await self._settle(connection, wire, exchange)
+    async def _slot(self, number: int, connection: Connection, queue: Iterator[tuple[PlannedRequest, ...]]) -> None:
+        """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
+        for first, *later in queue:
+            exchange = await self._exchange(number, connection, first)
+            if later:
+                await self._later_turns(number, connection, first, exchange, later)
+
+    async def _exchange(
+        self, number: int, connection: Connection, request: PlannedRequest, history: Sequence[Message] = ()
+    ) -> Exchange:
+        wire = self._wire(number, request, history)
+        exchange = self.exchanges[request.index] = Exchange()
+        if connection.is_open:
+            connection.start(wire, exchange)
+        await self._settle(connection, wire, exchange)
+        return exchange
+
+    async def _later_turns(
+        self,
+        number: int,
+        connection: Connection,
+        last: PlannedRequest,
+        exchange: Exchange,
+        later: Sequence[PlannedRequest],
+    ) -> None:
+        """The rest of a conversation, each turn with all that was said before; given up when one fails."""
+        clock = asyncio.get_running_loop().time
+        history: list[Message] = []
+        for request in later:
+            due_s = clock() + self.think_s
+            answer = answer_text(exchange.capture(), self.endpoint)
+            if answer is None:
+                self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
+                return
+            history += [("user", str(self.prompts[last.index])), ("assistant", answer)]
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            exchange = await self._exchange(number, connection, request, history)
+            last = request
+
+    def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
+        """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
+        for request in later:
+            self.exchanges[request.index] = Exchange()
+            self.exchanges[request.index].end(f"not sent: turn {failed_turn} of its conversation failed")
+        self.done += len(later)
+        self.failed += len(later)
 
     async def _open_loop(self) -> None:
         """Each request at its due time, counted from one start instant, on an idle connection."""
@@ -325,7 +383,20 @@ class _Load:
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
         due_ns = None if request.due_ns is None else self.window.started_ns + request.due_ns
-        return interpret(capture, request, stamps, request_id=self._request_id(request), due_ns=due_ns)
+        return interpret(
+            capture,
+            request,
+            stamps,
+            request_id=self._request_id(request),
+            due_ns=due_ns,
+            endpoint=self.endpoint,
+            count=self.count,
+        )
+
+
+def _conversations(requests: Sequence[PlannedRequest]) -> list[tuple[PlannedRequest, ...]]:
+    """Requests that one slot sends one after the other; one each where there are no conversations."""
+    return [tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit)]
 
 
 class _Pool:

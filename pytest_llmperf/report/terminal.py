@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -39,7 +40,8 @@ _STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": 
 
 def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
-    tokens = f"{load.input_tokens} tokens in, {load.output_tokens} out"
+    source = f"{load.input_tokens} tokens in" if load.prompts is None else f"prompts of {Path(load.prompts.file).name}"
+    tokens = f"{source}, {load.output_tokens} out"
     if load.request_rate is not None:
         seconds = load.requests / load.request_rate * runs
         shape, time = f"{load.request_rate:g} req/s {load.arrival}", f"about {seconds:.0f} s"
