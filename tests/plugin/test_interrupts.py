@@ -42,8 +42,8 @@ def _processes_with(mark: str) -> list[str]:
     return found
 
 
-# An interrupt within a library's constructor (a socket of httpx, say) leaves a half-made object to the garbage collector;
-# what is asked here is that no process stays.
+# An interrupt within a library's constructor (a socket of httpx, say) leaves a half-made object to the garbage
+# collector; what is asked here is that no process stays.
 LENIENT = ("-W", "ignore::ResourceWarning", "-W", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
