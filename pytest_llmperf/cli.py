@@ -41,7 +41,9 @@ def schema() -> None:
 @main.command()
 @click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000")
 @click.option("--model", "-m", required=True, help="Name of the model")
-@click.option("--endpoint", type=click.Choice(["chat", "completions"]), default="chat", show_default=True)
+@click.option(
+    "--endpoint", type=click.Choice(["chat", "completions", "responses", "generate"]), default="chat", show_default=True
+)
 @click.option("--concurrency", type=int, help="Closed loop: requests in flight at all times")
 @click.option("--request-rate", type=float, help="Open loop: requests per second")
 @click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), default="constant", show_default=True)
@@ -52,6 +54,7 @@ def schema() -> None:
 @click.option("--batch-size", type=int, default=1, show_default=True, help="Prompts per request (completions)")
 @click.option("--input-tokens", type=int, required=True, help="Length of the prompts")
 @click.option("--output-tokens", type=int, required=True, help="Length of the answers")
+@click.option("--tokenizer", type=click.Path(exists=True), help="Folder of the model's tokenizer, for exact lengths")
 @click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--warmup-requests", type=int, default=2, show_default=True)
 @click.option("--seed", type=int, help="Seed of prompts and arrivals")

@@ -50,7 +50,7 @@ _ALL = (
     _time("service_ttft", "first token - sent; differs from ttft in open loop, where start is the due time"),
     _time("service_e2e", "last token - sent"),
     _time("queued", "sent - due, of every measured request of an open loop; max_in_flight makes requests wait"),
-    Metric("input_tokens", "tokens", "neither", "distribution", "prompt tokens of a request, from the server's usage"),
+    Metric("input_tokens", "tokens", "neither", "distribution", "prompt tokens of a request: server, else tokenizer"),
     Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request"),
     _rate("output_token_throughput", "tok/s", "output tokens received in the window / window"),
     _rate("input_token_throughput", "tok/s", "prompt tokens of requests whose first token fell in the window / window"),

@@ -73,7 +73,9 @@ class Summary:
     """Broken off on purpose: in no latency, no rate and no error_rate's numerator."""
     window_s: float | None
     token_sources: tuple[str, ...]
-    """Where output token counts came from: usage, chunks, or both."""
+    """Where output token counts came from: usage, tokenizer, chunks, or several of them."""
+    input_token_sources: tuple[str, ...] = ()
+    """Where input token counts came from: usage, tokenizer, token-ids; empty when they are not known."""
 
     def value(self, quantity: Quantity) -> float | None:
         """One number; None when its sample is empty."""
@@ -94,7 +96,11 @@ class Summary:
             name: {"value": rounded(value), "unit": METRICS[name].unit} for name, value in sorted(self.scalars.items())
         }
         counts = {"sent": self.sent, "ok": self.ok, "failed": self.failed, "cancelled": self.cancelled}
-        window = {"window_s": rounded(self.window_s), "token_sources": list(self.token_sources)}
+        window = {
+            "window_s": rounded(self.window_s),
+            "token_sources": list(self.token_sources),
+            "input_tokens_source": list(self.input_token_sources),
+        }
         return {**distributions, **scalars, "requests": counts, **window}
 
 
@@ -171,6 +177,7 @@ def _summary(
         cancelled=cancelled,
         window_s=sum(seconds) if seconds else None,
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
+        input_token_sources=tuple(sorted({r.input_tokens_source for r in good if r.input_tokens_source})),
     )
 
 
@@ -246,17 +253,23 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
     if not sent:
         return None
-    # Each worker process has its own part of the trace, so the first that runs out of requests ends the steady state.
-    dry = (_dry_ns([r for r in run.records if r.index % run.workers == number]) for number in range(run.workers))
+    # Each worker process has its own part of the trace, so the first that runs out of work ends the steady state.
+    dry = (_dry_ns([r for r in run.records if r.unit % run.workers == number]) for number in range(run.workers))
     return _window(min(sent), min(moment for moment in dry if moment is not None))
 
 
 def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
-    """When the first slot had no more work: of the requests in flight when the last was sent, the first to end."""
-    last = max((record.sent_ns for record in records if record.sent_ns is not None), default=None)
-    if last is None:
+    """When the first slot had no more work: of what was under way when the last was begun, the first to end."""
+    begun: dict[int, int] = {}
+    ended: dict[int, int] = {}
+    for record in records:
+        if record.sent_ns is not None:
+            begun.setdefault(record.unit, record.sent_ns)
+        ended[record.unit] = max(record.end_ns, ended.get(record.unit, 0))
+    if not begun:
         return None
-    return min((record.end_ns for record in records if record.end_ns > last), default=last)
+    last = max(begun.values())
+    return min((end_ns for end_ns in ended.values() if end_ns > last), default=last)
 
 
 def in_drain(record: RequestRecord, window: Window) -> bool:
@@ -266,11 +279,13 @@ def in_drain(record: RequestRecord, window: Window) -> bool:
 
 def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
     """From each stage's begin to its end; None where the run did not get to anything measured."""
-    start_ns = run.started_ns
-    if point.closed_loop:
-        start_ns = min((r.sent_ns for r in _measured([run]) if r.sent_ns is not None), default=run.ended_ns)
+    sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
+    start_ns = min(sent, default=run.ended_ns) if point.closed_loop else run.started_ns
     bounds = itertools.accumulate((stage.duration for stage in point.stages), initial=0.0)
     moments = [min(start_ns + round(bound * 1e9), run.ended_ns) for bound in bounds]
+    if point.closed_loop and sent:
+        # The timer that ends the last stage may be late by a request.
+        moments[-1] = max(moments[-1], max(sent) + 1)
     return tuple(_window(begin, end) for begin, end in itertools.pairwise(moments))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,14 +16,13 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -33,7 +31,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_quantity
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.shapes import Cancel, Ramp, Rate, Seconds, Stage, TraceReplay, check_keys, check_values
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.fields import Frozen, Seconds
+from pytest_llmperf.prompt_spec import Lengths, PlanPath, PromptSpec, TokenCount
+from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
+from pytest_llmperf.traces import read_trace
 from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_seconds, parse_sweep
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -133,17 +135,7 @@ def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 
 
-class _Frozen(BaseModel):
-    """Immutable and hashable by value, though some fields are mappings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    def __hash__(self) -> int:
-        # Keys sorted: mappings are equal in any order of their keys, and then must hash alike.
-        return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
-
-
-class _Server(_Frozen):
+class _Server(Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
     name: SkipJsonSchema[str] = ""
@@ -308,7 +300,7 @@ class OpenAIServer(_Server):
 ServerConfig = EmbeddedServer | VllmServer | OpenAIServer
 
 
-class Limit(_Frozen):
+class Limit(Frozen):
     """One absolute limit of an SLA; `value` in the metric's unit."""
 
     metric: str
@@ -404,7 +396,7 @@ Workers = Annotated[
 ]
 
 
-class Stability(_Frozen):
+class Stability(Frozen):
     """Repeat windows of `window` requests until the last three agree; in place of a fixed number of runs."""
 
     window: PositiveInt | None = None
@@ -415,17 +407,17 @@ class Stability(_Frozen):
     """Windows after which an unstable load is given up, and INVALID."""
 
 
-class _Load(_Frozen):
+class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
-    endpoint: Literal["chat", "completions"] = "chat"
-    output_tokens: PositiveInt = 128
+    endpoint: Literal["chat", "completions", "responses", "generate"] = "chat"
     arrival: Literal["constant", "poisson", "gamma"] = "constant"
     """Gaps of an open loop: all equal, or exponential, or of a gamma distribution (seeded)."""
     burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Shape of the gamma distribution: 1 is Poisson, less comes in bursts, more is smoother."""
     requests: PositiveInt | None = None
-    """Measured requests per run; closed loop sends `concurrency` more before them, which are not counted."""
+    """Measured requests per run, every turn of a conversation one; closed loop sends `concurrency` more (or as many
+    conversations) before them, which are not counted."""
     duration: Seconds | None = None
     """How long requests are sent, in the place of `requests`; those in flight at its end are waited for."""
     ramp: Ramp | None = None
@@ -476,8 +468,10 @@ class LoadPoint(_Load):
     """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str
-    input_tokens: PositiveInt | None = None
-    """None where a trace has it."""
+    input_tokens: TokenCount | None = None
+    """None: as long as the prompts of the file, or of the trace, are."""
+    dataset_entries: PositiveInt | None = None
+    """Unique prompts (with `conversation`: conversations), used in turn; None: every request has its own."""
     concurrency: PositiveInt | None = None
     """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages and trace is set."""
     request_rate: float | None = None
@@ -504,6 +498,44 @@ class LoadPoint(_Load):
         return self.concurrency is not None or any(stage.concurrency for stage in self.stages)
 
 
+def _check_prompts(load: LoadPoint) -> None:
+    """What the keys that decide what is sent ask of each other."""
+    if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
+        raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
+    if load.prompt_form == "token-ids" and load.endpoint != "completions":
+        raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
+    if load.conversation is not None:
+        _check_conversation(load)
+
+
+def _check_conversation(load: LoadPoint) -> None:
+    assert load.conversation is not None
+    if load.endpoint != "chat":
+        raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
+    if not load.closed_loop:
+        raise ValueError("conversation needs `concurrency`, the number of users")
+    turns = load.conversation.turns
+    if load.prompts is None and turns is None:
+        raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
+    if load.requests and load.concurrency and load.requests < load.concurrency * (turns or 1):
+        raise ValueError(
+            f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
+            f"{load.concurrency} users"
+        )
+    if load.prompts is not None and load.prompts.kind != "sharegpt":
+        raise ValueError(f"conversation needs a ShareGPT file; {load.prompts.kind} holds single prompts")
+
+
+def _check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
+    """Checked when the plan's own tokenizer is known."""
+    if tokenizer is not None:
+        return
+    if load.prompt_form == "tokenizer":
+        raise ValueError("prompt_as: tokenizer needs `tokenizer: PATH`, in the load or for the whole plan")
+    if load.prompt_form == "token-ids" and load.prompts is not None:
+        raise ValueError("prompt_as: token-ids of a file's texts needs `tokenizer: PATH`")
+
+
 def _whole(given: object) -> tuple[int, ...]:
     values = parse_sweep(given)
     if any(value != int(value) for value in values):
@@ -511,13 +543,13 @@ def _whole(given: object) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-class IntSweep(_Frozen):
+class IntSweep(Frozen):
     """Whole numbers: `{sweep: "1:256"}` doubles, `{sweep: "100:500:50"}` steps, `{sweep: [1, 8]}` lists."""
 
     sweep: Annotated[tuple[PositiveInt, ...], BeforeValidator(_whole), WithJsonSchema({"type": ["string", "array"]})]
 
 
-class RateSweep(_Frozen):
+class RateSweep(Frozen):
     """Rates in req/s, in the grammar of IntSweep."""
 
     sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
@@ -528,26 +560,41 @@ _AXIS_SUFFIX = {
     "concurrency": "c{:.15g}",
     "request_rate": "{:.15g}rps",
     "input_tokens": "in{:.15g}",
+    "dataset_entries": "d{:.15g}",
     "batch_size": "b{:.15g}",
 }
 
 
 def _value_or_sweep(given: object) -> str:
     """Decides which of the two a mistake is reported for."""
-    return "sweep of" if isinstance(given, Mapping | _Frozen) else "value of"
+    return "sweep of" if isinstance(given, Mapping | Frozen) else "value of"
+
+
+def _any_count(given: object) -> str:
+    """The same for what may be a distribution too."""
+    if isinstance(given, Lengths) or (isinstance(given, Mapping) and "sweep" not in given):
+        return "lengths of"
+    return _value_or_sweep(given)
 
 
 _Choice = Discriminator(_value_or_sweep)
 Count = Annotated[Annotated[PositiveInt, Tag("value of")] | Annotated[IntSweep, Tag("sweep of")], _Choice]
+InputCount = Annotated[
+    Annotated[PositiveInt, Tag("value of")]
+    | Annotated[IntSweep, Tag("sweep of")]
+    | Annotated[Lengths, Tag("lengths of")],
+    Discriminator(_any_count),
+]
 Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
 
 
 class LoadSpec(_Load):
     """A load as the plan writes it: each axis a value or a sweep."""
 
-    input_tokens: Count | None = None
+    input_tokens: InputCount | None = None
     concurrency: Count | None = None
     request_rate: Rates | None = None
+    dataset_entries: Count | None = None
     batch_size: Count = 1
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
@@ -563,6 +610,7 @@ class LoadSpec(_Load):
         )
         for point in points:
             check_values(point)
+            _check_prompts(point)
         return points
 
     @model_validator(mode="before")
@@ -589,6 +637,16 @@ class LoadSpec(_Load):
         return {**given, "requests": window}
 
     @model_validator(mode="after")
+    def _trace_is_readable(self, info: ValidationInfo) -> LoadSpec:
+        """Told with the plan, because later means after the server's start."""
+        if self.trace is not None and info.context:
+            try:
+                read_trace(self.trace)
+            except PlanError as error:
+                raise EntryError(str(error), "trace") from error
+        return self
+
+    @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:
         check_keys(self, {name for name in self.model_fields_set if getattr(self, name) is not None})
         self.points("load")
@@ -599,7 +657,7 @@ def _point_name(name: str, chosen: dict[str, Any]) -> str:
     return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """A whole plan file."""
 
     model: str
@@ -608,6 +666,8 @@ class Plan(_Frozen):
     servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
     loads: dict[str, LoadSpec] = Field(min_length=1)
     sla: Sla = ()
+    tokenizer: PlanPath | None = None
+    """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""
     runs: PositiveInt | None = None
@@ -629,6 +689,13 @@ class Plan(_Frozen):
             _check_locked(name, server, self.locked)
         return self
 
+    @model_validator(mode="after")
+    def _tokenizers_where_needed(self) -> Plan:
+        for name, load in self.loads.items():
+            with _entry("loads", name):
+                _check_tokenizer(load.tokenizer or self.tokenizer, load)
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """The servers in plan order, with name, model and locked arguments filled in."""
         return tuple(
@@ -642,7 +709,16 @@ class Plan(_Frozen):
         """Every point of every load, in plan order, with the SLA that holds for it."""
         points = (point for name, load in self.loads.items() for point in load.points(name))
         shared = {"runs": self.runs, "margins": self.margins}
-        return tuple(point.model_copy(update={**shared, "sla": _merged(self.sla, point.sla)}) for point in points)
+        return tuple(
+            point.model_copy(
+                update={
+                    **shared,
+                    "sla": _merged(self.sla, point.sla),
+                    "tokenizer": point.tokenizer or self.tokenizer,
+                }
+            )
+            for point in points
+        )
 
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:

@@ -27,16 +27,21 @@ from pytest_llmperf.plan import (
     VllmServer,
     is_secret,
 )
+from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
 from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
-from pytest_llmperf.traces import read_trace
 
 _ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
-_SHAPES: dict[int | str, type[BaseModel]] = {
+# What a load's mapping is, by its key or the tag of its union; any other is a sweep.
+_LOAD_PARTS: dict[str, type[BaseModel]] = {
+    "lengths of": Lengths,
+    "prompts": PromptFile,
+    "shared_prefix": SharedPrefix,
+    "conversation": Conversation,
+    "stability": Stability,
     "ramp": Ramp,
     "stages": Stage,
     "trace": TraceReplay,
     "cancel": Cancel,
-    "stability": Stability,
 }
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
@@ -62,15 +67,11 @@ def load_plan(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
-    plan = _located(parse_plan(text, str(path)), path.parent)
-    for name, load in plan.loads.items():
-        if load.trace is not None:
-            _check_trace(load.trace, f"{path}: loads.{name}.trace")
-    return plan
+    return _located(parse_plan(text, str(path), path.parent), path.parent)
 
 
-def parse_plan(text: str, source: str) -> Plan:
-    """The plan in a YAML text; `source` is what error messages call it."""
+def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
+    """The plan in a YAML text; `source` is what error messages call it, its files are looked for in `folder`."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -86,31 +87,15 @@ def parse_plan(text: str, source: str) -> Plan:
     if doubles := list(_double_keys(root, set())):
         raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
     try:
-        return Plan.model_validate(data)
+        return Plan.model_validate(data, context=None if folder is None else {"folder": folder})
     except ValidationError as error:
         raise PlanError("\n".join(_describe(problem, root, source) for problem in error.errors())) from error
 
 
 def _located(plan: Plan, folder: Path) -> Plan:
-    """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started; a trace's all do."""
+    """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
     servers = {name: _with_paths(server, folder) for name, server in plan.servers.items()}
-    loads = {name: _with_trace(load, folder) for name, load in plan.loads.items()}
-    return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers, "loads": loads})
-
-
-def _with_trace(load: LoadSpec, folder: Path) -> LoadSpec:
-    if load.trace is None:
-        return load
-    file = str((folder / load.trace.file).resolve())
-    return load.model_copy(update={"trace": load.trace.model_copy(update={"file": file})})
-
-
-def _check_trace(trace: TraceReplay, where: str) -> None:
-    """A mistake in it should not come to light when the server is up at last."""
-    try:
-        read_trace(trace)
-    except PlanError as error:
-        raise PlanError(f"{where}: {error}") from error
+    return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers})
 
 
 def _with_paths(server: ServerConfig, folder: Path) -> ServerConfig:
@@ -197,12 +182,18 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that are allowed at this place of a plan."""
     if not loc:
         return list(Plan.model_fields)
-    model: type[BaseModel] = LoadSpec
     if loc[0] == "servers":
         model = _ENGINES[str(loc[2])]  # the union's tag
     elif len(loc) > 2:
-        model = _SHAPES.get(loc[2], IntSweep)
+        model = _load_part(loc[2:])
+    else:
+        model = LoadSpec
     return [field.alias or name for name, field in model.model_fields.items() if name != "name"]
+
+
+def _load_part(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """`stages` has an index behind its key, a union of lengths its tag."""
+    return next((_LOAD_PARTS[str(part)] for part in reversed(loc) if str(part) in _LOAD_PARTS), IntSweep)
 
 
 assert set(_ENGINES.values()) == set(get_args(ServerConfig)), "every engine has its name here"

@@ -12,7 +12,8 @@ from typing import Literal
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
 Scheduling = Literal["real-time", "nice", "normal"]
-TokenSource = Literal["usage", "chunks"]
+TokenSource = Literal["usage", "tokenizer", "chunks"]
+InputTokensSource = Literal["usage", "tokenizer", "token-ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,21 @@ class RequestRecord:
     """How long `max_in_flight` kept it from being sent."""
     connect_ns: int | None = None
     """How long its own connection took to open, before it was sent; None on one that is kept."""
+    input_tokens_source: InputTokensSource | None = None
+    """Where `input_tokens` comes from: the server, or what was sent; None when neither is known."""
+    conversation: int | None = None
+    """Number of the conversation that this is a turn of; None for a request by itself."""
+    turn: int = 0
+    """Which turn, from 0."""
     tokenless_ns: tuple[int, ...] = ()
     """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
     textless_chunks: tuple[int, ...] = ()
     """Positions in `chunk_ns` of token chunks without any text. For dialects."""
+
+    @property
+    def unit(self) -> int:
+        """What a slot takes at a time: the conversation's number, or the request's."""
+        return self.index if self.conversation is None else self.conversation
 
     @property
     def ok(self) -> bool:

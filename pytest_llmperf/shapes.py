@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
-from pytest_llmperf.units import parse_rate, parse_ratio, parse_seconds
+from pytest_llmperf.fields import Frozen, Seconds
+from pytest_llmperf.prompt_spec import PlanPath
+from pytest_llmperf.units import parse_rate, parse_ratio
 
 if TYPE_CHECKING:
     from pytest_llmperf.plan import LoadPoint, LoadSpec
 
-_DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
-Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
 Rate = Annotated[
     float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})
 ]
@@ -33,11 +33,7 @@ Share = Annotated[
 ]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Ramp(_Shape):
+class Ramp(Frozen):
     """What comes before the measured part: the load goes from `from` to `request_rate` or `concurrency`."""
 
     start: Rate = Field(alias="from")
@@ -46,7 +42,7 @@ class Ramp(_Shape):
     shape: Literal["linear", "exponential"] = "linear"
 
 
-class Stage(_Shape):
+class Stage(Frozen):
     """One step of a staircase: a rate or a concurrency, and how long it lasts."""
 
     request_rate: Rate | None = None
@@ -60,11 +56,11 @@ class Stage(_Shape):
         return self
 
 
-class TraceReplay(_Shape):
+class TraceReplay(Frozen):
     """A recorded trace: its due times, prompt lengths and answer lengths."""
 
-    file: str
-    """Path; a relative one counts from the plan's folder."""
+    file: PlanPath
+    """A relative one counts from the plan's folder."""
     format: TraceFormat
     time_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Factor on the due times: 0.5 replays twice as fast."""
@@ -72,7 +68,7 @@ class TraceReplay(_Shape):
     """Only the first so many requests of the file; None: all."""
 
 
-class Cancel(_Shape):
+class Cancel(Frozen):
     """Requests that the client breaks off by closing the connection."""
 
     share: Share
@@ -89,6 +85,10 @@ _OF_TRACE = (
     "arrival",
     "input_tokens",
     "output_tokens",
+    "prompts",
+    "dataset_entries",
+    "shared_prefix",
+    "conversation",
     "batch_size",
     "phase",
     "stability",
@@ -109,8 +109,6 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
         given, _OF_TRACE if kind == "trace" else (), "has no place beside `trace`, whose file has due times and lengths"
     )
     _refuse(given, _OF_STAGES if kind == "stages" else (), "has no place beside `stages`, which have durations")
-    if "input_tokens" not in given and kind != "trace":
-        raise ValueError("'input_tokens' is missing")
     if kind in ("concurrency", "request_rate"):
         _check_bound(given)
     _check_stages(load, given)

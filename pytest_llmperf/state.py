@@ -76,10 +76,10 @@ class State:
     def _select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         _check_marker(args, kwargs, test_file)
         plan = self._plan(test_file.parent / kwargs["plan"])
-        servers = _named(plan.server_configs(), list(plan.servers), kwargs.get("servers"), "server", test_file)
-        chosen = kwargs.get("loads")
-        names = _named_loads(plan, chosen, test_file)
-        loads = tuple(point for point in plan.load_points() if _load_name(point, plan) in names)
+        server_names = _checked_names(list(plan.servers), kwargs.get("servers"), "server", test_file)
+        load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
+        servers = tuple(server for server in plan.server_configs() if server.name in server_names)
+        loads = tuple(point for point in plan.load_points() if _load_name(point) in load_names)
         return Selection(servers, loads)
 
     def _plan(self, path: Path) -> Plan:
@@ -202,17 +202,6 @@ def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: 
         raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
 
 
-def _named(
-    configs: tuple[ServerConfig, ...], known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path
-) -> tuple[ServerConfig, ...]:
-    names = _checked_names(known, chosen, what, test_file)
-    return tuple(config for config in configs if config.name in names)
-
-
-def _named_loads(plan: Plan, chosen: Sequence[str] | None, test_file: Path) -> list[str]:
-    return _checked_names(list(plan.loads), chosen, "load", test_file)
-
-
 def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:
     for name in chosen or ():
         if name not in known:
@@ -220,7 +209,7 @@ def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, te
     return known if chosen is None else list(chosen)
 
 
-def _load_name(point: LoadPoint, plan: Plan) -> str:
+def _load_name(point: LoadPoint) -> str:
     """The plan's name of a point's load, without swept values: names hold no dash, values follow one."""
     return point.name.partition("-")[0]
 

@@ -6,23 +6,28 @@ All tasks live in TaskGroups of `_Load.run`. Everything is created inside the ru
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pytest_llmperf import __version__
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.health import Window, client_health, stamps_of
-from pytest_llmperf.load.interpret import interpret
+from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.limits import raise_file_limit
-from pytest_llmperf.load.openai import PATHS, request_body
+from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
+from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
@@ -90,7 +95,7 @@ async def run_load(
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace.requests, trace.hash, f"{salt}r{run_index}", share, gate, trace.slots)
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate, trace.slots)
     try:
         await load.run(progress)
     except asyncio.CancelledError:
@@ -104,7 +109,7 @@ async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *
     """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
     if not trace.warmup:
         return
-    load = _Load(targets, point, trace.warmup, trace.hash, f"{salt}warmup")
+    load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup")
     await load.run(None)
     records = load.result(0).records
     if not any(record.ok for record in records):
@@ -118,8 +123,8 @@ class _Load:
         self,
         targets: tuple[Target, ...],
         point: LoadPoint,
+        trace: Trace,
         requests: tuple[PlannedRequest, ...],
-        trace_hash: str,
         mark: str,
         share: Share = _WHOLE,
         gate: Gate | None = None,
@@ -127,13 +132,17 @@ class _Load:
     ) -> None:
         self.targets = targets
         self.point = point
-        self.requests = list(requests)
+        self.requests = {request.index: request for request in requests}
         self.slot_plan = slot_plan
-        self.trace_hash = trace_hash
+        self.trace_hash = trace.hash
         self.mark = mark
         self.share = share
         self.gate = gate
-        self._period = len(requests)
+        self.pieces = trace.pieces
+        self.endpoint = ENDPOINTS[point.endpoint]
+        self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
+        self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
+        self.prompts = {request.index: self._marked(request) for request in requests}
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
@@ -145,37 +154,52 @@ class _Load:
         self.failed = 0
 
     def _encode_bodies(self) -> dict[tuple[str, bool], dict[int, bytes]]:
-        """The body of every request by its index, per kind of target: encoded before the window, not in it."""
-        kinds = {self._kind(target) for target in self.targets}
-        return {kind: {request.index: self._encode(request, *kind) for request in self.requests} for kind in kinds}
+        """The body of every request by its index, per kind of target: encoded before the window, not in it.
 
-    def _encode(self, request: PlannedRequest, model: str, every_chunk_usage: bool) -> bytes:
-        prompt = marked_prompt(request, f"{self.trace_hash}/{self.mark}")
-        body = request_body(
-            self.point,
-            prompt,
-            model=model,
-            every_chunk_usage=every_chunk_usage,
-            output_tokens=request.output_tokens,
-        )
+        Later turns of a conversation have theirs when the answers before them are known.
+        """
+        return {
+            kind: {request.index: self._body(request, kind) for request in self.requests.values() if not request.turn}
+            for kind in {self._kind(target) for target in self.targets}
+        }
+
+    def _marked(self, request: PlannedRequest) -> Content | list[Content]:
+        return marked_prompt(request, f"{self.trace_hash}/{self.mark}", self.pieces)
+
+    def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
+        """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
+        begin = len(self.requests)
+        renewed = tuple(replace(request, index=begin + at, phase="measured") for at, request in enumerate(unit))
+        if unit[0].conversation is not None:
+            renewed = tuple(replace(request, conversation=begin) for request in renewed)
+        for request in renewed:
+            self.requests[request.index] = request
+            self.prompts[request.index] = self._marked(request)
+            for kind, bodies in self.bodies.items():
+                if not request.turn:
+                    bodies[request.index] = self._body(request, kind)
+        return renewed
+
+    def _body(self, request: PlannedRequest, kind: tuple[str, bool], history: Sequence[Message] = ()) -> bytes:
+        point, content, tokens = self.point, self.prompts[request.index], request.output_tokens
+        model, every_chunk_usage = kind
+        if history:
+            body = request_body(
+                point, content, tokens, model=model, every_chunk_usage=every_chunk_usage, history=history
+            )
+        else:
+            body = self.endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
         return json.dumps(body).encode()
-
-    def _extend(self) -> None:
-        """One request more for a loop that goes by time: the first ones again, with marks of their own."""
-        index = len(self.requests)
-        request = replace(self.requests[index - self._period], index=index, phase="measured")
-        self.requests.append(request)
-        for kind, bodies in self.bodies.items():
-            bodies[index] = self._encode(request, *kind)
 
     def _kind(self, target: Target) -> tuple[str, bool]:
         asked = self.point.stream_usage
         return target.model, target.continuous_usage if asked is None else asked == "every-chunk"
 
-    def _wire(self, number: int, request: PlannedRequest) -> bytes:
+    def _wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
         target, origin = self.targets[number], self.origins[number]
-        body = self.bodies[self._kind(target)][request.index]
+        kind = self._kind(target)
+        body = self._body(request, kind, history) if history else self.bodies[kind][request.index]
         headers = {
             "Host": origin.netloc,
             "User-Agent": f"pytest-llmperf/{__version__}",
@@ -185,7 +209,7 @@ class _Load:
             **{name.title(): value for name, value in target.headers},
             "Content-Length": str(len(body)),
         }
-        lines = [f"POST {origin.prefix}{PATHS[self.point.endpoint]} HTTP/1.1"]
+        lines = [f"POST {origin.prefix}{self.endpoint.path(target.model)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
@@ -197,7 +221,7 @@ class _Load:
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch(progress))
-                await (self._closed_loop() if self.requests[0].due_ns is None else self._open_loop())
+                await (self._closed_loop() if self._is_closed() else self._open_loop())
                 watch.cancel()
         finally:
             for connection in self.connections:
@@ -207,6 +231,9 @@ class _Load:
                     exchange.end("interrupted")
         if progress is not None:
             progress(self.done, len(self.requests), self.failed)
+
+    def _is_closed(self) -> bool:
+        return next(iter(self.requests.values())).due_ns is None
 
     async def _watch(self, progress: Progress | None) -> None:
         """Looks after time limits and progress, beside the requests."""
@@ -226,14 +253,15 @@ class _Load:
                 progress(self.done, len(self.requests), self.failed)
 
     async def _closed_loop(self) -> None:
-        plan = self.slot_plan or SlotPlan((Level(0.0, self.point.concurrency or len(self.requests)),), 0.0, None)
-        numbers = range(plan.most)[self.share.number :: self.share.of][: len(self.requests)]
+        queue = deque(_units(self.requests.values()))
+        plan = self.slot_plan or SlotPlan((Level(0.0, self.point.concurrency or len(queue)),), 0.0, None)
+        numbers = range(plan.most)[self.share.number :: self.share.of][: len(queue)]
         raise_file_limit(len(numbers), required=len(numbers))
         connections = [(number, self.new_connection(number)) for number in numbers]
         await self._open_all(connection for _, connection in connections)
         await self._pass_gate()
         with self.window.open():
-            slots, queue = Slots(plan), iter(self.requests)
+            slots = Slots(plan)
             async with asyncio.TaskGroup() as group:
                 for number, connection in connections:
                     group.create_task(self._slot(number, connection, queue, slots))
@@ -244,21 +272,60 @@ class _Load:
         if self.gate is not None:
             await self.gate()
 
-    async def _slot(self, number: int, connection: Connection, queue: Iterator[PlannedRequest], slots: Slots) -> None:
-        """Takes the next request of the trace as soon as its last one has ended."""
-        target = number % len(self.targets)
-        while await slots.turn(number) and (request := next(queue, None)) is not None:
+    async def _slot(
+        self, number: int, connection: Connection, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
+    ) -> None:
+        """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
+        user = _User(number, connection, slots)
+        while await slots.turn(number) and queue:
+            unit = queue.popleft()
             if self.slot_plan is not None:
-                request = self.requests[request.index] = replace(request, phase=slots.phase(number))
-            wire = self._wire(target, request)
-            exchange = self.exchanges[request.index] = Exchange()
-            if connection.is_open:
-                self._start(connection, request, wire, exchange)
-            if self.slot_plan is not None:
-                self._extend()
-            await self._settle(connection, request, wire, exchange)
-            if self.slot_plan is not None and exchange.reader.status is None and not exchange.cancelled:
-                await asyncio.sleep(_REST_S)
+                queue.append(self._again(unit))
+            exchange = await self._exchange(user, unit[0])
+            if len(unit) > 1:
+                await self._later_turns(user, unit[0], exchange, unit[1:])
+
+    async def _exchange(self, user: _User, request: PlannedRequest, history: Sequence[Message] = ()) -> Exchange:
+        if self.slot_plan is not None:
+            request = self.requests[request.index] = replace(request, phase=user.slots.phase(user.number))
+        wire = self._wire(user.number % len(self.targets), request, history)
+        exchange = self.exchanges[request.index] = Exchange()
+        if user.connection.is_open:
+            self._start(user.connection, request, wire, exchange)
+        await self._settle(user.connection, request, wire, exchange)
+        if self.slot_plan is not None and exchange.reader.status is None and not exchange.cancelled:
+            await asyncio.sleep(_REST_S)
+        return exchange
+
+    async def _later_turns(
+        self, user: _User, last: PlannedRequest, exchange: Exchange, later: Sequence[PlannedRequest]
+    ) -> None:
+        """The rest of a conversation, each turn with all that was said before; given up when one fails.
+
+        A loop that goes by time may end between two turns.
+        """
+        clock = asyncio.get_running_loop().time
+        history: list[Message] = []
+        for request in later:
+            due_s = clock() + self.think_s
+            answer = answer_text(exchange.capture(), self.endpoint)
+            if answer is None:
+                self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
+                return
+            history += [("user", str(self.prompts[last.index])), ("assistant", answer)]
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            if not await user.slots.turn(user.number):
+                return
+            exchange = await self._exchange(user, request, history)
+            last = request
+
+    def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
+        """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
+        for request in later:
+            self.exchanges[request.index] = Exchange()
+            self.exchanges[request.index].end(f"not sent: turn {failed_turn} of its conversation failed")
+        self.done += len(later)
+        self.failed += len(later)
 
     async def _open_loop(self) -> None:
         """Each request at its due time, counted from one start instant, on an idle connection."""
@@ -273,7 +340,7 @@ class _Load:
         with self.window.open():
             start_s = asyncio.get_running_loop().time() - (time.time_ns() - self.window.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
-                for request in self.requests:
+                for request in self.requests.values():
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
                     await _until(start_s + (request.due_ns or 0) / 1e9)
@@ -286,7 +353,7 @@ class _Load:
         """Idle connections per target to start with; none where each request opens its own."""
         if self.point.connection == "fresh":
             return 0
-        most = busiest([request.due_ns or 0 for request in self.requests], _SPARE_S)
+        most = busiest([request.due_ns or 0 for request in self.requests.values()], _SPARE_S)
         return min(len(self.requests), self.point.max_in_flight or most, math.ceil(most / len(self.targets)) + 4)
 
     def _send_due(
@@ -365,7 +432,7 @@ class _Load:
 
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
-        planned = {request.index: request for request in self.requests}
+        planned = self.requests
         captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
         stamps = stamps_of([captures[index] for index in captures if planned[index].phase == "measured"])
@@ -388,7 +455,28 @@ class _Load:
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
         due_ns = None if request.due_ns is None else self.window.started_ns + request.due_ns
-        return interpret(capture, request, stamps, request_id=self._request_id(request), due_ns=due_ns)
+        return interpret(
+            capture,
+            request,
+            stamps,
+            request_id=self._request_id(request),
+            due_ns=due_ns,
+            endpoint=self.endpoint,
+            count=self.count,
+        )
+
+
+def _units(requests: Iterable[PlannedRequest]) -> Iterator[tuple[PlannedRequest, ...]]:
+    """Requests that one slot sends one after the other; one each where there are no conversations."""
+    return (tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit))
+
+
+class _User(NamedTuple):
+    """A slot of a closed loop at work."""
+
+    number: int
+    connection: Connection
+    slots: Slots
 
 
 class _Pool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.openai import Event, body_text, read_event, shorten
+from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint
+from pytest_llmperf.load.openai import Event, body_text, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.sse import SseParser
-from pytest_llmperf.records import RequestRecord, Stamps, TokenSource
+from pytest_llmperf.records import InputTokensSource, RequestRecord, Stamps, TokenSource
 
 _BAD_ENDS = ("abort", "error")
 """What vLLM gives as finish_reason of a request that it gave up."""
@@ -38,13 +40,23 @@ class _Stream:
     token_source: TokenSource | None = None
     finish_reason: str | None = None
     error: str | None = None
+    text: str = ""
+    """The answer, without reasoning."""
 
 
 def interpret(
-    capture: Capture, planned: PlannedRequest, stamps: Stamps, *, request_id: str, due_ns: int | None
+    capture: Capture,
+    planned: PlannedRequest,
+    stamps: Stamps,
+    *,
+    request_id: str,
+    due_ns: int | None,
+    endpoint: Endpoint = ENDPOINTS["chat"],
+    count: Callable[[str], int] | None = None,
 ) -> RequestRecord:
-    """The record of a finished, failed, cancelled or interrupted request."""
-    stream = _read_stream(capture, planned.prompts)
+    """The record of a finished, failed, cancelled or interrupted request. `count` is the tokenizer's, if any."""
+    stream = _read_stream(capture, endpoint, count, planned.prompts)
+    input_tokens, input_tokens_source = _input_tokens(stream, planned)
     cancelled = capture.cancelled and stream.error == capture.error
     read_ns = capture.read_ns(stamps)
     return RequestRecord(
@@ -57,7 +69,7 @@ def interpret(
         chunk_tokens=_chunk_tokens(stream.chunks),
         first_output_ns=_first_output_ns(stream.chunks, read_ns),
         end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
-        input_tokens=stream.input_tokens,
+        input_tokens=input_tokens,
         output_tokens=stream.output_tokens,
         requested_output_tokens=planned.output_tokens * planned.prompts,
         token_source=stream.token_source,
@@ -69,12 +81,29 @@ def interpret(
         cancelled=cancelled,
         held_ns=capture.held_ns,
         connect_ns=capture.connect_ns,
+        input_tokens_source=input_tokens_source,
+        conversation=planned.conversation,
+        turn=planned.turn,
         tokenless_ns=tuple([read_ns[read] for read in stream.tokenless_reads]),
         textless_chunks=_textless(stream.chunks),
     )
 
 
-def _read_stream(capture: Capture, prompts: int) -> _Stream:
+def answer_text(capture: Capture, endpoint: Endpoint) -> str | None:
+    """What the model said, for the history of a conversation; None when the request failed."""
+    stream = _read_stream(capture, endpoint, None, prompts=1)
+    return None if stream.error else stream.text
+
+
+def _input_tokens(stream: _Stream, planned: PlannedRequest) -> tuple[int | None, InputTokensSource | None]:
+    if stream.input_tokens is not None:
+        return stream.input_tokens, "usage"
+    if planned.input_tokens is None or stream.error:
+        return None, None
+    return planned.input_tokens, "token-ids" if isinstance(planned.prompt, tuple) else "tokenizer"
+
+
+def _read_stream(capture: Capture, endpoint: Endpoint, count: Callable[[str], int] | None, prompts: int) -> _Stream:
     if capture.status is None:
         return _Stream(error=capture.error)
     if capture.status != 200:
@@ -82,11 +111,11 @@ def _read_stream(capture: Capture, prompts: int) -> _Stream:
     if not capture.content_type.startswith("text/event-stream"):
         body = body_text(b"".join(capture.pieces))
         return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
-    timed, bad_event = _read_events(capture.pieces)
-    return _judge(timed, capture.error or bad_event, prompts)
+    timed, bad_event = _read_events(capture.pieces, endpoint.read)
+    return _judge(timed, capture.error or bad_event, endpoint.says_end, count, prompts)
 
 
-def _read_events(pieces: tuple[bytes, ...]) -> tuple[list[_Timed], str | None]:
+def _read_events(pieces: tuple[bytes, ...], read_event: Callable[[bytes], Event]) -> tuple[list[_Timed], str | None]:
     """The events, each with the read that completed it, up to the first that is not understood."""
     parser = SseParser()
     timed: list[_Timed] = []
@@ -94,26 +123,29 @@ def _read_events(pieces: tuple[bytes, ...]) -> tuple[list[_Timed], str | None]:
         for data in parser.feed(piece):
             try:
                 timed.append(_Timed(read, read_event(data)))
-            except (ValueError, AttributeError, TypeError) as error:
+            except (ValueError, AttributeError, TypeError, KeyError) as error:
                 return timed, shorten(f"event not understood ({error}): {data.decode('utf-8', 'replace')}")
     return timed, None
 
 
-def _judge(timed: list[_Timed], error: str | None, prompts: int) -> _Stream:
+def _judge(
+    timed: list[_Timed], error: str | None, says_end: bool, count: Callable[[str], int] | None, prompts: int
+) -> _Stream:
     events = [item.event for item in timed]
     chunks = tuple(_token_chunks(timed))
     total = _total([event.completion_tokens for event in events], events)
-    counted = sum(chunk.tokens or 1 for chunk in chunks)
+    counted, source = _counted(chunks, events, total, count)
     said = next((event.error for event in events if event.error), None)
-    error = error or _missing(events, prompts, total, counted)
+    error = error or _missing(events, prompts, counted, says_end)
     return _Stream(
         chunks=chunks,
         tokenless_reads=_tokenless_reads(timed, chunks),
         input_tokens=_total([event.prompt_tokens for event in events], events),
-        output_tokens=counted or None if total is None else total,
-        token_source="usage" if total is not None else "chunks" if counted else None,
+        output_tokens=counted,
+        token_source=source,
         finish_reason=next((event.finish_reason for event in reversed(events) if event.finish_reason), None),
         error=f"error in the stream: {said}" if said else error,
+        text="".join(event.text for event in events),
     )
 
 
@@ -129,17 +161,38 @@ def _total(counts: list[int | None], events: list[Event]) -> int | None:
     return whole or (sum(per_prompt.values()) if per_prompt else whole)
 
 
-def _missing(events: list[Event], prompts: int, total: int | None, counted: int) -> str | None:
+def _counted(
+    chunks: tuple[_TokenChunk, ...], events: list[Event], total: int | None, count: Callable[[str], int] | None
+) -> tuple[int | None, TokenSource | None]:
+    """Output tokens and where that number comes from: the server, the tokenizer, or the chunks."""
+    if total is not None:
+        return total, "usage"
+    if not chunks:
+        return None, None
+    if count is not None and any(chunk.tokens is None for chunk in chunks):
+        return sum(map(count, _texts(events))), "tokenizer"
+    return sum(chunk.tokens or 1 for chunk in chunks), "chunks"
+
+
+def _texts(events: list[Event]) -> Iterator[str]:
+    """The whole answer to each prompt: chunk by chunk, tokens would be counted that the model never made."""
+    for choice in sorted({event.choice for event in events}):
+        own = [event for event in events if event.choice == choice]
+        yield "".join(event.other_text for event in own) + "".join(event.text for event in own)
+
+
+def _missing(events: list[Event], prompts: int, counted: int | None, says_end: bool) -> str | None:
     """What keeps a stream from being a whole answer."""
     bad = next((event.finish_reason for event in reversed(events) if event.finish_reason in _BAD_ENDS), None)
     if bad:
         return f"the server ended the request with finish_reason {bad!r}"
     finished = {event.choice for event in events if event.finish_reason}
-    if not (finished or total is not None or any(event.done for event in events)):
+    has_usage = any(event.completion_tokens is not None for event in events)
+    if says_end and not (finished or has_usage or any(event.done for event in events)):
         return "stream ended early: no finish_reason, no usage, no [DONE]"
     if prompts > 1 and len(finished) != prompts:
         return f"{len(finished)} of {prompts} prompts were answered to their end"
-    return None if total or counted else "the stream carried no token"
+    return None if counted else "the stream carried no token"
 
 
 def _token_chunks(timed: list[_Timed]) -> list[_TokenChunk]:

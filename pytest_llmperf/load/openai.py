@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
 
-PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+Message = tuple[str, str]
+"""Role and text."""
+
 _MESSAGE_LIMIT = 500
 
 
 def request_body(
-    point: LoadPoint, prompt: str | list[str], *, model: str, every_chunk_usage: bool, output_tokens: int | None = None
+    point: LoadPoint,
+    content: Content | list[Content],
+    output_tokens: int,
+    *,
+    model: str,
+    every_chunk_usage: bool,
+    history: Sequence[Message] = (),
 ) -> dict[str, Any]:
     """The JSON body of one request; the point's `extra_body` is merged last and wins.
 
-    `output_tokens` None asks for the point's; several prompts need the completions endpoint.
+    `history` is what was said before, in chat; a list of contents (several prompts) needs the completions endpoint.
     """
-    output_tokens = output_tokens or point.output_tokens
-    content: dict[str, Any] = (
-        {"messages": [{"role": "user", "content": prompt}]} if point.endpoint == "chat" else {"prompt": prompt}
-    )
+    said: dict[str, Any] = {"prompt": content}
+    if point.endpoint == "chat":
+        said = {"messages": [{"role": role, "content": text} for role, text in (*history, ("user", content))]}
     body = {
         "model": model,
-        **content,
+        **said,
         "stream": True,
         "stream_options": _stream_options(every_chunk_usage),
         "max_tokens": output_tokens,
-        "temperature": point.temperature,
+        **sampling(point, output_tokens),
     }
+    return body | point.extra_body
+
+
+def sampling(point: LoadPoint, output_tokens: int) -> dict[str, Any]:
+    """The parameters that decide which tokens come, and that exactly `output_tokens` do."""
+    parameters: dict[str, Any] = {"temperature": point.temperature}
     if point.ignore_eos:
-        body |= {"ignore_eos": True, "min_tokens": output_tokens}
+        parameters |= {"ignore_eos": True, "min_tokens": output_tokens}
     if point.temperature > 0 and point.seed is not None:
         # Only where asked for: a per-request seed makes some engines sample request by request, which is slower.
-        body["seed"] = point.seed
-    return body | point.extra_body
+        parameters["seed"] = point.seed
+    return parameters
 
 
 def _stream_options(every_chunk_usage: bool) -> dict[str, bool]:
@@ -58,6 +73,10 @@ class Event(NamedTuple):
     completion_tokens: int | None = None
     error: str | None = None
     done: bool = False
+    text: str = ""
+    """Of the answer itself."""
+    other_text: str = ""
+    """Of reasoning and tool calls."""
     choice: int = 0
     """Which prompt of the request the choice answers."""
 
@@ -85,8 +104,16 @@ def read_event(data: bytes) -> Event:
         choice.get("finish_reason"),
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
+        text=delta.get("content") or delta.get("text") or "",
+        other_text=_other_text(delta),
         choice=choice.get("index") or 0,
     )
+
+
+def _other_text(delta: dict[str, Any]) -> str:
+    text: str = delta.get("reasoning_content") or delta.get("reasoning") or ""
+    functions = (call.get("function") or {} for call in delta.get("tool_calls") or ())
+    return text + "".join(f"{function.get('name') or ''}{function.get('arguments') or ''}" for function in functions)
 
 
 def error_text(answer: Any) -> str:

@@ -7,24 +7,36 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from pytest_llmperf.load.openai import request_body
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load.datasets import Dialogue, parse_dataset
+from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.lengths import lengths
 from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
+from pytest_llmperf.load.texts import Content, Prompt, Writer, joined, make_prefixes, make_writer, with_mark
+from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Cancel, TraceReplay
-from pytest_llmperf.traces import BLOCK_TOKENS, read_trace
+from pytest_llmperf.traces import BLOCK_TOKENS, TraceEntry, read_trace
 from pytest_llmperf.words import WORDS
 
-_MARK_WORDS = 3
-
-
+# Streams of a point's seed; 0 (the seed alone) draws arrivals, 1 texts.
+_INPUT, _OUTPUT, _ORDER, _PREFIX, _BLOCK = 2, 3, 4, 5, 6
 _ENDLESS_REQUESTS = 256
 """A closed loop that goes by time sends so many requests over and over, each time with other marks."""
-_BLOCK_STREAM = 3
-"""Keeps the texts of a trace's blocks apart from the other draws of a seed."""
+
+
+class BatchPrompt(NamedTuple):
+    """A further prompt of the same request; fields as in PlannedRequest."""
+
+    prompt: Content
+    prefix: Content
+    entry: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +46,35 @@ class PlannedRequest:
     index: int
     phase: Phase
     due_ns: int | None
-    prompt: str
+    prompt: Content
     output_tokens: int
-    batch: tuple[str, ...] = ()
+    entry: int | None = None
+    """Number of the unique prompt that this is one use of; None: used once."""
+    prefix: Content = ""
+    """Shared with other requests, so never marked."""
+    input_tokens: int | None = None
+    """As the tokenizer counts all of the request's prompts; None where none did."""
+    conversation: int | None = None
+    turn: int = 0
+    """Of a conversation; 0 is its first."""
+    batch: tuple[BatchPrompt, ...] = ()
     """Further prompts of the same request (`batch_size`)."""
-    shares_prefix: bool = False
-    """Begins like other requests of the trace on purpose, so that its mark must be theirs too."""
     cancel_after_s: float | None = None
     """When the client breaks it off, from sending; None: never."""
 
     @property
     def prompts(self) -> int:
         return 1 + len(self.batch)
+
+    @property
+    def parts(self) -> tuple[BatchPrompt, ...]:
+        """All prompts, the request's first one too."""
+        return (BatchPrompt(self.prompt, self.prefix, self.entry), *self.batch)
+
+    @property
+    def unit(self) -> int:
+        """What a slot takes at a time: the conversation's number, or the request's."""
+        return self.index if self.conversation is None else self.conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,60 +84,127 @@ class Trace:
     warmup: tuple[PlannedRequest, ...]
     requests: tuple[PlannedRequest, ...]
     hash: str
+    pieces: tuple[str, ...] | tuple[int, ...] = WORDS
+    """What marks are made of."""
     slots: SlotPlan | None = None
     """A closed loop that goes by time: after the last of `requests` it goes on with the first."""
+
+
+class _Turn(NamedTuple):
+    prompt: Prompt
+    prefix: Content
+    output_tokens: int | None
+    """None: as the load says."""
+
+
+class _Script(NamedTuple):
+    """What one conversation says; a single request is a conversation of one turn."""
+
+    entry: int | None
+    turns: tuple[_Turn, ...]
+    batch: tuple[_Script, ...] = ()
+    """Those whose first turns go into the same request."""
 
 
 def make_trace(point: LoadPoint, key: str) -> Trace:
     """The trace of `point`, from its seed or, without one, from `key` (the point's stable id).
 
-    Raises PlanError when the point replays a file that cannot be read.
+    Reads the load's files (prompts, recorded trace, tokenizer); PlanError says what is wrong with them.
     """
     seed = point.seed if point.seed is not None else int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-    draws = np.random.PCG64((seed, 1))  # its raw stream stays the same in every version of numpy
+    writer = make_writer(point, seed)
+    text = "" if point.prompts is None else _read(Path(point.prompts.file))
     slots = slot_plan(point)
-    requests = tuple(_replayed(point.trace, draws, seed) if point.trace else _synthetic(point, slots, draws, seed))
-    lengths = (requests[0].prompt.count(" ") + 1, requests[0].output_tokens)
-    warmup = tuple(
-        PlannedRequest(index, "lead-in", None, _prompt(draws, lengths[0]), lengths[1])
-        for index in range(point.warmup_requests)
-    )
+    if point.trace is not None:
+        warmup, requests = _replay(point, point.trace, writer, seed)
+    else:
+        warmup, requests = _composed(point, slots, writer, text, seed)
     if point.cancel is not None:
         requests = _with_cancelled(requests, point.cancel, seed)
-    return Trace(warmup, requests, _hash(point, requests, slots), slots)
+    return Trace(warmup, requests, _hash(point, requests, text, slots), writer.pieces, slots)
 
 
-def _synthetic(point: LoadPoint, slots: SlotPlan | None, draws: np.random.PCG64, seed: int) -> Iterator[PlannedRequest]:
-    """Prompts of random words, all of one length."""
-    assert point.input_tokens is not None, "only a trace has lengths of its own"
-    for index, (phase, due) in enumerate(_timing(point, slots, seed)):
-        prompt, *batch = [_prompt(draws, point.input_tokens) for _ in range(point.batch_size)]
-        yield PlannedRequest(index, phase, due, prompt, point.output_tokens, tuple(batch))
+def marked_prompt(
+    request: PlannedRequest, run: str, pieces: tuple[str, ...] | tuple[int, ...] = WORDS
+) -> Content | list[Content]:
+    """The whole prompt, the first pieces of its own part made unique to this request (or entry) and `run`.
+
+    A list where the request has several. Without marks the second run of a trace would find its prompts in the server's
+    prefix cache and measure no prefill.
+    """
+    if request.turn:
+        return request.prompt  # behind a marked history
+    contents = []
+    for place, part in enumerate(request.parts):
+        used_once = part.entry is None
+        base = f"{run}/{place}" if used_once and place else run
+        number = int.from_bytes(hashlib.sha256(base.encode()).digest()[:8], "big")
+        number += request.index if part.entry is None else part.entry
+        contents.append(joined(part.prefix, with_mark(part.prompt, number, pieces)))
+    return contents if request.batch else contents[0]
 
 
-def _timing(point: LoadPoint, slots: SlotPlan | None, seed: int) -> Sequence[tuple[Phase, int | None]]:
-    """Phase and due time of every request; the phases of a closed loop that goes by time may still change."""
-    if not point.closed_loop:
-        return open_loop(point, seed)
-    lead_in = slots.levels[0].slots if slots else point.concurrency or 0
-    measured = max(_ENDLESS_REQUESTS, slots.most) if slots else point.requests or 0
-    return [("lead-in" if index < lead_in else "measured", None) for index in range(lead_in + measured)]
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot read the prompts: {error}") from error
 
 
-def _replayed(given: TraceReplay, draws: np.random.PCG64, seed: int) -> Iterator[PlannedRequest]:
-    """Prompts as long as recorded; where blocks have the same number they are the same words in every request."""
-    blocks: dict[int, list[str]] = {}
-    for index, entry in enumerate(read_trace(given)):
+_Requests = tuple[PlannedRequest, ...]
+
+
+def _composed(
+    point: LoadPoint, slots: SlotPlan | None, writer: Writer, text: str, seed: int
+) -> tuple[_Requests, _Requests]:
+    """Warm-up and requests of a load with lengths or prompts of its own."""
+    prefixes = make_prefixes(point, writer)
+    scripts = _batches(point.batch_size, _scripts(point, writer, _any_of(prefixes, seed), text, seed))
+    answers = lengths(point.output_tokens, (seed, _OUTPUT))
+    if point.closed_loop:
+        conversations = [*_lead_in(point, slots, scripts), *_measured(point, slots, scripts)]
+        dues: Iterator[int | None] = itertools.repeat(None)
+    else:
+        arrivals = open_loop(point, seed)
+        conversations = [(phase, next(scripts)) for phase, _ in arrivals]
+        dues = iter([due for _, due in arrivals])
+    requests = tuple(_planned(point, conversations, answers, dues))
+    return tuple(_warmup(point, scripts, answers, prefixes)), requests
+
+
+def _replay(point: LoadPoint, given: TraceReplay, writer: Writer, seed: int) -> tuple[_Requests, _Requests]:
+    """Warm-up and requests of a recorded trace; where blocks have the same number their words are the same too."""
+    entries = read_trace(given)
+    blocks: dict[int, list[str | int]] = {}
+    requests = []
+    for index, entry in enumerate(entries):
         for block in entry.blocks:
             if block not in blocks:
-                blocks[block] = _words(np.random.PCG64((seed, _BLOCK_STREAM, block)), BLOCK_TOKENS)
-        shared = list(itertools.chain.from_iterable(blocks[block] for block in entry.blocks))[: entry.input_tokens]
-        prompt = " ".join(shared + _words(draws, entry.input_tokens - len(shared)))
-        due_ns = round(entry.due_s * 1e6) * 1000
-        yield PlannedRequest(index, "measured", due_ns, prompt, entry.output_tokens, shares_prefix=bool(entry.blocks))
+                blocks[block] = writer.drawn_from((seed, _BLOCK, block), BLOCK_TOKENS)
+        shared = list(itertools.chain.from_iterable(blocks[block] for block in entry.blocks))
+        requests.append(_replayed(index, entry, writer.synthetic(entry.input_tokens, "", 0, shared)))
+    first = entries[0]
+    warmup = tuple(
+        _replayed(index, replace(first, blocks=()), writer.synthetic(first.input_tokens, "", 0), "lead-in")
+        for index in range(point.warmup_requests)
+    )
+    return warmup, tuple(requests)
 
 
-def _with_cancelled(requests: tuple[PlannedRequest, ...], cancel: Cancel, seed: int) -> tuple[PlannedRequest, ...]:
+def _replayed(index: int, entry: TraceEntry, prompt: Prompt, phase: Phase = "measured") -> PlannedRequest:
+    return PlannedRequest(
+        index=index,
+        phase=phase,
+        due_ns=round(entry.due_s * 1e6) * 1000 if phase == "measured" else None,
+        prompt=prompt.content,
+        output_tokens=entry.output_tokens,
+        # Prompts that begin alike on purpose must have the same mark.
+        entry=0 if entry.blocks else None,
+        input_tokens=prompt.tokens,
+    )
+
+
+def _with_cancelled(requests: _Requests, cancel: Cancel, seed: int) -> _Requests:
     chosen = cancelled(cancel.share, len(requests), seed)
     return tuple(
         replace(request, cancel_after_s=cancel.after) if is_chosen and request.phase == "measured" else request
@@ -116,46 +212,141 @@ def _with_cancelled(requests: tuple[PlannedRequest, ...], cancel: Cancel, seed: 
     )
 
 
-def marked_prompt(request: PlannedRequest, run: str) -> str | list[str]:
-    """The prompt with its first words made unique to this request and `run`; a list where the request has several.
+def _any_of(prefixes: Sequence[Content], seed: int) -> Iterator[Content]:
+    draws = np.random.PCG64((seed, _PREFIX))
+    while True:
+        yield prefixes[int(draws.random_raw()) % len(prefixes)]
 
-    Without it the second run of a trace would find its prompts in the server's prefix cache and measure no prefill.
-    """
-    offset = 0 if request.shares_prefix else request.index
-    prompt = _marked(request.prompt, run, offset)
-    return (
-        [prompt, *(_marked(more, f"{run}/{n}", offset) for n, more in enumerate(request.batch))]
-        if request.batch
-        else prompt
+
+def _scripts(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], text: str, seed: int) -> Iterator[_Script]:
+    """One after the other without end: new ones, or those of a pool in turn."""
+    if point.prompts is None:
+        written = _written(point, writer, prefixes, seed)
+        if point.dataset_entries is None:
+            return (_Script(None, turns) for turns in written)
+        pool = list(itertools.islice(written, point.dataset_entries))
+        return itertools.cycle(itertools.starmap(_Script, enumerate(pool)))
+    dialogues = _chosen(point, parse_dataset(text, point.prompts.kind, point.prompts.file), seed)
+    entries = enumerate(_from_file(point, writer, prefixes, dialogue) for dialogue in dialogues)
+    if point.dataset_entries is None:  # a file's prompt that is used again gets another mark, as any other request
+        return itertools.cycle(_Script(None, turns) for _, turns in entries)
+    return itertools.cycle(itertools.starmap(_Script, entries))
+
+
+def _batches(size: int, scripts: Iterator[_Script]) -> Iterator[_Script]:
+    """As many at a time as a request has prompts."""
+    while True:
+        yield next(scripts)._replace(batch=tuple(itertools.islice(scripts, size - 1)))
+
+
+def _written(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], seed: int) -> Iterator[tuple[_Turn, ...]]:
+    assert point.input_tokens is not None
+    wanted = lengths(point.input_tokens, (seed, _INPUT))
+    turns = (point.conversation.turns if point.conversation else None) or 1
+    shared = point.shared_prefix.tokens if point.shared_prefix else 0
+    while True:
+        prefix = next(prefixes)
+        first = _Turn(writer.synthetic(next(wanted), prefix, shared), prefix, None)
+        yield (first, *(_Turn(writer.synthetic(next(wanted), "", 0), "", None) for _ in range(1, turns)))
+
+
+def _chosen(point: LoadPoint, dialogues: Sequence[Dialogue], seed: int) -> list[Dialogue]:
+    """All in an order of the seed's, or the first `dataset_entries` of that."""
+    asked = point.dataset_entries or len(dialogues)
+    if asked > len(dialogues):
+        assert point.prompts is not None
+        raise PlanError(f"dataset_entries: {asked}; {point.prompts.file} holds {len(dialogues)} prompts")
+    order = np.argsort(np.random.PCG64((seed, _ORDER)).random_raw(len(dialogues)), kind="stable")
+    return [dialogues[position] for position in order[:asked].tolist()]
+
+
+def _from_file(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], dialogue: Dialogue) -> tuple[_Turn, ...]:
+    limit = 1 if point.conversation is None else point.conversation.turns
+    count = None if point.tokenizer is None else load_tokenizer(point.tokenizer).count
+    turns = []
+    for number, (given, answer) in enumerate(dialogue[:limit]):
+        prefix = "" if number else next(prefixes)
+        output = count(answer) if answer and count else None
+        turns.append(_Turn(writer.given(given, prefix, marked=not number), prefix, output))
+    return tuple(turns)
+
+
+def _lead_in(point: LoadPoint, slots: SlotPlan | None, scripts: Iterator[_Script]) -> Iterator[tuple[Phase, _Script]]:
+    """One conversation per slot, of lengths that differ so that the users are not in step afterwards."""
+    for slot in range(slots.levels[0].slots if slots else point.concurrency or 0):
+        script = next(scripts)
+        yield "lead-in", script._replace(turns=script.turns[: 1 + slot % len(script.turns)])
+
+
+def _measured(point: LoadPoint, slots: SlotPlan | None, scripts: Iterator[_Script]) -> Iterator[tuple[Phase, _Script]]:
+    """As many conversations as make `requests` turns; the last one is cut. A loop by time changes phases later."""
+    left = max(_ENDLESS_REQUESTS, slots.most) if slots else point.requests or 0
+    while left > 0:
+        script = next(scripts)
+        yield "measured", script if slots else script._replace(turns=script.turns[:left])
+        left -= len(script.turns)
+
+
+def _planned(
+    point: LoadPoint, conversations: Sequence[tuple[Phase, _Script]], answers: Iterator[int], dues: Iterator[int | None]
+) -> Iterator[PlannedRequest]:
+    indices = itertools.count()
+    for number, (phase, script) in enumerate(conversations):
+        for turn, said in enumerate(script.turns):
+            request = _request(next(indices), phase, next(dues), script, said, next(answers))
+            if point.conversation is not None:
+                # The server counts the history too, which is not known before.
+                request = replace(request, conversation=number, turn=turn, input_tokens=None)
+            yield request
+
+
+def _request(
+    index: int,
+    phase: Phase,
+    due_ns: int | None,
+    script: _Script,
+    said: _Turn,
+    output_tokens: int,
+) -> PlannedRequest:
+    batch = [(other.entry, other.turns[0]) for other in script.batch]
+    counts = [turn.prompt.tokens for turn in (said, *(turn for _, turn in batch))]
+    return PlannedRequest(
+        index=index,
+        phase=phase,
+        due_ns=due_ns,
+        prompt=said.prompt.content,
+        output_tokens=said.output_tokens or output_tokens,
+        entry=script.entry,
+        prefix=said.prefix,
+        input_tokens=None if None in counts else sum(count or 0 for count in counts),
+        batch=tuple(BatchPrompt(turn.prompt.content, turn.prefix, number) for number, turn in batch),
     )
 
 
-def _marked(prompt: str, run: str, offset: int) -> str:
-    words = prompt.split(" ", _MARK_WORDS)
-    count = min(_MARK_WORDS, len(words))
-    number = int.from_bytes(hashlib.sha256(run.encode()).digest()[:8], "big") + offset
-    mark = []
-    for _ in range(count):
-        number, digit = divmod(number, len(WORDS))
-        mark.append(WORDS[digit])
-    return " ".join(mark + words[count:])
+def _warmup(
+    point: LoadPoint, scripts: Iterator[_Script], answers: Iterator[int], prefixes: Sequence[Content]
+) -> Iterator[PlannedRequest]:
+    """Single requests; with shared prefixes at least one of each, so that every run finds them in the cache."""
+    count = (
+        max(point.warmup_requests, len(prefixes)) if point.warmup_requests and prefixes[0] else point.warmup_requests
+    )
+    for index in range(count):
+        script = next(scripts)
+        said = script.turns[0]._replace(prefix=prefixes[index % len(prefixes)])
+        yield _request(index, "lead-in", None, script, said, next(answers))
 
 
-def _prompt(draws: np.random.PCG64, tokens: int) -> str:
-    """About `tokens` tokens: one per word with its leading space."""
-    return " ".join(_words(draws, tokens))
-
-
-def _words(draws: np.random.PCG64, count: int) -> list[str]:
-    return [WORDS[chosen] for chosen in (draws.random_raw(count) % len(WORDS)).tolist()]
-
-
-def _hash(point: LoadPoint, requests: tuple[PlannedRequest, ...], slots: SlotPlan | None) -> str:
-    digest = hashlib.sha256()
+def _hash(point: LoadPoint, requests: _Requests, text: str, slots: SlotPlan | None) -> str:
+    digest = hashlib.sha256(text.encode())
+    body = ENDPOINTS[point.endpoint].body
     for request in requests:
-        prompt = [request.prompt, *request.batch] if request.batch else request.prompt
-        body = request_body(point, prompt, model="", every_chunk_usage=False, output_tokens=request.output_tokens)
-        digest.update(json.dumps([request.phase, request.due_ns, body], sort_keys=True).encode())
+        contents = [joined(part.prefix, part.prompt) for part in request.parts]
+        content = contents if request.batch else contents[0]
+        sent = body(point, content, request.output_tokens, model="", every_chunk_usage=False)
+        facts: list[object] = [request.phase, request.due_ns, sent]
+        if point.conversation is not None:
+            facts += [request.conversation, request.turn, point.conversation.think_time]
+        digest.update(json.dumps(facts, sort_keys=True).encode())
         if request.cancel_after_s is not None:
             digest.update(f"cancel {request.cancel_after_s!r}".encode())
     # Only where they are used, so that traces without them keep the hash that baselines have stored.

@@ -121,7 +121,8 @@ def merged_run(parts: Sequence[Run], workers: int) -> Run:
 
 
 def _part(trace: Trace, share: Share) -> Trace:
-    return replace(trace, warmup=(), requests=trace.requests[share.number :: share.of])
+    requests = tuple(request for request in trace.requests if request.unit % share.of == share.number)
+    return replace(trace, warmup=(), requests=requests)
 
 
 @contextlib.contextmanager

@@ -51,10 +51,10 @@ class Curve:
 
 
 def curves(measured: Sequence[tuple[str, Result]]) -> tuple[Curve, ...]:
-    """One per test function, server and load with a `phase`, from (test id, result)."""
+    """One per test function, server and load with a `phase`, from (test id, result); only prompts of one length."""
     grouped: dict[tuple[str, ...], list[Result]] = {}
     for test, result in measured:
-        if result.load.phase:
+        if result.load.phase and isinstance(result.load.input_tokens, int):
             grouped.setdefault(_key(test, result), []).append(result)
     return tuple(itertools.chain.from_iterable(map(_curve, grouped.values())))
 
@@ -67,14 +67,18 @@ def _load_name(result: Result) -> str:
     return _LENGTH.sub("", result.load.name)
 
 
+def _length(result: Result) -> int:
+    asked = result.load.input_tokens
+    return asked if isinstance(asked, int) else 0
+
+
 def _curve(results: Sequence[Result]) -> Iterator[Curve]:
     first = results[0]
     if first.load.phase is None:
         return
     names = [name for _, name in COLUMNS[first.load.phase]]
-    lengths = sorted((r.load.input_tokens, at) for at, r in enumerate(results) if r.load.input_tokens is not None)
     points = [
-        CurvePoint(length, r.valid, {name: r.metrics.value(parse_quantity(name)) for name in names})
-        for length, r in ((length, results[at]) for length, at in lengths)
+        CurvePoint(_length(r), r.valid, {name: r.metrics.value(parse_quantity(name)) for name in names})
+        for r in sorted(results, key=_length)
     ]
     yield Curve(first.server.name, _load_name(first), first.load.phase, first.environment.slug, tuple(points))

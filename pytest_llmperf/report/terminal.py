@@ -51,7 +51,8 @@ def _sent(load: LoadPoint) -> str:
     if load.trace is not None:
         return "lengths of the trace"
     batch = f", {load.batch_size} prompts a request" if load.batch_size > 1 else ""
-    return f"{load.input_tokens} tokens in, {load.output_tokens} out{batch}"
+    source = f"{load.input_tokens} tokens in" if load.prompts is None else f"prompts of {Path(load.prompts.file).name}"
+    return f"{source}, {load.output_tokens} out{batch}"
 
 
 def _shape(load: LoadPoint) -> str:

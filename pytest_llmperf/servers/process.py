@@ -86,8 +86,22 @@ def _signal_name(code: int) -> str:
 def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GRACE_S) -> Iterator[ServerProcess]:
     """Start `command`, its output in `log`; on leaving, TERM, wait `grace_s`, KILL, for all of its descendants."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        handle = _spawn(command, log, grace_s)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield ServerProcess(name, log, command.secrets, handle)
+        finally:
+            _stop(handle)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
-        handle = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-I", supervisor.__file__, str(grace_s), "--", *command.argv],
             stdin=subprocess.PIPE,
             stdout=output,
@@ -95,10 +109,6 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
             env={**os.environ, **command.env},
             start_new_session=True,
         )
-    try:
-        yield ServerProcess(name, log, command.secrets, handle)
-    finally:
-        _stop(handle)
 
 
 def _stop(handle: subprocess.Popen[bytes]) -> None:

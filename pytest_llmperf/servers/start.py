@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -22,6 +23,8 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 _PROBE_TIMEOUT_S = 5.0
 _LAST_GASP_S = 1.0
+_UP = ("/v1/models", "/v2/health/ready")
+"""What a server that is up answers: an OpenAI one, or Triton."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,12 @@ def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str
 def _remote(config: OpenAIServer) -> LlmServer:
     target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
     secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
-    wait_until(lambda: _answers(target, "/v1/models"), None, f"{config.name} at {config.url}", config.ready_timeout)
+    wait_until(
+        lambda: any(_answers(target, path) for path in _UP),
+        None,
+        f"{config.name} at {config.url}",
+        config.ready_timeout,
+    )
     _first_request(target, None, config)
     return LlmServer(config, (target,), (), _version(target), secrets)
 
@@ -149,24 +157,29 @@ def _answers(target: Target, path: str) -> bool:
 
 def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
     """A server can say that it is healthy and fail every request, so the first token is the last readiness check."""
-    failure = _try_request(target, "/v1/completions", {"prompt": "Hello"}, config.ready_timeout)
-    if failure:
-        chat = {"messages": [{"role": "user", "content": "Hello"}]}
-        failure = _try_request(target, "/v1/chat/completions", chat, config.ready_timeout) and failure
-    if failure:
+    failures = (_try_request(target, path, body, config.ready_timeout) for path, body in _first_bodies(target.model))
+    failure = next(failures)
+    if failure and all(failures):
         what = f"says that it is healthy, but its first request failed: {failure}"
         raise process.error(what) if process else ServerError(f"server {config.name!r} at {config.url} {what}")  # type: ignore[union-attr]
 
 
-def _try_request(target: Target, path: str, prompt: Mapping[str, object], timeout_s: float) -> str | None:
+def _first_bodies(model: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """A request of one token in every dialect that a server may speak; what the first one gets is the error told."""
+    common = {"model": model, "max_tokens": 1}
+    yield "/v1/completions", {**common, "prompt": "Hello"}
+    yield "/v1/chat/completions", {**common, "messages": [{"role": "user", "content": "Hello"}]}
+    yield f"/v2/models/{quote(model, safe='')}/generate", {"text_input": "Hello", "parameters": {"max_tokens": 1}}
+
+
+def _try_request(target: Target, path: str, body: Mapping[str, object], timeout_s: float) -> str | None:
     """None when the request gave an answer, else what went wrong."""
-    body = {"model": target.model, "max_tokens": 1, **prompt}
     headers = dict(target.headers)
     try:
         response = httpx.post(target.url + path, json=body, headers=headers, timeout=timeout_s, trust_env=False)
     except httpx.TransportError as error:
         return f"{type(error).__name__}: {error}"
-    if response.status_code != 200 or "choices" not in response.text:
+    if response.status_code != 200 or not any(key in response.text for key in ("choices", "text_output")):
         return f"HTTP {response.status_code}: {response.text[:500]}"
     return None
 

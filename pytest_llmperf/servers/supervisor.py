@@ -147,6 +147,8 @@ def main(argv: list[str]) -> int:
     grace, command = float(argv[0]), argv[2:]
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
+    # pytest blocks Ctrl-C while it starts us, and a mask is inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     before = _shared_memory()
     server = subprocess.Popen(

@@ -151,6 +151,82 @@ def test_no_run_finds_its_prompts_in_the_prefix_cache() -> None:
     assert float(counts["hits"]) == 0
 
 
+def _cache_counts(url: str) -> tuple[float, float]:
+    """Tokens looked up in the engine's prefix cache, and tokens found there."""
+    metrics = httpx.get(f"{url}/metrics").text
+    counts = dict(re.findall(r"^\S*prefix_cache_(queries|hits)_total\S* (\S+)$", metrics, re.MULTILINE))
+    return float(counts["queries"]), float(counts["hits"])
+
+
+def test_shared_prefixes_are_found_in_the_prefix_cache_and_only_they() -> None:
+    point = _point(endpoint="completions", shared_prefix={"prefixes": 2, "tokens": 160}, warmup_requests=1)
+    trace = make_trace(point, "key")
+
+    async def main(url: str) -> Run:
+        targets = (Target(url, "embedded"),)
+        await warm_up(targets, point, trace)
+        return await run_load(targets, point, trace, run_index=0)
+
+    with _engine() as url:
+        run = asyncio.run(main(url))
+        _, hits = _cache_counts(url)
+    assert {record.error for record in run.records} == {None}
+    assert {record.input_tokens for record in run.records} == {180}
+    assert hits / len(run.records) == pytest.approx(160, abs=16)
+
+
+def test_dataset_entries_are_found_when_they_come_again_in_a_run() -> None:
+    point = _point(endpoint="completions", input_tokens=160, dataset_entries=4, concurrency=4, requests=8)
+    with _engine() as url:
+        _run(url, point)
+        _, hits = _cache_counts(url)
+    assert hits / 8 == pytest.approx(160, abs=17)
+
+
+@pytest.mark.parametrize("tokens", [5, 200])
+def test_token_ids_are_exactly_as_many_as_asked_for(tokens: int) -> None:
+    lengths = {"mean": 50, "sd": 10, "min": 20}
+    point = _point(endpoint="completions", prompt_as="token-ids", input_tokens=tokens, output_tokens=lengths)
+    with _engine() as url:
+        run = _run(url, point)
+    assert {(record.input_tokens, record.input_tokens_source) for record in run.records} == {(tokens, "usage")}
+    assert [record.output_tokens for record in run.records] == [r.requested_output_tokens for r in run.records]
+    assert len({record.output_tokens for record in run.records}) > 4
+
+
+def test_conversations_grow_by_what_was_said_and_find_it_in_the_cache() -> None:
+    """Template: one token before and one after each message, one that opens the answer."""
+    point = _point(conversation={"turns": 3, "think_time": "1 ms"}, concurrency=3, requests=12, output_tokens=32)
+    with _engine() as url:
+        run = _run(url, point)
+        _, hits = _cache_counts(url)
+    assert {record.error for record in run.records} == {None}
+    for record in run.records:
+        least = (20 + 2) * (record.turn + 1) + 2 * record.turn + 1
+        assert record.input_tokens is not None
+        assert least <= record.input_tokens
+        assert record.output_tokens == 32
+        assert record.input_tokens >= least + 20 * record.turn
+    assert hits > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.jsonl", '{"input": "what about the time"}\n{"input": "who are you"}\n'),
+        ("x.csv", "prompt\nwhat about the time\nwho are you\n"),
+        ("x.json", '[{"conversations": [{"from": "human", "value": "what about the time"}]}]'),
+    ],
+)
+def test_prompts_of_a_file(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with _engine() as url:
+        run = _run(url, _point(input_tokens=None, prompts={"file": str(tmp_path / name)}))
+    assert {record.error for record in run.records} == {None}
+    # Three words of mark, three or four of the prompt, and the template around them.
+    assert {record.input_tokens for record in run.records} <= {9, 10}
+
+
 def test_a_role_chunk_sent_early_is_vllms_first_token_and_nobody_elses() -> None:
     with _engine("--role-chunk-first", "--prefill-ms-per-token", "1") as url:
         run = _run(url, _point())

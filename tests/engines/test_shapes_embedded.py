@@ -56,7 +56,8 @@ def _run(url: str, point: LoadPoint) -> Run:
     trace = make_trace(point, "key")
     run = asyncio.run(run_load((Target(url, "embedded", continuous_usage=True),), point, trace, run_index=0))
     assert [record.error for record in run.records if record.error] == []
-    assert [record.index for record in run.records] == list(range(len(run.records)))
+    if point.conversation is None:  # else turns are left out when the time is up
+        assert [record.index for record in run.records] == list(range(len(run.records)))
     return run
 
 
@@ -88,6 +89,18 @@ def test_a_loop_that_goes_by_time_never_runs_out_of_requests(engine: str, monkey
     assert len(run.records) > 6
     assert hits is not None
     assert float(hits[1]) == 0
+
+
+def test_conversations_go_on_until_the_time_is_up(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_llmperf.load.prompts._ENDLESS_REQUESTS", 6)
+    run = _run(engine, _point(concurrency=2, duration="300 ms", conversation={"turns": 3}))
+    users: dict[int | None, list[int]] = {}
+    for record in run.records:
+        users.setdefault(record.conversation, []).append(record.turn)
+    assert len(users) > 4
+    assert all(turns == [0, 1, 2][: len(turns)] for turns in users.values())
+    lengths = {record.turn: record.input_tokens or 0 for record in run.records}
+    assert lengths[0] < lengths[1] < lengths[2]
 
 
 def test_a_ramp_of_slots_comes_before_the_measured_requests(engine: str) -> None:

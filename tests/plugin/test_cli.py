@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -81,6 +84,59 @@ def test_profile_of_a_model_that_is_not_there_fails_with_the_servers_words(serve
     result = _profile(server, tmp_path, "--concurrency", "2", "--model", "other")
     assert result.exit_code == 1
     assert "its first request failed: HTTP 404" in result.output
+
+
+class _Triton(BaseHTTPRequestHandler):
+    """Triton's HTTP front end with one model `m`, as far as a load needs it."""
+
+    protocol_version = "HTTP/1.1"
+    posted: ClassVar[list[tuple[str, dict]]] = []
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path == "/v2/health/ready" else 404, "application/json", b"")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.posted.append((self.path, body))
+        if self.path == "/v2/models/m/generate":
+            self._answer(200, "application/json", b'{"model_name":"m","text_output":"a"}')
+        elif self.path == "/v2/models/m/generate_stream":
+            events = [{"text_output": "a"}] * body["parameters"]["max_tokens"] + [{"text_output": ""}]
+            self._answer(200, "text/event-stream", b"".join(b"data: %b\n\n" % json.dumps(e).encode() for e in events))
+        else:
+            self._answer(404, "application/json", b'{"error":"not found"}')
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not to stderr."""
+
+
+def test_profile_of_tritons_generate(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Triton) as triton:
+        thread = threading.Thread(target=triton.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{triton.server_port}"
+        common = ["profile", "--url", url, "--model", "m", "--output", str(tmp_path / "out"), *LOAD]
+        result = CliRunner().invoke(main, [*common, "--endpoint", "generate", "--concurrency", "2"])
+        triton.shutdown()
+        thread.join()
+    assert "20 of 20 requests succeeded" in result.output  # though INVALID: the fake sends all tokens at once
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert point["metrics"]["output_tokens"]["mean"] == 4
+    assert point["metrics"]["token_sources"] == ["chunks"]
+    assert point["metrics"]["input_tokens_source"] == []
+
+
+def test_profile_with_a_tokenizer_that_is_none(server, tmp_path):
+    result = _profile(server, tmp_path, "--concurrency", "2", "--tokenizer", str(tmp_path))
+    assert result.exit_code == 1
+    assert "cannot be loaded" in result.output
 
 
 def test_profile_in_another_tools_words(server, tmp_path):

@@ -294,7 +294,7 @@ def _point(**changes: Any) -> LoadPoint:
 
 
 def test_chat_body() -> None:
-    assert request_body(_point(), "hi", model="m", every_chunk_usage=False) == {
+    assert request_body(_point(), "hi", 9, model="m", every_chunk_usage=False) == {
         "model": "m",
         "messages": [{"role": "user", "content": "hi"}],
         "stream": True,
@@ -307,7 +307,7 @@ def test_chat_body() -> None:
 
 
 def test_completions_body() -> None:
-    body = request_body(_point(endpoint="completions", ignore_eos=False), "hi", model="m", every_chunk_usage=True)
+    body = request_body(_point(endpoint="completions", ignore_eos=False), "hi", 9, model="m", every_chunk_usage=True)
     assert body == {
         "model": "m",
         "prompt": "hi",
@@ -319,7 +319,7 @@ def test_completions_body() -> None:
 
 
 def test_extra_body_wins() -> None:
-    body = request_body(_point(extra_body={"top_p": 0.5, "min_tokens": 1}), "hi", model="m", every_chunk_usage=False)
+    body = request_body(_point(extra_body={"top_p": 0.5, "min_tokens": 1}), "hi", 9, model="m", every_chunk_usage=False)
     assert (body["top_p"], body["min_tokens"]) == (0.5, 1)
 
 
@@ -327,7 +327,7 @@ def test_extra_body_wins() -> None:
     ("temperature", "seed", "sent"), [(0.0, 3, None), (0.7, None, None), (0.7, 3, 3)], ids=["greedy", "unset", "asked"]
 )
 def test_seed_is_sent_only_where_it_is_asked_for_and_matters(temperature: float, seed: int | None, sent: Any) -> None:
-    body = request_body(_point(temperature=temperature, seed=seed), "hi", model="m", every_chunk_usage=False)
+    body = request_body(_point(temperature=temperature, seed=seed), "hi", 9, model="m", every_chunk_usage=False)
     assert body.get("seed") == sent
 
 

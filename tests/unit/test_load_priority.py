@@ -40,4 +40,4 @@ def test_it_is_raised_where_that_is_allowed_and_not_inherited() -> None:
         policy, _ = _scheduling()
         child = subprocess.run([sys.executable, "-c", NOW], capture_output=True, text=True).stdout
     assert policy == os.SCHED_RR
-    assert child == outside
+    assert child.split()[0] == outside.split()[0]  # the kernel resets a nice value together with the policy

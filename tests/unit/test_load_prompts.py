@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.prompts import PlannedRequest, make_trace, marked_prompt
 from pytest_llmperf.plan import LoadPoint
@@ -47,6 +50,15 @@ def test_trace_is_the_same_on_every_machine_and_version() -> None:
         {"cancel": {"share": 0.5, "after": "9 s"}},
         {"connection": "fresh"},
         {"endpoint": "completions", "batch_size": 2},
+        {"input_tokens": {"mean": 20, "sd": 5}},
+        {"output_tokens": {"mean": 4, "sd": 1}},
+        {"prompt_as": "token-ids", "endpoint": "completions"},
+        {"shared_prefix": {"prefixes": 1, "tokens": 5}},
+        {"dataset_entries": 2},
+        {"conversation": {"turns": 2}},
+        {"conversation": {"turns": 2, "think_time": "1 s"}},
+        {"endpoint": "responses"},
+        {"endpoint": "generate"},
     ],
 )
 def test_whatever_changes_what_is_sent_changes_the_hash(changes: dict[str, Any]) -> None:
@@ -92,6 +104,43 @@ def test_cancelled_are_of_the_measured_requests() -> None:
     assert [request.cancel_after_s for request in trace.requests] == [None] * 3 + [0.3] * 5
 
 
+def test_prompts_of_a_batch_are_of_any_kind() -> None:
+    """Token ids, entries of a pool and shared prefixes, one prompt like another."""
+    given = {"endpoint": "completions", "batch_size": 3, "prompt_as": "token-ids", "dataset_entries": 2}
+    first, second = make_trace(_point(shared_prefix={"prefixes": 1, "tokens": 5}, **given), "k").requests[:2]
+    assert [part.entry for part in first.parts] == [0, 1, 0]
+    assert [part.entry for part in second.parts] == [1, 0, 1]
+    assert first.input_tokens == 3 * 25
+    one, other, again = marked_prompt(first, "r0", tuple(range(1000, 2000)))
+    assert one[:5] == other[:5]
+    assert one != other
+    assert one == again
+
+
+def _recorded(tmp_path: Path, **given: Any) -> LoadPoint:
+    lines = ({"timestamp": at, "input_length": 600, "output_length": 3, "hash_ids": [0, at]} for at in (1, 2))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    trace = {"file": str(tmp_path / "t.jsonl"), "format": "mooncake"}
+    return LoadPoint(name="p", trace=trace, **given)
+
+
+def test_a_recorded_trace_takes_token_ids_too(tmp_path: Path) -> None:
+    point = _recorded(tmp_path, endpoint="completions", prompt_as="token-ids")
+    one, other = (request.prompt for request in make_trace(point, "k").requests)
+    assert isinstance(one, tuple)
+    assert (len(one), len(other)) == (600, 600)
+    assert one[:512] == other[:512]
+    assert one[512:] != other[512:]
+
+
+def test_prompts_of_a_trace_that_begin_alike_keep_it_in_every_run(tmp_path: Path) -> None:
+    requests = make_trace(_recorded(tmp_path), "k").requests
+    one, other = (str(marked_prompt(request, "r0")).split() for request in requests)
+    again = str(marked_prompt(requests[0], "r1")).split()
+    assert one[:512] == other[:512]
+    assert one[:3] != again[:3]
+
+
 def test_trace_is_frozen() -> None:
     trace = make_trace(_point(), "key")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -120,6 +169,107 @@ def test_short_prompts_keep_their_length_and_stay_unique(tokens: int) -> None:
     prompts = {marked_prompt(request, "run") for request in planned}
     assert len(prompts) == 500
     assert {len(prompt.split(" ")) for prompt in prompts} == {tokens}
+
+
+def test_lengths_are_drawn_per_request() -> None:
+    point = _point(input_tokens={"mean": 30, "sd": 9}, output_tokens={"mean": 50, "sd": 10}, requests=50)
+    trace = make_trace(point, "key")
+    assert len({len(str(request.prompt).split()) for request in trace.requests}) > 10
+    assert len({request.output_tokens for request in trace.requests}) > 10
+    assert trace == make_trace(point, "key")
+
+
+def test_dataset_entries_are_used_in_turn_with_one_mark_per_entry() -> None:
+    trace = make_trace(_point(dataset_entries=3, requests=6, warmup_requests=1), "key")
+    assert [request.entry for request in trace.requests] == [0, 1, 2] * 3
+    prompts = [marked_prompt(request, "run 0") for request in trace.requests]
+    assert prompts[:3] == prompts[3:6] == prompts[6:]
+    assert len(set(prompts)) == 3
+    assert prompts[0] != marked_prompt(trace.requests[0], "run 1")
+    assert trace.warmup[0].entry == 0
+
+
+def test_every_prompt_begins_with_a_shared_prefix_and_then_its_mark() -> None:
+    trace = make_trace(_point(shared_prefix={"prefixes": 4, "tokens": 30}, requests=40, warmup_requests=1), "key")
+    prompts = [marked_prompt(request, "run").split() for request in trace.requests]  # type: ignore[union-attr]
+    assert {len(words) for words in prompts} == {50}
+    assert len({tuple(words[:30]) for words in prompts}) == 4
+    assert len({tuple(words[30:33]) for words in prompts}) == len(prompts)
+
+
+def test_warm_up_sends_every_shared_prefix_once() -> None:
+    shared = {"prefixes": 4, "tokens": 30}
+    trace = make_trace(_point(shared_prefix=shared, warmup_requests=1), "key")
+    assert {request.prefix for request in trace.requests} <= {request.prefix for request in trace.warmup}
+    assert len({request.prefix for request in trace.warmup}) == len(trace.warmup) == 4
+    assert make_trace(_point(shared_prefix=shared, warmup_requests=0), "key").warmup == ()
+
+
+def test_conversations_have_turns_that_count_as_requests() -> None:
+    trace = make_trace(_point(conversation={"turns": 3}, concurrency=4, requests=8), "key")
+    lead_in = [request.turn for request in trace.requests if request.phase == "lead-in"]
+    measured = [(request.conversation, request.turn) for request in trace.requests if request.phase == "measured"]
+    assert lead_in == [0, 0, 1, 0, 1, 2, 0]
+    assert measured == [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2), (6, 0), (6, 1)]
+    assert [request.index for request in trace.requests] == list(range(15))
+
+
+def test_only_the_first_turn_is_marked() -> None:
+    first, second, *_ = make_trace(_point(conversation={"turns": 2}, concurrency=1, requests=2), "key").requests[1:]
+    assert marked_prompt(first, "one") != marked_prompt(first, "two")
+    assert marked_prompt(second, "one") == marked_prompt(second, "two") == second.prompt
+
+
+def _from_file(tmp_path: Path, **changes: Any) -> LoadPoint:
+    lines = [json.dumps({"input": f"question {number} of five", "output": "a b"}) for number in range(5)]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    return _point(**({"input_tokens": None, "prompts": {"file": str(tmp_path / "x.jsonl")}} | changes))
+
+
+def test_prompts_of_a_file_are_all_used_in_a_seeded_order(tmp_path: Path) -> None:
+    trace = make_trace(_from_file(tmp_path, requests=7), "key")
+    texts = [str(request.prompt).split(" ", 3)[3] for request in trace.requests]
+    assert set(texts[:5]) == {f"question {number} of five" for number in range(5)}
+    assert texts[5:] == texts[:5]
+    assert texts[:5] != sorted(texts[:5])
+    prompts = [str(marked_prompt(request, "run")) for request in trace.requests]
+    assert len({tuple(prompt.split()[:3]) for prompt in prompts}) == 10
+    assert [prompt.split(" ", 3)[3] for prompt in prompts] == texts
+    assert {request.output_tokens for request in trace.requests} == {4}
+
+
+def test_dataset_entries_of_a_file(tmp_path: Path) -> None:
+    trace = make_trace(_from_file(tmp_path, dataset_entries=2), "key")
+    assert len({marked_prompt(request, "run") for request in trace.requests}) == 2
+    with pytest.raises(PlanError, match=r"dataset_entries: 6; .*x\.jsonl holds 5 prompts"):
+        make_trace(_from_file(tmp_path, dataset_entries=6), "key")
+
+
+def test_what_is_in_a_file_is_part_of_the_hash_though_not_all_of_it_is_sent(tmp_path: Path) -> None:
+    before = make_trace(_from_file(tmp_path), "key").hash
+    point = _from_file(tmp_path)
+    with (tmp_path / "x.jsonl").open("a") as file:
+        file.write("\n")
+    assert make_trace(point, "key").hash != before
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    point = _from_file(tmp_path)
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(PlanError, match=r"x\.jsonl: cannot read the prompts"):
+        make_trace(point, "key")
+
+
+def test_sharegpt_is_its_first_turn_or_the_whole_conversation(tmp_path: Path) -> None:
+    said = [{"from": ("human", "gpt")[n % 2], "value": f"v{n}"} for n in range(6)]
+    (tmp_path / "x.json").write_text(json.dumps([{"conversations": said}]))
+    given: dict[str, Any] = {"input_tokens": None, "prompts": {"file": str(tmp_path / "x.json")}, "concurrency": 1}
+    texts = [str(r.prompt).split()[-1] for r in make_trace(_point(**given), "key").requests]
+    assert texts == ["v0"] * 6
+    whole = make_trace(_point(**given, conversation={}), "key").requests
+    assert [(str(r.prompt).split()[-1], r.turn) for r in whole[1:4]] == [("v0", 0), ("v2", 1), ("v4", 2)]
+    short = make_trace(_point(**given, conversation={"turns": 2}), "key").requests
+    assert [r.turn for r in short] == [0, 0, 1, 0, 1, 0]
 
 
 def test_words_are_plain_and_many() -> None:

@@ -66,7 +66,7 @@ def test_a_shape_and_its_words(load: str, text: str) -> None:
         ),
         (f"arrival: poisson, {TRACE}", "arrival: has no place beside `trace`, whose file has due times and lengths"),
         (f"input_tokens: 8, duration: 9 s, {STAGES}", "duration: has no place beside `stages`"),
-        (STAGES, "'input_tokens' is missing"),
+        (STAGES, "either `input_tokens` (synthetic"),
         ("input_tokens: 8, stages: []", "stages: at least one is needed"),
         (
             "input_tokens: 8, stages: [{concurrency: 1, duration: 2 s}, {request_rate: 1, duration: 2 s}]",
@@ -123,7 +123,7 @@ def test_a_trace_lies_beside_its_plan(plan_with_trace: Path) -> None:
 
 def test_a_damaged_trace_is_told_with_the_plan(plan_with_trace: Path) -> None:
     trace = plan_with_trace.with_name("t.csv")
-    with pytest.raises(PlanError, match=r"plan\.yaml: loads\.s\.trace: .*t\.csv: cannot read the trace: "):
+    with pytest.raises(PlanError, match=r"plan\.yaml:5: loads\.s\.trace: .*t\.csv: cannot read the trace: "):
         load_plan(plan_with_trace)
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n")
     with pytest.raises(PlanError, match=r"t\.csv:2: TIMESTAMP: 'yesterday' is not a date and time"):

@@ -1,0 +1,57 @@
+"""Triton's generate extension (`generate_stream`): request bodies, and what an event of its stream says.
+
+There is no [DONE] and no usage: tokens are the chunks, or what `num_output_tokens` says where the model returns it (per
+response). The keys of `parameters` reach a model as its inputs where it has such, else as request parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from pytest_llmperf.load.openai import Event, error_text, sampling
+from pytest_llmperf.load.texts import Content
+from pytest_llmperf.plan import LoadPoint
+
+
+def path(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}/generate_stream"
+
+
+def request_body(
+    point: LoadPoint, content: Content | list[Content], output_tokens: int, *, model: str, every_chunk_usage: bool
+) -> dict[str, Any]:
+    """The JSON body of one request; `parameters` of the point's `extra_body` are merged into ours."""
+    parameters = {
+        "stream": True,
+        "max_tokens": output_tokens,
+        "exclude_input_in_output": True,
+        **sampling(point, output_tokens),
+    }
+    extra = dict(point.extra_body)
+    return {"text_input": content, "parameters": parameters | extra.pop("parameters", {}), **extra}
+
+
+def read_event(data: bytes) -> Event:
+    """Raises ValueError on what is no JSON object. The empty response at the end is no token."""
+    event = json.loads(data)
+    if not isinstance(event, dict):
+        raise ValueError("not a JSON object")
+    if event.get("error") is not None:
+        return Event(error=error_text(event))
+    text = _one(event.get("text_output")) or ""
+    reason = _one(event.get("finish_reason"))
+    return Event(
+        True,
+        output=bool(text),
+        token_ids=_one(event.get("num_output_tokens")) or 0,
+        finish_reason=None if reason in (None, "", "None") else reason,
+        prompt_tokens=_one(event.get("num_input_tokens")),
+        text=text,
+    )
+
+
+def _one(value: Any) -> Any:
+    """Outputs of one element come bare or in a list."""
+    return (value[0] if value else None) if isinstance(value, list) else value
