@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -17,7 +17,10 @@ from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stability import steadiness
-from pytest_llmperf.validity import cpu_was_the_limit
+from pytest_llmperf.validity import cpu_was_the_limit, disturbance
+
+_REPEATS = 2
+"""How often a run is done over that other work on the client's machine has spoiled."""
 
 
 class Progress(Protocol):
@@ -40,8 +43,9 @@ async def measure(
     A point that asks for stability is done as soon as its last runs agree; `runs` is then the most it may take.
 
     `key` seeds prompts and arrivals. `workers` is the number of load driver processes; None begins with one and takes
-    twice as many whenever the client's CPU was the limit of a run, which is then done over. Raises ServerError when the
-    server is or goes dead, and LoadError when a worker dies; runs that ended before were handed over.
+    twice as many whenever the client's CPU was the limit of a run. Such a run is done over, and so is, up to twice, one
+    that the client spoiled in another way. Raises ServerError when the server is or goes dead, and LoadError when a
+    worker dies; runs that ended before were handed over.
     """
     server.check_alive()
     trace = make_trace(point, key)
@@ -53,21 +57,35 @@ async def measure(
         server.check_alive()  # says more about a dead server than its clients can
         raise
     execute = partial(_execute, server.targets, point, trace, salt, on_run)
-    count = workers or 1
+    count, most = workers or 1, workers or most_workers(point)
     windows: list[Summary] = []
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
-        run = await execute(index, count, report)
-        repeats = 0
-        while workers is None and cpu_was_the_limit(run) and count < most_workers(point):
-            count, repeats = min(2 * count, most_workers(point)), repeats + 1
-            run = await execute(index, count, report)
-        on_run(replace(run, repeats=repeats))
+        run, count = await _undisturbed(partial(execute, index, progress=report), point, count, most)
+        on_run(run)
         if any(not record.ok for record in run.records):
             server.check_alive()
         windows.append(summarize(run, point))
         if point.stability and steadiness(windows, point.stability).reached:
             return
+
+
+async def _undisturbed(
+    execute: Callable[[int], Awaitable[Run]], point: LoadPoint, workers: int, most: int
+) -> tuple[Run, int]:
+    """A run that the client did not spoil, if there is one to be had, and the number of processes it took.
+
+    What decides is the client's state alone, never the server's numbers, so that doing it over favours nobody.
+    """
+    spoiled: list[str] = []
+    while True:
+        run = await execute(workers)
+        reason = disturbance(run, point)
+        more = cpu_was_the_limit(run) and workers < most
+        if reason is None or not (more or (len(spoiled) < _REPEATS and not cpu_was_the_limit(run))):
+            return replace(run, spoiled=tuple(spoiled)), workers
+        spoiled.append(reason)
+        workers = min(2 * workers, most) if more else workers
 
 
 async def _execute(

@@ -131,5 +131,5 @@ class Run:
     client: ClientHealth
     workers: int = 1
     """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
-    repeats: int = 0
-    """How often it was done over with twice the workers, because the client's CPU had been the limit."""
+    spoiled: tuple[str, ...] = ()
+    """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""

@@ -63,10 +63,11 @@ class Result:
             yield f"SATURATED {behind[0].describe()}"
 
     def _worker_remarks(self) -> Iterator[str]:
-        repeated = [run for run in self.runs if run.repeats]
-        if repeated:
-            most = max(run.workers for run in repeated)
-            yield f"the client's CPU was the limit, so a run was repeated with {most} load driver processes"
+        for run in self.runs:
+            if run.spoiled:
+                again = "once" if len(run.spoiled) == 1 else f"{len(run.spoiled)} times"
+                count = f", at last with {run.workers} load driver processes" if run.workers > 1 else ""
+                yield f"run {run.index + 1} was done over {again}{count}: {run.spoiled[-1]}"
 
     @property
     def stamps(self) -> str:

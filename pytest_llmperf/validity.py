@@ -53,7 +53,24 @@ def _more_workers(run: Run) -> str:
     return f"spread it over processes with --llmperf-workers {2 * run.workers}"
 
 
+def disturbance(run: Run, point: LoadPoint) -> str | None:
+    """Why the client kept a run from being valid that had no other fault; the next one may be better."""
+    if any(record.error for record in run.records) or any(_server_reasons(run, point)):
+        return None
+    return next(_client_reasons(run, point), None)
+
+
 def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
+    yield from _client_reasons(run, point)
+    yield from _server_reasons(run, point)
+
+
+def _server_reasons(run: Run, point: LoadPoint) -> Iterator[str]:
+    yield from _lead_in_failures(run)
+    yield from _wrong_lengths(run, point)
+
+
+def _client_reasons(run: Run, point: LoadPoint) -> Iterator[str]:
     client = run.client
     if cpu_was_the_limit(run):
         yield f"client CPU {client.cpu_share:.0%} of a core: the load driver was the bottleneck; {_more_workers(run)}"
@@ -62,8 +79,6 @@ def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
     yield from _late_sends(run, point)
     yield from _low_rate(client, run)
     yield from _late_reads(run)
-    yield from _lead_in_failures(run)
-    yield from _wrong_lengths(run, point)
 
 
 def _late_sends(run: Run, point: LoadPoint) -> Iterator[str]:

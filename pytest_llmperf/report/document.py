@@ -129,7 +129,8 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
         "workers": run.workers,
-        "repeats": run.repeats,
+        "repeats": len(run.spoiled),
+        "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
     }

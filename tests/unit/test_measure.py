@@ -54,7 +54,7 @@ def measured(runs: int, workers: int | None) -> list[Run]:
 
 def test_one_process_while_it_is_enough(busy_until):
     made = busy_until(1)
-    assert [run.repeats for run in measured(3, None)] == [0, 0, 0]
+    assert [run.spoiled for run in measured(3, None)] == [(), (), ()]
     assert made == [1, 1, 1]
 
 
@@ -62,7 +62,7 @@ def test_twice_as_many_when_the_client_was_the_limit_and_they_stay(busy_until):
     made = busy_until(4)
     runs = measured(2, None)
     assert made == [1, 2, 4, 4]
-    assert [(run.workers, run.repeats) for run in runs] == [(4, 2), (4, 0)]
+    assert [(run.workers, len(run.spoiled)) for run in runs] == [(4, 2), (4, 0)]
     assert invalid_reasons(runs, point()) == ()
 
 
@@ -77,6 +77,51 @@ def test_as_many_as_asked_for(busy_until):
     made = busy_until(4)
     assert len(invalid_reasons(measured(2, 2), point())) == 2
     assert made == [2, 2]
+
+
+@pytest.fixture
+def clock_is_set(monkeypatch):
+    """Runs of which the first so many are spoiled by a step of the clock; with `error` a request failed too."""
+
+    def arrange(spoiled: int, error: str | None = None) -> list[int]:
+        made: list[int] = []
+
+        async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress) -> Run:
+            made.append(run_index)
+            step = 10**9 if len(made) <= spoiled else 0
+            run = steady_run(run_index, client=replace(HEALTH, clock_step_ns=step))
+            return replace(run, records=tuple(replace(record, error=error) for record in run.records))
+
+        async def nothing(*args, **options) -> None:
+            pass
+
+        monkeypatch.setattr(module, "_execute", execute)
+        monkeypatch.setattr(module, "warm_up", nothing)
+        return made
+
+    return arrange
+
+
+def test_a_run_that_the_client_spoiled_is_done_over(clock_is_set):
+    made = clock_is_set(2)
+    runs = measured(2, None)
+    assert made == [0, 0, 0, 1]
+    assert [len(run.spoiled) for run in runs] == [2, 0]
+    assert "the system clock was set" in runs[0].spoiled[0]
+    assert invalid_reasons(runs, point()) == ()
+
+
+def test_a_client_that_stays_bad_is_told_as_it_is(clock_is_set):
+    made = clock_is_set(99)
+    runs = measured(2, 1)
+    assert made == [0, 0, 0, 1, 1, 1]
+    assert len(invalid_reasons(runs, point())) == 2
+
+
+def test_a_run_with_failed_requests_is_never_thrown_away(clock_is_set):
+    made = clock_is_set(99, error="HTTP 500")
+    assert len(measured(1, None)) == 1
+    assert made == [0]
 
 
 @pytest.mark.parametrize(("given", "workers"), [("auto", None), (None, None), (3, 3), ("3", 3)])
