@@ -33,7 +33,8 @@ from pytest_llmperf.definitions import METRICS, Quantity, did_you_mean, parse_qu
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.fields import Frozen, Seconds
-from pytest_llmperf.prompt_spec import Lengths, PlanPath, PromptSpec, TokenCount
+from pytest_llmperf.load.datasets import parse_dataset, read_prompts
+from pytest_llmperf.prompt_spec import Lengths, PlanFolder, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace
 from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_seconds, parse_sweep
@@ -78,7 +79,7 @@ def _entry(*keys: str) -> Iterator[None]:
     """ValueErrors inside are those of the entry at `keys`."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, PlanError) as error:
         raise EntryError(str(error), *keys) from error
 
 
@@ -637,13 +638,14 @@ class LoadSpec(_Load):
         return {**given, "requests": window}
 
     @model_validator(mode="after")
-    def _trace_is_readable(self, info: ValidationInfo) -> LoadSpec:
+    def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
         """Told with the plan, because later means after the server's start."""
         if self.trace is not None and info.context:
-            try:
+            with _entry("trace"):
                 read_trace(self.trace)
-            except PlanError as error:
-                raise EntryError(str(error), "trace") from error
+        if self.prompts is not None and info.context:
+            with _entry("prompts"):
+                parse_dataset(read_prompts(self.prompts.file), self.prompts.kind, self.prompts.file)
         return self
 
     @model_validator(mode="after")
@@ -666,7 +668,7 @@ class Plan(Frozen):
     servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
     loads: dict[str, LoadSpec] = Field(min_length=1)
     sla: Sla = ()
-    tokenizer: PlanPath | None = None
+    tokenizer: PlanFolder | None = None
     """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""

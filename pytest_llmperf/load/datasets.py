@@ -1,4 +1,4 @@
-"""Files of prompts to dialogues: JSONL, ShareGPT JSON, CSV. Text in, no I/O; mistakes carry file and line."""
+"""Files of prompts to dialogues: JSONL, ShareGPT JSON, CSV. The parsers do no I/O; mistakes carry file and line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_llmperf.errors import PlanError
@@ -25,6 +26,14 @@ class Turn(NamedTuple):
 
 
 Dialogue = tuple[Turn, ...]
+
+
+def read_prompts(file: str) -> str:
+    """The text of a prompt file. Raises PlanError."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{file}: cannot read the prompts: {error}") from error
 
 
 def parse_dataset(text: str, kind: FileFormat, source: str) -> tuple[Dialogue, ...]:

@@ -7,13 +7,12 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.datasets import Dialogue, parse_dataset
+from pytest_llmperf.load.datasets import Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.lengths import lengths
 from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
@@ -113,7 +112,7 @@ def make_trace(point: LoadPoint, key: str) -> Trace:
     """
     seed = point.seed if point.seed is not None else int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
     writer = make_writer(point, seed)
-    text = "" if point.prompts is None else _read(Path(point.prompts.file))
+    text = "" if point.prompts is None else read_prompts(point.prompts.file)
     slots = slot_plan(point)
     if point.trace is not None:
         warmup, requests = _replay(point, point.trace, writer, seed)
@@ -142,13 +141,6 @@ def marked_prompt(
         number += request.index if part.entry is None else part.entry
         contents.append(joined(part.prefix, with_mark(part.prompt, number, pieces)))
     return contents if request.batch else contents[0]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot read the prompts: {error}") from error
 
 
 _Requests = tuple[PlannedRequest, ...]

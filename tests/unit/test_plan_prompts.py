@@ -80,17 +80,34 @@ def test_the_plans_tokenizer_is_every_loads_that_names_none():
 
 def test_paths_count_from_the_plan(tmp_path: Path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "x.jsonl").write_text("{}")
-    (tmp_path / "plan.yaml").write_text(_text("prompts: {file: data/x.jsonl}", "tokenizer: ../models/t\n"))
+    (tmp_path / "data" / "x.jsonl").write_text('{"input": "a"}')
+    (tmp_path / "data" / "t").mkdir()
+    (tmp_path / "plan.yaml").write_text(_text("prompts: {file: data/x.jsonl}", "tokenizer: ./data/t\n"))
     (point,) = load_plan(tmp_path / "plan.yaml").load_points()
     assert point.prompts is not None
     assert point.prompts.file == str(tmp_path / "data" / "x.jsonl")
-    assert point.tokenizer == str((tmp_path / ".." / "models" / "t").resolve())
+    assert point.tokenizer == str(tmp_path / "data" / "t")
 
 
 def test_a_file_that_is_not_there_is_told_with_the_plan(tmp_path: Path):
     (tmp_path / "plan.yaml").write_text(_text("prompts: {file: x.jsonl}"))
     with pytest.raises(PlanError, match=r"plan\.yaml:5: loads\.s\.prompts\.file: .*x\.jsonl is not a file"):
+        load_plan(tmp_path / "plan.yaml")
+
+
+@pytest.mark.parametrize(
+    ("load", "more", "message"),
+    [
+        ("prompts: {file: x.jsonl}", "", r"5: loads\.s\.prompts: .*x\.jsonl:2: not JSON"),
+        ("prompts: {file: x.jsonl, format: csv}", "", r"5: loads\.s\.prompts: .*x\.jsonl:4: "),
+        ("input_tokens: 4, tokenizer: t", "", r"5: loads\.s\.tokenizer: .*/t is not a folder"),
+        ("input_tokens: 4", "tokenizer: t\n", r"\d: tokenizer: .*/t is not a folder"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_the_plan(tmp_path: Path, load: str, more: str, message: str):
+    (tmp_path / "x.jsonl").write_text('{"input": "a"}\n{"input\n\n,\n')
+    (tmp_path / "plan.yaml").write_text(_text(load, more))
+    with pytest.raises(PlanError, match=r"plan\.yaml:" + message):
         load_plan(tmp_path / "plan.yaml")
 
 
