@@ -35,10 +35,10 @@ class Change:
 
 
 HOSTS: Mapping[str, Host] = {
-    "quiet": Host(0.003, 0.005),
     "typical": Host(0.01, 0.02, stall_rate_per_s=0.02),
-    "noisy": Host(0.02, 0.04, stall_rate_per_s=0.05, stall_ms=40.0),
     "launch-dominated": Host(0.03, 0.01),
+    "quiet": Host(0.003, 0.005),
+    "noisy": Host(0.02, 0.04, stall_rate_per_s=0.05, stall_ms=40.0),
 }
 CHANGES: Mapping[str, Change] = {
     "none": Change(),
