@@ -37,6 +37,8 @@ class Session:
     _begun: set[Path] = field(default_factory=set)
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the session as a whole."""
 
     def update(self, test: str, point_id: str, **facts: Any) -> Outcome:
         """Note `facts` (fields of Outcome) about a test."""
@@ -60,7 +62,7 @@ class Session:
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
-        document = report_document(list(self.outcomes.values()), self.started, self.dialect)
+        document = report_document(list(self.outcomes.values()), self.started, self.dialect, self.notes)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for path in [self._folder() / "report.json", *([extra] if extra else [])]:
             path.parent.mkdir(parents=True, exist_ok=True)

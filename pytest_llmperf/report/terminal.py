@@ -93,7 +93,7 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             console.print(metrics_table(outcome.result, console.width))
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
-    for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
+    for line in [*_remarks(session.outcomes.values()), *session.notes, *session.written, f"report: {session.output / 'report.json'}"]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
 
