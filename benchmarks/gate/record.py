@@ -70,7 +70,8 @@ def _gated(point: str, summary: Summary) -> tuple[dict[Quantity, float], float]:
     """The gated values, and an upper limit of the seconds that the run took."""
     values = {quantity: summary.value(quantity) for quantity in gated(point)}
     slowest = summary.distributions["e2e"].max
-    assert summary.window_s and slowest
+    assert summary.window_s is not None
+    assert slowest is not None
     return {quantity: value for quantity, value in values.items() if value}, summary.window_s + 2 * slowest / 1e3
 
 

@@ -74,7 +74,7 @@ def engine(change: Change, factor: float = 1.0) -> EngineSettings:
 
 
 def noisy_engine(host: Host, change: Change, seed: int, session: int) -> EngineSettings:
-    """The engine of one session. One stream of stalls serves host and change: their rates add, the longer stall counts."""
+    """The engine of one session. Host and change share a stream of stalls: rates add, the longer counts."""
     rate = host.stall_rate_per_s + change.stall_rate_per_s
     longest = max(host.stall_ms, change.stall_ms) if change.stall_rate_per_s else host.stall_ms
     return replace(

@@ -87,7 +87,7 @@ def decide(trial: Trial, recorder: Recorder) -> dict[str, tuple[PointVerdict, in
     """Our gate on one session: three runs of every point in turn, then reruns where they are asked for."""
     baselines = {point: trial.baseline(recorder, point) for point in POINTS}
     candidates = {point: Candidate(trial, recorder, point) for point in POINTS}
-    asked = {point: False for point in POINTS}
+    asked = dict.fromkeys(POINTS, False)
     for _ in range(DEFAULT.first_runs - 1):
         for candidate in candidates.values():
             candidate.run(relaunch=False)

@@ -68,13 +68,12 @@ def _better(finding: Finding) -> str:
 def _passed(finding: Finding) -> str:
     if finding.undecided:
         return f"{_better(finding)}, which {_missing(finding)} will confirm"
+    upper, confidence = _upper(finding), 1 - finding.rules.alpha_pass
+    shown = f"at {'most' if upper >= 0 else 'least'} {change(upper)}"
     seen = finding.estimate.detectable(finding.margin, finding.rules.alpha_fail)
-    upper = _upper(finding)
-    shown = f"at most {change(upper)}" if upper >= 0 else f"at least {change(upper)}"
-    confidence = 1 - finding.rules.alpha_pass
     return (
-        f"{change(finding.estimate.log_ratio)}, with {confidence:.0%} confidence {shown} (margin {finding.margin:.0%}); "
-        f"a change {seen:.1%} worse would have failed four times in five"
+        f"{change(finding.estimate.log_ratio)}, with {confidence:.0%} confidence {shown}, margin {finding.margin:.0%}; "
+        f"{seen:.1%} worse would have failed four times in five"
     )
 
 
@@ -107,7 +106,8 @@ def _runs(count: int) -> str:
 def _noise(finding: Finding) -> str:
     if finding.too_noisy is None:
         return "; the change is about as large as the margin"
-    sd = finding.estimate.run_sd if finding.too_noisy == "runs" else finding.estimate.session_sd
+    between = f"runs differ by {finding.estimate.run_sd:.1%}"
+    if finding.too_noisy == "sessions":
+        between = f"server launches differ by {finding.estimate.session_sd:.1%}"
     seen = finding.estimate.detectable(finding.margin, finding.rules.alpha_fail)
-    between = "runs" if finding.too_noisy == "runs" else "server launches"
-    return f"; TOO NOISY: less than {seen:.0%} cannot be told, since {between} differ by {sd:.1%}: {_CURES[finding.too_noisy]}"
+    return f"; TOO NOISY to tell less than {seen:.0%}, since {between}: {_CURES[finding.too_noisy]}"
