@@ -20,7 +20,7 @@ _ANCHOR, _ROLLING, _RUNS = 5, 8, 3
 _HOST = "typical"
 
 
-def drift_study(recorder: Recorder, first_seed: int, histories: int = 40, sessions: int = 30) -> dict[str, Any]:
+def drift_study(recorder: Recorder, first_seed: int, histories: int = 30, sessions: int = 30) -> dict[str, Any]:
     """By per-session drift: in how many histories each reference failed, and at which session (median) first."""
     found = {}
     for drift in (0.0, 0.01):

@@ -60,8 +60,8 @@ class Estimate:
             return 0.0 if self.log_ratio > 0 else 1.0
         return float(stdtr(self.df, -self.log_ratio / self.standard_error))
 
-    def detectable(self, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
-        """The smallest worsening (0.08: 8 %) that fails with this power as precisely as was measured."""
+    def detectable(self, margin: float, alpha: float, power: float = 0.8) -> float:
+        """The smallest worsening (0.08: 8 %) that fails at level `alpha` with this power and this precision."""
         quantiles = float(stdtrit(self.df, 1 - alpha)) + float(stdtrit(self.df, power))
         return math.exp(math.log1p(margin) + quantiles * self.standard_error) - 1
 

@@ -57,11 +57,8 @@ class MetricVerdict:
     """Another run may change this: INCONCLUSIVE below the cap, or an improvement that is not confirmed yet."""
     too_noisy: Level | None = None
     """At the cap: which level's noise hides even a change of three margins."""
-
-    @property
-    def detectable(self) -> float | None:
-        """The smallest worsening that would have failed four times in five; to be shown beside a PASS."""
-        return self.estimate.detectable(self.series.margin) if self.estimate else None
+    detectable: float | None = None
+    """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +166,10 @@ def _metric(series: Series, draft: Estimate | tuple[Verdict, str], real: bool, r
     verdict = _verdict(series, draft, real, rules)
     open_ = verdict == "INCONCLUSIVE" or (verdict == "PASS" and _improved(series, draft, rules))
     undecided = open_ and series.runs < rules.most_runs
-    noisy = _too_noisy(series, draft) if verdict == "INCONCLUSIVE" and not undecided else None
+    detectable = draft.detectable(series.margin, rules.alpha_fail)
+    noisy = _too_noisy(series, draft, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
     finding = Finding(draft, series.margin, series.runs, rules, real, undecided, noisy)
-    return MetricVerdict(series, verdict, explain(verdict, finding), draft, undecided, noisy)
+    return MetricVerdict(series, verdict, explain(verdict, finding), draft, undecided, noisy, detectable)
 
 
 def _verdict(series: Series, estimate: Estimate, real: bool, rules: Rules) -> Verdict:
@@ -189,9 +187,9 @@ def _improved(series: Series, estimate: Estimate, rules: Rules) -> bool:
     return estimate.bound(1 - rules.alpha_pass) < -math.log1p(series.margin)
 
 
-def _too_noisy(series: Series, estimate: Estimate) -> Level | None:
+def _too_noisy(series: Series, estimate: Estimate, detectable: float) -> Level | None:
     """The level with the larger part of the variance, where even three margins would not be seen."""
-    if estimate.detectable(series.margin) <= 3 * series.margin:
+    if detectable <= 3 * series.margin:
         return None
     return "runs" if estimate.run_variance >= estimate.session_variance else "sessions"
 

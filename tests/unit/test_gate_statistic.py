@@ -107,7 +107,7 @@ def test_smallest_detectable_change_is_detected_four_times_in_five() -> None:
     rng = np.random.default_rng(7)
     pairs = [(sessions(rng, [3] * 4, 0.01, 0.02), sessions(rng, [5], 0.01, 0.02)) for _ in range(600)]
     estimates = [compare(*pair, PRIOR, "lower") for pair in pairs]
-    truth = math.log1p(float(np.median([e.detectable(0.05) for e in estimates])))
+    truth = math.log1p(float(np.median([e.detectable(0.05, alpha=0.05) for e in estimates])))
     failed = np.mean([e.bound(0.05) + truth > math.log1p(0.05) for e in estimates])
     assert failed == pytest.approx(0.8, abs=0.06)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.gate.margins import duet, elsewhere, tolerance
-from pytest_llmperf.gate.rules import DUET, STRICT
+from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import PerRun, PointVerdict, Series, holm, judge
 
 ITL, TTFT_P99 = parse_quantity("itl_p50"), parse_quantity("ttft_p99")
@@ -60,10 +60,10 @@ def test_verdict_by_change_and_runs(level: float, runs: int, verdict: str, again
         (
             10.0,
             3,
-            "0.0% worse, with 95% confidence at most 2.0% worse, margin 5%; 8.1% worse would have failed four times",
+            "0.0% worse, with 95% confidence at most 2.0% worse, margin 5%; 8.7% worse would have failed four times",
         ),
-        (11.2, 5, "11.8% worse, with 95% confidence at least 9.8% worse, and the margin is 5%"),
-        (11.2, 3, "12.0% worse, with 95% confidence at least 9.8% worse, which 2 runs more must confirm"),
+        (11.2, 5, "11.8% worse, with 98% confidence at least 9.3% worse, and the margin is 5%"),
+        (11.2, 3, "12.0% worse, with 98% confidence at least 9.2% worse, which 2 runs more must confirm"),
         (8.5, 3, "which 2 runs more will confirm"),
         (8.5, 5, "the baseline is stale, accept the new level with --llmperf-accept"),
         (10.0, 1, "1 run decides nothing: 3 are needed"),
@@ -89,7 +89,7 @@ def test_a_slower_candidate_never_gets_a_better_verdict(
 ) -> None:
     """One metric is slowed by a factor while the session's others stay as they are."""
     rest = [series(((*(level * 10 for _ in range(len(runs))),),)) for level in others]
-    rules = STRICT if strict else replace(STRICT, alpha_fail=0.05)
+    rules = STRICT if strict else DEFAULT
 
     def judged(scale: float) -> tuple[int, int]:
         slowed = series((tuple(value * scale for value in runs),))
