@@ -8,7 +8,9 @@ from functools import partial
 from typing import Literal
 
 from pytest_llmperf.errors import BaselineError, LoadError, ServerError
-from pytest_llmperf.gate.baselines import differences, read_baseline, write_baseline
+from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines import differences
+from pytest_llmperf.gate.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, judge
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.measure import measure
@@ -125,7 +127,7 @@ class BaselineGate:
             return
         try:
             stored = read_baseline(path)
-            notes = differences(stored, result)
+            notes = differences(stored, result).sentences
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
         margins = gated_margins(result.load, result.load.margins)
@@ -139,7 +141,10 @@ class BaselineGate:
             return
         path = self._state.baseline_file(self._test, self._pending)
         self._state.session.written.append(f"{'replaced' if path.exists() else 'new'} baseline {path}")
-        write_baseline(path, self._pending, self._test, self._state.git_sha())
+        result = self._pending
+        session = stored_session(result, self._state.session.started, self._state.git_sha())
+        margins = gated_margins(result.load, result.load.margins)
+        write_baseline(recorded(path, self._test, result, session, margins))
 
 
 def _assert_valid(result: Result) -> None:
