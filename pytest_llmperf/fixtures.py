@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
+from pytest_llmperf.campaign import measure_together
 from pytest_llmperf.errors import BaselineError, LoadError, ServerError
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import differences
 from pytest_llmperf.gate.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, judge
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.measure import measure
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.records import Run
-from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.state import State
-from pytest_llmperf.telemetry.environment import environment
 
 
 class LoadDriver:
@@ -31,8 +28,9 @@ class LoadDriver:
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
 
-        Raises ServerError when the server dies, LoadError when the load driver does. In an async test, await `arun`
-        instead: RuntimeError says so.
+        The first test of a server measures the points of all its tests, their runs in turns; the others get theirs
+        from it at once. Raises ServerError when the server dies, LoadError when the load driver does. In an async test,
+        await `arun` instead: RuntimeError says so.
         """
         __tracebackhide__ = True
         if _in_event_loop():
@@ -45,35 +43,19 @@ class LoadDriver:
 
     async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
         """The coroutine of `run`."""
-        self._state.servers[self._test] = server
-        runs: list[Run] = []
-        count = self._state.runs(self._runs, point)
-        keep = partial(self._keep, server, point, runs)
-        progress = partial(self._show, f"{server.name}-{point.name}", count) if self._live else None
-        keep(None)
-        try:
-            await measure(server, point, point.name, count, keep, progress, self._state.workers(point))
-        finally:
-            if self._live:
-                self._live("")
-        return self._result(server, point, runs)
-
-    def _keep(self, server: LlmServer, point: LoadPoint, runs: list[Run], run: Run | None) -> None:
-        """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
-        if run is not None and run.records:
-            runs.append(run)
-            self._state.session.save_requests(self._test, run, point)
-        result = self._result(server, point, runs)
-        self._state.session.update(self._test, result.point_id, result=result, error="interrupted")
-
-    def _result(self, server: LlmServer, point: LoadPoint, runs: list[Run]) -> Result:
-        facts = environment(server.config, server.version, self._state.gpus)
-        return make_result(f"{server.name}-{point.name}", server.config, point, facts, runs)
-
-    def _show(self, name: str, count: int, run_index: int, done: int, total: int, failed: int) -> None:
-        assert self._live is not None
-        trouble = f", {failed} failed" if failed else ""
-        self._live(f"llmperf {name}: run {run_index + 1}/{count}, {done}/{total} requests{trouble}")
+        state = self._state
+        state.servers[self._test] = server
+        task = state.measured(self._test, server, point)
+        if task is None:
+            task, *others = state.assign(self._test, server, point, self._runs)
+            try:
+                await measure_together(server, [task, *others], state.again, self._live)
+            finally:
+                if self._live:
+                    self._live("")
+        if task.error is not None:
+            raise task.error
+        return task.result()
 
 
 def _in_event_loop() -> bool:

@@ -32,6 +32,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
     ("runs", "int", "Runs per load point (default: the plan's, else 3)"),
+    ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
@@ -142,6 +143,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
+        )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    state = session.config.stash.get(_STATE, None)
+    if state:
+        for item in session.items:
+            _plan_test(state, item)
+
+
+def _plan_test(state: State, item: pytest.Item) -> None:
+    """Tells what the item will measure, unless it may be skipped or does not measure the plan's point."""
+    from pytest_llmperf.state import PlannedTest
+
+    marker = item.get_closest_marker("llmperf")
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    needed = {"llm_server", "load_point", "load_driver"} <= set(getattr(item, "fixturenames", ()))
+    may_skip = any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers())
+    if marker and needed and not may_skip:
+        function = item.nodeid.partition("[")[0]
+        state.planned[item.nodeid] = PlannedTest(
+            item.nodeid, function, parameters["llm_server"], parameters["load_point"], marker.kwargs.get("runs")
         )
 
 

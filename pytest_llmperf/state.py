@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines import baseline_path
@@ -36,6 +37,7 @@ class Options:
     baselines: Path
     strict: bool
     runs: int | None
+    no_interleave: bool
     dialect: str | None
     workers: int | Literal["auto"] | None
 
@@ -46,6 +48,19 @@ class Selection:
 
     servers: tuple[ServerConfig, ...]
     loads: tuple[LoadPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTest:
+    """What a collected test will measure, as its parameters say."""
+
+    test: str
+    function: str
+    """Id of the test function: tests of one function do the same with their points."""
+    server: ServerConfig
+    point: LoadPoint
+    runs: int | None
+    """Of the marker."""
 
 
 @dataclass(slots=True)
@@ -61,6 +76,11 @@ class State:
     """Raised together when collection is over, so that a person sees all of them at once."""
     servers: dict[str, LlmServer] = field(default_factory=dict)
     """By test id: the server that a test used, for its log."""
+    planned: dict[str, PlannedTest] = field(default_factory=dict)
+    """By test id: what is going to be measured in this session, in that order."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """By test id: what was assigned; taken out when its test asks for it."""
+    assigned: set[str] = field(default_factory=set)
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
 
@@ -98,6 +118,45 @@ class State:
         """Processes of the load driver: the option, the load's; None is auto."""
         given = self.options.workers
         return point.workers if given is None else None if given == "auto" else given
+
+    def measured(self, test: str, server: LlmServer, point: LoadPoint) -> Task | None:
+        """What an earlier test of the same server has measured for this one; None when nothing was."""
+        task = self.tasks.pop(test, None)
+        return task if task and task.point == point and task.server is server else None
+
+    def assign(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> list[Task]:
+        """The test's own point, then those of the tests that are to be measured together with it."""
+        own = self._task(test, server, point, runs)
+        mates = list(self._mates(test, server, point))
+        self.assigned |= {test, *(mate.test for mate in mates)}
+        others = [self._task(mate.test, server, mate.point, mate.runs) for mate in mates]
+        self.tasks |= {task.test: task for task in others}
+        return [own, *others]
+
+    def _mates(self, test: str, server: LlmServer, point: LoadPoint) -> Iterator[PlannedTest]:
+        """Later tests of the same function and server; none for a test that measures something of its own."""
+        this = self.planned.get(test)
+        if self.options.no_interleave or test in self.assigned or this is None or this.point != point:
+            return
+        for other in self.planned.values():
+            same = (other.function, other.server) == (this.function, server.config)
+            if same and other.test != test and other.test not in self.assigned:
+                yield other
+
+    def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
+        return Task(
+            test,
+            server,
+            point,
+            self.runs(runs, point),
+            session=self.session,
+            gpus=self.gpus,
+            workers=self.workers(point),
+        )
+
+    def again(self, tasks: Sequence[Task]) -> Again:
+        """Which of these points a gate wants one more run of."""
+        return Again(frozenset())
 
     @contextlib.contextmanager
     def start(self, config: ServerConfig) -> Iterator[LlmServer]:
@@ -176,6 +235,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,
+        no_interleave=bool(options["no-interleave"]),
         dialect=options["dialect"],
         workers=_workers(options["workers"]),
     )

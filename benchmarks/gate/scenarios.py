@@ -35,10 +35,10 @@ class Change:
 
 
 HOSTS: Mapping[str, Host] = {
-    "quiet": Host(0.003, 0.005),
     "typical": Host(0.01, 0.02, stall_rate_per_s=0.02),
-    "noisy": Host(0.02, 0.04, stall_rate_per_s=0.05, stall_ms=40.0),
     "launch-dominated": Host(0.03, 0.01),
+    "quiet": Host(0.003, 0.005),
+    "noisy": Host(0.02, 0.04, stall_rate_per_s=0.05, stall_ms=40.0),
 }
 CHANGES: Mapping[str, Change] = {
     "none": Change(),
@@ -47,7 +47,7 @@ CHANGES: Mapping[str, Change] = {
     "+10 % step": Change(step=1.10),
     "+20 % step": Change(step=1.20),
     "+30 % prefill": Change(prefill=1.30),
-    "40 ms stalls, 0.5/s": Change(stall_rate_per_s=0.5),
+    "40 ms stalls every 2 s": Change(stall_rate_per_s=0.5),
     "−15 % step": Change(step=0.85),
 }
 _INPUT, _OUTPUT = Lengths(mean=256, sd=80, min=32, max=600), Lengths(mean=20, sd=5, min=8, max=40)

@@ -62,7 +62,7 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun]) -> LimitVerdict:
     if not values or len(values) < len(runs):
         missing = len(runs) - len(values)
         return LimitVerdict(limit, "FAIL", False, None, None, f"no value in {missing or 'any'} of {len(runs)} runs")
-    allowed = _allowed_share(limit)
+    allowed = allowed_share(limit)
     if len(runs) > 1 and allowed is not None and all(run.beyond is not None and run.n for run in runs):
         return _by_share(limit, runs, values, allowed)
     if len(runs) > 1 and _has_level(limit.quantity) and min(values) > 0 and limit.value > 0:
@@ -75,7 +75,7 @@ def beyond(limit: Limit, value: float) -> bool:
     return not OPERATORS[limit.op](value, limit.value)
 
 
-def _allowed_share(limit: Limit) -> float | None:
+def allowed_share(limit: Limit) -> float | None:
     """Share of requests that may break a percentile's limit, or that a share's limit allows; None for all others.
 
     0 is no share that any sample could certify, so such a limit is compared as it stands.

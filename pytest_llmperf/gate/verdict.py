@@ -195,8 +195,8 @@ def _too_noisy(series: Series, estimate: Estimate, detectable: float) -> Level |
 
 
 def _point(metrics: Sequence[MetricVerdict], rules: Rules) -> PointVerdict:
-    """A confirmed FAIL ends the point; so does a metric that no further run can make comparable."""
-    ended = any(metric.verdict in ("FAIL", "NO BASELINE") for metric in metrics)
+    """A confirmed FAIL ends the point. A metric without baseline does not: the others may be failing."""
+    ended = any(metric.verdict == "FAIL" for metric in metrics)
     open_ = [metric for metric in metrics if metric.undecided]
     relaunch = any(m.estimate is not None and m.estimate.session_sd > m.estimate.run_sd for m in open_)
     again = bool(open_) and not ended

@@ -187,7 +187,6 @@ def test_migrate_tells_what_it_did_and_what_it_could_not(folder):
 
 
 def test_trend_names_the_session_and_its_commit(folder):
-    pytest.importorskip("scipy")
     done = llmperf("trend", "--folder", folder)
     assert done.exit_code == 0, done.output
     assert "1 of the 12 sessions that a trend needs" in done.output
@@ -195,7 +194,6 @@ def test_trend_names_the_session_and_its_commit(folder):
 
 
 def test_trend_of_a_steady_history(folder):
-    pytest.importorskip("scipy")
     path = file(folder, LONG)
     write_baseline(baseline(path, LONG, [noisy(day) for day in range(13)]))
     assert "seqs2-long: no change over 13 sessions" in llmperf("trend", "seqs2-long", "--folder", folder).output

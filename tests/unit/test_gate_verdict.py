@@ -168,6 +168,12 @@ def test_a_metric_that_vanished_outweighs_those_that_pass() -> None:
     assert verdict_of(series(candidate(10.0, 3)), series(candidate(10.0, 3), ())).verdict == "NO BASELINE"
 
 
+def test_a_metric_without_baseline_does_not_hide_a_suspected_failure() -> None:
+    unknown = series(candidate(10.0, 3), ())
+    assert verdict_of(series(candidate(11.2, 3)), unknown).run_again
+    assert verdict_of(series(candidate(11.2, 5)), series(candidate(10.0, 5), ())).verdict == "FAIL"
+
+
 def test_percentiles_need_requests() -> None:
     few = verdict_of(series(candidate(30.0, 5), quantity=TTFT_P99, requests=150))
     assert few.verdict == "NOT GATED"
