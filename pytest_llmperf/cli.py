@@ -1,4 +1,4 @@
-"""`llmperf …`: one load point from the shell, and the plan's schema for editors."""
+"""`llmperf …`: one load point from the shell, stored baselines, and the plan's schema for editors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf import __version__
+from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.measure import measure
@@ -30,6 +31,9 @@ from pytest_llmperf.telemetry.environment import environment
 @click.version_option(__version__)
 def main() -> None:
     """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
+
+
+main.add_command(baseline)
 
 
 @main.command()

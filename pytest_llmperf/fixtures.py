@@ -53,7 +53,13 @@ class LoadDriver:
         if task is None:
             task, *others = state.assign(self._test, server, point, self._runs)
             try:
-                await measure_together(server, [task, *others], state.again, self._live)
+                await measure_together(
+                    server,
+                    [task, *others],
+                    state.again,
+                    self._live,
+                    relaunch_always=state.relaunch(point) == "always",
+                )
             finally:
                 if self._live:
                     self._live("")
@@ -88,7 +94,9 @@ class SlaGate:
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
-            _settle_doubt(self._state, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_]))
+            _settle_doubt(
+                self._state, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
+            )
 
 
 class BaselineGate:

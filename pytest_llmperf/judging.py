@@ -64,19 +64,20 @@ class Judging:
 
     def doubt(self, test: str, result: Result, gates: frozenset[str]) -> Doubt:
         """Whether one more run may change a verdict of these gates (names of fixtures)."""
-        again = "sla" in gates and any(check.undecided for check in self.sla(result))
+        open_ = [check.describe() for check in self.sla(result) if check.undecided] if "sla" in gates else []
         if "baseline" not in gates:
-            return Doubt(again)
+            return Doubt(tuple(open_))
         try:
             point = self.regression(test, result).point
         except BaselineError:
-            return Doubt(again)
-        return Doubt(again or point.run_again, point.relaunch)
+            return Doubt(tuple(open_))
+        gated = [f"{m.series.quantity}: {m.reason}" for m in point.metrics if m.undecided] if point.run_again else []
+        return Doubt((*open_, *gated), point.relaunch)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What a gate would like."""
+    """What the gates cannot decide yet, and whether the run that may tell needs another launch of the server."""
 
-    again: bool
+    reasons: tuple[str, ...] = ()
     relaunch: bool = False

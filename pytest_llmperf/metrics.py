@@ -187,6 +187,12 @@ def _summary(
     )
 
 
+def latency_samples(run: Run) -> Mapping[str, Sequence[float]]:
+    """By distribution its values, one per measured request that succeeded (icl: one per gap); those of `summarize`."""
+    measured = _measured([run])
+    return _samples([record for record in measured if record.ok]) | {"queued": _queued(measured)}
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     """None when any value is missing: a mean over the runs that happened to have one would flatter."""
     sample = list(values)

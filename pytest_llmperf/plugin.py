@@ -23,7 +23,11 @@ _STATE: pytest.StashKey[State] = pytest.StashKey()
 
 # name, kind, help: one table for the command line and its ini twins.
 _OPTIONS: tuple[tuple[str, str, str], ...] = (
-    ("update-baselines", "flag", "Record the baselines that are missing; add sessions that PASS to those that are there"),
+    (
+        "update-baselines",
+        "flag",
+        "Record the baselines that are missing; add sessions that PASS to those that are there",
+    ),
     ("update-new", "flag", "Record only the baselines that are missing; points that have one are compared"),
     ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
     ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
@@ -33,9 +37,21 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
     ("runs", "int", "First runs per load point, before any that a gate in doubt adds (default: the plan's, else 3)"),
-    ("gate", "default|strict|report-only", "strict fails at 99 % confidence only, report-only never (default: the plan's)"),
-    ("inconclusive", "pass|fail|xfail", "What becomes of a test whose verdict is INCONCLUSIVE (default: pass, and warn)"),
-    ("relaunch", "auto|never|always", "Launch the server anew between runs (default: the plan's, else auto: where needed)"),
+    (
+        "gate",
+        "default|strict|report-only",
+        "strict fails at 99 % confidence only, report-only never (default: the plan's)",
+    ),
+    (
+        "inconclusive",
+        "pass|fail|xfail",
+        "What becomes of a test whose verdict is INCONCLUSIVE (default: pass, and warn)",
+    ),
+    (
+        "relaunch",
+        "auto|never|always",
+        "Launch the server anew between runs (default: the plan's, else auto: where needed)",
+    ),
     ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
     ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
@@ -43,7 +59,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
 )
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None, margins=None): one test per server and load of the plan file "
-    "`plan` (relative to the test file); `servers` and `loads` narrow it to lists of names, `margins` are as in the plan."
+    "`plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the plan."
 )
 
 

@@ -46,6 +46,11 @@ class Session:
         self.outcomes[test] = replace(known, **facts)
         return self.outcomes[test]
 
+    def add_rerun(self, test: str, point_id: str, why: str) -> None:
+        """Note that a point is run once more."""
+        known = self.outcomes[test].reruns if test in self.outcomes else ()
+        self.update(test, point_id, reruns=(*known, why))
+
     def log_dir(self) -> Path:
         """Folder for server logs."""
         return self._folder() / "servers"

@@ -182,26 +182,30 @@ class State:
     def again(self, tasks: Sequence[Task]) -> Again:
         """Which of these points a gate wants one more run of, as far as the budget reaches."""
         doubts = {task.test: self._doubt(task) for task in tasks if task.error is None}
-        tests = frozenset(test for test, doubt in doubts.items() if doubt.again)
+        tests = frozenset(test for test, doubt in doubts.items() if doubt.reasons)
         if tests and not self._affordable([task for task in tasks if task.test in tests]):
             self.session.notes.append(
                 f"the budget of {self.options.budget_s:g} s is spent; undecided: "
                 + ", ".join(task.name for task in tasks if task.test in tests)
             )
             return Again(frozenset())
+        for task in tasks:
+            if task.test in tests:
+                self.session.add_rerun(task.test, task.name, doubts[task.test].reasons[0])
         return Again(tests, any(doubts[test].relaunch for test in tests))
 
     def _doubt(self, task: Task) -> Doubt:
         result, planned = task.result(), self.planned.get(task.test)
         if not result.valid or planned is None:
-            return Doubt(False)
-        if self.recording(task.test, result):
-            return Doubt(len(result.runs) < RECORDED_RUNS)
+            return Doubt()
+        if "baseline" in planned.gates and self.recording(task.test, result):
+            few = len(result.runs) < RECORDED_RUNS
+            return Doubt((f"a baseline, which takes {RECORDED_RUNS} runs",) if few else ())
         doubt = self.judging.doubt(task.test, result, planned.gates)
-        return Doubt(doubt.again, doubt.relaunch and self.relaunch(task.point) != "never")
+        return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
 
     def _affordable(self, tasks: Sequence[Task]) -> bool:
-        """Whether the budget has room for a run of each of these, and for the first runs of all that is still to come."""
+        """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
         if self.options.budget_s is None or self.begun_s is None:
             return True
         to_come = [planned for test, planned in self.planned.items() if test not in self.assigned]
@@ -305,7 +309,13 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         dialect=options["dialect"],
         workers=_workers(options["workers"]),
     )
-    state = State(resolved, root, visible_gpus(), Session(output, dialect=resolved.dialect), Judging(resolved.baselines, options["gate"]))
+    state = State(
+        resolved,
+        root,
+        visible_gpus(),
+        Session(output, dialect=resolved.dialect),
+        Judging(resolved.baselines, options["gate"]),
+    )
     try:
         state.judging.margins = _ini_margins(options["margins"])
     except PlanError as error:

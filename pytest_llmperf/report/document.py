@@ -37,6 +37,8 @@ class Outcome:
     regression: Regression | None = None
     error: str | None = None
     """Why there is no verdict: the server died, the baseline is missing, …"""
+    reruns: tuple[str, ...] = ()
+    """Why the point was run again after its first runs, once per run."""
     passed: bool | None = None
     """Whether the test passed; None when it was interrupted."""
 
@@ -117,6 +119,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "runs": [
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
+        "reruns": list(outcome.reruns),
         "metrics": result.metrics.as_dict(),
         "stages": [
             {"stage": stage.model_dump(exclude_none=True), "metrics": summary.as_dict()}
