@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
+import pytest
+
 from pytest_llmperf.campaign import measure_together
-from pytest_llmperf.errors import BaselineError, LoadError, ServerError
+from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
-from pytest_llmperf.gate.baselines import differences
-from pytest_llmperf.gate.growth import recorded, stored_session
-from pytest_llmperf.gate.regression import Regression, gated_margins, judge
-from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.gate.baselines import Baseline, StoredSession
+from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.state import State
@@ -49,7 +53,13 @@ class LoadDriver:
         if task is None:
             task, *others = state.assign(self._test, server, point, self._runs)
             try:
-                await measure_together(server, [task, *others], state.again, self._live)
+                await measure_together(
+                    server,
+                    [task, *others],
+                    state.again,
+                    self._live,
+                    relaunch_always=state.relaunch(point) == "always",
+                )
             finally:
                 if self._live:
                     self._live("")
@@ -75,13 +85,18 @@ class SlaGate:
     def check(self, result: Result) -> None:
         """AssertionError lists every limit that does not hold, or why the result is invalid. No limits: passes."""
         __tracebackhide__ = True
-        checks = check_sla(result.load.sla, result.metrics)
+        checks = self._state.judging.sla(result)
         self._state.session.update(self._test, result.point_id, sla=checks)
         _assert_valid(result)
         broken = [check.describe() for check in checks if not check.ok]
         if broken:
             lines = "\n  ".join(broken)
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
+        open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
+        if open_:
+            _settle_doubt(
+                self._state, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
+            )
 
 
 class BaselineGate:
@@ -89,44 +104,51 @@ class BaselineGate:
 
     def __init__(self, state: State, test: str) -> None:
         self._state, self._test = state, test
-        self._pending: Result | None = None
+        self._pending: Baseline | None = None
 
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
         """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
 
-        With --llmperf-update-baselines nothing is compared: the result becomes the baseline if the whole test passes;
-        --llmperf-update-new does that for points that have none.
-        `missing="skip"` lets a point without a baseline pass; the report says NOT GATED.
+        What cannot be decided is a warning, unless --llmperf-inconclusive says otherwise. With
+        --llmperf-update-baselines a point without a baseline is recorded if the whole test passes, and one that has
+        one is compared, and its session added when it is a PASS; --llmperf-update-new does the first of these,
+        --llmperf-accept records whatever there is. `missing="skip"` lets a point without a baseline pass.
         """
         __tracebackhide__ = True
         _assert_valid(result)
         path = self._state.baseline_file(self._test, result)
-        options = self._state.options
-        if options.update_baselines or (options.update_new and not path.exists()):
-            self._pending = result
+        if self._state.recording(self._test, result):
+            self._record(path, result)
             return
         if missing == "skip" and not path.exists():
             return
         try:
-            stored = read_baseline(path)
-            notes = differences(stored, result).sentences
+            regression = self._state.judging.regression(self._test, result)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
-        margins = gated_margins(result.load, result.load.margins)
-        regression = judge(stored.runs, result.summaries, margins, notes)
         self._state.session.update(self._test, result.point_id, regression=regression)
-        _assert_no_regression(result, regression)
+        if self._state.options.update_baselines and regression.verdict == "PASS":
+            self._append(path, result)
+        _settle(self._state, result, regression)
+
+    def _record(self, path: Path, result: Result) -> None:
+        margins = self._state.judging.margins_of(self._test, result.load)
+        self._pending = recorded(path, self._test, result, self._session(result), margins)
+
+    def _append(self, path: Path, result: Result) -> None:
+        self._pending = appended(read_baseline(path), result, self._session(result))
+
+    def _session(self, result: Result) -> StoredSession:
+        return stored_session(result, self._state.session.started, self._state.git_sha(), launch_sizes(result))
 
     def record_if_passed(self) -> None:
         """Write the pending baseline; one of a failed test is dropped."""
         if self._pending is None or self._test not in self._state.passed:
             return
-        path = self._state.baseline_file(self._test, self._pending)
-        self._state.session.written.append(f"{'replaced' if path.exists() else 'new'} baseline {path}")
-        result = self._pending
-        session = stored_session(result, self._state.session.started, self._state.git_sha())
-        margins = gated_margins(result.load, result.load.margins)
-        write_baseline(recorded(path, self._test, result, session, margins))
+        path = self._pending.path
+        done = "new" if not path.exists() else "accepted" if len(self._pending.sessions) == 1 else "session added to"
+        self._state.session.written.append(f"{done} baseline {path}")
+        write_baseline(self._pending)
 
 
 def _assert_valid(result: Result) -> None:
@@ -136,11 +158,24 @@ def _assert_valid(result: Result) -> None:
         raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {reasons}")
 
 
-def _assert_no_regression(result: Result, regression: Regression) -> None:
+def _settle(state: State, result: Result, regression: Regression) -> None:
+    """What a verdict does to the test."""
     __tracebackhide__ = True
-    if regression.verdict != "FAIL":
-        return
-    failed = [metric.describe() for metric in regression.metrics if metric.verdict == "FAIL"]
-    others = [metric.describe() for metric in regression.metrics if metric.verdict not in ("FAIL", "NOT GATED")]
-    notes = [f"note: {note}" for note in regression.notes]
-    raise AssertionError("\n  ".join([f"{result.point_id}: worse than its baseline", *failed, *others, *notes]))
+    text = failure_text(result.point_id, regression)
+    if regression.verdict in ("FAIL", "NO BASELINE"):
+        if state.judging.profile_of(result.load) != "report-only":
+            raise AssertionError(text)
+        warnings.warn(InconclusiveWarning(f"{text}\n  (report-only)"), stacklevel=3)
+    if regression.verdict == "INCONCLUSIVE":
+        _settle_doubt(state, text)
+
+
+def _settle_doubt(state: State, text: str) -> None:
+    __tracebackhide__ = True
+    match state.options.inconclusive:
+        case "fail":
+            raise AssertionError(text)
+        case "xfail":
+            pytest.xfail(text)
+        case "pass":
+            warnings.warn(InconclusiveWarning(text), stacklevel=4)

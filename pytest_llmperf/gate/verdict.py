@@ -79,10 +79,13 @@ class PointVerdict:
 _BY_WEIGHT: tuple[Verdict, ...] = ("FAIL", "NO BASELINE", "INCONCLUSIVE", "IMPROVED", "PASS")
 
 
-def judge(points: Mapping[str, Sequence[Series]], rules: Rules = DEFAULT) -> dict[str, PointVerdict]:
+def judge(
+    points: Mapping[str, Sequence[Series]], rules: Rules = DEFAULT, still_to_come: int = 0
+) -> dict[str, PointVerdict]:
     """The verdicts of all points of a session together, by point id; to be called anew after every further run.
 
-    Together, because Holm's correction counts every gated metric of the session, those of decided points too.
+    Together, because Holm's correction counts every gated metric of the session, those of decided points too, and
+    those `still_to_come` of points that were not measured yet.
     """
     drafts = {point: [_draft(series, rules) for series in gated] for point, gated in points.items()}
     estimates = {
@@ -91,7 +94,7 @@ def judge(points: Mapping[str, Sequence[Series]], rules: Rules = DEFAULT) -> dic
         for place, draft in enumerate(found)
         if isinstance(draft, Estimate)
     }
-    real = dict(zip(estimates, holm(list(estimates.values()), rules.alpha_family), strict=True))
+    real = dict(zip(estimates, holm(list(estimates.values()), rules.alpha_family, still_to_come), strict=True))
     return {
         point: _point(
             [
@@ -104,10 +107,13 @@ def judge(points: Mapping[str, Sequence[Series]], rules: Rules = DEFAULT) -> dic
     }
 
 
-def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Which hypotheses are rejected with a family-wise error of at most alpha (Holm 1979), in the order given."""
+def holm(p_values: Sequence[float], alpha: float, unknown: int = 0) -> tuple[bool, ...]:
+    """Which hypotheses are rejected with a family-wise error of at most alpha (Holm 1979), in the order given.
+
+    So many `unknown` p values are counted as 1, the worst that they can be.
+    """
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    steps = [p_values[place] <= alpha / (len(order) - rank) for rank, place in enumerate(order)]
+    steps = [p_values[place] <= alpha / (len(order) + unknown - rank) for rank, place in enumerate(order)]
     rejected = set(order[: steps.index(False)] if False in steps else order)
     return tuple(place in rejected for place in range(len(p_values)))
 
