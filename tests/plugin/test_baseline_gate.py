@@ -95,7 +95,7 @@ def test_the_file_holds_runs_and_environment(recorded):
     assert session["environment"]["cpu_cores"] > 0
     assert session["environment"]["simulated"] is True
     assert data["identity"]["trace_hash"]
-    assert [len(launch) for launch in session["launches"]] == [2]
+    assert [len(launch) for launch in session["launches"]] == [5]
     assert path.read_text().endswith("}\n")
 
 
