@@ -24,8 +24,10 @@ from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.readers import Readers
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
+from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
@@ -95,23 +97,25 @@ async def run_load(
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate, trace.slots)
-    try:
-        await load.run(progress)
-    except asyncio.CancelledError:
-        if on_interrupt is not None:
-            on_interrupt(load.result(run_index))
-        raise
-    return load.result(run_index)
+    with Store(KEPT_BYTES) as store:
+        load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", store, share, gate, trace.slots)
+        try:
+            await load.run(progress)
+        except asyncio.CancelledError:
+            if on_interrupt is not None:
+                on_interrupt(load.result(run_index))
+            raise
+        return load.result(run_index)
 
 
 async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
     """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
     if not trace.warmup:
         return
-    load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup")
-    await load.run(None)
-    records = load.result(0).records
+    with Store(KEPT_BYTES) as store:
+        load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup", store)
+        await load.run(None)
+        records = load.result(0).records
     if not any(record.ok for record in records):
         raise ServerError(f"every warm-up request failed; the first: {records[0].error}")
 
@@ -126,6 +130,7 @@ class _Load:
         trace: Trace,
         requests: tuple[PlannedRequest, ...],
         mark: str,
+        store: Store,
         share: Share = _WHOLE,
         gate: Gate | None = None,
         slot_plan: SlotPlan | None = None,
@@ -136,6 +141,7 @@ class _Load:
         self.slot_plan = slot_plan
         self.trace_hash = trace.hash
         self.mark = mark
+        self.store = store
         self.share = share
         self.gate = gate
         self.pieces = trace.pieces
@@ -146,6 +152,7 @@ class _Load:
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
+        self.readers = Readers()
         self.connections: list[Connection] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
@@ -226,6 +233,7 @@ class _Load:
         finally:
             for connection in self.connections:
                 connection.close()
+            self.readers.close()
             for exchange in self.exchanges.values():
                 if not exchange.has_ended:
                     exchange.end("interrupted")
@@ -244,6 +252,7 @@ class _Load:
             wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
+            await self.store.relieve()
             if self.window.is_open:
                 self.window.loop_lags_s.append(now - wanted)
             for connection in self.connections:
@@ -260,6 +269,7 @@ class _Load:
         connections = [(number, self.new_connection(number)) for number in numbers]
         await self._open_all(connection for _, connection in connections)
         await self._pass_gate()
+        self.readers.patient = True
         with self.window.open():
             slots = Slots(plan)
             async with asyncio.TaskGroup() as group:
@@ -289,7 +299,7 @@ class _Load:
         if self.slot_plan is not None:
             request = self.requests[request.index] = replace(request, phase=user.slots.phase(user.number))
         wire = self._wire(user.number % len(self.targets), request, history)
-        exchange = self.exchanges[request.index] = Exchange()
+        exchange = self.exchanges[request.index] = Exchange(self.store)
         if user.connection.is_open:
             self._start(user.connection, request, wire, exchange)
         await self._settle(user.connection, request, wire, exchange)
@@ -322,7 +332,7 @@ class _Load:
     def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
         """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
         for request in later:
-            self.exchanges[request.index] = Exchange()
+            self.exchanges[request.index] = Exchange(self.store)
             self.exchanges[request.index].end(f"not sent: turn {failed_turn} of its conversation failed")
         self.done += len(later)
         self.failed += len(later)
@@ -344,7 +354,7 @@ class _Load:
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
                     await _until(start_s + (request.due_ns or 0) / 1e9)
-                    exchange = self.exchanges[request.index] = Exchange()
+                    exchange = self.exchanges[request.index] = Exchange(self.store)
                     if room is not None:
                         exchange.held_ns = await room.enter(self.window.started_ns + (request.due_ns or 0))
                     self._send_due(request, pool, wire, exchange, group)
@@ -400,7 +410,7 @@ class _Load:
         self.failed += failed and not exchange.cancelled
 
     def new_connection(self, number: int) -> Connection:
-        connection = Connection(self.origins[number % len(self.origins)])
+        connection = Connection(self.origins[number % len(self.origins)], self.readers)
         self.connections.append(connection)
         return connection
 
@@ -432,21 +442,25 @@ class _Load:
 
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
-        planned = self.requests
-        captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
+        sent = [(self.requests[index], self.exchanges[index]) for index in sorted(self.exchanges)]
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
-        stamps = stamps_of([captures[index] for index in captures if planned[index].phase == "measured"])
-        records = tuple(self._record(planned[index], capture, stamps) for index, capture in captures.items())
+        stamps = stamps_of([exchange.tape for request, exchange in sent if request.phase == "measured"])
+        records: list[RequestRecord] = []
+        lags_us: list[float] = []
+        for request, exchange in sent:
+            capture = exchange.capture()
+            records.append(self._record(request, capture, stamps))
+            lags_us += capture.receive_lags_us()
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
-            records=records,
+            records=tuple(records),
             client=client_health(
                 self.window,
                 stamps,
-                tuple(captures.values()),
+                lags_us,
                 records,
                 self.connect_s,
                 [connection.losses for connection in self.connections],

@@ -1,6 +1,6 @@
 """One keep-alive connection in the asyncio loop, with the kernel's receive timestamps.
 
-While a response streams, a readable socket costs one `recvmsg`, two stamps, three appends and the removal of the HTTP
+While a response streams, a readable socket costs one `recvmsg`, two stamps, an append and the removal of the HTTP
 framing, which tells exactly when the response is over; everything else is done after the run, from the Capture.
 (Framing kept for the end of a response is no cheaper, and a burst of ends then delays the next requests.)
 """
@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.readers import Readers
+from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
 
@@ -94,15 +96,13 @@ class Exchange:
         "ended_ns",
         "error",
         "held_ns",
-        "kernel_ns",
-        "pieces",
         "reader",
         "retry",
         "sent_ns",
-        "user_ns",
+        "tape",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.sent_ns: int | None = None
         self.ended_ns = 0
         self.error: str | None = None
@@ -115,9 +115,7 @@ class Exchange:
         """Failed on a stale connection before any byte of a response: to be sent once more."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reader = ResponseReader()
-        self.pieces: list[bytes] = []
-        self.kernel_ns: list[int] = []
-        self.user_ns: list[int] = []
+        self.tape = Tape(store)
 
     @property
     def has_ended(self) -> bool:
@@ -137,12 +135,14 @@ class Exchange:
             self.ended.set_result(None)
 
     def capture(self) -> Capture:
+        """Raises OSError when the tape cannot be read back."""
+        kernel_ns, user_ns, pieces = tuple(zip(*self.tape.reads(), strict=True)) or ((), (), ())
         return Capture(
             sent_ns=self.sent_ns,
             ended_ns=self.ended_ns,
-            kernel_ns=tuple(self.kernel_ns),
-            user_ns=tuple(self.user_ns),
-            pieces=tuple(self.pieces),
+            kernel_ns=kernel_ns,
+            user_ns=user_ns,
+            pieces=pieces,
             status=self.reader.status,
             content_type=self.reader.headers.get("content-type", ""),
             error=self.error,
@@ -155,8 +155,9 @@ class Exchange:
 class Connection:
     """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, readers: Readers) -> None:
         self.origin = origin
+        self._readers = readers
         self.is_open = False
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
@@ -182,7 +183,8 @@ class Connection:
         self._sock = sock
         self.is_open = True
         self._used = False
-        self._loop.add_reader(sock, self._on_readable if self._tls is None else self._on_readable_tls, sock)
+        self._receive = sock.recvmsg
+        self._readers.add(sock, self._on_readable if self._tls is None else self._on_readable_tls)
 
     async def _handshake(self, sock: socket.socket) -> TlsSession | None:
         tls = self.origin.tls_session()
@@ -219,7 +221,7 @@ class Connection:
     def _lost(self, error: str) -> None:
         """The connection is gone. One that served a request before may have been closed while this one was sent."""
         if self._exchange is not None:
-            self._exchange.retry = self._used and not self._exchange.user_ns
+            self._exchange.retry = self._used and not self._exchange.tape.count
         self.close(error)
 
     def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
@@ -227,8 +229,8 @@ class Connection:
         exchange = self._exchange
         if exchange is None:
             return
-        if len(exchange.user_ns) != self._reads_seen:
-            self._reads_seen = len(exchange.user_ns)
+        if exchange.tape.count != self._reads_seen:
+            self._reads_seen = exchange.tape.count
             self._quiet_since_s = now_s
         elif now_s - self._quiet_since_s > no_data_s:
             what = "no further data" if self._reads_seen else "no response"
@@ -236,10 +238,10 @@ class Connection:
         if now_s - self._started_s > whole_s:
             self.close(f"response not complete within {whole_s:g} s (read_timeout)")
 
-    def _on_readable(self, sock: socket.socket) -> None:
+    def _on_readable(self) -> None:
         """The hot path: runs once per token."""
         try:
-            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+            data, ancillary, _, _ = self._receive(_READ_SIZE, _ANCILLARY_SPACE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -252,10 +254,10 @@ class Connection:
             return
         self._take(exchange, _kernel_ns(ancillary), now, data)
 
-    def _on_readable_tls(self, sock: socket.socket) -> None:
+    def _on_readable_tls(self) -> None:
         assert self._tls is not None
         try:
-            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+            data, ancillary, _, _ = self._receive(_READ_SIZE, _ANCILLARY_SPACE)
             now = time.time_ns()
             plain = self._tls.decrypt(data) if data else b""
         except (BlockingIOError, InterruptedError):
@@ -273,14 +275,14 @@ class Connection:
             self._send()
 
     def _take(self, exchange: Exchange, kernel_ns: int, user_ns: int, data: bytes) -> None:
-        exchange.kernel_ns.append(kernel_ns)
-        exchange.user_ns.append(user_ns)
         reader = exchange.reader
         try:
-            exchange.pieces.append(reader.feed(data))
+            piece = reader.feed(data)
         except ProtocolError as error:
+            exchange.tape.add(kernel_ns, user_ns, b"")
             self.close(f"malformed HTTP response: {error}")
             return
+        exchange.tape.add(kernel_ns, user_ns, piece)
         if reader.complete:
             if not reader.keep_alive or self._unsent:
                 self._disconnect()
@@ -303,6 +305,7 @@ class Connection:
     def _end(self, error: str | None = None) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
+            self._readers.wake()
             exchange.end(error)
 
     def _send(self) -> None:
@@ -324,7 +327,7 @@ class Connection:
         sock, self._sock = self._sock, None
         self.is_open = False
         if sock is not None:
-            self._loop.remove_reader(sock)
+            self._readers.remove(sock)
             self._loop.remove_writer(sock)
             self.losses = self.losses.plus(tcp_losses(sock))
             sock.close()
