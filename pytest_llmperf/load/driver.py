@@ -24,7 +24,6 @@ from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
-from pytest_llmperf.load.readers import Readers
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
@@ -152,7 +151,6 @@ class _Load:
         self.window = Window()
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
-        self.readers = Readers()
         self.connections: list[Connection] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
@@ -233,7 +231,6 @@ class _Load:
         finally:
             for connection in self.connections:
                 connection.close()
-            self.readers.close()
             for exchange in self.exchanges.values():
                 if not exchange.has_ended:
                     exchange.end("interrupted")
@@ -269,7 +266,6 @@ class _Load:
         connections = [(number, self.new_connection(number)) for number in numbers]
         await self._open_all(connection for _, connection in connections)
         await self._pass_gate()
-        self.readers.patient = True
         with self.window.open():
             slots = Slots(plan)
             async with asyncio.TaskGroup() as group:
@@ -410,7 +406,7 @@ class _Load:
         self.failed += failed and not exchange.cancelled
 
     def new_connection(self, number: int) -> Connection:
-        connection = Connection(self.origins[number % len(self.origins)], self.readers)
+        connection = Connection(self.origins[number % len(self.origins)])
         self.connections.append(connection)
         return connection
 

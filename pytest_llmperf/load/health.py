@@ -72,8 +72,8 @@ def client_health(
     connect_s: Sequence[float],
     losses: Sequence[TcpLosses] = (),
 ) -> ClientHealth:
-    """`lags_us`: how long each read waited for us; `connect_s`: how long each connection took that was opened before the
-    window, or for one request only; `losses`: of every connection.
+    """`lags_us`: how long each read waited for us; `connect_s`: how long each connection took that was opened before
+    the window, or for one request only; `losses`: of every connection.
     """
     tcp = functools.reduce(TcpLosses.plus, losses, NO_LOSSES)
     lag_ms = [lag * 1e3 for lag in window.loop_lags_s]

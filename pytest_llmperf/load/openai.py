@@ -15,6 +15,7 @@ Message = tuple[str, str]
 """Role and text."""
 
 _MESSAGE_LIMIT = 500
+_NOTHING: dict[str, Any] = {}
 
 
 def request_body(
@@ -90,7 +91,7 @@ def read_event(data: bytes) -> Event:
     event = json_object(data)
     if event.get("error") is not None or event.get("object") == "error":
         return Event(error=error_text(event))
-    usage = event.get("usage") or {}
+    usage = event.get("usage") or _NOTHING
     choices = event.get("choices")
     if not choices:
         return Event(prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"))
@@ -99,8 +100,7 @@ def read_event(data: bytes) -> Event:
     text = delta.get("content") or delta.get("text") or ""
     thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
     calls = delta.get("tool_calls")
-    # By position, because it runs once per token.
-    return Event(
+    facts = (
         True,
         bool(text or calls),
         bool(thought),
@@ -114,6 +114,8 @@ def read_event(data: bytes) -> Event:
         thought + (_called(calls) if calls else ""),
         choice.get("index") or 0,
     )
+    # Event(...) would go through a Python function, and this runs once per token.
+    return tuple.__new__(Event, facts)
 
 
 def json_object(data: bytes) -> dict[str, Any]:

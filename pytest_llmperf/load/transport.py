@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
-from pytest_llmperf.load.readers import Readers
 from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
@@ -155,9 +154,8 @@ class Exchange:
 class Connection:
     """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
 
-    def __init__(self, origin: Origin, readers: Readers) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self._readers = readers
         self.is_open = False
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
@@ -183,8 +181,7 @@ class Connection:
         self._sock = sock
         self.is_open = True
         self._used = False
-        self._receive = sock.recvmsg
-        self._readers.add(sock, self._on_readable if self._tls is None else self._on_readable_tls)
+        self._loop.add_reader(sock, self._on_readable if self._tls is None else self._on_readable_tls, sock)
 
     async def _handshake(self, sock: socket.socket) -> TlsSession | None:
         tls = self.origin.tls_session()
@@ -238,10 +235,10 @@ class Connection:
         if now_s - self._started_s > whole_s:
             self.close(f"response not complete within {whole_s:g} s (read_timeout)")
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, sock: socket.socket) -> None:
         """The hot path: runs once per token."""
         try:
-            data, ancillary, _, _ = self._receive(_READ_SIZE, _ANCILLARY_SPACE)
+            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -254,10 +251,10 @@ class Connection:
             return
         self._take(exchange, _kernel_ns(ancillary), now, data)
 
-    def _on_readable_tls(self) -> None:
+    def _on_readable_tls(self, sock: socket.socket) -> None:
         assert self._tls is not None
         try:
-            data, ancillary, _, _ = self._receive(_READ_SIZE, _ANCILLARY_SPACE)
+            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
             now = time.time_ns()
             plain = self._tls.decrypt(data) if data else b""
         except (BlockingIOError, InterruptedError):
@@ -305,7 +302,6 @@ class Connection:
     def _end(self, error: str | None = None) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._readers.wake()
             exchange.end(error)
 
     def _send(self) -> None:
@@ -327,7 +323,7 @@ class Connection:
         sock, self._sock = self._sock, None
         self.is_open = False
         if sock is not None:
-            self._readers.remove(sock)
+            self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
             self.losses = self.losses.plus(tcp_losses(sock))
             sock.close()
