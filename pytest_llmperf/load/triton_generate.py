@@ -6,11 +6,10 @@ response). The keys of `parameters` reach a model as its inputs where it has suc
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import quote
 
-from pytest_llmperf.load.openai import Event, error_text, sampling
+from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
 
@@ -35,9 +34,7 @@ def request_body(
 
 def read_event(data: bytes) -> Event:
     """Raises ValueError on what is no JSON object. The empty response at the end is no token."""
-    event = json.loads(data)
-    if not isinstance(event, dict):
-        raise ValueError("not a JSON object")
+    event = json_object(data)
     if event.get("error") is not None:
         return Event(error=error_text(event))
     text = _one(event.get("text_output")) or ""
