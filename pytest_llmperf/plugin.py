@@ -58,8 +58,9 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
 _MARKER = (
-    "llmperf(plan, servers=None, loads=None, runs=None, margins=None): one test per server and load of the plan file "
-    "`plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the plan."
+    "llmperf(plan, servers=None, loads=None, runs=None, margins=None, duet=None): one test per server and load of the "
+    "plan file `plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the "
+    "plan. duet={'a': 'old', 'b': 'new'} measures two servers in turns and judges b against a: one test per load."
 )
 
 

@@ -41,6 +41,16 @@ class Result:
 
     steadiness: Steadiness | None = None
     """How far the last windows agreed; None when the load asks for no stability."""
+    reference: Result | None = None
+    """In a duet the old server's result, of runs in turns with these; else None."""
+
+    @property
+    def incomparable(self) -> tuple[str, ...]:
+        """Why these numbers can be held against nothing: they, or the reference's, are not to be trusted."""
+        if self.reference is None:
+            return self.invalid_reasons
+        old = self.reference.server.name
+        return (*self.invalid_reasons, *(f"{old}: {reason}" for reason in self.reference.invalid_reasons))
 
     @property
     def saturated(self) -> bool | None:

@@ -103,6 +103,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for outcome in measured:
             assert outcome.result is not None
             console.print(metrics_table(outcome.result, console.width))
+            if outcome.result.reference is not None:
+                console.print(metrics_table(outcome.result.reference, console.width))
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
@@ -139,6 +141,8 @@ def _table(title: str, outcomes: Sequence[Outcome], width: int) -> Table:
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*_row(outcome, [name for _, name in columns]))
+        if outcome.result is not None and outcome.result.reference is not None:
+            table.add_row(*_reference_row(outcome.result.reference, [name for _, name in columns]))
     return table
 
 
@@ -166,6 +170,15 @@ def _row(outcome: Outcome, quantities: Iterable[str]) -> Iterator[str]:
     for verdict in verdicts:
         style = _STYLES.get(verdict)
         yield f"[{style}]{_SHORT.get(verdict, verdict)}[/]" if style else "-"
+
+
+def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
+    """The old server of a duet, which is not judged."""
+    yield escape(f"  against {old.server.name}")
+    yield f"{old.metrics.failed}/{old.metrics.sent}"
+    for name in quantities:
+        yield number(old.metrics.value(parse_quantity(name)))
+    yield from ("-", "-" if old.valid else f"[{_STYLES['INVALID']}]INVALID[/]")
 
 
 def number(value: float | None) -> str:
@@ -242,17 +255,18 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
         for remark in outcome.result.remarks:
             yield f"{outcome.point_id}: {remark}"
-        for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
+        for reason in outcome.result.incomparable if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         if outcome.reruns:
             runs = f"{len(outcome.reruns)} more run{'s' if len(outcome.reruns) > 1 else ''}"
             yield f"{outcome.point_id}: {runs}, the last because of {outcome.reruns[-1]}"
         if outcome.regression:
             yield from _gate_remarks(outcome.point_id, outcome.regression)
+            since = "from {} to {}".format(*duet) if (duet := outcome.regression.duet) else "since the baseline"
             for note in outcome.regression.notes:
-                points_of.setdefault(note, []).append(outcome.point_id)
+                points_of.setdefault(f"{since}, {note}", []).append(outcome.point_id)
     for note, points in points_of.items():
-        yield f"note: since the baseline, {note} ({', '.join(points)})"
+        yield f"note: {note} ({', '.join(points)})"
 
 
 def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
@@ -260,8 +274,9 @@ def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
     if regression.verdict in ("IMPROVED", "INCONCLUSIVE"):
         for metric in regression.metrics:
             if metric.verdict == regression.verdict:
-                yield f"{metric.verdict} {point_id}: {describe(metric)}"
+                shown = describe(metric, regression.duet) if regression.duet else describe(metric)
+                yield f"{metric.verdict} {point_id}: {shown}"
     seen = [metric for metric in regression.metrics if metric.verdict == "PASS" and metric.detectable is not None]
     if regression.verdict == "PASS" and seen:
-        caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference == "rolling")
+        caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference != "anchor")
         yield f"{point_id}: PASS; four times in five this would have failed: {caught}"
