@@ -40,7 +40,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     (
         "gate",
         "default|strict|report-only",
-        "strict fails at 99 % confidence only, report-only never (default: the plan's)",
+        "strict needs more confidence to fail, report-only never fails (default: the plan's)",
     ),
     (
         "inconclusive",
