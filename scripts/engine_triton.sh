@@ -80,7 +80,7 @@ LAUNCHER
 
 check() {
   local missing output
-  missing=$(LD_LIBRARY_PATH=$libdir ldd "$venv/backends/python/triton_python_backend_stub" | grep 'not found' || true)
+  missing=$(LD_LIBRARY_PATH=$libdir ldd "$(readlink -f "$venv/backends/python/triton_python_backend_stub")" | grep 'not found' || true)
   [[ -z $missing ]] || die "the Python stub lacks libraries: $missing"
   output=$("$venv/bin/tritonserver" --help 2>&1) || [[ $output == *Usage* ]] || die "installed, but 'tritonserver --help' fails:"$'\n'"$output"
 }
