@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines import baseline_path
-from pytest_llmperf.plan import LoadPoint, OpenAIServer, Plan, ServerConfig
+from pytest_llmperf.plan import LoadPoint, Plan, RemoteServer, ServerConfig
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
@@ -142,7 +142,7 @@ class State:
                 yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}"
 
     def _describe_server(self, server: ServerConfig) -> Iterator[str]:
-        if isinstance(server, OpenAIServer):
+        if isinstance(server, RemoteServer):
             yield f"{server.name}: {server.url} (already up)"
             return
         gpus = self.gpus[: server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
