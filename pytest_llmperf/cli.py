@@ -19,7 +19,8 @@ from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.measure import measure
 from pytest_llmperf.plan import LoadPoint, LoadSpec, OpenAIServer, Plan
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.terminal import dialect_table, metrics_table
+from pytest_llmperf.report.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import Session, default_output
@@ -132,6 +133,8 @@ def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
 def _show(result: Result, session: Session) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(metrics_table(result))
+    if has_server_side([result]):
+        console.print(server_side_table([result], number))
     if session.dialect:
         console.print(dialect_table(result, session.dialect))
     summary = result.metrics

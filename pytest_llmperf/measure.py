@@ -17,6 +17,7 @@ from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stability import steadiness
+from pytest_llmperf.telemetry.triton import gained
 from pytest_llmperf.validity import cpu_was_the_limit, disturbance
 
 _REPEATS = 2
@@ -61,7 +62,7 @@ async def measure(
     windows: list[Summary] = []
     for index in range(runs):
         report = None if progress is None else _bound(progress, index)
-        run, count = await _undisturbed(partial(execute, index, progress=report), point, count, most)
+        run, count = await _undisturbed(partial(_observed, server, execute, index, report), point, count, most)
         on_run(run)
         if any(not record.ok for record in run.records):
             server.check_alive()
@@ -86,6 +87,16 @@ async def _undisturbed(
             return replace(run, spoiled=tuple(spoiled)), workers
         spoiled.append(reason)
         workers = min(2 * workers, most) if more else workers
+
+
+async def _observed(
+    server: LlmServer, execute: Callable[..., Awaitable[Run]], index: int, progress: object, workers: int
+) -> Run:
+    """The run, with what the server counted meanwhile, where it tells."""
+    before = server.reading()
+    run = await execute(index, workers, progress)
+    after = server.reading() if before else None
+    return replace(run, server_side=gained(before, after)) if before and after else run
 
 
 async def _execute(

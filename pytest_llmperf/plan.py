@@ -831,7 +831,7 @@ def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, 
 
 
 def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
-    """`locked` is merged into servers that we configure; what is up or written already must say that it carries them."""
+    """`locked` is merged into servers that we configure; what is up or written already must say so itself."""
     problems = []
     for arg, value in locked.items():
         if isinstance(server, EmbeddedServer) and arg not in _EMBEDDED_ARGS:

@@ -1,4 +1,4 @@
-"""The part of a plan that says what a Triton model repository holds: one entry per model, in ModelConfig's own words."""
+"""The part of a plan that says what a Triton model repository holds: an entry per model, in ModelConfig's own words."""
 
 from __future__ import annotations
 

@@ -67,6 +67,11 @@ make_backend() {
   ln -s "$server/python_backend_stubs/$VERSION/triton_python_backend_stub" "$backend"
 }
 
+# perf_tests' models run the embedded engine: a stub ignores PYTHONPATH, so the checkout is named in a file that site reads.
+make_importable() {
+  printf '%s\n' "$root" >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/llmperf.pth"
+}
+
 # A stub runs model.py with the first python3 of PATH, and finds libpython by LD_LIBRARY_PATH.
 # LLMPERF_TRITON_PYTHON is the folder of another python3, for models that need packages of their own.
 make_launcher() {
@@ -96,6 +101,7 @@ main() {
   say "nvidia-pytriton $PYTRITON"
   install_server
   make_backend
+  make_importable
   make_launcher
   say "checking that it starts"
   check

@@ -77,9 +77,15 @@ class Target:
     """Inputs of the model, where they were asked for: Triton's."""
     grpc: str = ""
     """host:port of its gRPC service; empty where it has none."""
+    metrics: str = ""
+    """URL of its metrics, where that is another one."""
+
+    @property
+    def is_secure(self) -> bool:
+        return self.url.startswith(("https://", "grpcs://"))
 
     def __post_init__(self) -> None:
-        if not (self.url.isascii() and self.url.startswith(("http://", "https://"))):
+        if not (self.url.isascii() and self.url.startswith(("http://", "https://", "grpc://", "grpcs://"))):
             raise ValueError(f"{self.url!r} is not an http:// or https:// URL")
         for name, value in self.headers:
             if not (name + value).isascii() or not (name + value).isprintable():
@@ -421,7 +427,7 @@ class _Load:
         target = self.targets[number]
         if not target.grpc:
             raise PlanError(f"{target.url} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
-        return GrpcConnection(target.grpc, target.headers, secure=target.url.startswith("https"))
+        return GrpcConnection(target.grpc, target.headers, secure=target.is_secure)
 
     async def _open_all(self, connections: Iterator[Link]) -> None:
         """A connection that fails to open here is tried again by its first request, which gets the error."""

@@ -48,9 +48,7 @@ def _as_grpc(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> 
 
 def _known(inputs: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
     if not inputs:
-        raise PlanError(
-            "endpoints infer and grpc need a server of engine triton or triton-remote, which tells its inputs"
-        )
+        raise PlanError("endpoints infer and grpc need engine: triton or triton-remote, which tells a model's inputs")
     return inputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pytest_llmperf.plan import TritonServer
@@ -48,7 +48,7 @@ def _flags(config: TritonServer, place: Place, repository: str) -> Iterator[str]
             yield f"--{name}={str(one).lower() if isinstance(one, bool) else one}"
 
 
-def _options(config: TritonServer) -> Mapping[str, object]:
+def _options(config: TritonServer) -> dict[str, object]:
     return {name.lstrip("-").replace("_", "-"): value for name, value in config.options.items()}
 
 
@@ -59,7 +59,7 @@ def _docker(config: TritonServer, place: Place, gpus: Sequence[Gpu]) -> Iterator
     if gpus:
         yield f'--gpus="device={",".join(gpu.device for gpu in gpus)}"'
     for name in config.env:
-        yield f"--env={name}"  # by name: docker reads the value from its own environment, and no list of processes shows it
+        yield f"--env={name}"  # docker reads the value from its own environment, so no list of processes shows it
     if not config.has_remote_repository:
         yield f"--volume={place.repository}:{_IN_CONTAINER}:ro"
     if config.models and config.model.startswith("/"):
