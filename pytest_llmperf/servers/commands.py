@@ -65,8 +65,12 @@ def shown_command(config: Launched, port: Where, gpus: Sequence[Gpu]) -> str:
 
 def _argv(config: Launched, port: Where, gpus: Sequence[Gpu]) -> list[str]:
     if isinstance(config, TritonServer):
-        return triton_argv(config, port if isinstance(port, Place) else Place(), gpus)
+        return triton_argv(config, port if isinstance(port, Place) else _shown_place(config), gpus)
     return [*_program(config), "--host", "127.0.0.1", "--port", str(port), *command_line_flags(config.args)]
+
+
+def _shown_place(config: TritonServer) -> Place:
+    return Place() if config.repository is None else Place(repository=config.repository)
 
 
 def _env(config: Launched, gpus: Sequence[Gpu]) -> dict[str, str]:
