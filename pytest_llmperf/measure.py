@@ -30,6 +30,66 @@ class Progress(Protocol):
     def __call__(self, run_index: int, done: int, total: int, failed: int) -> None: ...
 
 
+class Measurement:
+    """One load point on one server while it is measured: a run at a time, each of the same trace."""
+
+    def __init__(
+        self, server: LlmServer, point: LoadPoint, key: str, on_run: Callable[[Run], None], workers: int | None = None
+    ) -> None:
+        """`key` seeds prompts and arrivals; `on_run` gets each run as it ends, an interrupted one too.
+
+        `workers` is the number of load driver processes; None begins with one and takes twice as many whenever the
+        client's CPU was the limit of a run.
+        """
+        self.server, self.point = server, point
+        self.runs = 0
+        """So many have ended."""
+        self._trace = make_trace(point, key)
+        # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
+        self._salt = secrets.token_hex(8)
+        self._on_run = on_run
+        self._count, self._most = workers or 1, workers or most_workers(point)
+        self._warm_launch = 0
+        self._windows: list[Summary] = []
+
+    @property
+    def steady(self) -> bool:
+        """Whether the load asks for stability and its last runs agree."""
+        return self.point.stability is not None and steadiness(self._windows, self.point.stability).reached
+
+    async def run(self, progress: Progress | None = None) -> None:
+        """One more run, after a warm-up where this launch of the server has had none.
+
+        One that the client's CPU limited is done over with more processes, and so is, up to twice, one that the client
+        spoiled in another way. Raises ServerError when the server is or goes dead, and LoadError when a worker dies.
+        """
+        await self._warm_up()
+        report = None if progress is None else _bound(progress, self.runs)
+        execute = partial(
+            _execute, self.server.targets, self.point, self._trace, self._salt, self._on_run, self.runs, progress=report
+        )
+        observed = partial(_observed, self.server, execute)
+        run, self._count = await _undisturbed(observed, self.point, self._count, self._most)
+        run = replace(run, launch=self.server.launches)
+        self.runs += 1
+        self._on_run(run)
+        if any(not record.ok for record in run.records):
+            self.server.check_alive()
+        if self.point.stability:
+            self._windows.append(summarize(run, self.point))
+
+    async def _warm_up(self) -> None:
+        if self._warm_launch == self.server.launches:
+            return
+        self.server.check_alive()
+        try:
+            await warm_up(self.server.targets, self.point, self._trace, salt=self._salt)
+        except ServerError:
+            self.server.check_alive()  # says more about a dead server than its clients can
+            raise
+        self._warm_launch = self.server.launches
+
+
 async def measure(
     server: LlmServer,
     point: LoadPoint,
@@ -39,36 +99,13 @@ async def measure(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> None:
-    """Warm up, then `runs` executions of the same trace; `on_run` gets each as it ends, an interrupted one too.
+    """`runs` runs of one point, one after the other; arguments and errors as those of Measurement.
 
     A point that asks for stability is done as soon as its last runs agree; `runs` is then the most it may take.
-
-    `key` seeds prompts and arrivals. `workers` is the number of load driver processes; None begins with one and takes
-    twice as many whenever the client's CPU was the limit of a run. Such a run is done over, and so is, up to twice, one
-    that the client spoiled in another way. Raises ServerError when the server is or goes dead, and LoadError when a
-    worker dies; runs that ended before were handed over.
     """
-    server.check_alive()
-    trace = make_trace(point, key)
-    # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
-    salt = secrets.token_hex(8)
-    try:
-        await warm_up(server.targets, point, trace, salt=salt)
-    except ServerError:
-        server.check_alive()  # says more about a dead server than its clients can
-        raise
-    execute = partial(_execute, server.targets, point, trace, salt, on_run)
-    count, most = workers or 1, workers or most_workers(point)
-    windows: list[Summary] = []
-    for index in range(runs):
-        report = None if progress is None else _bound(progress, index)
-        run, count = await _undisturbed(partial(_observed, server, execute, index, report), point, count, most)
-        on_run(run)
-        if any(not record.ok for record in run.records):
-            server.check_alive()
-        windows.append(summarize(run, point))
-        if point.stability and steadiness(windows, point.stability).reached:
-            return
+    measurement = Measurement(server, point, key, on_run, workers)
+    while measurement.runs < runs and not measurement.steady:
+        await measurement.run(progress)
 
 
 async def _undisturbed(
@@ -89,12 +126,10 @@ async def _undisturbed(
         workers = min(2 * workers, most) if more else workers
 
 
-async def _observed(
-    server: LlmServer, execute: Callable[..., Awaitable[Run]], index: int, progress: object, workers: int
-) -> Run:
+async def _observed(server: LlmServer, execute: Callable[[int], Awaitable[Run]], workers: int) -> Run:
     """The run, with what the server counted meanwhile, where it tells."""
     before = server.reading()
-    run = await execute(index, workers, progress)
+    run = await execute(workers)
     after = server.reading() if before else None
     return replace(run, server_side=gained(before, after)) if before and after else run
 

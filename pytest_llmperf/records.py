@@ -168,6 +168,8 @@ class Run:
     client: ClientHealth
     workers: int = 1
     """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
+    launch: int = 1
+    """Which start of the server it was made on, from 1."""
     spoiled: tuple[str, ...] = ()
     """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""
     server_side: ServerSide | None = None

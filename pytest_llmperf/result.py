@@ -51,7 +51,21 @@ class Result:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the numbers must know though they are right."""
-        return (*self._stability_remarks(), *self._saturation_remarks(), *self._worker_remarks())
+        return (
+            *self._stability_remarks(),
+            *self._saturation_remarks(),
+            *self._worker_remarks(),
+            *self._token_remarks(),
+        )
+
+    def _token_remarks(self) -> Iterator[str]:
+        if "tokenizer" in self.metrics.token_sources:
+            yield "output tokens were counted by the load's tokenizer: the server tells no usage"
+        if "chunks" in self.metrics.token_sources:
+            yield (
+                "output tokens were counted in chunks: the server tells no usage, the load has no `tokenizer`, and a "
+                "chunk that does not tell its tokens counts as one"
+            )
 
     def _stability_remarks(self) -> Iterator[str]:
         if self.steadiness and self.steadiness.reached:

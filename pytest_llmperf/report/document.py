@@ -128,6 +128,7 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "launch": run.launch,
         "workers": run.workers,
         "repeats": len(run.spoiled),
         "repeated_because": list(run.spoiled),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -40,15 +40,24 @@ _UP = ("/v1/models", "/v2/health/ready")
 
 
 @dataclass(frozen=True, slots=True)
-class LlmServer:
-    """A server that is up. `targets` is where the load goes, one per replica; `processes` is empty for a remote one."""
+class _Launch:
+    """One start of a server, up to its end."""
 
-    config: ServerConfig
     targets: tuple[Target, ...]
     processes: tuple[ServerProcess, ...]
     version: str | None
-    """The engine's own version; None when it does not tell."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...]
+
+
+class LlmServer:
+    """A server that is up, and can be launched anew: its port, processes and logs are then others."""
+
+    def __init__(self, config: ServerConfig, launch: Callable[[], _Launch]) -> None:
+        self.config = config
+        self.launches = 1
+        """How often it was started."""
+        self._launch = launch
+        self._up = launch()
 
     def __repr__(self) -> str:
         return f"LlmServer({self.config.name!r}, {self.url!r})"
@@ -56,6 +65,29 @@ class LlmServer:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Where the load goes, one per replica."""
+        return self._up.targets
+
+    @property
+    def processes(self) -> tuple[ServerProcess, ...]:
+        """One per replica; empty for a server that was up before."""
+        return self._up.processes
+
+    @property
+    def version(self) -> str | None:
+        """The engine's own version; None when it does not tell."""
+        return self._up.version
+
+    def relaunch(self) -> bool:
+        """Stop it and start it anew, ready; False for a server that is not ours to start. Raises ServerError."""
+        if not self.processes:
+            return False
+        self._up = self._launch()
+        self.launches += 1
+        return True
 
     @property
     def url(self) -> str:
@@ -101,7 +133,7 @@ class LlmServer:
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
         tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
-        return redact("\n".join(tails), self.secrets)
+        return redact("\n".join(tails), self._up.secrets)
 
 
 @contextlib.contextmanager
@@ -111,6 +143,17 @@ def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> It
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
     """
+    with contextlib.ExitStack() as stack:
+
+        def launch() -> _Launch:
+            stack.close()
+            return stack.enter_context(_launched(config, log_dir, gpus))
+
+        yield LlmServer(config, launch)
+
+
+@contextlib.contextmanager
+def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[_Launch]:
     if isinstance(config, RemoteServer):
         yield _remote(config)
         return
@@ -126,7 +169,7 @@ def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> It
         started = [(_wait_ready(config, target, process), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
         version = service(targets[0]).version() if isinstance(config, TritonServer) else _version(targets[0])
-        yield LlmServer(config, targets, processes, version, processes[0].secrets)
+        yield _Launch(targets, processes, version, processes[0].secrets)
 
 
 @contextlib.contextmanager
@@ -174,17 +217,17 @@ def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str
     return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
 
 
-def _remote(config: OpenAIServer | TritonRemoteServer) -> LlmServer:
+def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
     target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
     secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
     name = f"{config.name} at {config.url}"
     if isinstance(config, TritonRemoteServer):
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
         target = _triton_ready(target, None, name, config.ready_timeout)
-        return LlmServer(config, (target,), (), service(target).version(), secrets)
+        return _Launch((target,), (), service(target).version(), secrets)
     wait_until(lambda: any(_answers(target, path) for path in _UP), None, name, config.ready_timeout)
     _first_request(target, None, config)
-    return LlmServer(config, (target,), (), _version(target), secrets)
+    return _Launch((target,), (), _version(target), secrets)
 
 
 def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:

@@ -38,13 +38,14 @@ def _run(server: LlmServer, **changes: Any) -> Run:
         {},
         {"endpoint": "completions"},
         {"endpoint": "completions", "prompt_as": "token-ids"},
-        {"endpoint": "responses", "ignore_eos": False},
+        {"endpoint": "responses"},
     ],
     ids=["chat", "completions", "token ids", "responses"],
 )
 def test_prompts_have_exactly_the_tokens_asked_for(server: LlmServer, changes: dict[str, Any]) -> None:
     run = _run(server, **changes)
     assert {(record.input_tokens, record.input_tokens_source) for record in run.records} == {(50, "usage")}
+    assert {(record.output_tokens, record.token_source) for record in run.records} == {(8, "usage")}
 
 
 def test_shared_prefix_and_prompt_are_exact_together(server: LlmServer) -> None:

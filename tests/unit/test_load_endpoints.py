@@ -289,4 +289,7 @@ def test_paths() -> None:
         "completions": "/v1/completions",
         "responses": "/v1/responses",
         "generate": "/v2/models/org%2Fm/generate_stream",
+        "generate-once": "/v2/models/org%2Fm/generate",
+        "infer": "/v2/models/org%2Fm/infer",
+        "grpc": "/v2/models/org%2Fm/generate_stream",
     }

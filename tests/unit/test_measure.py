@@ -19,6 +19,7 @@ class Server:
     """A server that is always up, and is never asked for anything."""
 
     targets = ()
+    launches = 1
 
     def check_alive(self) -> None:
         pass

@@ -291,3 +291,12 @@ def test_a_server_that_falls_behind_is_told_and_stays_valid():
 def test_a_closed_loop_cannot_saturate():
     (found,) = document(outcome())["points"]
     assert (found["saturated"], found["remarks"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("source", "remark"),
+    [("chunks", "output tokens were counted in chunks"), ("tokenizer", "counted by the load's tokenizer")],
+)
+def test_tokens_that_the_server_did_not_count_are_told(source, remark):
+    counted = [replace(record(n * 100.0, [n * 100.0 + 50.0]), token_source=source) for n in range(4)]
+    assert remark in printed(outcome(result([run(counted)])))

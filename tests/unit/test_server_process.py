@@ -252,6 +252,19 @@ def test_replicas_and_restarts_have_logs_of_their_own(tmp_path):
     assert logs == ["a-0.log", "a-1.log", "a-0.2.log", "a-1.2.log"]
 
 
+def test_a_relaunched_server_is_another_one(tmp_path):
+    with start_server(server("{engine: embedded, args: {step: modelled}}"), tmp_path, ()) as up:
+        (first,), url = up.processes, up.url
+        assert up.relaunch()
+        (second,) = up.processes
+        assert first.exit_code() is not None
+        assert second.exit_code() is None
+        assert up.url != url
+        up.check_alive()
+        assert up.launches == 2
+    assert second.exit_code() is not None
+
+
 def test_a_server_that_dies_is_told_apart_from_one_that_is_slow(tmp_path):
     with start_server(server("{engine: embedded}"), tmp_path, ()) as up:
         (process,) = up.processes
