@@ -183,7 +183,8 @@ def _counted(
         return None, None
     if count is not None and any(chunk.tokens is None for chunk in chunks):
         return sum(map(count, _texts(events))), "tokenizer"
-    return sum(chunk.tokens or 1 for chunk in chunks), "chunks"
+    told = all(chunk.tokens is not None for chunk in chunks)
+    return sum(chunk.tokens or 1 for chunk in chunks), "usage" if told else "chunks"
 
 
 def _texts(events: list[Event]) -> Iterator[str]:

@@ -150,7 +150,7 @@ def test_generate_with_counts_of_the_server() -> None:
 
     record = _record("generate", response("a", 1), response("", 1), response("bc", 2), response("", 0, "length"))
     assert (record.chunk_ns, record.chunk_tokens) == ((1000, 2000, 3000), (1, 1, 2))
-    assert (record.output_tokens, record.token_source, record.input_tokens) == (4, "chunks", 9)
+    assert (record.output_tokens, record.token_source, record.input_tokens) == (4, "usage", 9)
     assert record.finish_reason == "length"
 
 
