@@ -35,6 +35,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 _PROBE_TIMEOUT_S = 5.0
 _LAST_GASP_S = 1.0
 _ALIVE_TIMEOUT_S = 30.0
+_SETTLED_READINGS = 20
 _UP = ("/v1/models", "/v2/health/ready")
 """What a server that is up answers: an OpenAI one, or Triton."""
 
@@ -123,12 +124,21 @@ class LlmServer:
         if not isinstance(self.config, TritonServer | TritonRemoteServer):
             return None
         try:
-            return [
-                triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
-                for target in self.targets
-            ]
+            last, reading = None, self._counters()
+            for _ in range(_SETTLED_READINGS):
+                if reading == last:
+                    break
+                # A request is counted a moment after its last response.
+                last, reading = reading, self._counters()
         except (ServerError, httpx.TransportError):
             return None
+        return reading
+
+    def _counters(self) -> list[triton.Reading]:
+        return [
+            triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
+            for target in self.targets
+        ]
 
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
@@ -223,7 +233,7 @@ def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
     name = f"{config.name} at {config.url}"
     if isinstance(config, TritonRemoteServer):
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
-        target = _triton_ready(target, None, name, config.ready_timeout)
+        target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
         return _Launch((target,), (), service(target).version(), secrets)
     wait_until(lambda: any(_answers(target, path) for path in _UP), None, name, config.ready_timeout)
     _first_request(target, None, config)

@@ -140,7 +140,7 @@ def test_generate_counts_chunks_with_text_and_needs_no_sign_of_an_end() -> None:
     record = _record("generate", *GENERATE)
     assert record.error is None
     assert record.chunk_ns == (1000, 3000, 4000)
-    assert (record.output_tokens, record.token_source) == (3, "chunks")
+    assert (record.output_tokens, record.token_source) == (3, "usage")
     assert (record.input_tokens, record.input_tokens_source) == (None, None)
 
 
@@ -233,7 +233,7 @@ def test_usage_and_token_ids_are_better_than_a_tokenizer() -> None:
     assert (record.output_tokens, record.token_source) == (2, "usage")
     ids = [_sse({"choices": [{"text": "ab", "token_ids": [1, 2, 3], "finish_reason": "stop"}]})]
     record = _record("completions", *ids, count=len)
-    assert (record.output_tokens, record.token_source) == (3, "chunks")
+    assert (record.output_tokens, record.token_source) == (3, "usage")
 
 
 def test_failed_request_has_no_answer_and_no_input_length() -> None:

@@ -11,7 +11,7 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import Target
-from pytest_llmperf.load.openai import shorten
+from pytest_llmperf.load.openai import body_text, shorten
 from pytest_llmperf.load.triton_grpc import encode_request, grpc_module, read_response
 from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, input_specs
 
@@ -52,7 +52,7 @@ class HttpService:
         except httpx.TransportError as error:
             return f"{type(error).__name__}: {error}"
         if answer.status_code != 200 or '"error"' in answer.text[:200] or not answer.content:
-            return f"HTTP {answer.status_code}: {shorten(answer.text) or 'no answer'}"
+            return f"HTTP {answer.status_code}: {body_text(answer.content) or 'no answer'}"
         return None
 
     def _infer_body(self) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ class HttpService:
     def _json(self, path: str) -> dict[str, Any]:
         answer = self._get(path)
         if answer.status_code != 200:
-            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: {shorten(answer.text)}")
+            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: {body_text(answer.content)}")
         found: dict[str, Any] = answer.json()
         return found
 
