@@ -10,7 +10,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load import openai, responses, triton_generate, triton_grpc
 from pytest_llmperf.load.openai import Event
 from pytest_llmperf.load.texts import Content
-from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body
+from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, with_counts
 from pytest_llmperf.plan import LoadPoint
 
 
@@ -36,6 +36,10 @@ class Encode(Protocol):
 
 def _as_json(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
     return json.dumps(body).encode()
+
+
+def _as_generate(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
+    return json.dumps(with_counts(inputs, body)).encode()
 
 
 def _as_infer(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
@@ -72,9 +76,16 @@ ENDPOINTS: dict[str, Endpoint] = {
     "chat": Endpoint(lambda model: "/v1/chat/completions", openai.request_body, openai.read_event),
     "completions": Endpoint(lambda model: "/v1/completions", openai.request_body, openai.read_event),
     "responses": Endpoint(lambda model: "/v1/responses", responses.request_body, responses.read_event),
-    "generate": Endpoint(triton_generate.path, triton_generate.request_body, triton_generate.read_event, False),
+    "generate": Endpoint(
+        triton_generate.path, triton_generate.request_body, triton_generate.read_event, False, "sse", _as_generate
+    ),
     "generate-once": Endpoint(
-        triton_generate.whole_path, triton_generate.request_body, triton_generate.read_event, False, "body"
+        triton_generate.whole_path,
+        triton_generate.request_body,
+        triton_generate.read_event,
+        False,
+        "body",
+        _as_generate,
     ),
     "infer": Endpoint(
         triton_generate.infer_path, triton_generate.request_body, triton_generate.read_infer, False, "body", _as_infer

@@ -22,7 +22,8 @@ _NAMES = {
 }
 """What models call our parameters."""
 _SAMPLING = "sampling_parameters"
-_NO_SAMPLING = ("stream", "exclude_input_in_output")
+_COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
+_NO_SAMPLING = ("stream", "exclude_input_in_output", *_COUNTS)
 
 
 class TensorSpec(NamedTuple):
@@ -68,11 +69,18 @@ def _datatype(name: str) -> str:
     return "BYTES" if bare == "STRING" else bare
 
 
+def with_counts(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body, asking for token counts where the model has inputs for that: a chunk is not always one token."""
+    asked = {spec.name: True for spec in specs if spec.name in _COUNTS}
+    return {**body, "parameters": asked | body["parameters"]}
+
+
 def fill(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> Inputs:
     """The inputs for a request in the words of `generate`. Numbers that a model needs and nobody gives are zeros.
 
     Raises PlanError where the model has no input for the prompt, or the values don't fit.
     """
+    body = with_counts(specs, body)
     given = {"text_input": body["text_input"], **body["parameters"]}
     given |= {name: value for name, value in body.items() if name not in ("text_input", "parameters")}
     names = {spec.name for spec in specs}
