@@ -54,7 +54,9 @@ def test_in_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command.env["TOKEN"] == "hf_secret"
 
 
-@pytest.mark.parametrize("url", ["s3://https://s3.example.com:443/bucket/models", "gs://bucket/models", "as://account/c"])
+@pytest.mark.parametrize(
+    "url", ["s3://https://s3.example.com:443/bucket/models", "gs://bucket/models", "as://account/c"]
+)
 def test_a_repository_elsewhere_is_passed_through(url: str) -> None:
     config = _server(models={}, repository=url, serve="gpt2", image="image", gpus=0)
     shown = shown_command(config, "PORT", ())
