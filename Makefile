@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-engines engine-vllm perf-vllm engine-triton perf-triton check clean
+.PHONY: perf test test-unit test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
@@ -30,6 +30,12 @@ engine-triton:  ## real Triton Inference Server for the CPU, in .engines
 
 perf-triton: $(STAMP) engine-triton  ## the main job on real Triton; records this machine's baselines the first time
 	$(PERF) --llmperf-update-new perf_tests/test_triton.py
+
+engine-triton-vllm: engine-vllm engine-triton  ## Triton's vLLM backend on these two
+	scripts/engine_triton_vllm.sh
+
+perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
+	$(PERF) --llmperf-update-new perf_tests/test_triton_vllm.py
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -158,7 +158,7 @@ class _Load:
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
         self.prompts = {request.index: self._marked(request) for request in requests}
-        self.window = Window()
+        self.window = Window(every_thread=self.endpoint.framing == "messages")
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
         self.connections: list[Link] = []

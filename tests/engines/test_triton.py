@@ -228,16 +228,16 @@ def _asked(server: LlmServer, tmp_path: Path, text: str, **changes: Any) -> Requ
 
 @pytest.mark.parametrize("endpoint", ["generate", "grpc"])
 def test_errors_of_the_model(faulty: LlmServer, tmp_path: Path, endpoint: str) -> None:
-    record = _asked(faulty, tmp_path, "wrong", endpoint=endpoint, output_tokens=4)
+    record = _asked(faulty, tmp_path, "fault:wrong", endpoint=endpoint, output_tokens=4)
     assert record.error == "error in the stream: no such token"
     assert len(record.chunk_ns) == 2
-    record = _asked(faulty, tmp_path, "wrong", endpoint=endpoint, output_tokens=1)
+    record = _asked(faulty, tmp_path, "fault:wrong", endpoint=endpoint, output_tokens=1)
     assert record.error in ("HTTP 400: no such token", "error in the stream: no such token")
 
 
 @pytest.mark.parametrize("endpoint", ["generate", "grpc"])
 def test_a_stream_that_never_ends_is_given_up(faulty: LlmServer, tmp_path: Path, endpoint: str) -> None:
-    record = _asked(faulty, tmp_path, "forever", endpoint=endpoint, output_tokens=4, no_data_timeout="400 ms")
+    record = _asked(faulty, tmp_path, "fault:forever", endpoint=endpoint, output_tokens=4, no_data_timeout="400 ms")
     assert record.error == "no further data within 0.4 s (no_data_timeout)"
     assert len(record.chunk_ns) == 4
 
@@ -311,7 +311,7 @@ def test_a_used_port_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_its_first_request_is_not_ready(tmp_path: Path) -> None:
-    code = (MODELS / "timed" / "model.py").read_text().replace('"crash" in text', "True")
+    code = (MODELS / "timed" / "model.py").read_text().replace('"fault:crash" in text', "True")
     (tmp_path / "model.py").write_text(code)
     error = _start_error(_config(tmp_path / "model.py", server={"exit_timeout": "1 s"}), tmp_path / "logs")
     assert "says that it is ready, but its first request failed: HTTP 400: Stub process" in error
@@ -321,7 +321,7 @@ def test_a_model_that_fails_its_first_request_is_not_ready(tmp_path: Path) -> No
 def test_a_stub_that_crashes_under_load_is_told_though_triton_says_ready(tmp_path: Path, endpoint: str) -> None:
     with start_server(_config(MODELS / "timed", server={"exit_timeout": "1 s"}), tmp_path, ()) as server:
         with pytest.raises(ServerError, match="is up, but its model 'm' fails: HTTP 400: Stub process"):
-            _asked(server, tmp_path, "crash", endpoint=endpoint)
+            _asked(server, tmp_path, "fault:crash", endpoint=endpoint)
         assert service(server.targets[0]).ready()
 
 

@@ -1,4 +1,4 @@
-"""Sends tokens at planned times and writes down when; the prompt says what goes wrong. Decoupled.
+"""Sends tokens at planned times and writes down when; a prompt with `fault:…` says what goes wrong. Decoupled.
 
 Parameters: `gap_ms` between tokens; `log`, a file that gets one JSON list of send times (ns) per finished request.
 """
@@ -35,7 +35,7 @@ class TritonPythonModel:
             text = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy().reshape(-1)[0].decode()
             tokens = pb_utils.get_input_tensor_by_name(request, "max_tokens")
             count = 1 if tokens is None else int(tokens.as_numpy().reshape(-1)[0])
-            if "crash" in text:
+            if "fault:crash" in text:
                 os.kill(os.getpid(), signal.SIGSEGV)
             threading.Thread(target=self.answer, args=(request.get_response_sender(), text, count)).start()
 
@@ -44,7 +44,7 @@ class TritonPythonModel:
         begin = time.perf_counter_ns()
         for token in range(count):
             time.sleep(max(0, begin + token * self.gap_ns - time.perf_counter_ns()) / 1e9)
-            if "wrong" in text and token == count // 2:
+            if "fault:wrong" in text and token == count // 2:
                 error = pb_utils.TritonError("no such token")
                 sender.send(pb_utils.InferenceResponse(error=error), flags=FINAL)
                 return
@@ -52,7 +52,7 @@ class TritonPythonModel:
             response = pb_utils.InferenceResponse([output])
             sent.append(time.time_ns())
             sender.send(response)
-        if "forever" in text:
+        if "fault:forever" in text:
             return
         if self.log:
             with open(self.log, "a") as file:
