@@ -58,3 +58,8 @@ bench-peers:  ## the load tools to compare with, each in a venv of its own
 
 bench-client: $(STAMP)  ## how exact ours and theirs are (see docs/benchmarks-client.md)
 	$(BIN)/python benchmarks/client/measure.py $(ARGS)
+
+.PHONY: bench-gate
+
+bench-gate: $(STAMP)  ## how often the regression gate is wrong (see docs/gate.md)
+	$(BIN)/python benchmarks/gate/study.py $(ARGS)

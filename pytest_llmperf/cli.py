@@ -1,4 +1,4 @@
-"""`llmperf …`: one load point from the shell, and the plan's schema for editors."""
+"""`llmperf …`: one load point from the shell, stored baselines, and the plan's schema for editors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf import __version__
+from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
@@ -45,6 +46,9 @@ from pytest_llmperf.telemetry.environment import environment
 @click.version_option(__version__)
 def main() -> None:
     """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
+
+
+main.add_command(baseline)
 
 
 @main.command()

@@ -27,5 +27,9 @@ class LoadError(LlmPerfError):
     """The load driver itself failed: one of its worker processes died. No fault of the server."""
 
 
+class InconclusiveWarning(UserWarning):
+    """A gate could not tell whether a point got worse."""
+
+
 class BaselineError(LlmPerfError):
     """A baseline file is missing, damaged, or from a newer version; the message names the file and the cure."""

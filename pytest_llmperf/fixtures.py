@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from pytest_llmperf.errors import BaselineError, LoadError, ServerError
-from pytest_llmperf.gate.baselines import differences, read_baseline, write_baseline
-from pytest_llmperf.gate.regression import Regression, gated_margins, judge
-from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.measure import measure
+import pytest
+
+from pytest_llmperf.campaign import measure_together
+from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
+from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines import Baseline, StoredSession
+from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.records import Run
-from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.report.verdicts import failure_text
+from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.state import State
-from pytest_llmperf.telemetry.environment import environment
 
 
 class LoadDriver:
@@ -29,8 +32,9 @@ class LoadDriver:
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
 
-        Raises ServerError when the server dies, LoadError when the load driver does. In an async test, await `arun`
-        instead: RuntimeError says so.
+        The first test of a server measures the points of all its tests, their runs in turns; the others get theirs
+        from it at once. Raises ServerError when the server dies, LoadError when the load driver does. In an async test,
+        await `arun` instead: RuntimeError says so.
         """
         __tracebackhide__ = True
         if _in_event_loop():
@@ -43,35 +47,25 @@ class LoadDriver:
 
     async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
         """The coroutine of `run`."""
-        self._state.servers[self._test] = server
-        runs: list[Run] = []
-        count = self._state.runs(self._runs, point)
-        keep = partial(self._keep, server, point, runs)
-        progress = partial(self._show, f"{server.name}-{point.name}", count) if self._live else None
-        keep(None)
-        try:
-            await measure(server, point, point.name, count, keep, progress, self._state.workers(point))
-        finally:
-            if self._live:
-                self._live("")
-        return self._result(server, point, runs)
-
-    def _keep(self, server: LlmServer, point: LoadPoint, runs: list[Run], run: Run | None) -> None:
-        """Nothing that was measured is lost: requests go to disk, and the outcome so far into the session."""
-        if run is not None and run.records:
-            runs.append(run)
-            self._state.session.save_requests(self._test, run, point)
-        result = self._result(server, point, runs)
-        self._state.session.update(self._test, result.point_id, result=result, error="interrupted")
-
-    def _result(self, server: LlmServer, point: LoadPoint, runs: list[Run]) -> Result:
-        facts = environment(server.config, server.version, self._state.gpus)
-        return make_result(f"{server.name}-{point.name}", server.config, point, facts, runs)
-
-    def _show(self, name: str, count: int, run_index: int, done: int, total: int, failed: int) -> None:
-        assert self._live is not None
-        trouble = f", {failed} failed" if failed else ""
-        self._live(f"llmperf {name}: run {run_index + 1}/{count}, {done}/{total} requests{trouble}")
+        state = self._state
+        state.servers[self._test] = server
+        task = state.measured(self._test, server, point)
+        if task is None:
+            task, *others = state.assign(self._test, server, point, self._runs)
+            try:
+                await measure_together(
+                    server,
+                    [task, *others],
+                    state.again,
+                    self._live,
+                    relaunch_always=state.relaunch(point) == "always",
+                )
+            finally:
+                if self._live:
+                    self._live("")
+        if task.error is not None:
+            raise task.error
+        return task.result()
 
 
 def _in_event_loop() -> bool:
@@ -91,13 +85,18 @@ class SlaGate:
     def check(self, result: Result) -> None:
         """AssertionError lists every limit that does not hold, or why the result is invalid. No limits: passes."""
         __tracebackhide__ = True
-        checks = check_sla(result.load.sla, result.metrics)
+        checks = self._state.judging.sla(result)
         self._state.session.update(self._test, result.point_id, sla=checks)
         _assert_valid(result)
         broken = [check.describe() for check in checks if not check.ok]
         if broken:
             lines = "\n  ".join(broken)
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
+        open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
+        if open_:
+            _settle_doubt(
+                self._state, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
+            )
 
 
 class BaselineGate:
@@ -105,41 +104,51 @@ class BaselineGate:
 
     def __init__(self, state: State, test: str) -> None:
         self._state, self._test = state, test
-        self._pending: Result | None = None
+        self._pending: Baseline | None = None
 
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
         """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
 
-        With --llmperf-update-baselines nothing is compared: the result becomes the baseline if the whole test passes;
-        --llmperf-update-new does that for points that have none.
-        `missing="skip"` lets a point without a baseline pass; the report says NOT GATED.
+        What cannot be decided is a warning, unless --llmperf-inconclusive says otherwise. With
+        --llmperf-update-baselines a point without a baseline is recorded if the whole test passes, and one that has
+        one is compared, and its session added when it is a PASS; --llmperf-update-new does the first of these,
+        --llmperf-accept records whatever there is. `missing="skip"` lets a point without a baseline pass.
         """
         __tracebackhide__ = True
         _assert_valid(result)
         path = self._state.baseline_file(self._test, result)
-        options = self._state.options
-        if options.update_baselines or (options.update_new and not path.exists()):
-            self._pending = result
+        if self._state.recording(self._test, result):
+            self._record(path, result)
             return
         if missing == "skip" and not path.exists():
             return
         try:
-            stored = read_baseline(path)
-            notes = differences(stored, result)
+            regression = self._state.judging.regression(self._test, result)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
-        margins = gated_margins(result.load, result.load.margins)
-        regression = judge(stored.runs, result.summaries, margins, notes)
         self._state.session.update(self._test, result.point_id, regression=regression)
-        _assert_no_regression(result, regression)
+        if self._state.options.update_baselines and regression.verdict == "PASS":
+            self._append(path, result)
+        _settle(self._state, result, regression)
+
+    def _record(self, path: Path, result: Result) -> None:
+        margins = self._state.judging.margins_of(self._test, result.load)
+        self._pending = recorded(path, self._test, result, self._session(result), margins)
+
+    def _append(self, path: Path, result: Result) -> None:
+        self._pending = appended(read_baseline(path), result, self._session(result))
+
+    def _session(self, result: Result) -> StoredSession:
+        return stored_session(result, self._state.session.started, self._state.git_sha(), launch_sizes(result))
 
     def record_if_passed(self) -> None:
         """Write the pending baseline; one of a failed test is dropped."""
         if self._pending is None or self._test not in self._state.passed:
             return
-        path = self._state.baseline_file(self._test, self._pending)
-        self._state.session.written.append(f"{'replaced' if path.exists() else 'new'} baseline {path}")
-        write_baseline(path, self._pending, self._test, self._state.git_sha())
+        path = self._pending.path
+        done = "new" if not path.exists() else "accepted" if len(self._pending.sessions) == 1 else "session added to"
+        self._state.session.written.append(f"{done} baseline {path}")
+        write_baseline(self._pending)
 
 
 def _assert_valid(result: Result) -> None:
@@ -149,11 +158,24 @@ def _assert_valid(result: Result) -> None:
         raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {reasons}")
 
 
-def _assert_no_regression(result: Result, regression: Regression) -> None:
+def _settle(state: State, result: Result, regression: Regression) -> None:
+    """What a verdict does to the test."""
     __tracebackhide__ = True
-    if regression.verdict != "FAIL":
-        return
-    failed = [metric.describe() for metric in regression.metrics if metric.verdict == "FAIL"]
-    others = [metric.describe() for metric in regression.metrics if metric.verdict not in ("FAIL", "NOT GATED")]
-    notes = [f"note: {note}" for note in regression.notes]
-    raise AssertionError("\n  ".join([f"{result.point_id}: worse than its baseline", *failed, *others, *notes]))
+    text = failure_text(result.point_id, regression)
+    if regression.verdict in ("FAIL", "NO BASELINE"):
+        if state.judging.profile_of(result.load) != "report-only":
+            raise AssertionError(text)
+        warnings.warn(InconclusiveWarning(f"{text}\n  (report-only)"), stacklevel=3)
+    if regression.verdict == "INCONCLUSIVE":
+        _settle_doubt(state, text)
+
+
+def _settle_doubt(state: State, text: str) -> None:
+    __tracebackhide__ = True
+    match state.options.inconclusive:
+        case "fail":
+            raise AssertionError(text)
+        case "xfail":
+            pytest.xfail(text)
+        case "pass":
+            warnings.warn(InconclusiveWarning(text), stacklevel=4)

@@ -141,6 +141,12 @@ def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) 
     return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
 
 
+def sample(run: Run, metric: str) -> list[float]:
+    """What a metric's distribution is made of in one run, in the metric's unit; of queued, of failed requests too."""
+    measured = _measured([run])
+    return _queued(measured) if metric == "queued" else _samples([r for r in measured if r.ok])[metric]
+
+
 def _measured(runs: Iterable[Run]) -> list[RequestRecord]:
     return [record for run in runs for record in run.records if record.phase == "measured"]
 
@@ -179,6 +185,12 @@ def _summary(
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
         input_token_sources=tuple(sorted({r.input_tokens_source for r in good if r.input_tokens_source})),
     )
+
+
+def latency_samples(run: Run) -> Mapping[str, Sequence[float]]:
+    """By distribution its values, one per measured request that succeeded (icl: one per gap); those of `summarize`."""
+    measured = _measured([run])
+    return _samples([record for record in measured if record.ok]) | {"queued": _queued(measured)}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

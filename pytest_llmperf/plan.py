@@ -455,9 +455,10 @@ def _slo(given: object) -> object:
     return limits
 
 
-def _margins(given: object) -> object:
+def parse_margins(given: object) -> dict[str, float]:
+    """Tolerated changes by quantity, as a plan or a marker writes them; ValueError says which entry is wrong."""
     if not isinstance(given, Mapping):
-        return given
+        raise ValueError(f"a mapping of metrics to margins is needed, as in {{itl_p50: 3 %}}, given {given!r}")
     margins = {}
     for name, value in given.items():
         with _entry(str(name)):
@@ -470,7 +471,7 @@ def _margins(given: object) -> object:
 
 Margins = Annotated[
     dict[str, float],
-    BeforeValidator(_margins),
+    BeforeValidator(parse_margins),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": ["number", "string"], "examples": ["5 %"]}}),
 ]
 
@@ -503,6 +504,8 @@ class Stability(Frozen):
     """Windows after which an unstable load is given up, and INVALID."""
 
 
+GateProfile = Literal["default", "strict", "report-only"]
+Relaunch = Literal["auto", "never", "always"]
 EndpointName = Literal["chat", "completions", "responses", "generate", "generate-once", "infer", "grpc"]
 
 
@@ -581,6 +584,10 @@ class LoadPoint(_Load):
     """The plan's number of runs; None: the default."""
     margins: dict[str, float] = {}
     """The plan's margins, by quantity."""
+    gate: GateProfile | None = None
+    """The plan's; None: the option's, or default."""
+    relaunch: Relaunch | None = None
+    """The plan's; None: the option's, or auto."""
 
     def __repr__(self) -> str:
         # pytest shows the arguments of a failing test, and a load's twenty fields would bury the failure.
@@ -588,7 +595,7 @@ class LoadPoint(_Load):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
-        without = {"sla", "runs", "margins", "workers"}
+        without = {"sla", "runs", "margins", "gate", "relaunch", "workers"}
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=without)
 
     @property
@@ -771,7 +778,12 @@ class Plan(Frozen):
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""
     runs: PositiveInt | None = None
-    """Runs per point; `--llmperf-runs` wins. Default 3."""
+    """First runs per point, before any that a gate in doubt adds; `--llmperf-runs` wins. Default 3."""
+    gate: GateProfile | None = None
+    """`strict` fails at 99 % confidence only, `report-only` never does; `--llmperf-gate` wins."""
+    relaunch: Relaunch | None = None
+    """Whether reruns are on a server launched anew: where launches differ by more than runs (`auto`), or not at all, or
+    for every run; `--llmperf-relaunch` wins."""
 
     @field_validator("servers", "loads")
     @classmethod
@@ -808,7 +820,7 @@ class Plan(Frozen):
     def load_points(self) -> tuple[LoadPoint, ...]:
         """Every point of every load, in plan order, with the SLA that holds for it."""
         points = (point for name, load in self.loads.items() for point in load.points(name))
-        shared = {"runs": self.runs, "margins": self.margins}
+        shared = {"runs": self.runs, "margins": self.margins, "gate": self.gate, "relaunch": self.relaunch}
         return tuple(
             point.model_copy(
                 update={

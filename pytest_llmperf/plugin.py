@@ -23,21 +23,43 @@ _STATE: pytest.StashKey[State] = pytest.StashKey()
 
 # name, kind, help: one table for the command line and its ini twins.
 _OPTIONS: tuple[tuple[str, str, str], ...] = (
-    ("update-baselines", "flag", "Record the baselines of the selected tests that pass"),
+    (
+        "update-baselines",
+        "flag",
+        "Record the baselines that are missing; add sessions that PASS to those that are there",
+    ),
     ("update-new", "flag", "Record only the baselines that are missing; points that have one are compared"),
+    ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
     ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
     ("json", "path", "Write the report (llmperf.report/1) to this file too"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
-    ("runs", "int", "Runs per load point (default: the plan's, else 3)"),
+    ("runs", "int", "First runs per load point, before any that a gate in doubt adds (default: the plan's, else 3)"),
+    (
+        "gate",
+        "default|strict|report-only",
+        "strict fails at 99 % confidence only, report-only never (default: the plan's)",
+    ),
+    (
+        "inconclusive",
+        "pass|fail|xfail",
+        "What becomes of a test whose verdict is INCONCLUSIVE (default: pass, and warn)",
+    ),
+    (
+        "relaunch",
+        "auto|never|always",
+        "Launch the server anew between runs (default: the plan's, else auto: where needed)",
+    ),
+    ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
+    ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
 _MARKER = (
-    "llmperf(plan, servers=None, loads=None, runs=None): one test per server and load of the plan file `plan` "
-    "(relative to the test file); `servers` and `loads` narrow it to lists of names."
+    "llmperf(plan, servers=None, loads=None, runs=None, margins=None): one test per server and load of the plan file "
+    "`plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the plan."
 )
 
 
@@ -53,6 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         else:
             group.addoption(flag, metavar=kind.upper(), default=None, dest=ini, help=text)
             parser.addini(ini, text, default="")
+    parser.addini("llmperf_margins", "Tolerated change per metric, as in itl_p50=3%; plans and markers win", "linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,7 +83,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_runs(_option(config, "runs"))
     _check_workers(_option(config, "workers"))
     _check_dialect(_option(config, "dialect"))
-    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new") if _option(config, name)]
+    _check_budget(_option(config, "budget"))
+    for name, kind, _ in _OPTIONS:
+        if "|" in kind and kind != "auto|n":
+            _check_choice(config, name, kind.split("|"))
+    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if _option(config, name)]
     if updating and _ci_variable() and not _option(config, "allow-ci-update"):
         raise pytest.UsageError(
             f"{' '.join(updating)} is refused in CI ({_ci_variable()} is set): a job that records its own "
@@ -78,6 +105,24 @@ def _check_workers(workers: Any) -> None:
         raise pytest.UsageError(
             f"--llmperf-workers (ini llmperf_workers): {workers!r} is neither 'auto' nor a whole number of at least 1"
         )
+
+
+def _check_budget(budget: Any) -> None:
+    if budget is None:
+        return
+    from pytest_llmperf.state import parse_budget
+
+    try:
+        parse_budget(budget)
+    except ValueError as error:
+        raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_choice(config: pytest.Config, name: str, allowed: list[str]) -> None:
+    given = _option(config, name)
+    if given is not None and given not in allowed:
+        ini = f"llmperf_{name.replace('-', '_')}"
+        raise pytest.UsageError(f"--llmperf-{name} (ini {ini}): {given!r} is not one of {', '.join(allowed)}")
 
 
 def _check_dialect(name: Any) -> None:
@@ -110,8 +155,11 @@ def _state(config: pytest.Config) -> State:
         from pytest_llmperf.state import make_state
 
         options = {name: _option(config, name) for name, _, _ in _OPTIONS}
+        options["margins"] = config.getini("llmperf_margins")
         state = make_state(options, config.rootpath, config.invocation_params.dir)
         config.stash[_STATE] = state
+        # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
+        config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
     return state
 
 
@@ -143,6 +191,34 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
         )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    state = session.config.stash.get(_STATE, None)
+    if state:
+        for item in session.items:
+            _plan_test(state, item)
+
+
+def _plan_test(state: State, item: pytest.Item) -> None:
+    """Tells what the item will measure."""
+    from pytest_llmperf.state import PlannedTest
+
+    marker = item.get_closest_marker("llmperf")
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if marker and {"llm_server", "load_point", "load_driver"} <= fixtures:
+        planned = PlannedTest(
+            test=item.nodeid,
+            function=item.nodeid.partition("[")[0],
+            server=parameters["llm_server"],
+            point=parameters["load_point"],
+            runs=marker.kwargs.get("runs"),
+            gates=frozenset(fixtures & {"sla", "baseline"}),
+            margins=marker.kwargs.get("margins") or {},
+            alone=any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()),
+        )
+        state.plan_test(planned)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:

@@ -9,7 +9,7 @@ from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize
 from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.saturation import Saturation, saturation
-from pytest_llmperf.stability import WINDOWS, Steadiness, steadiness
+from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
@@ -97,17 +97,19 @@ class Result:
 def make_result(
     point_id: str, server: ServerConfig, load: LoadPoint, environment: Environment, runs: Sequence[Run]
 ) -> Result:
-    """Everything that follows from the runs; where the load asks for stability, from those that had to agree."""
+    """Everything that follows from the runs; where the load asks for stability, from those that agreed on."""
     gpus = server.gpu_count
-    steady = steadiness([summarize(run, load, gpus) for run in runs], load.stability) if load.stability else None
-    runs = runs[-WINDOWS:] if steady else runs
+    summaries = [summarize(run, load, gpus) for run in runs]
+    steady = first_steady(summaries, load.stability) if load.stability else None
+    begin = max(0, steady.windows - WINDOWS) if steady else 0
+    runs, summaries = runs[begin:], summaries[begin:]
     return Result(
         point_id=point_id,
         server=server,
         load=load,
         environment=environment,
         runs=tuple(runs),
-        summaries=tuple(summarize(run, load, gpus) for run in runs),
+        summaries=tuple(summaries),
         metrics=summarize_runs(runs, load, gpus),
         invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
         stages=summarize_stages(runs, load, gpus),

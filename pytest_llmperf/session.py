@@ -37,12 +37,19 @@ class Session:
     _begun: set[Path] = field(default_factory=set)
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the session as a whole."""
 
     def update(self, test: str, point_id: str, **facts: Any) -> Outcome:
         """Note `facts` (fields of Outcome) about a test."""
         known = self.outcomes.get(test) or Outcome(test, point_id, None)
         self.outcomes[test] = replace(known, **facts)
         return self.outcomes[test]
+
+    def add_rerun(self, test: str, point_id: str, why: str) -> None:
+        """Note that a point is run once more."""
+        known = self.outcomes[test].reruns if test in self.outcomes else ()
+        self.update(test, point_id, reruns=(*known, why))
 
     def log_dir(self) -> Path:
         """Folder for server logs."""
@@ -60,7 +67,7 @@ class Session:
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
-        document = report_document(list(self.outcomes.values()), self.started, self.dialect)
+        document = report_document(list(self.outcomes.values()), self.started, self.dialect, self.notes)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for path in [self._folder() / "report.json", *([extra] if extra else [])]:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,12 @@ def steadiness(windows: Sequence[Summary], asked: Stability) -> Steadiness:
     return Steadiness(len(windows), _spread(last, _THROUGHPUT), _spread(last, _LATENCY), asked.within)
 
 
+def first_steady(windows: Sequence[Summary], asked: Stability) -> Steadiness:
+    """As far as the first three that agreed; of all windows where none did."""
+    prefixes = (steadiness(windows[:count], asked) for count in range(WINDOWS, len(windows) + 1))
+    return next((found for found in prefixes if found.reached), steadiness(windows, asked))
+
+
 def _spread(windows: Sequence[Summary], quantity: Quantity) -> float | None:
     values = [window.value(quantity) for window in windows]
     known = [value for value in values if value]

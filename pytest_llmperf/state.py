@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.gate.baselines import baseline_path
-from pytest_llmperf.plan import LoadPoint, Plan, RemoteServer, ServerConfig
+from pytest_llmperf.gate.growth import RECORDED_RUNS
+from pytest_llmperf.judging import Doubt, Judging
+from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
@@ -21,6 +25,7 @@ from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import Session, default_output
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
+from pytest_llmperf.units import parse_seconds
 
 _DEFAULT_RUNS = 3
 
@@ -31,11 +36,16 @@ class Options:
 
     update_baselines: bool
     update_new: bool
+    accept: bool
     json: Path | None
     output: Path
     baselines: Path
     strict: bool
     runs: int | None
+    no_interleave: bool
+    inconclusive: Literal["pass", "fail", "xfail"]
+    relaunch: Relaunch | None
+    budget_s: float | None
     dialect: str | None
     workers: int | Literal["auto"] | None
 
@@ -48,6 +58,25 @@ class Selection:
     loads: tuple[LoadPoint, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedTest:
+    """What a collected test will measure, as its parameters say."""
+
+    test: str
+    function: str
+    """Id of the test function: tests of one function do the same with their points."""
+    server: ServerConfig
+    point: LoadPoint
+    runs: int | None
+    """Of the marker."""
+    gates: frozenset[str] = frozenset()
+    """`sla`, `baseline`: the fixtures by which it will be judged."""
+    margins: Mapping[str, Any] = field(default_factory=dict)
+    """Of the marker."""
+    alone: bool = False
+    """Never measured on the way of another test: it may be skipped."""
+
+
 @dataclass(slots=True)
 class State:
     """Mutable on purpose, like the session inside it."""
@@ -56,11 +85,19 @@ class State:
     root: Path
     gpus: tuple[Gpu, ...]
     session: Session
+    judging: Judging
     plans: dict[Path, Plan] = field(default_factory=dict)
     plan_errors: list[str] = field(default_factory=list)
     """Raised together when collection is over, so that a person sees all of them at once."""
     servers: dict[str, LlmServer] = field(default_factory=dict)
     """By test id: the server that a test used, for its log."""
+    planned: dict[str, PlannedTest] = field(default_factory=dict)
+    """By test id: what is going to be measured in this session, in that order."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """By test id: what was assigned; taken out when its test asks for it."""
+    assigned: set[str] = field(default_factory=set)
+    begun_s: float | None = None
+    """When the first point was begun, by the monotonic clock; the budget counts from then."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
 
@@ -99,6 +136,93 @@ class State:
         given = self.options.workers
         return point.workers if given is None else None if given == "auto" else given
 
+    def plan_test(self, planned: PlannedTest) -> None:
+        """Notes what a collected test will measure and be judged by."""
+        self.planned[planned.test] = planned
+        self.judging.own[planned.test] = parse_margins(planned.margins)
+        if "baseline" in planned.gates:
+            self.judging.expect(planned.test, planned.point)
+
+    def measured(self, test: str, server: LlmServer, point: LoadPoint) -> Task | None:
+        """What an earlier test of the same server has measured for this one; None when nothing was."""
+        task = self.tasks.pop(test, None)
+        return task if task and task.point == point and task.server is server else None
+
+    def assign(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> list[Task]:
+        """The test's own point, then those of the tests that are to be measured together with it."""
+        self.begun_s = time.monotonic() if self.begun_s is None else self.begun_s
+        own = self._task(test, server, point, runs)
+        mates = list(self._mates(test, server, point))
+        self.assigned |= {test, *(mate.test for mate in mates)}
+        others = [self._task(mate.test, server, mate.point, mate.runs) for mate in mates]
+        self.tasks |= {task.test: task for task in others}
+        return [own, *others]
+
+    def _mates(self, test: str, server: LlmServer, point: LoadPoint) -> Iterator[PlannedTest]:
+        """Later tests of the same function and server; none for a test that measures something of its own."""
+        this = self.planned.get(test)
+        if self.options.no_interleave or test in self.assigned or this is None or this.point != point:
+            return
+        for other in self.planned.values():
+            same = (other.function, other.server) == (this.function, server.config)
+            if same and not other.alone and other.test != test and other.test not in self.assigned:
+                yield other
+
+    def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
+        return Task(
+            test,
+            server,
+            point,
+            self.runs(runs, point),
+            session=self.session,
+            gpus=self.gpus,
+            workers=self.workers(point),
+        )
+
+    def again(self, tasks: Sequence[Task]) -> Again:
+        """Which of these points a gate wants one more run of, as far as the budget reaches."""
+        doubts = {task.test: self._doubt(task) for task in tasks if task.error is None}
+        tests = frozenset(test for test, doubt in doubts.items() if doubt.reasons)
+        if tests and not self._affordable([task for task in tasks if task.test in tests]):
+            self.session.notes.append(
+                f"the budget of {self.options.budget_s:g} s is spent; undecided: "
+                + ", ".join(task.name for task in tasks if task.test in tests)
+            )
+            return Again(frozenset())
+        for task in tasks:
+            if task.test in tests:
+                self.session.add_rerun(task.test, task.name, doubts[task.test].reasons[0])
+        return Again(tests, any(doubts[test].relaunch for test in tests))
+
+    def _doubt(self, task: Task) -> Doubt:
+        result, planned = task.result(), self.planned.get(task.test)
+        if not result.valid or planned is None:
+            return Doubt()
+        if "baseline" in planned.gates and self.recording(task.test, result):
+            few = len(result.runs) < RECORDED_RUNS
+            return Doubt((f"a baseline, which takes {RECORDED_RUNS} runs",) if few else ())
+        doubt = self.judging.doubt(task.test, result, planned.gates)
+        return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
+
+    def _affordable(self, tasks: Sequence[Task]) -> bool:
+        """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
+        if self.options.budget_s is None or self.begun_s is None:
+            return True
+        to_come = [planned for test, planned in self.planned.items() if test not in self.assigned]
+        mean_s = sum(task.run_seconds for task in tasks) / len(tasks)
+        first = sum(self.runs(planned.runs, planned.point) for planned in to_come) * mean_s
+        left = self.options.budget_s - (time.monotonic() - self.begun_s)
+        return first + sum(task.run_seconds for task in tasks) <= left
+
+    def recording(self, test: str, result: Result) -> bool:
+        """Whether the result is to become the baseline, without a comparison."""
+        update = self.options.update_baselines or self.options.update_new
+        return self.options.accept or (update and not self.baseline_file(test, result).exists())
+
+    def relaunch(self, point: LoadPoint) -> Relaunch:
+        """When the server is launched anew between runs: the option, the plan, auto."""
+        return self.options.relaunch or point.relaunch or "auto"
+
     @contextlib.contextmanager
     def start(self, config: ServerConfig) -> Iterator[LlmServer]:
         """The running server of `config`."""
@@ -111,7 +235,7 @@ class State:
         return server.log_tail() if server and server.logs else ""
 
     def baseline_file(self, test: str, result: Result) -> Path:
-        return baseline_path(self.options.baselines, result.environment.slug, test)
+        return self.judging.file(test, result.environment.slug)
 
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
@@ -131,7 +255,8 @@ class State:
     def headline(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> str:
         """One line for pytest's head."""
         servers = {server for server, _ in points}
-        mode = ", recording baselines" if self.options.update_baselines else ""
+        updating = self.options.update_baselines or self.options.accept
+        mode = ", recording baselines" if updating else ""
         return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> Iterator[str]:
@@ -171,22 +296,56 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
     resolved = Options(
         update_baselines=bool(options["update-baselines"]),
         update_new=bool(options["update-new"]),
+        accept=bool(options["accept"]),
         json=invoked_from / options["json"] if options["json"] else None,
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,
+        no_interleave=bool(options["no-interleave"]),
+        inconclusive=options["inconclusive"] or "pass",
+        relaunch=options["relaunch"],
+        budget_s=parse_budget(options["budget"]),
         dialect=options["dialect"],
         workers=_workers(options["workers"]),
     )
-    return State(resolved, root, visible_gpus(), Session(output, dialect=resolved.dialect))
+    state = State(
+        resolved,
+        root,
+        visible_gpus(),
+        Session(output, dialect=resolved.dialect),
+        Judging(resolved.baselines, options["gate"]),
+    )
+    try:
+        state.judging.margins = _ini_margins(options["margins"])
+    except PlanError as error:
+        state.plan_errors.append(str(error))
+    return state
+
+
+def parse_budget(given: str | None) -> float | None:
+    """In seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
+    return None if given is None else parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
+
+
+def _ini_margins(lines: Sequence[str]) -> Mapping[str, float]:
+    pairs = [part.partition("=") for line in lines for part in line.split(",") if part.strip()]
+    return _margins({name.strip(): value.strip() for name, _, value in pairs}, "ini llmperf_margins")
+
+
+def _margins(given: object, where: str) -> Mapping[str, float]:
+    """Checked as a plan's are; PlanError says what is wrong."""
+    try:
+        return parse_margins(given)
+    except ValueError as error:
+        raise PlanError(f"{where}: {error}") from error
 
 
 def _workers(given: str | None) -> int | Literal["auto"] | None:
     return "auto" if given == "auto" else int(given) if given else None
 
 
-_MARKER_KEYS = ("plan", "servers", "loads", "runs")
+_MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins")
 
 
 def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
@@ -200,6 +359,7 @@ def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: 
     runs = kwargs.get("runs")
     if runs is not None and (not isinstance(runs, int) or runs < 1):
         raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
+    _margins(kwargs.get("margins", {}), f"{test_file}: the llmperf marker's margins")
 
 
 def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:

@@ -1,154 +1,105 @@
-"""Change against a baseline: per-run values now, per-run values then, a margin, a verdict. Pure.
-
-The number that is compared is the geometric mean over runs of a per-run statistic, because run-to-run noise is
-multiplicative and a run, not a request, is what repeats independently.
-"""
+"""A point against its baseline: what is compared with what, and what came of it. Pure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.metrics import Summary
-from pytest_llmperf.plan import LoadPoint
-
-Verdict = Literal["PASS", "FAIL", "IMPROVED", "NOT GATED"]
-
-# Tolerated change when the plan does not say: medians and means of the decode step are steady, tails are not.
-DEFAULT_MARGINS: Mapping[str, float] = {
-    "itl_p50": 0.05,
-    "itl_mean": 0.05,
-    "itl_p99": 0.10,
-    "ttft_p50": 0.10,
-    "ttft_mean": 0.10,
-    "ttft_p99": 0.20,
-    "output_token_throughput": 0.05,
-}
-# Requests per run below which a percentile is too coarse to gate: at least two of them must lie beyond it.
-MINIMUM_REQUESTS: Mapping[str, int] = {
-    "p1": 200, "p5": 100, "p10": 50, "p25": 20, "p50": 20, "p75": 20, "p90": 50, "p95": 100, "p99": 200
-}  # fmt: skip
-# In an open loop these are the offered rate, whatever the server does.
-_OFFERED = (
-    "output_token_throughput",
-    "input_token_throughput",
-    "total_token_throughput",
-    "request_throughput",
-    "output_token_throughput_per_gpu",
+from pytest_llmperf.gate.baselines import (
+    Baseline,
+    Reference,
+    StoredSession,
+    differences,
+    per_run,
+    sample_sizes,
 )
+from pytest_llmperf.gate.margins import OFFERED, default_margins, elsewhere, tolerance
+from pytest_llmperf.gate.rules import DEFAULT, STRICT, Rules, Verdict
+from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
+from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.result import Result
 
-
-@dataclass(frozen=True, slots=True)
-class MetricVerdict:
-    """One quantity then and now; `ratio` > 1 is worse, whichever direction is better."""
-
-    quantity: Quantity
-    baseline: float | None
-    now: float | None
-    ratio: float | None
-    margin: float
-    baseline_runs: int
-    runs: int
-    verdict: Verdict
-    reason: str
-
-    def describe(self) -> str:
-        """One line for the terminal and the failure: quantity, then, now, change, margin, verdict."""
-        if self.baseline is None or self.now is None:
-            return f"{self.quantity}: {self.verdict}: {self.reason}"
-        return (
-            f"{self.quantity}: {self.quantity.shown(self.now)}, baseline {self.quantity.shown(self.baseline)} "
-            f"({self.now / self.baseline - 1:+.1%}, margin {self.margin:.0%}, "
-            f"{self.runs} runs against {self.baseline_runs}): {self.verdict}"
-            f"{', ' + self.reason if self.verdict == 'NOT GATED' else ''}"
-        )
+RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The verdict of a point: FAIL when any gated quantity fails, IMPROVED when one did and none failed."""
+    """The verdict of a point against its baseline."""
 
-    metrics: tuple[MetricVerdict, ...]
+    point: PointVerdict
     notes: tuple[str, ...] = ()
     """Soft differences between then and now (engine version, arguments), for the reader."""
 
     @property
     def verdict(self) -> Verdict:
-        found = {metric.verdict for metric in self.metrics}
-        return next((verdict for verdict in _BY_WEIGHT if verdict in found), "NOT GATED")
+        """The worst metric's; IMPROVED when one did and all others at least pass."""
+        return self.point.verdict
 
-
-_BY_WEIGHT: tuple[Verdict, ...] = ("FAIL", "IMPROVED", "PASS")
+    @property
+    def metrics(self) -> tuple[MetricVerdict, ...]:
+        """Against the rolling baseline, then against the anchor where that is another."""
+        return self.point.metrics
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
-    """What is gated at this point: the defaults and the plan's own margins, without an open loop's throughput."""
-    merged = {**DEFAULT_MARGINS, **margins}
-    quantities = {parse_quantity(name): margin for name, margin in merged.items()}
+    """What is gated at this point: the defaults and the given margins, without an open loop's throughput."""
     open_loop = not point.closed_loop
-    return {q: m for q, m in quantities.items() if not (open_loop and q.metric in _OFFERED)}
+    merged = {**default_margins(open_loop), **margins}
+    quantities = {parse_quantity(name): margin for name, margin in merged.items()}
+    return {q: m for q, m in quantities.items() if not (open_loop and q.metric in OFFERED)}
 
 
-def judge(
-    baseline: Sequence[Mapping[Quantity, float | None]],
-    runs: Sequence[Summary],
-    margins: Mapping[Quantity, float],
-    notes: tuple[str, ...] = (),
-) -> Regression:
-    """Compare `runs` with the baseline's per-run values for every quantity in `margins`."""
-    metrics = (
-        _judge_one(quantity, margin, [run.get(quantity) for run in baseline], runs)
-        for quantity, margin in margins.items()
-    )
-    return Regression(tuple(metrics), notes)
+def gated_series(
+    baseline: Baseline, result: Result, margins: Mapping[Quantity, float]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """What is compared with the rolling baseline and with the anchor, and notes on soft differences.
+
+    BaselineError when a hard fact differs.
+    """
+    notes = differences(baseline, result).sentences
+    rolling = _against("rolling", baseline, result, margins)
+    same = {session.id for session in baseline.anchor} == {session.id for session in baseline.rolling}
+    return (*rolling, *(() if same else _against("anchor", baseline, result, margins))), notes
 
 
-def _judge_one(
-    quantity: Quantity, margin: float, baseline: Sequence[float | None], runs: Sequence[Summary]
-) -> MetricVerdict:
-    then, now = _geometric_mean(baseline), _geometric_mean([run.value(quantity) for run in runs])
-    ratio = _worse_ratio(quantity, then, now)
-    verdict, reason = _verdict(quantity, then, now, ratio, margin, runs)
-    return MetricVerdict(quantity, then, now, ratio, margin, len(baseline), len(runs), verdict, reason)
+def _against(
+    reference: Reference, baseline: Baseline, result: Result, margins: Mapping[Quantity, float]
+) -> tuple[Series, ...]:
+    sessions = baseline.reference(reference)
+    moved = differences(baseline, result, reference).elsewhere
+    return tuple(_series(reference, quantity, margin, sessions, result, moved) for quantity, margin in margins.items())
 
 
-def _geometric_mean(values: Sequence[float | None]) -> float | None:
-    """None when any value is missing, not a number, or not positive: a partial mean would hide the hole."""
-    present = [value for value in values if value is not None and math.isfinite(value) and value > 0]
-    if not present or len(present) != len(values):
-        return None
-    return math.exp(sum(map(math.log, present)) / len(present))
-
-
-def _worse_ratio(quantity: Quantity, then: float | None, now: float | None) -> float | None:
-    if then is None or now is None:
-        return None
-    return then / now if quantity.better == "higher" else now / then
-
-
-def _verdict(
+def _series(
+    reference: Reference,
     quantity: Quantity,
-    then: float | None,
-    now: float | None,
-    ratio: float | None,
     margin: float,
-    runs: Sequence[Summary],
-) -> tuple[Verdict, str]:
-    needed = MINIMUM_REQUESTS.get(quantity.stat or "", 0)
-    fewest = min((run.n(quantity) for run in runs), default=0)
-    if then is None and now is None and not fewest:
-        return "NOT GATED", "neither the baseline nor this run has a value"
-    if then is not None and now is None:
-        return "FAIL", "the baseline has a value, this run has none"
-    if ratio is None:
-        return "FAIL", "the baseline holds no usable value: renew it with --llmperf-update-baselines"
-    if fewest < needed:
-        return "NOT GATED", f"{quantity.stat} needs {needed} requests per run, there were {fewest}"
-    if ratio > 1 + margin:
-        return "FAIL", f"worse by {ratio - 1:.1%}, more than the margin of {margin:.0%}"
-    if ratio < 1 / (1 + margin):
-        return "IMPROVED", f"better by {1 / ratio - 1:.1%}, more than the margin of {margin:.0%}"
-    return "PASS", "within the margin"
+    sessions: Sequence[StoredSession],
+    result: Result,
+    moved: bool,
+) -> Series:
+    prior = tolerance(quantity).prior
+    now = tuple(summary.n(quantity) for summary in result.summaries)
+    return Series(
+        quantity=quantity,
+        margin=margin,
+        prior=elsewhere(prior) if moved else prior,
+        baseline=per_run(sessions, quantity),
+        candidate=candidate(result, quantity),
+        requests=(*sample_sizes(sessions, quantity.metric), *now),
+        reference=reference,
+    )
+
+
+def launch_sizes(result: Result) -> tuple[int, ...]:
+    """How many of its runs each launch of the server gave, in order."""
+    return tuple(len(list(runs)) for _, runs in groupby(result.runs, key=lambda run: run.launch))
+
+
+def candidate(result: Result, quantity: Quantity) -> PerRun:
+    """Per-run values by server launch."""
+    runs = zip(result.runs, result.summaries, strict=True)
+    launches = groupby(runs, key=lambda pair: pair[0].launch)
+    return tuple(tuple(summary.value(quantity) for _, summary in launch) for _, launch in launches)

@@ -1,46 +1,98 @@
-"""Absolute limits: a summary against the plan's SLA."""
+"""Absolute limits: what was measured against the plan's SLA, and how sure that is. Pure.
+
+The interval of `compliance` decides where it can. Where no number of runs that a point may take could certify a limit
+(a p99 of 40 requests), and for limits that have no interval (a maximum, a single run), what was measured is compared as
+it stands and the check says that it is unverified.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.metrics import Summary
+from pytest_llmperf.gate.compliance import Compliance, LimitRun, allowed_share, beyond, judge_limit, share_bounds
+from pytest_llmperf.metrics import Summary, sample
 from pytest_llmperf.plan import Limit
-from pytest_llmperf.units import OPERATORS
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class SlaCheck:
-    """One limit, and what was measured; a value of None (empty sample) never passes."""
+    """One limit, and what was measured over all runs; a value of None (empty sample) never passes."""
 
     limit: Limit
     value: float | None
     n: int
+    verdict: Compliance
+    verified: bool = False
+    """Whether chance was taken into account; else the value was compared as it stands."""
+    undecided: bool = False
+    """Another run may tell."""
+    reason: str = ""
+    """What the interval says; empty for a plain comparison."""
 
     @property
     def ok(self) -> bool:
-        return self.value is not None and OPERATORS[self.limit.op](self.value, self.limit.value)
+        return self.verdict != "FAIL"
 
     def describe(self) -> str:
-        """One line: quantity, value, limit, n."""
+        """One line: quantity, value, limit, n, and how sure that is."""
         if self.value is None:
             return (
                 f"{self.limit.quantity}: no value (n = {self.n}: no successful request gave one), limit {self._limit}"
             )
         measured = self.limit.quantity.shown(self.value)
-        return f"{self.limit.quantity}: {measured}, limit {self._limit}{self._excess()}, n = {self.n}"
+        doubt = f"; INCONCLUSIVE: {self.reason}" if self.verdict == "INCONCLUSIVE" else ""
+        return f"{self.limit.quantity}: {measured}, limit {self._limit}{self._excess()}, n = {self.n}{doubt}"
 
     @property
     def _limit(self) -> str:
         return f"{self.limit.op} {self.limit.quantity.shown(self.limit.value, 'g')}"
 
     def _excess(self) -> str:
-        if self.ok or self.value is None or not self.limit.value:
+        if self.value is None or not self.limit.value or not beyond(self.limit, self.value):
             return ""
         return f" ({self.value / self.limit.value - 1:+.1%})"
 
 
-def check_sla(limits: Sequence[Limit], summary: Summary) -> tuple[SlaCheck, ...]:
-    """Every limit checked, in the plan's order."""
-    return tuple(SlaCheck(lim, summary.value(lim.quantity), summary.n(lim.quantity)) for lim in limits)
+def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[SlaCheck, ...]:
+    """Every limit checked, in the plan's order. `most_runs` is how many a point may take in all.
+
+    A limit that the runs so far leave open is INCONCLUSIVE while what was measured keeps it, and FAIL when it does not.
+    """
+    return tuple(_check(limit, result, most_runs) for limit in limits)
+
+
+def _check(limit: Limit, result: Result, most_runs: int) -> SlaCheck:
+    value, n = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity)
+    if value is None:
+        return SlaCheck(limit, None, n, "FAIL")
+    plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
+    runs = [_limit_run(limit, run, summary) for run, summary in zip(result.runs, result.summaries, strict=True)]
+    found = judge_limit(limit, runs)
+    if found.verdict == "INCONCLUSIVE" and _certifiable(limit, runs, most_runs):
+        verdict: Compliance = "FAIL" if plain == "FAIL" else "INCONCLUSIVE"
+        return SlaCheck(limit, value, n, verdict, True, len(runs) < most_runs, found.reason)
+    if found.verified and found.verdict != "INCONCLUSIVE":
+        return SlaCheck(limit, value, n, found.verdict, True, reason=found.reason)
+    return SlaCheck(limit, value, n, plain)
+
+
+def _limit_run(limit: Limit, run: Run, summary: Summary) -> LimitRun:
+    quantity = limit.quantity
+    value, n = summary.value(quantity), summary.n(quantity)
+    if quantity.stat is not None:
+        return LimitRun(value, n, sum(beyond(limit, one) for one in sample(run, quantity.metric)))
+    if quantity.unit == "ratio" and value is not None:
+        counted = value if limit.op in ("<", "<=") else 1 - value
+        return LimitRun(value, n, round(counted * n))
+    return LimitRun(value, n)
+
+
+def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool:
+    """Whether as many runs as a point may take, all without a single violation, would pass."""
+    allowed = allowed_share(limit)
+    if allowed is None:
+        return True
+    return share_bounds([0] * most_runs, [max(1, round(sum(r.n for r in runs) / len(runs)))] * most_runs)[1] <= allowed

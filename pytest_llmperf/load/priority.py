@@ -41,7 +41,7 @@ def _threads() -> list[int]:
 def _real_time(restore: contextlib.ExitStack, threads: list[int]) -> bool:
     if not hasattr(os, "sched_setscheduler"):
         return False
-    return all([_real_time_thread(restore, thread) for thread in threads])
+    return all(_real_time_thread(restore, thread) for thread in threads)
 
 
 def _real_time_thread(restore: contextlib.ExitStack, thread: int) -> bool:

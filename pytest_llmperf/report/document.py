@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,12 +11,14 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
-from pytest_llmperf.gate.regression import MetricVerdict, Regression
+from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.sla import SlaCheck
+from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import ModelSide, Run, ServerSide
 from pytest_llmperf.report.curves import Curve, curves
+from pytest_llmperf.report.verdicts import level
 from pytest_llmperf.result import Result
 from pytest_llmperf.stability import Steadiness
 from pytest_llmperf.validity import invalid_reasons
@@ -34,17 +37,20 @@ class Outcome:
     regression: Regression | None = None
     error: str | None = None
     """Why there is no verdict: the server died, the baseline is missing, …"""
+    reruns: tuple[str, ...] = ()
+    """Why the point was run again after its first runs, once per run."""
     passed: bool | None = None
     """Whether the test passed; None when it was interrupted."""
 
 
 def sla_verdict(outcome: Outcome) -> str:
-    """PASS, FAIL, INVALID (the numbers are not to be trusted), or NOT CHECKED where there was no limit to check."""
+    """PASS, FAIL, INCONCLUSIVE, INVALID (the numbers are not to be trusted), NOT CHECKED without any limit."""
     if not outcome.sla:
         return "NOT CHECKED"
     if outcome.result is not None and not outcome.result.valid:
         return "INVALID"
-    return "PASS" if all(check.ok for check in outcome.sla) else "FAIL"
+    found = {check.verdict for check in outcome.sla}
+    return next(verdict for verdict in ("FAIL", "INCONCLUSIVE", "PASS") if verdict in found)
 
 
 def regression_verdict(outcome: Outcome) -> str:
@@ -52,7 +58,9 @@ def regression_verdict(outcome: Outcome) -> str:
     return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
 
 
-def report_document(outcomes: Sequence[Outcome], started: datetime, dialect: str | None = None) -> dict[str, Any]:
+def report_document(
+    outcomes: Sequence[Outcome], started: datetime, dialect: str | None = None, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The whole report; `dialect` adds a block with that tool's metrics to every point."""
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
     return {
@@ -62,6 +70,7 @@ def report_document(outcomes: Sequence[Outcome], started: datetime, dialect: str
         "environment": next(iter(environments.values()), {}),
         "environments": environments,
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},
+        "notes": list(notes),
         "points": [_point_dict(outcome, dialect) for outcome in outcomes],
         "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
     }
@@ -110,6 +119,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "runs": [
             _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
         ],
+        "reruns": list(outcome.reruns),
         "metrics": result.metrics.as_dict(),
         "stages": [
             {"stage": stage.model_dump(exclude_none=True), "metrics": summary.as_dict()}
@@ -198,6 +208,9 @@ def _check_dict(check: SlaCheck) -> dict[str, Any]:
         "value": rounded(check.value),
         "n": check.n,
         "ok": check.ok,
+        "verdict": check.verdict,
+        "verified": check.verified,
+        "reason": check.reason,
     }
 
 
@@ -211,17 +224,23 @@ def _regression_dict(outcome: Outcome) -> dict[str, Any]:
 
 
 def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
+    """`worse_ratio` and its 90 % `interval` are above 1 where it got worse, whichever direction is better."""
+    series, estimate = metric.series, metric.estimate
     return {
-        "quantity": str(metric.quantity),
-        "unit": metric.quantity.unit,
-        "baseline": rounded(metric.baseline),
-        "now": rounded(metric.now),
-        "worse_ratio": rounded(metric.ratio),
-        "margin": metric.margin,
-        "baseline_runs": metric.baseline_runs,
-        "runs": metric.runs,
+        "quantity": str(series.quantity),
+        "unit": series.quantity.unit,
+        "reference": series.reference,
+        "baseline": rounded(level(series.baseline)),
+        "now": rounded(level(series.candidate)),
+        "worse_ratio": rounded(estimate.ratio) if estimate else None,
+        "interval": [rounded(math.exp(estimate.bound(at))) for at in (0.05, 0.95)] if estimate else None,
+        "detectable": rounded(metric.detectable),
+        "margin": series.margin,
+        "baseline_runs": sum(map(len, series.baseline)),
+        "runs": series.runs,
         "verdict": metric.verdict,
         "reason": metric.reason,
+        "too_noisy": metric.too_noisy,
     }
 
 

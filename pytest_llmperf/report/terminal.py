@@ -15,10 +15,12 @@ from rich.table import Table
 
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
+from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
 
 if TYPE_CHECKING:
@@ -36,7 +38,17 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("out\ntok/s", "output_token_throughput"),
 )
 _ONLY_WIDE = ("e2e_p50", "request_throughput")
-_STYLES = {"PASS": "green", "IMPROVED": "green", "FAIL": "bold red", "INVALID": "bold red", "NOT GATED": "yellow"}
+_STYLES = {
+    "PASS": "green",
+    "IMPROVED": "green",
+    "INCONCLUSIVE": "yellow",
+    "FAIL": "bold red",
+    "INVALID": "bold red",
+    "NO BASELINE": "bold red",
+    "NOT GATED": "yellow",
+}
+_SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
+"""In a table's narrow column."""
 
 
 def describe_load(load: LoadPoint, runs: int) -> str:
@@ -97,7 +109,12 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             console.print(metrics_table(outcome.result, console.width))
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
-    for line in [*_remarks(session.outcomes.values()), *session.written, f"report: {session.output / 'report.json'}"]:
+    for line in [
+        *_remarks(session.outcomes.values()),
+        *session.notes,
+        *session.written,
+        f"report: {session.output / 'report.json'}",
+    ]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
 
@@ -152,7 +169,7 @@ def _row(outcome: Outcome, quantities: Iterable[str]) -> Iterator[str]:
     verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
     for verdict in verdicts:
         style = _STYLES.get(verdict)
-        yield f"[{style}]{verdict}[/]" if style else "-"
+        yield f"[{style}]{_SHORT.get(verdict, verdict)}[/]" if style else "-"
 
 
 def number(value: float | None) -> str:
@@ -231,10 +248,24 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             yield f"{outcome.point_id}: {remark}"
         for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
-        for note in outcome.regression.notes if outcome.regression else ():
-            points_of.setdefault(note, []).append(outcome.point_id)
-        better = [m for m in outcome.regression.metrics if m.verdict == "IMPROVED"] if outcome.regression else []
-        for metric in better:
-            yield f"IMPROVED {outcome.point_id}: {metric.describe()}; renew with --llmperf-update-baselines"
+        if outcome.reruns:
+            runs = f"{len(outcome.reruns)} more run{'s' if len(outcome.reruns) > 1 else ''}"
+            yield f"{outcome.point_id}: {runs}, the last because of {outcome.reruns[-1]}"
+        if outcome.regression:
+            yield from _gate_remarks(outcome.point_id, outcome.regression)
+            for note in outcome.regression.notes:
+                points_of.setdefault(note, []).append(outcome.point_id)
     for note, points in points_of.items():
         yield f"note: since the baseline, {note} ({', '.join(points)})"
+
+
+def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
+    """What a verdict other than FAIL leaves to be known; a FAIL has its text in the test's failure."""
+    if regression.verdict in ("IMPROVED", "INCONCLUSIVE"):
+        for metric in regression.metrics:
+            if metric.verdict == regression.verdict:
+                yield f"{metric.verdict} {point_id}: {describe(metric)}"
+    seen = [metric for metric in regression.metrics if metric.verdict == "PASS" and metric.detectable is not None]
+    if regression.verdict == "PASS" and seen:
+        caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference == "rolling")
+        yield f"{point_id}: PASS; four times in five this would have failed: {caught}"

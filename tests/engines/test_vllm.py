@@ -513,7 +513,7 @@ def test_the_committed_plan_records_a_baseline_and_is_compared_with_it(tmp_path:
     # How fast a shared machine is in the next minute is not ours to say; that its times are held against these is.
     assert point["regression"]["verdict"] in ("PASS", "IMPROVED", "INCONCLUSIVE", "FAIL"), again
     stored = json.loads(baseline.read_text())
-    assert stored["trace_hash"] == point["trace_hash"], again
+    assert stored["identity"]["trace_hash"] == point["trace_hash"], again
     assert (point["environment"].endswith("-vllm"), point["timestamps"], point["valid"]) == (True, "kernel", True)
 
 

@@ -90,11 +90,12 @@ def test_the_file_holds_runs_and_environment(recorded):
         *("baselines", "simulated-embedded", "test_perf", "test_serving-tp1pp1-short.json"),
     )
     data = json.loads(path.read_text())
-    assert data["schema"] == "llmperf.baseline/1"
-    assert data["environment"]["cpu_cores"] > 0
-    assert data["environment"]["simulated"] is True
+    assert data["schema"] == "llmperf.baseline/2"
+    (session,) = data["sessions"]
+    assert session["environment"]["cpu_cores"] > 0
+    assert session["environment"]["simulated"] is True
     assert data["identity"]["trace_hash"]
-    assert len(data["sessions"][0]["runs"]) == 2
+    assert [len(launch) for launch in session["launches"]] == [2]
     assert path.read_text().endswith("}\n")
 
 
@@ -115,7 +116,7 @@ def test_a_damaged_file_fails_and_is_named(recorded):
 
 def test_a_newer_schema_fails_and_says_so(recorded):
     (path,) = recorded.baselines()
-    path.write_text(path.read_text().replace("llmperf.baseline/1", "llmperf.baseline/99"))
+    path.write_text(path.read_text().replace("llmperf.baseline/2", "llmperf.baseline/99"))
     recorded.run(*POINT).stdout.fnmatch_lines(["*has schema 'llmperf.baseline/99'*"])
 
 

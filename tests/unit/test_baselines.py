@@ -1,39 +1,43 @@
-"""Baseline files: what is written reads back; what is damaged, foreign or from elsewhere is refused with the cure."""
+"""What a baseline is compared by, and how it grows: recorded, appended to, trimmed, accepted."""
 
-import json
-import math
-import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from samples import failed, point, result, run, server, steady_run
+from samples import point, result, server, steady_run
 
-from pytest_llmperf.definitions import parse_quantity, quantity_names
+from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import baseline_path, differences, read_baseline, write_baseline
-from pytest_llmperf.metrics import rounded
+from pytest_llmperf.gate.baselines import Differences, baseline_path, differences, per_run, sample_sizes
+from pytest_llmperf.gate.growth import appended, promoted, recorded, stored_session, trimmed
 
 NODEID = "perf/test_a.py::test_serving[seqs2-short]"
+PATH = Path("slug/seqs2-short.json")
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ITL = parse_quantity("itl_p50")
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "slug" / "seqs2-short.json"
+def runs(count, slowness=1.0):
+    return [steady_run(number, slowness) for number in range(count)]
 
 
-def written(path: Path, found=None, sha="abc") -> Path:
-    write_baseline(path, found or result(), NODEID, sha)
-    return path
+def session(found=None, day=0, launches=None):
+    return stored_session(found or result(), START + timedelta(days=day), "abc", launches)
 
 
-def edited(path: Path, change) -> Path:
-    data = json.loads(written(path).read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    return path
+def made(found=None):
+    found = found or result()
+    return recorded(PATH, NODEID, found, session(found), {ITL: 0.05})
+
+
+def grown(sessions):
+    """A baseline of so many sessions, each slower than the one before."""
+    baseline = made()
+    for day in range(1, sessions):
+        found = result(runs(3, 1 + day / 100))
+        baseline = appended(baseline, found, session(found, day))
+    return baseline
 
 
 @pytest.mark.parametrize(
@@ -48,126 +52,113 @@ def test_the_path_of_a_point(nodeid, name):
     assert baseline_path(Path("baselines"), "h200x8-vllm", nodeid) == Path("baselines/h200x8-vllm") / name
 
 
-@given(slowness=st.lists(st.floats(0.01, 100.0), min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
-def test_what_is_written_reads_back(path, slowness):
-    found = result([steady_run(n, s) for n, s in enumerate(slowness)])
-    read = read_baseline(written(path, found))
-    assert len(read.runs) == len(slowness)
-    for values, summary in zip(read.runs, found.summaries, strict=True):
-        assert values == {
-            quantity: rounded(summary.value(quantity)) for quantity in map(parse_quantity, quantity_names())
-        }
-    assert differences(read, found) == ()
+# Recording
 
 
-def test_missing_values_stay_missing(path):
-    found = result([run([failed()] * 4)])
-    (values,) = read_baseline(written(path, found)).runs
-    assert values[parse_quantity("ttft_p50")] is None
-    assert values[parse_quantity("error_rate")] == 1.0
+def test_a_first_session_is_rolling_and_anchor_and_provisional():
+    baseline = made(result(runs(5)))
+    assert baseline.rolling == baseline.anchor == baseline.sessions
+    assert baseline.provisional
+    assert len(baseline.runs) == 5
 
 
-def test_the_same_result_gives_the_same_text_but_for_the_session(path):
-    first = written(path, sha="abc").read_text().splitlines()
-    second = written(path, sha="def").read_text().splitlines()
-    changed = {
-        line.split(":")[0].strip() for pair in zip(first, second, strict=True) for line in pair if pair[0] != pair[1]
-    }
-    assert changed <= {'"git_sha"', '"started"'}
-    assert path.read_text().endswith("}\n")
+def test_the_values_of_a_run_are_its_summarys():
+    found = result(runs(2))
+    stored = session(found)
+    assert [run.values[ITL] for run in stored.runs] == pytest.approx([s.value(ITL) for s in found.summaries], rel=1e-5)
+    assert {run.n["itl"] for run in stored.runs} == {20}
+    assert all(sum(run.histograms["ttft"].values()) == 20 for run in stored.runs)
 
 
-def test_nothing_but_the_file_is_left(path):
-    written(path)
-    written(path)
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+def test_a_result_without_runs_makes_no_baseline():
+    with pytest.raises(BaselineError, match="seqs2-short has no run"):
+        session(result([]))
 
 
-def test_a_write_that_fails_leaves_the_old_file(path):
-    before = written(path).read_text()
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_baseline(path, result(memory_gib=math.nan), NODEID, None)
-    assert path.read_text() == before
+@pytest.mark.parametrize("launches", [(1,), (3,), (2, 0), (), (3, -1)])
+def test_launches_must_add_up_to_the_runs(launches):
+    with pytest.raises(ValueError, match="do not add up to 2 runs"):
+        session(result(runs(2)), launches=launches)
 
 
-def test_a_reader_never_sees_half_a_file(path):
-    """The old file, opened before, stays whole: the new one takes its name, not its place."""
-    with written(path).open() as reader:
-        written(path, result([steady_run(slowness=2.0)]))
-        assert json.load(reader)["schema"] == "llmperf.baseline/1"
-        assert os.fstat(reader.fileno()).st_nlink == 0
+def test_values_and_sizes_by_launch():
+    stored = session(result(runs(5)), launches=(3, 2))
+    assert [len(launch) for launch in per_run([stored, session()], ITL)] == [3, 2, 2]
+    assert sample_sizes([stored], "itl") == (20,) * 5
+    assert per_run([stored], Quantity("queued", "p50")) == ((None,) * 3, (None,) * 2)
 
 
-def test_a_missing_file_names_the_flag(path):
-    with pytest.raises(
-        BaselineError, match=r"no baseline for this point .*seqs2-short\.json.*--llmperf-update-baselines"
-    ):
-        read_baseline(path)
+def test_ids_tell_when_and_what():
+    assert session().id.startswith("2026-01-02T03:04:05Z-")
+    assert session().id == session().id
+    assert session().id != session(result(runs(2, 1.5))).id
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "null", '{"schema": 3}', '{"schema": "llmperf.baseline/x"}', "\x00"]
-)
-def test_a_damaged_file(path, text):
-    path.parent.mkdir()
-    path.write_text(text)
-    with pytest.raises(BaselineError, match=r"seqs2-short\.json is damaged .*restore it from git"):
-        read_baseline(path)
+def test_start_times_are_stored_as_utc_seconds():
+    local = START.astimezone(timezone(timedelta(hours=5))).replace(microsecond=7)
+    assert stored_session(result(), local, None).started == START
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_file(path, share):
-    text = written(path).read_text()
-    path.write_text(text[: int(len(text) * share)])
-    with pytest.raises(BaselineError, match="is damaged"):
-        read_baseline(path)
+# Appending
 
 
-def metrics(data):
-    return data["sessions"][0]["runs"][0]["metrics"]
+def test_a_session_that_passed_adds_its_first_three_runs():
+    found = result(runs(6))
+    baseline = appended(made(), found, session(found, 1, launches=(2, 2, 2)))
+    assert [len(launch) for launch in baseline.rolling[-1].launches] == [2, 1]
+    assert not baseline.provisional
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: data.pop("sessions"),
-        lambda data: data.pop("identity"),
-        lambda data: data.update(identity=None),
-        lambda data: data.update(circumstances="fast"),
-        lambda data: data.update(sessions=3),
-        lambda data: metrics(data).update(ttft_ms=12.5),
-        lambda data: metrics(data).update(error_rate=0.0),
-        lambda data: metrics(data)["ttft_ms"].update(p50="12.5"),
-        lambda data: metrics(data)["ttft_ms"].update(p50=True),
-        lambda data: metrics(data)["ttft_ms"].update(p50=math.nan),
-        lambda data: metrics(data)["ttft_ms"].update(p50=math.inf),
-        lambda data: metrics(data)["ttft_ms"].update(p50=[1]),
-    ],
-)
-def test_a_file_edited_by_hand(path, change):
-    with pytest.raises(BaselineError, match="is damaged"):
-        read_baseline(edited(path, change))
+def test_eight_sessions_roll_and_the_anchor_stays():
+    baseline = grown(20)
+    days = [(held.started - START).days for held in baseline.rolling]
+    assert days == list(range(12, 20))
+    assert [(held.started - START).days for held in baseline.anchor] == [0, 1, 2, 3, 4]
+    assert len(baseline.sessions) == 13
 
 
-@pytest.mark.parametrize("schema", ["llmperf.baseline/2", "other.baseline/1"])
-def test_a_file_of_another_schema(path, schema):
-    with pytest.raises(
-        BaselineError, match=f"has schema '{schema}'; this version .* reads llmperf.baseline/1; upgrade"
-    ):
-        read_baseline(edited(path, lambda data: data.update(schema=schema)))
+def test_the_same_session_twice_is_once():
+    found = result(runs(3))
+    once = appended(made(), found, session(found, 1))
+    assert appended(once, found, session(found, 1)) == once
 
 
-def test_a_file_without_runs(path):
-    with pytest.raises(BaselineError, match="holds no run"):
-        read_baseline(edited(path, lambda data: data.update(sessions=[])))
+def test_nothing_is_appended_that_cannot_be_compared():
+    with pytest.raises(BaselineError, match="is not comparable"):
+        appended(made(), result(gpus=("NVIDIA A100",)), session())
+
+
+def test_a_merge_of_two_branches_is_trimmed_to_the_newest():
+    baseline = grown(8)
+    merged = replace(baseline, rolling=(*grown(12).rolling, *baseline.rolling[:3]))
+    assert [(held.started - START).days for held in trimmed(merged).rolling] == list(range(4, 12))
+
+
+# Accepting
+
+
+def test_accepting_the_rolling_sessions_makes_them_the_anchor():
+    baseline = promoted(grown(12))
+    assert [(held.started - START).days for held in baseline.anchor] == list(range(7, 12))
+    assert len(baseline.rolling) == 8
+    found = result(runs(3))
+    assert appended(baseline, found, session(found, 30)).anchor == baseline.anchor
+
+
+def test_an_anchor_that_is_accepted_early_still_grows():
+    baseline = promoted(grown(2))
+    found = result(runs(3))
+    assert len(appended(baseline, found, session(found, 3)).anchor) == 3
+
+
+# Comparing
 
 
 @pytest.mark.parametrize(
     ("now", "message"),
     [
         (lambda: result(slug="cpu-embedded"), "environment was 'h200x1-embedded', is 'cpu-embedded'"),
-        (lambda: result(gpus=("NVIDIA A100",)), r"gpus was \['NVIDIA H200'\], is \['NVIDIA A100'\]"),
+        (lambda: result(gpus=("NVIDIA A100",)), r"gpus was \('NVIDIA H200',\), is \('NVIDIA A100',\)"),
         (lambda: result([replace(steady_run(), trace_hash="trace-2")]), "trace_hash was 'trace-1', is 'trace-2'"),
         (lambda: result(load=point(request_rate=5)), "load_shape was 'closed loop', is 'open loop'"),
         (lambda: result(config=server("{engine: vllm}")), "engine was 'embedded', is 'vllm'"),
@@ -178,22 +169,46 @@ def test_a_file_without_runs(path):
         ),
     ],
 )
-def test_what_cannot_be_compared(path, now, message):
-    with pytest.raises(BaselineError, match=f"is not comparable: .*{message}.*--llmperf-update-baselines"):
-        differences(read_baseline(written(path)), now())
+def test_what_cannot_be_compared(now, message):
+    with pytest.raises(BaselineError, match=f"short.json is not comparable: .*{message}.*--llmperf-accept"):
+        differences(made(), now())
 
 
-def test_what_may_differ_is_told(path):
+def test_the_same_has_no_difference():
+    assert differences(made(), result()) == Differences((), False)
+
+
+def test_what_may_differ_is_told():
     config = server("{engine: embedded, args: {max-num-seqs: 4, block-size: 32}}")
-    now = result(config=config, engine_version="0.2", driver=None)
-    assert differences(read_baseline(written(path)), now) == (
+    found = differences(made(), result(config=config, engine_version="0.2", driver=None))
+    assert found.sentences == (
         "engine_version was '0.1', is '0.2'",
         "max-num-seqs was 2, is 4",
         "block-size was None, is 32",
         "driver was '550.1', is None",
     )
+    assert found.elsewhere
 
 
-def test_a_model_folder_may_be_anywhere(path):
+def test_a_changed_argument_alone_is_not_elsewhere():
+    config = server("{engine: embedded, args: {max-num-seqs: 4}}")
+    assert differences(made(), result(config=config)) == Differences(("max-num-seqs was 2, is 4",), False)
+
+
+def test_what_a_session_of_the_reference_had_is_no_difference():
+    """Two runners take turns: how much they differ is in the spread of the stored sessions."""
+    other = result(host="runner-2")
+    baseline = appended(made(), other, session(other, 1))
+    assert differences(baseline, result()) == differences(baseline, other) == Differences((), False)
+    anchored_here = replace(baseline, anchor=baseline.anchor[:1])
+    assert differences(anchored_here, other, "anchor").sentences == ("host was 'runner', is 'runner-2'",)
+
+
+def test_modelled_steps_are_the_same_on_every_machine():
+    here, there = (result(simulated=True, host=host, cpu=host) for host in ("a", "b"))
+    assert differences(made(here), there) == Differences((), False)
+
+
+def test_a_model_folder_may_be_anywhere():
     here, there = (result(config=server("{engine: embedded}", model=f"/{home}/models/tiny")) for home in ("a", "b"))
-    assert differences(read_baseline(written(path, here)), there) == ()
+    assert differences(made(here), there).sentences == ()

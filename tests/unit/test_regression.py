@@ -1,131 +1,122 @@
-"""The verdict on a change: which are gated, by which margin, and what may never pass."""
+"""What of a result is compared with what of a baseline."""
 
-from functools import cache
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
-from samples import failed, point, run, steady_run
+from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.gate.regression import DEFAULT_MARGINS, Regression, gated_margins, judge
-from pytest_llmperf.metrics import summarize
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.growth import appended, promoted, recorded, stored_session
+from pytest_llmperf.gate.margins import GATED_BY_DEFAULT, tolerance
+from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series, launch_sizes
+from pytest_llmperf.gate.verdict import PointVerdict, judge
 
 ITL, TTFT, RATE = Quantity("itl", "p50"), Quantity("ttft", "p99"), Quantity("output_token_throughput")
-GOODNESS = {"FAIL": 0, "PASS": 1, "IMPROVED": 2}
-SLOWNESS = st.floats(0.05, 20.0)
+MARGINS = {ITL: 0.05, RATE: 0.05}
 
 
-@cache
-def summary(slowness, requests):
-    return summarize(steady_run(0, slowness, requests), point())
+def measured(*slowness, launches=None, **facts):
+    """One run per slowness; `launches` says which launch each run was made on."""
+    runs = [steady_run(index, factor) for index, factor in enumerate(slowness)]
+    if launches:
+        runs = [replace(one, launch=launch) for one, launch in zip(runs, launches, strict=True)]
+    return result(runs, **facts)
 
 
-def summaries(*slowness, requests=20):
-    return [summary(s, requests) for s in slowness]
+def session(found, day=1):
+    return stored_session(found, datetime(2026, 1, day, tzinfo=UTC), None, launch_sizes(found))
 
 
-def stored(*slowness, quantities=(ITL, TTFT, RATE), requests=20):
-    return [{q: s.value(q) for q in quantities} for s in summaries(*slowness, requests=requests)]
+def baseline(found, margins=None):
+    return recorded(Path("b.json"), "t.py::t[a]", found, session(found), margins or MARGINS)
 
 
-def verdict(then, now, quantity=ITL, margin=0.05):
-    (found,) = judge(then, now, {quantity: margin}).metrics
-    return found
+STEADY = (1.0,) * 5
+
+
+def verdict(found, stored=None, margins=None):
+    series, _ = gated_series(stored or baseline(measured(*STEADY)), found, margins or MARGINS)
+    return judge({"a": series})["a"]
 
 
 @pytest.mark.parametrize(
-    ("slowness", "expected"),
-    [
-        (1.0, "PASS"),
-        (1.04, "PASS"),
-        (0.97, "PASS"),
-        (1.06, "FAIL"),
-        (3.0, "FAIL"),
-        (0.94, "IMPROVED"),
-        (0.3, "IMPROVED"),
-    ],
+    ("slowness", "expected"), [(1.0, "PASS"), (0.99, "PASS"), (1.2, "FAIL"), (3.0, "FAIL"), (0.8, "IMPROVED")]
 )
 @pytest.mark.parametrize("quantity", [ITL, RATE], ids=str)
-def test_verdicts_by_the_margin_in_both_directions(slowness, expected, quantity):
-    assert verdict(stored(1.0, 1.0), summaries(slowness, slowness), quantity).verdict == expected
+def test_verdicts_in_both_directions(slowness, expected, quantity):
+    assert verdict(measured(*[slowness] * 5), margins={quantity: 0.05}).verdict == expected
 
 
-@given(SLOWNESS, SLOWNESS, st.floats(0.01, 0.5), st.sampled_from([ITL, RATE]))
-def test_a_slower_candidate_never_gets_a_better_verdict(one, other, margin, quantity):
-    assume(one != other)
-    faster, slower = (verdict(stored(1.0), summaries(s), quantity, margin).verdict for s in sorted((one, other)))
-    assert GOODNESS[slower] <= GOODNESS[faster]
+def test_runs_of_one_launch_are_one_session():
+    (series, _), _ = gated_series(baseline(measured(*STEADY)), measured(1, 1, 1, 1, launches=(1, 1, 1, 2)), MARGINS)
+    assert [len(runs) for runs in series.baseline] == [5]
+    assert [len(runs) for runs in series.candidate] == [3, 1]
 
 
-@given(SLOWNESS, st.floats(0.01, 0.5), st.floats(0.01, 0.5))
-def test_a_wider_margin_never_fails_what_a_narrower_one_passed(slowness, one, other):
-    narrow, wide = (verdict(stored(1.0), summaries(slowness), ITL, m).verdict for m in sorted((one, other)))
-    assert narrow == "FAIL" or wide != "FAIL"
+def test_the_anchor_is_a_second_reference_where_it_is_another():
+    first = baseline(measured(*STEADY))
+    assert {series.reference for series in gated_series(first, measured(*STEADY), MARGINS)[0]} == {"rolling"}
+    grown = first
+    for day in range(2, 8):
+        grown = appended(grown, measured(*[1 + day / 1000] * 5), session(measured(*[1 + day / 1000] * 5), day))
+    series, _ = gated_series(grown, measured(*STEADY), MARGINS)
+    assert [(one.reference, len(one.baseline)) for one in series] == [
+        ("rolling", 7), ("rolling", 7), ("anchor", 5), ("anchor", 5)
+    ]  # fmt: skip
+    assert len(gated_series(promoted(grown), measured(*STEADY), MARGINS)[0]) == 4
 
 
-@given(st.permutations([1.0, 1.1, 0.9, 1.2]))
-def test_the_order_of_runs_does_not_matter(slowness):
-    assert verdict(stored(*slowness), summaries(1.0)).ratio == pytest.approx(
-        verdict(stored(1.0, 1.1, 0.9, 1.2), summaries(1.0)).ratio
-    )
+def test_a_slow_drift_fails_against_the_anchor():
+    anchored = baseline(measured(*STEADY))
+    rolled = replace(anchored, rolling=(session(measured(*[1.12] * 5), 9),))
+    found = verdict(measured(*[1.13] * 5), rolled)
+    assert {m.series.reference for m in found.metrics if m.verdict == "FAIL"} == {"anchor"}
+    assert found.verdict == "FAIL"
 
 
-def test_runs_are_averaged_geometrically():
-    found = verdict(stored(0.5, 2.0), summaries(1.0))
-    assert found.baseline == pytest.approx(summaries(1.0)[0].value(ITL))
-    assert (found.baseline_runs, found.runs) == (2, 1)
+def test_another_machine_doubles_the_noise_that_is_expected_of_a_session():
+    here, there = measured(*STEADY), measured(*STEADY, host="another")
+    (series, _), notes = gated_series(baseline(here), there, MARGINS)
+    assert series.prior.session_sd == 2 * tolerance(ITL).prior.session_sd
+    assert notes == ("host was 'runner', is 'another'",)
 
 
-def test_a_description():
-    assert verdict(stored(1.0, 1.0), summaries(1.5)).describe() == (
-        "itl_p50: 14.5 ms, baseline 9.667 ms (+50.0%, margin 5%, 1 runs against 2): FAIL"
-    )
+def test_what_must_agree_and_does_not_is_no_comparison():
+    with pytest.raises(BaselineError, match="is not comparable: environment was"):
+        gated_series(baseline(measured(*STEADY)), measured(*STEADY, slug="other"), MARGINS)
 
 
 def test_a_value_that_is_gone_fails():
-    found = verdict(stored(1.0), [summarize(run([failed()] * 20), point())])
-    assert (found.verdict, found.now) == ("FAIL", None)
-    assert found.describe() == "itl_p50: FAIL: the baseline has a value, this run has none"
-
-
-def test_one_run_without_a_value_is_not_averaged_away():
-    found = verdict(stored(1.0), [*summaries(1.0), summarize(run([failed()] * 20), point())])
-    assert (found.verdict, found.now) == ("FAIL", None)
-
-
-@pytest.mark.parametrize("then", [[{ITL: None}], [{}], [], [{ITL: 9.5}, {ITL: None}], [{ITL: 0.0}], [{ITL: -1.0}]])
-def test_a_baseline_without_a_usable_value_fails(then):
-    found = verdict(then, summaries(1.0))
+    gone = result([*[steady_run(n) for n in range(4)], replace(run([failed()] * 20), index=4)])
+    found = verdict(gone, margins={ITL: 0.05})
     assert found.verdict == "FAIL"
-    assert "the baseline holds no usable value: renew it" in found.describe()
+    assert "run 5 of 5 gave None" in found.metrics[0].reason
 
 
-def test_what_neither_has_is_not_gated():
-    found = verdict([{ITL: None}], [summarize(run([failed()]), point())])
-    assert (found.verdict, found.reason) == ("NOT GATED", "neither the baseline nor this run has a value")
+def test_a_baseline_of_too_few_runs_is_none():
+    assert verdict(measured(*STEADY), baseline(measured(1.0, 1.0, 1.0))).verdict == "NO BASELINE"
 
 
 @pytest.mark.parametrize(("requests", "expected"), [(199, "NOT GATED"), (200, "FAIL")])
 def test_a_percentile_of_too_few_requests_is_not_gated(requests, expected):
-    found = verdict(stored(1.0, requests=requests), summaries(2.0, requests=requests), TTFT)
+    then = result([steady_run(n, 1.0, requests) for n in range(5)])
+    now = result([steady_run(n, 2.0, requests) for n in range(5)])
+    found = verdict(now, baseline(then), {TTFT: 0.2})
     assert found.verdict == expected
-    if expected == "NOT GATED":
-        assert found.describe().endswith("NOT GATED, p99 needs 200 requests per run, there were 199")
 
 
-def test_the_point_fails_when_one_metric_does():
-    assert judge(stored(1.0), summaries(2.0), {ITL: 0.05, RATE: 5.0}).verdict == "FAIL"
-    assert judge(stored(1.0), summaries(1.0), {ITL: 0.05, TTFT: 0.05}).verdict == "PASS"
-    assert judge(stored(1.0), summaries(0.5), {ITL: 0.05, RATE: 5.0}).verdict == "IMPROVED"
-    assert Regression(()).verdict == "NOT GATED"
+def test_nothing_gated_is_no_pass():
+    assert Regression(PointVerdict((), False, False)).verdict == "NOT GATED"
 
 
 def test_margins_of_the_plan_and_the_defaults():
     found = gated_margins(point(), {"itl_p50": 0.5, "e2e_p50": 0.2})
     assert found[ITL] == 0.5
     assert found[Quantity("e2e", "p50")] == 0.2
-    assert set(found) == {parse_quantity(name) for name in (*DEFAULT_MARGINS, "e2e_p50")}
+    assert set(found) == {parse_quantity(name) for name in (*GATED_BY_DEFAULT, "e2e_p50")}
 
 
 def test_an_open_loops_throughput_is_what_was_offered():

@@ -9,11 +9,14 @@ import pytest
 from samples import HEALTH, MS, START_NS, failed, point, record, result, run, server, steady_run
 
 from pytest_llmperf.definitions import METRICS, STATISTICS
-from pytest_llmperf.gate.regression import gated_margins, judge
+from pytest_llmperf.gate.growth import recorded, stored_session
+from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.report.terminal import describe_load, number, summary
+from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.session import Session
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -22,15 +25,19 @@ MARGINS = gated_margins(point(), {})
 
 def outcome(found=None, point_id="seqs2-short", limit="<= 1 s", slowness=1.0, notes=()) -> Outcome:
     """A checked point whose baseline was `slowness` times slower."""
-    found = replace(found or result(), point_id=point_id)
-    factor = {q: slowness if q.better == "lower" else 1 / slowness for q in MARGINS}
-    then = [{q: (s.value(q) or 1.0) * factor[q] for q in MARGINS} for s in found.summaries]
-    checks = check_sla(point(sla={"ttft_p99": limit, "error_rate": "<= 0"}).sla, found.metrics)
-    regression = judge(then, found.summaries, MARGINS, notes)
-    return Outcome(f"a.py::t[{point_id}]", point_id, found, checks, regression, None, True)
+    found = replace(found or result([steady_run(n) for n in range(5)]), point_id=point_id)
+    then = replace(result([steady_run(n, slowness) for n in range(5)]), environment=found.environment)
+    then = replace(then, server=found.server, load=found.load)
+    checks = check_sla(point(sla={"ttft_p99": limit, "error_rate": "<= 0"}).sla, found, 8)
+    regression = None
+    if found.runs:
+        baseline = recorded(Path("b.json"), "a.py::t", then, stored_session(then, STARTED, None), MARGINS)
+        series, _ = gated_series(baseline, found, MARGINS)
+        regression = Regression(judge({"a": series})["a"], notes)
+    return Outcome(f"a.py::t[{point_id}]", point_id, found, checks, regression, passed=True)
 
 
-INVALID = result([steady_run(client=replace(HEALTH, cpu_share=0.99))])
+INVALID = result([steady_run(n, client=replace(HEALTH, cpu_share=0.99)) for n in range(5)])
 EMPTY = result([])
 FAILED = result([run([failed()] * 3)])
 
@@ -62,7 +69,7 @@ def test_a_point_of_the_document():
             assert set(metrics[name]) == {*STATISTICS, "n"}
         assert set(metrics["output_token_throughput"]) == set(metrics["request_throughput"]) == {"value", "unit"}
         assert set(metrics["requests"]) == {"sent", "ok", "failed", "cancelled"}
-    assert [r["run"] for r in found["runs"]] == [1, 2]
+    assert [r["run"] for r in found["runs"]] == [1, 2, 3, 4, 5]
     assert found["runs"][0]["client"]["stamps"] == "kernel"
     assert found["sla"]["verdict"] == "PASS"
     assert found["sla"]["checks"][0] == {
@@ -71,8 +78,11 @@ def test_a_point_of_the_document():
         "limit": 1000.0,
         "unit": "ms",
         "value": 11.0,
-        "n": 40,
+        "n": 100,
         "ok": True,
+        "verdict": "PASS",
+        "verified": False,
+        "reason": "",
     }
     assert found["regression"]["verdict"] == "PASS"
     assert found["regression"]["notes"] == ["driver was 1, is 2"]
@@ -144,7 +154,7 @@ def test_properties_are_flat_scalars_of_builtin_types(made):
 def test_properties_have_units_in_their_names():
     properties = dict(outcome_properties(outcome()))
     assert properties["llmperf.ttft_ms.p99"] == 11.0
-    assert properties["llmperf.ttft_ms.n"] == 40
+    assert properties["llmperf.ttft_ms.n"] == 100
     assert {"llmperf.output_token_throughput_tok_s", "llmperf.request_throughput_req_s"} <= set(properties)
     assert "llmperf.ttft_ms.p99" not in dict(outcome_properties(outcome(FAILED)))
 
@@ -161,13 +171,13 @@ def test_a_table_fits_and_names_everything(width, verbosity):
         outcome(), outcome(point_id="tp4pp2-c8", limit="<= 1 ms", slowness=2.0), width=width, verbosity=verbosity
     )
     lines = text.splitlines()
-    table = [line for line in lines if not line.startswith("IMPROVED")]
+    table = [line for line in lines if not line.startswith(("IMPROVED", "seqs2-short: PASS"))]
     assert max(map(len, table)) <= max(width, 80)
     assert "…" not in text
     row = next(line for line in lines if "tp4pp2-c8" in line)
     assert row.split()[-2:] == ["FAIL", "IMPROVED"]
-    assert next(line for line in lines if "seqs2-short" in line).split()[-2:] == ["PASS", "PASS"]
-    assert "0/40" in row
+    assert next(line for line in lines if "seqs2-short " in line).split()[-2:] == ["PASS", "PASS"]
+    assert "0/100" in row
     for header in ("TTFT", "ITL", "tok/s", "SLA"):
         assert header in text
     assert lines[-1] == "report: out/report.json"
@@ -226,12 +236,36 @@ def test_colour_only_where_asked_for():
 def test_notes_and_improvements_are_told():
     text = printed(outcome(slowness=2.0, notes=("driver was 1, is 2",)))
     assert "since the baseline, driver was 1, is 2" in text
-    assert "renew with --llmperf-update-baselines" in text
+    assert "IMPROVED seqs2-short: itl_p50: 9.667 ms, baseline 19.33 ms" in text
+    assert "accept the new level with --llmperf-accept" in text
+
+
+def test_beside_a_pass_stands_what_would_have_been_caught():
+    assert "seqs2-short: PASS; four times in five this would have failed: itl_p50 +" in printed(outcome())
+
+
+def test_reruns_and_their_reason_are_told():
+    made = replace(outcome(), reruns=("itl_p50: between", "itl_p50: still between"))
+    assert "seqs2-short: 2 more runs, the last because of itl_p50: still between" in printed(made)
+
+
+def test_a_failure_says_what_where_and_what_next():
+    text = failure_text("seqs2-short", outcome(slowness=0.5, notes=("driver was 1, is 2",)).regression)
+    lines = text.split("\n  ")
+    assert lines[0] == "seqs2-short: worse than its baseline (FAIL)"
+    assert lines[1].startswith("itl_p50: 9.667 ms, baseline 4.833 ms; 2.000 times as bad (1.9")
+    assert "margin 5%, 5 runs against 5: FAIL: 100.0% worse" in lines[1]
+    assert lines[2:4] == [
+        "  baseline 4.833 ms |5···········································| 9.667 ms",
+        "       now 4.833 ms |···········································5| 9.667 ms",
+    ]
+    assert lines[-2] == "note: driver was 1, is 2"
+    assert "--llmperf-accept" in lines[-1]
 
 
 def test_an_interrupted_point_is_told_even_when_quiet():
     made = replace(outcome(), passed=None, error="interrupted")
-    assert "seqs2-short: interrupted after 2 runs" in printed(made, verbosity=-1)
+    assert "seqs2-short: interrupted after 5 runs" in printed(made, verbosity=-1)
 
 
 def test_points_that_were_not_measured_are_in_no_table():

@@ -1,19 +1,20 @@
 """Absolute limits."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import failed, point, record, run, steady_run
+from samples import failed, point, record, result, run, steady_run
 
-from pytest_llmperf.gate.sla import SlaCheck, check_sla
-from pytest_llmperf.metrics import summarize
-from pytest_llmperf.plan import Limit
+from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.records import Run
 
 LIMITS = {"ttft_p99": "<= 12 ms", "request_throughput": ">= 1 req/s", "error_rate": "<= 0", "output_tokens_min": ">= 4"}
 
 
-def checks(found, **limits):
-    return check_sla(point(sla=limits).sla, summarize(found, point()))
+def checks(*found, most_runs=8, **limits):
+    return check_sla(point(sla=limits).sla, result(found, load=point(sla=limits)), most_runs)
 
 
 def test_limits_that_hold_in_the_plans_order():
@@ -50,16 +51,49 @@ def test_no_value_never_passes(limit):
     [("<=", True, True, False), ("<", True, False, False), (">=", False, True, True), (">", False, False, True)],
 )
 def test_operators(op, below, at, above):
-    limit = Limit(metric="ttft", stat="p50", op=op, value=10.0)
-    assert [SlaCheck(limit, value, 1).ok for value in (9.0, 10.0, 11.0)] == [below, at, above]
+    found = [run([record(output_tokens=value)]) for value in (9, 10, 11)]
+    assert [checks(one, output_tokens_p50=f"{op} 10")[0].ok for one in found] == [below, at, above]
 
 
-@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from(["<", "<="]))
-def test_what_is_slower_never_passes_where_the_faster_fails(one, other, limit, op):
-    faster, slower = (
-        SlaCheck(Limit(metric="ttft", stat="p50", op=op, value=limit), v, 1) for v in sorted((one, other))
-    )
-    assert faster.ok or not slower.ok
+def wide(n: int, values) -> Run:
+    """A run of as many requests as there are TTFTs, over and over up to `n`."""
+    firsts = itertools.islice(itertools.cycle(values), n)
+    return run([record(k * 100.0, [k * 100.0 + first, k * 100.0 + first + 10]) for k, first in enumerate(firsts)])
+
+
+def test_a_limit_is_certified_where_there_are_enough_requests():
+    (check,) = checks(*[wide(300, [10.0])] * 3, ttft_p99="<= 12 ms")
+    assert (check.verdict, check.verified, check.undecided) == ("PASS", True, False)
+
+
+def test_too_few_requests_to_certify_are_compared_as_they_stand():
+    (check,) = checks(*[wide(20, [10.0])] * 3, ttft_p99="<= 12 ms")
+    assert (check.verdict, check.verified, check.undecided) == ("PASS", False, False)
+
+
+def test_what_the_interval_leaves_open_asks_for_another_run():
+    slow = [wide(300, [10.0] * 149 + [20.0])] * 3
+    (check,) = checks(*slow, ttft_p99="<= 12 ms")
+    assert (check.verdict, check.verified, check.undecided) == ("INCONCLUSIVE", True, True)
+    assert "INCONCLUSIVE: 6 of 900 requests were beyond the limit" in check.describe()
+    (check,) = checks(*slow, ttft_p99="<= 12 ms", most_runs=3)
+    assert (check.verdict, check.undecided) == ("INCONCLUSIVE", False)
+
+
+def test_what_is_left_open_fails_when_the_number_itself_breaks_the_limit():
+    (check,) = checks(*[wide(300, [10.0] * 74 + [20.0])] * 3, ttft_p99="<= 12 ms")
+    assert (check.verdict, check.verified, check.undecided) == ("FAIL", True, True)
+
+
+def test_many_violations_fail_though_nothing_could_be_certified():
+    (check,) = checks(*[wide(20, [10.0, 20.0])] * 3, ttft_p90="<= 12 ms")
+    assert (check.verdict, check.verified) == ("FAIL", True)
+
+
+@given(st.floats(1, 1e6), st.floats(1, 1e6), st.floats(1, 1e6), st.sampled_from(["<", "<="]), st.integers(1, 4))
+def test_what_is_slower_never_passes_where_the_faster_fails(one, other, limit, op, runs):
+    verdicts = [checks(*[wide(5, [value])] * runs, ttft_p50=f"{op} {limit} ms")[0].ok for value in sorted((one, other))]
+    assert verdicts[0] or not verdicts[1]
 
 
 def test_no_limits_no_checks():

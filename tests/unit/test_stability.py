@@ -49,6 +49,7 @@ def test_windows_without_a_success_are_not_stable():
 
 class Server:
     targets = ()
+    launches = 1
 
     def check_alive(self):
         pass
@@ -81,6 +82,14 @@ def test_windows_are_measured_until_they_agree_and_the_last_three_are_the_result
     assert found.steadiness.windows == windows
     assert found.valid is valid
     assert any("stable: over the last 3" in text for text in (found.remarks if valid else found.invalid_reasons))
+
+
+def test_windows_that_a_gate_adds_later_count_too():
+    load = point(stability=ASKED)
+    runs = [steady_run(index, slowness) for index, slowness in enumerate((3.0, 1.0, 1.0, 1.0, 1.5))]
+    found = result(runs, load=load)
+    assert [r.index for r in found.runs] == [1, 2, 3, 4]
+    assert (found.steadiness.windows, found.valid) == (4, True)
 
 
 def spec(**fields):

@@ -1,0 +1,90 @@
+"""A Baseline to the text of its file. Pure.
+
+These files are committed and their changes are reviewed: keys in a fixed order, a line per metric of a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pytest_llmperf import __version__
+from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.baseline_parse import SCHEMA_NAME, SCHEMA_VERSION
+from pytest_llmperf.gate.baselines import Baseline, StoredRun, StoredSession
+from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.telemetry.environment import Environment
+
+
+def baseline_text(baseline: Baseline) -> str:
+    """The file's text, ending in a newline. BaselineError where a value has no JSON."""
+    document = {
+        "schema": f"{SCHEMA_NAME}/{SCHEMA_VERSION}",
+        "llmperf": __version__,
+        "test": baseline.test,
+        "point_id": baseline.point_id,
+        "identity": _plain(baseline.identity),
+        "load": baseline.load,
+        "margins": {str(quantity): margin for quantity, margin in sorted(baseline.margins.items(), key=str)},
+        "rolling": [session.id for session in baseline.rolling],
+        "anchor": [session.id for session in baseline.anchor],
+        "sessions": [_session_dict(session) for session in baseline.sessions],
+    }
+    try:
+        return f"{_layout(document)}\n"
+    except (ValueError, TypeError) as error:
+        raise BaselineError(f"baseline {baseline.path} cannot be written: {error}") from error
+
+
+def _plain(facts: Identity | Environment) -> dict[str, Any]:
+    found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _session_dict(session: StoredSession) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "started": session.started.isoformat(),
+        "git_sha": session.git_sha,
+        "environment": _plain(session.environment),
+        "args": dict(sorted(session.args.items())),
+        "launches": [[_run_dict(run) for run in launch] for launch in session.launches],
+    }
+
+
+def _run_dict(run: StoredRun) -> dict[str, Any]:
+    scalars = {q.metric: value for q, value in run.values.items() if q.stat is None}
+    return {
+        "requests": {"ok": run.n["request_throughput"], "sent": run.n["error_rate"]},
+        "scalars": scalars,
+        "distributions": {
+            metric.key: _row_dict(run, metric) for metric in METRICS.values() if metric.kind == "distribution"
+        },
+        "histograms": {METRICS[name].key: found for name, found in run.histograms.items()},
+    }
+
+
+def _row_dict(run: StoredRun, metric: Metric) -> dict[str, Any]:
+    n = run.n[metric.name]
+    stats = {stat: run.values[Quantity(metric.name, stat)] for stat in STATISTICS} if n else {}
+    return {**stats, "n": n}
+
+
+def _layout(value: Any, indent: str = "") -> str:
+    """JSON with what holds only plain values on one line, so that a metric of a run is a line of a diff."""
+    parts = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list) or not any(isinstance(part, Mapping | list) for part in parts):
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    inner = indent + " "
+    begin, end = "{}" if isinstance(value, Mapping) else "[]"
+    lines = ",\n".join(inner + line for line in _members(value, inner))
+    return f"{begin}\n{lines}\n{indent}{end}"
+
+
+def _members(value: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (f"{json.dumps(name)}: {_layout(part, indent)}" for name, part in value.items())
+    else:
+        yield from (_layout(part, indent) for part in value)

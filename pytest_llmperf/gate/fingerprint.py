@@ -1,0 +1,73 @@
+"""What makes two measurements comparable: hard facts that must agree, soft ones that are told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.result import Result
+from pytest_llmperf.telemetry.environment import Environment
+
+_MACHINE = ("driver", "cpu", "cpu_cores", "host", "kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Hard facts: where one differs, nothing may be compared."""
+
+    environment: str
+    """The environment's slug, which is the name of the folder too."""
+    gpus: tuple[str, ...]
+    engine: str
+    model: str
+    """Name of the model; of a local folder its last part, for the folder may lie anywhere."""
+    output_args: Mapping[str, Any]
+    """The server's arguments that change outputs."""
+    load_shape: Literal["closed loop", "open loop"]
+    trace_hash: str
+    """Of prompts, lengths and arrivals."""
+
+
+def identity(result: Result) -> Identity:
+    """What makes two measurements comparable: same machine, engine, model, output-changing arguments and trace."""
+    if result.trace_hash is None:
+        raise BaselineError(f"{result.point_id} has no run, so there is nothing to compare")
+    model = result.server.model
+    return Identity(
+        environment=result.environment.slug,
+        gpus=result.environment.gpus,
+        engine=result.server.engine,
+        model=Path(model).name if model.startswith("/") else model,
+        output_args=dict(result.server.output_args),
+        load_shape="closed loop" if result.load.closed_loop else "open loop",
+        trace_hash=result.trace_hash,
+    )
+
+
+def circumstances(environment: Environment, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Soft facts: what may differ, for instance because it is the change under test.
+
+    Not the commit: nearly every session has another. `args` are the server's that do not change outputs.
+    """
+    software = {"engine_version": environment.engine_version, "args": dict(args)}
+    if environment.simulated:
+        return software  # modelled step times are the same on every machine
+    return {**software, **{name: getattr(environment, name) for name in _MACHINE}}
+
+
+def soft_args(result: Result) -> dict[str, Any]:
+    """The server's arguments that do not change outputs: a changed one is the regression to catch."""
+    return {name: value for name, value in result.server.args.items() if name not in result.server.output_args}
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Every fact that differs: its path (`args.block-size`) and a sentence."""
+    for name in dict.fromkeys((*then, *now)):
+        before, after = then.get(name), now.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from changes(before, after, f"{within}{name}.")
+        elif before != after:
+            yield f"{within}{name}", f"{name} was {before!r}, is {after!r}"

@@ -1,0 +1,128 @@
+"""How a baseline comes to be and grows: recorded, appended to by sessions that pass, accepted by a person. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pytest_llmperf.definitions import METRICS, Quantity
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.baselines import (
+    HISTOGRAMS,
+    QUANTITIES,
+    Baseline,
+    Launches,
+    StoredRun,
+    StoredSession,
+    assert_comparable,
+)
+from pytest_llmperf.gate.fingerprint import identity, soft_args
+from pytest_llmperf.gate.histogram import histogram
+from pytest_llmperf.metrics import Summary, latency_samples, rounded
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result
+
+RECORDED_RUNS = 5
+"""Runs to measure for a baseline's first session: with fewer there is nothing to gate against."""
+APPENDED_RUNS = 3
+"""Runs that a later session adds. Not more, or sessions that had to be rerun would count for more than quiet ones."""
+ROLLING_SESSIONS = 8
+ANCHOR_SESSIONS = 5
+"""From so many on, the spread between sessions can be estimated instead of assumed."""
+
+
+def stored_session(
+    result: Result, started: datetime, git_sha: str | None, launches: Sequence[int] | None = None
+) -> StoredSession:
+    """What is kept of a result. `launches`: how many of its runs each server launch gave, in order; None: one gave all.
+
+    BaselineError when the result has no run, ValueError when the launches do not add up to its runs.
+    """
+    runs = tuple(map(_stored_run, result.runs, result.summaries))
+    if not runs:
+        raise BaselineError(f"{result.point_id} has no run, so there is nothing to make a baseline of")
+    started = started.astimezone(UTC).replace(microsecond=0)
+    digest = hashlib.blake2s(repr([sorted(run.values.items(), key=str) for run in runs]).encode()).hexdigest()[:6]
+    return StoredSession(
+        id=f"{started:%Y-%m-%dT%H:%M:%SZ}-{digest}",
+        started=started,
+        git_sha=git_sha,
+        environment=result.environment,
+        args=soft_args(result),
+        launches=_by_launch(runs, (len(runs),) if launches is None else launches),
+    )
+
+
+def _by_launch(runs: Sequence[StoredRun], launches: Sequence[int]) -> Launches:
+    if sum(launches) != len(runs) or min(launches) < 1:
+        raise ValueError(f"launches of {list(launches)} runs do not add up to {len(runs)} runs")
+    rest = iter(runs)
+    return tuple(tuple(itertools.islice(rest, count)) for count in launches)
+
+
+def _stored_run(run: Run, summary: Summary) -> StoredRun:
+    samples = latency_samples(run)
+    return StoredRun(
+        values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},
+        n={name: summary.n(_any_quantity(name)) for name in METRICS},
+        histograms={name: histogram(samples[name]) for name in HISTOGRAMS},
+    )
+
+
+def _any_quantity(metric: str) -> Quantity:
+    return Quantity(metric, "mean" if METRICS[metric].kind == "distribution" else None)
+
+
+def recorded(
+    path: Path, test: str, result: Result, session: StoredSession, margins: Mapping[Quantity, float]
+) -> Baseline:
+    """A baseline of this one session, all of its runs: rolling and anchor. It should have RECORDED_RUNS.
+
+    It is also what accepting a session makes: nothing of an earlier baseline lives on, since its level is no longer
+    the one to keep.
+    """
+    return Baseline(
+        path=path,
+        test=test,
+        point_id=result.point_id,
+        identity=identity(result),
+        load=result.load.as_dict(),
+        margins=dict(margins),
+        rolling=(session,),
+        anchor=(session,),
+    )
+
+
+def appended(baseline: Baseline, result: Result, session: StoredSession) -> Baseline:
+    """With the first APPENDED_RUNS runs of a session that passed; the oldest beyond ROLLING_SESSIONS leave.
+
+    The anchor takes sessions too until it has ANCHOR_SESSIONS; then it stays as it is until a person accepts another.
+    A session that is in the file already changes nothing. BaselineError when a hard fact differs.
+    """
+    assert_comparable(baseline, result)
+    if session.id in {held.id for held in baseline.sessions}:
+        return baseline
+    first = replace(session, launches=_first_runs(session.launches, APPENDED_RUNS))
+    anchor = baseline.anchor if len(baseline.anchor) >= ANCHOR_SESSIONS else (*baseline.anchor, first)
+    return trimmed(replace(baseline, rolling=(*baseline.rolling, first), anchor=anchor))
+
+
+def _first_runs(launches: Launches, count: int) -> Launches:
+    """The first `count` runs; launches after them are left out."""
+    before = itertools.accumulate(map(len, launches), initial=0)
+    return tuple(launch[: count - done] for launch, done in zip(launches, before, strict=False) if done < count)
+
+
+def trimmed(baseline: Baseline) -> Baseline:
+    """Without rolling sessions beyond the window, as after a merge of two branches that both appended."""
+    newest = sorted(baseline.rolling, key=lambda session: (session.started, session.id))[-ROLLING_SESSIONS:]
+    return replace(baseline, rolling=tuple(newest))
+
+
+def promoted(baseline: Baseline) -> Baseline:
+    """The newest rolling sessions, at most ANCHOR_SESSIONS, become the anchor: their level is accepted."""
+    return replace(baseline, anchor=baseline.rolling[-ANCHOR_SESSIONS:])

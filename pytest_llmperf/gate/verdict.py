@@ -1,0 +1,209 @@
+"""From estimates to verdicts: PASS, FAIL, INCONCLUSIVE, IMPROVED, NO BASELINE, and whether to run again. Pure.
+
+Two tests with different questions. Against the margin: is it so much worse that it matters? Against no change, with
+Holm's correction over everything that the session gates: is it real? FAIL needs both, PASS needs the proof that it is
+not worse than the margin, and what is neither is run again. The order of the verdicts is that of the truth: a
+candidate all of whose runs are slower by a factor never gets a better one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.margins import Prior, too_few
+from pytest_llmperf.gate.rules import DEFAULT, Level, Rules, Verdict
+from pytest_llmperf.gate.sentences import Finding, explain
+from pytest_llmperf.gate.statistic import Estimate, compare
+
+Reference = Literal["rolling", "anchor", "duet"]
+PerRun = tuple[tuple[float | None, ...], ...]
+"""Per-run values by session (server launch); None where a run has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One gated metric of one point against one reference."""
+
+    quantity: Quantity
+    margin: float
+    prior: Prior
+    baseline: PerRun
+    """Empty: there is none."""
+    candidate: PerRun
+    requests: tuple[int, ...] = ()
+    """Sample size of the metric in every run of both sides; only percentiles need it."""
+    reference: Reference = "rolling"
+
+    @property
+    def runs(self) -> int:
+        return sum(map(len, self.candidate))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricVerdict:
+    """What was found about one series."""
+
+    series: Series
+    verdict: Verdict
+    reason: str
+    """One sentence."""
+    estimate: Estimate | None = None
+    """None where the two sides cannot be compared."""
+    undecided: bool = False
+    """Another run may change this: INCONCLUSIVE below the cap, or an improvement that is not confirmed yet."""
+    too_noisy: Level | None = None
+    """At the cap: which level's noise hides even a change of three margins."""
+    detectable: float | None = None
+    """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointVerdict:
+    """The verdict of a point is its worst metric's; IMPROVED when one did and all others at least pass."""
+
+    metrics: tuple[MetricVerdict, ...]
+    run_again: bool
+    relaunch: bool
+    """The next run should be on a freshly launched server: launches differ by more than runs do."""
+
+    @property
+    def verdict(self) -> Verdict:
+        found = {metric.verdict for metric in self.metrics}
+        return next((verdict for verdict in _BY_WEIGHT if verdict in found), "NOT GATED")
+
+
+_BY_WEIGHT: tuple[Verdict, ...] = ("FAIL", "NO BASELINE", "INCONCLUSIVE", "IMPROVED", "PASS")
+
+
+def judge(
+    points: Mapping[str, Sequence[Series]], rules: Rules = DEFAULT, still_to_come: int = 0
+) -> dict[str, PointVerdict]:
+    """The verdicts of all points of a session together, by point id; to be called anew after every further run.
+
+    Together, because Holm's correction counts every gated metric of the session, those of decided points too, and
+    those `still_to_come` of points that were not measured yet.
+    """
+    drafts = {point: [_draft(series, rules) for series in gated] for point, gated in points.items()}
+    estimates = {
+        (point, place): draft.p_no_change
+        for point, found in drafts.items()
+        for place, draft in enumerate(found)
+        if isinstance(draft, Estimate)
+    }
+    real = dict(zip(estimates, holm(list(estimates.values()), rules.alpha_family, still_to_come), strict=True))
+    return {
+        point: _point(
+            [
+                _metric(series, draft, real.get((point, place), False), rules)
+                for place, (series, draft) in enumerate(zip(gated, drafts[point], strict=True))
+            ],
+            rules,
+        )
+        for point, gated in points.items()
+    }
+
+
+def holm(p_values: Sequence[float], alpha: float, unknown: int = 0) -> tuple[bool, ...]:
+    """Which hypotheses are rejected with a family-wise error of at most alpha (Holm 1979), in the order given.
+
+    So many `unknown` p values are counted as 1, the worst that they can be.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    steps = [p_values[place] <= alpha / (len(order) + unknown - rank) for rank, place in enumerate(order)]
+    rejected = set(order[: steps.index(False)] if False in steps else order)
+    return tuple(place in rejected for place in range(len(p_values)))
+
+
+def _draft(series: Series, rules: Rules) -> Estimate | tuple[Verdict, str]:
+    """The estimate, or the verdict where nothing can be estimated."""
+    return _obstacle(series, rules) or compare(
+        [_numbers(runs) for runs in series.baseline],
+        [_numbers(runs) for runs in series.candidate],
+        series.prior,
+        "higher" if series.quantity.better == "higher" else "lower",
+    )
+
+
+def _numbers(runs: Sequence[float | None]) -> list[float]:
+    return [value for value in runs if value is not None]
+
+
+def _obstacle(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
+    """What makes a comparison impossible. Never PASS: what cannot be compared was not shown to be as good."""
+    then = [value for runs in series.baseline for value in runs]
+    now = [value for runs in series.candidate for value in runs]
+    if not then:
+        return "NO BASELINE", "there is no baseline to compare with"
+    if _absent(then) and _absent(now):
+        return "NOT GATED", "neither the baseline nor this session has a value"
+    if not now or any(map(_unusable, now)):
+        return "FAIL", _hole(now)
+    unusable = next((value for value in then if _unusable(value)), 1.0)
+    if _unusable(unusable):
+        return "NO BASELINE", f"the baseline holds {unusable!r}, with which nothing can be compared; record it anew"
+    if len(then) < rules.baseline_runs:
+        return "NO BASELINE", f"the baseline holds {len(then)} runs, {rules.baseline_runs} are needed to compare"
+    few = too_few(series.quantity, series.requests)
+    return ("NOT GATED", few) if few else None
+
+
+def _absent(values: Sequence[float | None]) -> bool:
+    return all(value is None for value in values)
+
+
+def _unusable(value: float | None) -> bool:
+    return value is None or not math.isfinite(value) or value <= 0
+
+
+def _hole(now: Sequence[float | None]) -> str:
+    if not now or _absent(now):
+        return "the baseline has a value, this session has none"
+    place = next(number for number, value in enumerate(now, start=1) if _unusable(value))
+    return f"run {place} of {len(now)} gave {now[place - 1]!r}, which is no measurement"
+
+
+def _metric(series: Series, draft: Estimate | tuple[Verdict, str], real: bool, rules: Rules) -> MetricVerdict:
+    if not isinstance(draft, Estimate):
+        return MetricVerdict(series, *draft)
+    verdict = _verdict(series, draft, real, rules)
+    open_ = verdict == "INCONCLUSIVE" or (verdict == "PASS" and _improved(series, draft, rules))
+    undecided = open_ and series.runs < rules.most_runs
+    detectable = draft.detectable(series.margin, rules.alpha_fail)
+    noisy = _too_noisy(series, draft, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
+    finding = Finding(draft, series.margin, series.runs, rules, real, undecided, noisy)
+    return MetricVerdict(series, verdict, explain(verdict, finding), draft, undecided, noisy, detectable)
+
+
+def _verdict(series: Series, estimate: Estimate, real: bool, rules: Rules) -> Verdict:
+    threshold, confirmed = math.log1p(series.margin), series.runs >= rules.confirmed_runs
+    if series.runs < rules.first_runs:
+        return "INCONCLUSIVE"
+    if estimate.bound(rules.alpha_fail) > threshold and confirmed and real:
+        return "FAIL"
+    if estimate.bound(1 - rules.alpha_pass) >= threshold:
+        return "INCONCLUSIVE"
+    return "IMPROVED" if confirmed and _improved(series, estimate, rules) else "PASS"
+
+
+def _improved(series: Series, estimate: Estimate, rules: Rules) -> bool:
+    return estimate.bound(1 - rules.alpha_pass) < -math.log1p(series.margin)
+
+
+def _too_noisy(series: Series, estimate: Estimate, detectable: float) -> Level | None:
+    """The level with the larger part of the variance, where even three margins would not be seen."""
+    if detectable <= 3 * series.margin:
+        return None
+    return "runs" if estimate.run_variance >= estimate.session_variance else "sessions"
+
+
+def _point(metrics: Sequence[MetricVerdict], rules: Rules) -> PointVerdict:
+    """A confirmed FAIL ends the point. A metric without baseline does not: the others may be failing."""
+    ended = any(metric.verdict == "FAIL" for metric in metrics)
+    open_ = [metric for metric in metrics if metric.undecided]
+    relaunch = any(m.estimate is not None and m.estimate.session_sd > m.estimate.run_sd for m in open_)
+    again = bool(open_) and not ended
+    return PointVerdict(tuple(metrics), again, again and relaunch)

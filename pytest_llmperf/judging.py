@@ -1,0 +1,83 @@
+"""What a session gates: margins and rules as options, plans and markers give them, and the verdicts over all points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.baseline_file import read_baseline
+from pytest_llmperf.gate.baselines import baseline_path
+from pytest_llmperf.gate.regression import RULES, Regression, gated_margins, gated_series
+from pytest_llmperf.gate.sla import SlaCheck, check_sla
+from pytest_llmperf.gate.verdict import Series, judge
+from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.result import Result
+
+
+@dataclass(slots=True)
+class Judging:
+    """Mutable on purpose: Holm's correction counts all that was gated in the session."""
+
+    folder: Path
+    """Of the baselines."""
+    profile: GateProfile | None
+    """The option's, which wins over a plan's."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """The ini file's, which a plan's and a marker's replace one by one."""
+    own: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    """By test: the marker's margins."""
+    to_come: dict[str, int] = field(default_factory=dict)
+    """By test that will be held against a baseline and was not yet: how many metrics that will be."""
+    _gated: dict[str, tuple[Series, ...]] = field(default_factory=dict)
+
+    def file(self, test: str, slug: str) -> Path:
+        """Of the test's baseline in the environment called `slug`."""
+        return baseline_path(self.folder, slug, test)
+
+    def profile_of(self, point: LoadPoint) -> GateProfile:
+        return self.profile or point.gate or "default"
+
+    def margins_of(self, test: str, point: LoadPoint) -> dict[Quantity, float]:
+        """What is gated and how much change is tolerated: the marker's margin, the plan's, the ini's, the default."""
+        return gated_margins(point, {**self.margins, **point.margins, **self.own.get(test, {})})
+
+    def expect(self, test: str, point: LoadPoint) -> None:
+        """Says that the test will be held against a baseline."""
+        self.to_come[test] = len(self.margins_of(test, point))
+
+    def regression(self, test: str, result: Result) -> Regression:
+        """The result against its baseline. BaselineError says why nothing can be compared."""
+        stored = read_baseline(self.file(test, result.environment.slug))
+        series, notes = gated_series(stored, result, self.margins_of(test, result.load))
+        self._gated[test] = series
+        self.to_come.pop(test, None)
+        rules = RULES[self.profile_of(result.load)]
+        return Regression(judge(self._gated, rules, sum(self.to_come.values()))[test], notes)
+
+    def sla(self, result: Result) -> tuple[SlaCheck, ...]:
+        """Every limit of the result's load."""
+        rules = RULES[self.profile_of(result.load)]
+        return check_sla(result.load.sla, result, rules.most_runs)
+
+    def doubt(self, test: str, result: Result, gates: frozenset[str]) -> Doubt:
+        """Whether one more run may change a verdict of these gates (names of fixtures)."""
+        open_ = [check.describe() for check in self.sla(result) if check.undecided] if "sla" in gates else []
+        if "baseline" not in gates:
+            return Doubt(tuple(open_))
+        try:
+            point = self.regression(test, result).point
+        except BaselineError:
+            return Doubt(tuple(open_))
+        gated = [f"{m.series.quantity}: {m.reason}" for m in point.metrics if m.undecided] if point.run_again else []
+        return Doubt((*open_, *gated), point.relaunch)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What the gates cannot decide yet, and whether the run that may tell needs another launch of the server."""
+
+    reasons: tuple[str, ...] = ()
+    relaunch: bool = False

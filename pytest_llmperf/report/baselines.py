@@ -1,0 +1,137 @@
+"""What `llmperf baseline` prints: tables and lines about stored baselines. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.baselines import QUANTITIES, Baseline, StoredRun, StoredSession
+from pytest_llmperf.gate.histogram import lower_edge, merged, picture
+from pytest_llmperf.gate.trend import LEAST_SESSIONS, change_points
+
+_SHOWN = tuple(Quantity(metric, stat) for metric in ("ttft", "itl", "e2e") for stat in ("p50", "p99"))
+_RATE = Quantity("output_token_throughput")
+_PICTURES = ("ttft", "itl")
+
+
+def list_table(baselines: Iterable[Baseline], now: datetime) -> Table:
+    """One row per baseline."""
+    table = _table("baselines")
+    for header in ("environment", "point"):
+        table.add_column(header, overflow="fold")
+    for header in ("sessions", "anchor", "anchor age", "last session", "commit", ""):
+        table.add_column(header, no_wrap=True)
+    for held in baselines:
+        last = held.sessions[-1]
+        table.add_row(
+            *(escape(held.identity.environment), escape(held.point_id), sessions_by_runs(held.rolling)),
+            *(sessions_by_runs(held.anchor), _age(held.anchor[-1].started, now), f"{last.started:%Y-%m-%d %H:%M}"),
+            *((last.git_sha or "")[:9], "provisional" if held.provisional else ""),
+        )
+    return table
+
+
+def sessions_by_runs(sessions: Sequence[StoredSession]) -> str:
+    """`5 × 3`; `2 (8 runs)` where sessions have different numbers of runs."""
+    counts = [len(session.runs) for session in sessions]
+    same = len(set(counts)) == 1
+    return f"{len(counts)} × {counts[0]}" if same else f"{len(counts)} ({sum(counts)} runs)"
+
+
+def _age(then: datetime, now: datetime) -> str:
+    seconds = max((now - then).total_seconds(), 0)
+    return f"{seconds / 86400:.0f} d" if seconds >= 2 * 86400 else f"{seconds / 3600:.0f} h"
+
+
+def facts(baseline: Baseline) -> Iterator[str]:
+    """What was measured, and where."""
+    hard, last = baseline.identity, baseline.sessions[-1]
+    label = " (SIMULATED step times)" if last.environment.simulated else ""
+    yield f"{baseline.test}"
+    yield f"file         {baseline.path}"
+    yield f"environment  {hard.environment}{label}: {', '.join(hard.gpus) or 'no GPU'}, {last.environment.cpu}"
+    yield f"engine       {hard.engine} {last.environment.engine_version or '(version unknown)'}, model {hard.model}"
+    yield f"arguments    {_arguments({**hard.output_args, **last.args})}"
+    yield f"load         {hard.load_shape}, trace {hard.trace_hash[:12]}"
+    provisional = "; provisional: one session does not tell how much sessions differ" if baseline.provisional else ""
+    yield f"rolling      {sessions_by_runs(baseline.rolling)}{provisional}"
+    yield f"anchor       {sessions_by_runs(baseline.anchor)}, the last of {baseline.anchor[-1].started:%Y-%m-%d %H:%M}"
+
+
+def _arguments(args: dict[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(args.items())) or "none"
+
+
+def sessions_table(baseline: Baseline) -> Table:
+    """One row per session: of every gated quantity the range of its runs' values."""
+    table = _table("per session: least to largest of the runs")
+    for header in ("session", "commit", "in"):
+        table.add_column(header, no_wrap=True)
+    quantities = sorted({*(baseline.margins or _SHOWN), _RATE}, key=QUANTITIES.index)
+    for quantity in quantities:
+        table.add_column(f"{quantity}\n{quantity.unit}", justify="right", overflow="fold")
+    rolling, anchor = ({s.id for s in baseline.reference(name)} for name in ("rolling", "anchor"))
+    for session in baseline.sessions:
+        held = [name for name, ids in (("rolling", rolling), ("anchor", anchor)) if session.id in ids]
+        table.add_row(
+            *(f"{session.started:%Y-%m-%d %H:%M} × {len(session.runs)}", (session.git_sha or "")[:9]),
+            *("\n".join(held), *(_range(session.runs, quantity) for quantity in quantities)),
+        )
+    return table
+
+
+def _range(runs: Sequence[StoredRun], quantity: Quantity) -> str:
+    values = [value for run in runs if (value := run.values.get(quantity)) is not None]
+    if not values:
+        return "none"
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low}\n– {high}"
+
+
+def pictures(baseline: Baseline) -> Iterator[str]:
+    """The distributions of all rolling runs, a line each; nothing of files that have no histograms."""
+    runs = list(chain.from_iterable(session.runs for session in baseline.rolling))
+    for name in _PICTURES:
+        found = merged(run.histograms.get(name, {}) for run in runs)
+        if found:
+            low, high = lower_edge(min(found)), lower_edge(max(found) + 1)
+            yield f"{name:5}{low:9.4g} ms {picture(found)} {high:.4g} ms   n={sum(found.values())}"
+
+
+def trend_lines(baseline: Baseline) -> Iterator[str]:
+    """Where a gated metric's level changed over the stored sessions; says so where they are too few to tell."""
+    sessions = baseline.sessions
+    if len(sessions) < LEAST_SESSIONS:
+        yield f"{baseline.point_id}: {len(sessions)} of the {LEAST_SESSIONS} sessions that a trend needs"
+        return
+    lines = [line for q, margin in baseline.margins.items() for line in _steps(sessions, q, margin)]
+    yield from lines or [f"{baseline.point_id}: no change over {len(sessions)} sessions"]
+
+
+def _steps(sessions: Sequence[StoredSession], quantity: Quantity, margin: float) -> Iterator[str]:
+    held = [(session, _measured(session, quantity)) for session in sessions]
+    held = [(session, values) for session, values in held if values]
+    series = [values for _, values in held]
+    for step in change_points(series, margin, "higher" if quantity.better == "higher" else "lower"):
+        session = held[step.first][0]
+        commit = f" at {session.git_sha[:9]}" if session.git_sha else ""
+        worse = "worse" if step.log_step > 0 else "better"
+        yield (
+            f"{quantity}: {abs(step.ratio - 1):.1%} {worse} since {session.started:%Y-%m-%d %H:%M}{commit} "
+            f"(p = {step.p_value:.1g})"
+        )
+
+
+def _measured(session: StoredSession, quantity: Quantity) -> list[float]:
+    """Values of its runs; those without one have no part in a trend."""
+    return [value for run in session.runs if (value := run.values.get(quantity)) is not None and value > 0]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -1,0 +1,82 @@
+"""A gate's verdict in words and a small picture, for the failure's text, the terminal and JUnit. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pytest_llmperf.gate.regression import Regression
+from pytest_llmperf.gate.rules import Verdict
+from pytest_llmperf.gate.verdict import MetricVerdict
+
+_WIDTH = 44
+_HEADS: dict[Verdict, str] = {
+    "FAIL": "worse than its baseline",
+    "NO BASELINE": "there is no usable baseline to compare with",
+    "INCONCLUSIVE": "cannot be told from its baseline, nor shown to be as good",
+    "IMPROVED": "better than its baseline",
+    "PASS": "no worse than its baseline allows",
+    "NOT GATED": "nothing of it is gated",
+}
+_NEXT: dict[Verdict, str] = {
+    "FAIL": "next: look for what changed (notes, server log); if the change is meant, run with --llmperf-accept",
+    "NO BASELINE": "next: record one with --llmperf-update-baselines, or replace this one with --llmperf-accept",
+    "INCONCLUSIVE": "next: run it again on a quieter machine, or do as the line above says",
+    "IMPROVED": "next: run with --llmperf-accept, so that the new level is the one that is kept",
+}
+
+
+def failure_text(point_id: str, regression: Regression) -> str:
+    """The verdict, what decided it first, and what to do."""
+    verdict = regression.verdict
+    decisive = [metric for metric in regression.metrics if metric.verdict == verdict]
+    others = [metric for metric in regression.metrics if metric.verdict not in (verdict, "NOT GATED")]
+    lines = [f"{point_id}: {_HEADS[verdict]} ({verdict})"]
+    for metric in decisive:
+        lines += [describe(metric), *picture(metric)]
+    lines += map(describe, others)
+    lines += [f"note: {note}" for note in regression.notes]
+    return "\n  ".join([*lines, *([_NEXT[verdict]] if verdict in _NEXT else [])])
+
+
+def describe(metric: MetricVerdict) -> str:
+    """One line: metric, then, now, ratio with its interval, margin, runs, verdict and why."""
+    series, estimate = metric.series, metric.estimate
+    name = f"{series.quantity}{' against the anchor' if series.reference == 'anchor' else ''}"
+    then, now = level(series.baseline), level(series.candidate)
+    if estimate is None or then is None or now is None:
+        return f"{name}: {metric.verdict}: {metric.reason}"
+    low, high = math.exp(estimate.bound(0.05)), math.exp(estimate.bound(0.95))
+    runs = f"{series.runs} runs against {sum(map(len, series.baseline))}"
+    shown = series.quantity.shown
+    return (
+        f"{name}: {shown(now)}, baseline {shown(then)}; {estimate.ratio:.3f} times as bad ({low:.3f} to {high:.3f}), "
+        f"margin {series.margin:.0%}, {runs}: {metric.verdict}: {metric.reason}"
+    )
+
+
+def level(runs: Sequence[Sequence[float | None]]) -> float | None:
+    """Geometric mean over all runs, None when one has no value: what ratios of logs are about."""
+    values = [value for launch in runs for value in launch]
+    present = [value for value in values if value is not None and math.isfinite(value) and value > 0]
+    if not present or len(present) < len(values):
+        return None
+    return math.exp(math.fsum(map(math.log, present)) / len(present))
+
+
+def picture(metric: MetricVerdict) -> Iterator[str]:
+    """Where the runs of both sides lie, on one scale; nothing where there is no number."""
+    series = metric.series
+    sides = [[v for launch in side for v in launch if v is not None] for side in (series.baseline, series.candidate)]
+    low, high = min(map(min, filter(None, sides)), default=0.0), max(map(max, filter(None, sides)), default=0.0)
+    if not all(sides) or not math.isfinite(high - low) or high <= low:
+        return
+    for label, values in zip(("baseline", "now"), sides, strict=True):
+        yield f"  {label:>8} {series.quantity.shown(low)} |{_strip(values, low, high)}| {series.quantity.shown(high)}"
+
+
+def _strip(values: Sequence[float], low: float, high: float) -> str:
+    """One mark per place, a digit where several runs share it."""
+    places = [round((value - low) / (high - low) * (_WIDTH - 1)) for value in values]
+    counts = [places.count(place) for place in range(_WIDTH)]
+    return "".join("·" if not count else "x" if count == 1 else str(min(count, 9)) for count in counts)
