@@ -68,9 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         log = Path(folder) / "sent.jsonl"
         server = stack.enter_context(start_server(config(log), Path(folder), ()))
-        print(
-            f"{'client':10} {'stamps':7} {'p50 us':>8} {'p99 us':>8} {'max us':>8} {'gap sd us':>10} {'loop lag p99 ms':>16}"
-        )
+        print("client     stamps    p50 us   p99 us   max us  gap sd us  loop lag p99 ms")
         for client in CLIENTS:
             load = {"endpoint": client, "input_tokens": 8, "output_tokens": TOKENS, "requests": REQUESTS}
             point = LoadSpec.model_validate({**load, "concurrency": 1, "warmup_requests": 2}).points(client)[0]

@@ -140,7 +140,7 @@ def test_generate_counts_chunks_with_text_and_needs_no_sign_of_an_end() -> None:
     record = _record("generate", *GENERATE)
     assert record.error is None
     assert record.chunk_ns == (1000, 3000, 4000)
-    assert (record.output_tokens, record.token_source) == (3, "usage")
+    assert (record.output_tokens, record.token_source) == (3, "chunks")
     assert (record.input_tokens, record.input_tokens_source) == (None, None)
 
 
