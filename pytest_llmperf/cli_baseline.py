@@ -78,7 +78,7 @@ def prune(folder: Path, keep_from: Path, all_environments: bool, dry_run: bool, 
         known = baseline_folder.read_measured(keep_from)
     except BaselineError as error:
         raise click.ClickException(f"{error}; name a full run's report with --keep-from") from error
-    slugs = [path.name for path in folder.iterdir() if path.is_dir()] if all_environments else known.slugs
+    slugs = [path.name for path in folder.glob("*") if path.is_dir()] if all_environments else known.slugs
     gone = baseline_folder.unused(folder, slugs, known.tests)
     long = [held for held in _readable(folder, problems) if held.path not in gone and trimmed(held) != held]
     for path in gone:

@@ -195,7 +195,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
-    if state:
+    if state and not state.plan_errors:  # pytest calls this after the error too
         for item in session.items:
             _plan_test(state, item)
 

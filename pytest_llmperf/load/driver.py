@@ -26,6 +26,7 @@ from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
+from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
@@ -43,6 +44,8 @@ _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 _PROGRESS_S = 0.3
 _SPIN_S = 0.001
 """asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
+_NAP_S = 0.0001
+"""Of the last millisecond only twice this is spent so, the rest in naps, between which other I/O is served."""
 _SPARE_S = 0.25
 """An open loop keeps as many idle connections as it would need for this long."""
 _REST_S = 0.1
@@ -110,23 +113,25 @@ async def run_load(
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate, trace.slots)
-    try:
-        await load.run(progress)
-    except asyncio.CancelledError:
-        if on_interrupt is not None:
-            on_interrupt(load.result(run_index))
-        raise
-    return load.result(run_index)
+    with Store(KEPT_BYTES) as store:
+        load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", store, share, gate, trace.slots)
+        try:
+            await load.run(progress)
+        except asyncio.CancelledError:
+            if on_interrupt is not None:
+                on_interrupt(load.result(run_index))
+            raise
+        return load.result(run_index)
 
 
 async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
     """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
     if not trace.warmup:
         return
-    load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup")
-    await load.run(None)
-    records = load.result(0).records
+    with Store(KEPT_BYTES) as store:
+        load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup", store)
+        await load.run(None)
+        records = load.result(0).records
     if not any(record.ok for record in records):
         raise ServerError(f"every warm-up request failed; the first: {records[0].error}")
 
@@ -141,6 +146,7 @@ class _Load:
         trace: Trace,
         requests: tuple[PlannedRequest, ...],
         mark: str,
+        store: Store,
         share: Share = _WHOLE,
         gate: Gate | None = None,
         slot_plan: SlotPlan | None = None,
@@ -151,6 +157,7 @@ class _Load:
         self.slot_plan = slot_plan
         self.trace_hash = trace.hash
         self.mark = mark
+        self.store = store
         self.share = share
         self.gate = gate
         self.pieces = trace.pieces
@@ -261,6 +268,7 @@ class _Load:
             wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
+            await self.store.relieve()
             if self.window.is_open:
                 self.window.loop_lags_s.append(now - wanted)
             for connection in self.connections:
@@ -306,7 +314,7 @@ class _Load:
         if self.slot_plan is not None:
             request = self.requests[request.index] = replace(request, phase=user.slots.phase(user.number))
         wire = self._wire(user.number % len(self.targets), request, history)
-        exchange = self.exchanges[request.index] = Exchange()
+        exchange = self.exchanges[request.index] = Exchange(self.store)
         if user.connection.is_open:
             self._start(user.connection, request, wire, exchange)
         await self._settle(user.connection, request, wire, exchange)
@@ -339,7 +347,7 @@ class _Load:
     def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
         """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
         for request in later:
-            self.exchanges[request.index] = Exchange()
+            self.exchanges[request.index] = Exchange(self.store)
             self.exchanges[request.index].end(f"not sent: turn {failed_turn} of its conversation failed")
         self.done += len(later)
         self.failed += len(later)
@@ -360,8 +368,8 @@ class _Load:
                 for request in self.requests.values():
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
-                    await _until(start_s + (request.due_ns or 0) / 1e9)
-                    exchange = self.exchanges[request.index] = Exchange()
+                    await _until(start_s + (request.due_ns or 0) / 1e9, self.window)
+                    exchange = self.exchanges[request.index] = Exchange(self.store)
                     if room is not None:
                         exchange.held_ns = await room.enter(self.window.started_ns + (request.due_ns or 0))
                     self._send_due(request, pool, wire, exchange, group)
@@ -457,21 +465,25 @@ class _Load:
 
     def result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
-        planned = self.requests
-        captures = {index: self.exchanges[index].capture() for index in sorted(self.exchanges)}
+        sent = [(self.requests[index], self.exchanges[index]) for index in sorted(self.exchanges)]
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
-        stamps = stamps_of([captures[index] for index in captures if planned[index].phase == "measured"])
-        records = tuple(self._record(planned[index], capture, stamps) for index, capture in captures.items())
+        stamps = stamps_of([exchange.tape for request, exchange in sent if request.phase == "measured"])
+        records: list[RequestRecord] = []
+        lags_us: list[float] = []
+        for request, exchange in sent:
+            capture = exchange.capture()
+            records.append(self._record(request, capture, stamps))
+            lags_us += capture.receive_lags_us()
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
-            records=records,
+            records=tuple(records),
             client=client_health(
                 self.window,
                 stamps,
-                tuple(captures.values()),
+                lags_us,
                 records,
                 self.connect_s,
                 [connection.losses for connection in self.connections],
@@ -558,10 +570,15 @@ class _Room:
         self._free.release()
 
 
-async def _until(time_s: float) -> None:
+async def _until(time_s: float, window: Window) -> None:
     """Returns at `time_s` of the loop's clock, a few microseconds late at best; serves other I/O until then."""
     loop = asyncio.get_running_loop()
     if (left := time_s - loop.time() - _SPIN_S) > 0:
         await asyncio.sleep(left)
-    while loop.time() < time_s:  # noqa: ASYNC110 - nothing sets an event at a time
+    while (now := loop.time()) < time_s:
+        if time_s - now > 2 * _NAP_S:
+            # Looking all the time, a driver with real-time priority would be stopped for 50 ms in every second.
+            time.sleep(_NAP_S)  # noqa: ASYNC251 - shorter than the loop's own timers can be
+            now = loop.time()
         await asyncio.sleep(0)
+        window.idle_turn(loop.time() - now)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.priority import urgent
+from pytest_llmperf.load.tape import Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
 
@@ -29,6 +30,17 @@ class Window:
         self.scheduling: Scheduling = "normal"
         self.gc_collections = 0
         self.loop_lags_s: list[float] = []
+        self._idle_turns = 0
+        self._idle_turn_s = math.inf
+
+    def idle_turn(self, took_s: float) -> None:
+        """The event loop went round once only to look at the clock, and served what there was meanwhile."""
+        self._idle_turns += 1
+        self._idle_turn_s = min(self._idle_turn_s, took_s)
+
+    def _spun_s(self) -> float:
+        """CPU time that waiting for due times took: the shortest turn is one in which nothing was served."""
+        return self._idle_turns * self._idle_turn_s if self._idle_turns else 0.0
 
     @property
     def is_open(self) -> bool:
@@ -50,7 +62,7 @@ class Window:
                 yield
         finally:
             self.ended_ns = time.time_ns()
-            self.cpu_share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
+            self.cpu_share = (time.thread_time() - cpu - self._spun_s()) / (time.perf_counter() - wall)
             self.clock_step_ns = _clock_offset_ns() - offset_ns
             self.gc_collections = _gc_collections() - collections
             gc.unfreeze()
@@ -69,16 +81,17 @@ def _gc_collections() -> int:
 def client_health(
     window: Window,
     stamps: Stamps,
-    captures: Sequence[Capture],
+    lags_us: Sequence[float],
     records: Sequence[RequestRecord],
     connect_s: Sequence[float],
     losses: Sequence[TcpLosses] = (),
 ) -> ClientHealth:
-    """`connect_s`: how long each connection took that was opened before the window, or for one request only;
-    `losses`: of every connection."""
+    """`lags_us`: how long each read waited for us; `connect_s`: how long each connection took that was opened before
+    the window, or for one request only; `losses`: of every connection.
+    """
     tcp = functools.reduce(TcpLosses.plus, losses, NO_LOSSES)
     lag_ms = [lag * 1e3 for lag in window.loop_lags_s]
-    lags = _receive_lags_us(captures) if stamps == "kernel" else []
+    lags = lags_us if stamps == "kernel" else []
     late = [record.late_ns / 1e3 for record in records if record.late_ns is not None]
     token_chunks = sum(len(record.chunk_ns) for record in records)
     coalesced = sum(record.coalesced_chunks for record in records)
@@ -155,20 +168,11 @@ def _rate(moments_ns: Sequence[int]) -> float | None:
     return (len(moments_ns) - 1) / span_ns * 1e9 if span_ns else None
 
 
-def stamps_of(captures: Sequence[Capture]) -> Stamps:
+def stamps_of(tapes: Sequence[Tape]) -> Stamps:
     """The kernel's only if every read has one, so that no user-space time passes for a better one."""
-    any_read = any(capture.user_ns for capture in captures)
-    return "kernel" if any_read and all(capture.has_kernel_stamps for capture in captures) else "user"
+    any_read = any(tape.count for tape in tapes)
+    return "kernel" if any_read and not any(tape.unstamped for tape in tapes) else "user"
 
 
-def _receive_lags_us(captures: Sequence[Capture]) -> list[float]:
-    return [
-        (user - kernel) / 1e3
-        for capture in captures
-        for user, kernel in zip(capture.user_ns, capture.kernel_ns, strict=True)
-        if kernel
-    ]
-
-
-def _percentile(values: list[float], percent: float) -> float | None:
+def _percentile(values: Sequence[float], percent: float) -> float | None:
     return float(np.percentile(values, percent)) if values else None

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
 
@@ -13,6 +15,7 @@ Message = tuple[str, str]
 """Role and text."""
 
 _MESSAGE_LIMIT = 500
+_NOTHING: dict[str, Any] = {}
 
 
 def request_body(
@@ -85,35 +88,51 @@ def read_event(data: bytes) -> Event:
     """Raises ValueError on what is no JSON object."""
     if data == b"[DONE]":
         return Event(done=True)
-    event = json.loads(data)
-    if not isinstance(event, dict):
-        raise ValueError("not a JSON object")
+    event = json_object(data)
     if event.get("error") is not None or event.get("object") == "error":
         return Event(error=error_text(event))
-    usage = event.get("usage") or {}
+    usage = event.get("usage") or _NOTHING
     choices = event.get("choices")
     if not choices:
         return Event(prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"))
     choice = choices[0]
     delta = choice.get("delta") or choice
-    return Event(
+    text = delta.get("content") or delta.get("text") or ""
+    thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+    calls = delta.get("tool_calls")
+    facts = (
         True,
-        bool(delta.get("content") or delta.get("text") or delta.get("tool_calls")),
-        bool(delta.get("reasoning_content") or delta.get("reasoning")),
+        bool(text or calls),
+        bool(thought),
         len(choice.get("token_ids") or ()),
         choice.get("finish_reason"),
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
-        text=delta.get("content") or delta.get("text") or "",
-        other_text=_other_text(delta),
-        choice=choice.get("index") or 0,
+        None,
+        False,
+        text,
+        thought + (_called(calls) if calls else ""),
+        choice.get("index") or 0,
     )
+    # Event(...) would go through a Python function, and this runs once per token.
+    return tuple.__new__(Event, facts)
 
 
-def _other_text(delta: dict[str, Any]) -> str:
-    text: str = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    functions = (call.get("function") or {} for call in delta.get("tool_calls") or ())
-    return text + "".join(f"{function.get('name') or ''}{function.get('arguments') or ''}" for function in functions)
+def json_object(data: bytes) -> dict[str, Any]:
+    """Raises ValueError on what is none. What pydantic's parser understands, `json` understands alike, 3 times slower;
+    what it refuses, `json` may still take, such as half of a surrogate pair."""
+    try:
+        event = from_json(data)
+    except ValueError:
+        event = json.loads(data)
+    if not isinstance(event, dict):
+        raise ValueError("not a JSON object")
+    return event
+
+
+def _called(calls: list[dict[str, Any]]) -> str:
+    functions = (call.get("function") or {} for call in calls)
+    return "".join(f"{function.get('name') or ''}{function.get('arguments') or ''}" for function in functions)
 
 
 def error_text(answer: Any) -> str:

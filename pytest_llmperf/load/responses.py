@@ -5,10 +5,9 @@ Every event names its kind in `type` too, so the `event:` lines of the stream ar
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from pytest_llmperf.load.openai import Event, error_text, sampling
+from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
 
@@ -41,9 +40,7 @@ def read_event(data: bytes) -> Event:
     """Raises ValueError on what is no JSON object."""
     if data == b"[DONE]":
         return Event(done=True)
-    event = json.loads(data)
-    if not isinstance(event, dict):
-        raise ValueError("not a JSON object")
+    event = json_object(data)
     kind = str(event.get("type"))
     if kind in ("error", "response.failed") or event.get("error") is not None:
         return Event(error=error_text(_failure(event)))

@@ -32,11 +32,11 @@ class SseParser:
     def _is_one_plain_event(self, data: bytes) -> bool:
         """What nearly every read of a stream is: worth a short cut, because it runs once per token."""
         return (
-            data.startswith(b"data: ")
-            and data.find(b"\n") == len(data) - 2
+            data.find(b"\n") == len(data) - 2
             and data.endswith(b"\n\n")
-            and not (self._buffer or self._data or self._after_cr)
+            and data.startswith(b"data: ")
             and b"\r" not in data
+            and not (self._buffer or self._data or self._after_cr)
         )
 
     def _take_lines(self) -> list[bytes]:

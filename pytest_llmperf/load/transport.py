@@ -1,6 +1,6 @@
 """One keep-alive connection in the asyncio loop, with the kernel's receive timestamps.
 
-While a response streams, a readable socket costs one `recvmsg`, two stamps, three appends and the removal of the HTTP
+While a response streams, a readable socket costs one `recvmsg`, two stamps, an append and the removal of the HTTP
 framing, which tells exactly when the response is over; everything else is done after the run, from the Capture.
 (Framing kept for the end of a response is no cheaper, and a burst of ends then delays the next requests.)
 """
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
 from pytest_llmperf.load.patience import Patience
+from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
 
@@ -95,15 +96,13 @@ class Exchange:
         "ended_ns",
         "error",
         "held_ns",
-        "kernel_ns",
-        "pieces",
         "reader",
         "retry",
         "sent_ns",
-        "user_ns",
+        "tape",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.sent_ns: int | None = None
         self.ended_ns = 0
         self.error: str | None = None
@@ -116,9 +115,7 @@ class Exchange:
         """Failed on a stale connection before any byte of a response: to be sent once more."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reader = ResponseReader()
-        self.pieces: list[bytes] = []
-        self.kernel_ns: list[int] = []
-        self.user_ns: list[int] = []
+        self.tape = Tape(store)
 
     @property
     def has_ended(self) -> bool:
@@ -138,12 +135,14 @@ class Exchange:
             self.ended.set_result(None)
 
     def capture(self) -> Capture:
+        """Raises OSError when the tape cannot be read back."""
+        kernel_ns, user_ns, pieces = tuple(zip(*self.tape.reads(), strict=True)) or ((), (), ())
         return Capture(
             sent_ns=self.sent_ns,
             ended_ns=self.ended_ns,
-            kernel_ns=tuple(self.kernel_ns),
-            user_ns=tuple(self.user_ns),
-            pieces=tuple(self.pieces),
+            kernel_ns=kernel_ns,
+            user_ns=user_ns,
+            pieces=pieces,
             status=self.reader.status,
             content_type=self.reader.headers.get("content-type", ""),
             error=self.error,
@@ -217,13 +216,13 @@ class Connection:
     def _lost(self, error: str) -> None:
         """The connection is gone. One that served a request before may have been closed while this one was sent."""
         if self._exchange is not None:
-            self._exchange.retry = self._used and not self._exchange.user_ns
+            self._exchange.retry = self._used and not self._exchange.tape.count
         self.close(error)
 
     def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
         """Ends an exchange that is past its limits. Called now and then, so that no chunk has to set a timer."""
         if self._exchange is not None:
-            overdue = self._patience.overdue(now_s, len(self._exchange.user_ns), no_data_s=no_data_s, whole_s=whole_s)
+            overdue = self._patience.overdue(now_s, self._exchange.tape.count, no_data_s=no_data_s, whole_s=whole_s)
             if overdue:
                 self.close(overdue)
 
@@ -264,14 +263,14 @@ class Connection:
             self._send()
 
     def _take(self, exchange: Exchange, kernel_ns: int, user_ns: int, data: bytes) -> None:
-        exchange.kernel_ns.append(kernel_ns)
-        exchange.user_ns.append(user_ns)
         reader = exchange.reader
         try:
-            exchange.pieces.append(reader.feed(data))
+            piece = reader.feed(data)
         except ProtocolError as error:
+            exchange.tape.add(kernel_ns, user_ns, b"")
             self.close(f"malformed HTTP response: {error}")
             return
+        exchange.tape.add(kernel_ns, user_ns, piece)
         if reader.complete:
             if not reader.keep_alive or self._unsent:
                 self._disconnect()

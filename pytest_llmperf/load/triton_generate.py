@@ -6,12 +6,11 @@ response). The keys of `parameters` reach a model as its inputs where it has suc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pytest_llmperf.load.openai import Event, error_text, sampling
+from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
 
@@ -47,9 +46,7 @@ def read_event(data: bytes) -> Event:
 
     The empty response at the end is no token.
     """
-    event = json.loads(data)
-    if not isinstance(event, dict):
-        raise ValueError("not a JSON object")
+    event = json_object(data)
     if event.get("error") is not None:
         return Event(error=error_text(event))
     return read_outputs(event)
@@ -57,9 +54,7 @@ def read_event(data: bytes) -> Event:
 
 def read_infer(data: bytes) -> Event:
     """The answer of `infer`. A model without `text_output` answers by having outputs at all."""
-    answer = json.loads(data)
-    if not isinstance(answer, dict):
-        raise ValueError("not a JSON object")
+    answer = json_object(data)
     if answer.get("error") is not None:
         return Event(error=error_text(answer))
     return read_outputs({output["name"]: output.get("data") for output in answer.get("outputs", ())}, any_output=True)

@@ -174,14 +174,12 @@ class GrpcConnection:
         """The hot path: runs once per response. A task of `Connection`'s own, ended by `close`."""
         try:
             async for message in call:
-                exchange.user_ns.append(time.time_ns())
-                exchange.kernel_ns.append(0)
-                exchange.pieces.append(message)
+                exchange.tape.add(0, time.time_ns(), message)
                 exchange.reader.status = 200
         except self._grpc.aio.AioRpcError as error:
             self._end(exchange, f"gRPC {error.code().name}: {shorten(error.details() or '')}")
         else:
-            self._end(exchange, None if exchange.pieces else "the stream ended without a response")
+            self._end(exchange, None if exchange.tape.count else "the stream ended without a response")
         finally:
             call.cancel()
 
@@ -208,7 +206,7 @@ class GrpcConnection:
     def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
         """Ends an exchange that is past its limits."""
         if self._exchange is not None:
-            overdue = self._patience.overdue(now_s, len(self._exchange.user_ns), no_data_s=no_data_s, whole_s=whole_s)
+            overdue = self._patience.overdue(now_s, self._exchange.tape.count, no_data_s=no_data_s, whole_s=whole_s)
             if overdue:
                 self.close(overdue)
 

@@ -111,7 +111,8 @@ def trend_lines(baseline: Baseline) -> Iterator[str]:
         yield f"{baseline.point_id}: {len(sessions)} of the {LEAST_SESSIONS} sessions that a trend needs"
         return
     lines = [line for q, margin in baseline.margins.items() for line in _steps(sessions, q, margin)]
-    yield from lines or [f"{baseline.point_id}: no change over {len(sessions)} sessions"]
+    nothing = f"no change over {len(sessions)} sessions" if baseline.margins else "no metric is gated"
+    yield from lines or [f"{baseline.point_id}: {nothing}"]
 
 
 def _steps(sessions: Sequence[StoredSession], quantity: Quantity, margin: float) -> Iterator[str]:

@@ -16,8 +16,10 @@ import pytest
 
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.embedded.truth import Emission, read_emission_log
+from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.tape import Store
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.saturation import saturation
@@ -252,3 +254,16 @@ def test_a_rate_above_what_the_engine_takes_is_seen(rate: float, saturated: bool
         found = saturation(_run(url, point), point)
     assert found is not None
     assert found.saturated is saturated
+
+
+def test_a_capture_that_does_not_fit_in_memory_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tape goes to the file several times while it grows."""
+    moved: list[int] = []
+    write = Store.write
+    monkeypatch.setattr(Store, "write", lambda store, data: moved.append(len(data)) or write(store, data))
+    monkeypatch.setattr(driver, "KEPT_BYTES", 1_000)
+    with _engine() as url:
+        run = _run(url, _point(output_tokens=200, requests=8, concurrency=4))
+    assert len(moved) > 4
+    assert [record.error for record in run.records] == [None] * len(run.records)
+    assert all(len(record.chunk_ns) == record.output_tokens == 200 for record in run.records)

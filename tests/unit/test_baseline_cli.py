@@ -145,6 +145,11 @@ def test_prune_leaves_other_environments_alone_unless_told(folder, tmp_path):
     assert not file(folder, SHORT).exists()
 
 
+def test_prune_of_nothing(tmp_path):
+    done = llmperf("prune", tmp_path / "none", "--keep-from", report(tmp_path, LONG), "--all-environments")
+    assert done.output == "nothing to prune\n"
+
+
 def test_prune_drops_sessions_beyond_the_window(folder, tmp_path):
     path = file(folder, LONG)
     before = read_baseline(path)
@@ -197,3 +202,9 @@ def test_trend_of_a_steady_history(folder):
     path = file(folder, LONG)
     write_baseline(baseline(path, LONG, [noisy(day) for day in range(13)]))
     assert "seqs2-long: no change over 13 sessions" in llmperf("trend", "seqs2-long", "--folder", folder).output
+
+
+def test_trend_of_what_gates_nothing(folder):
+    path = file(folder, LONG)
+    write_baseline(replace(read_baseline(path), margins={}))
+    assert "seqs2-long: no metric is gated" in llmperf("trend", path).output

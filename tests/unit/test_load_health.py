@@ -2,8 +2,10 @@
 
 import gc
 import socket
+import time
 from dataclasses import replace
 
+import pytest
 from samples import HEALTH, failed, record
 
 from pytest_llmperf.load.health import Window, client_health, merged_health
@@ -81,3 +83,14 @@ def test_the_health_of_several_processes_is_the_worst_of_each():
     assert (merged.stamps, merged.cpu_share, merged.loop_lag_p99_ms) == ("user", 0.9, 3.0)
     assert (merged.scheduling, merged.clock_step_ns, merged.connect_ms) == ("normal", -5, 2.0)
     assert (merged.requested_rate, merged.tcp_retransmits) == (10.0, None)
+
+
+def test_turns_that_only_watch_the_clock_are_no_load(monkeypatch):
+    """The shortest is such a turn; what longer ones took on top was work."""
+    monkeypatch.setattr(time, "thread_time", iter((1.0, 1.5)).__next__)
+    monkeypatch.setattr(time, "perf_counter", iter((10.0, 11.0)).__next__)
+    window = Window()
+    with window.open():
+        for took_s in (0.3, 0.01, 0.02):
+            window.idle_turn(took_s)
+    assert window.cpu_share == pytest.approx(0.5 - 3 * 0.01)
