@@ -16,7 +16,7 @@ from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.growth import RECORDED_RUNS
 from pytest_llmperf.judging import Doubt, Judging
-from pytest_llmperf.plan import LoadPoint, OpenAIServer, Plan, Relaunch, ServerConfig, parse_margins
+from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
@@ -267,7 +267,7 @@ class State:
                 yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}"
 
     def _describe_server(self, server: ServerConfig) -> Iterator[str]:
-        if isinstance(server, OpenAIServer):
+        if isinstance(server, RemoteServer):
             yield f"{server.name}: {server.url} (already up)"
             return
         gpus = self.gpus[: server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
