@@ -193,6 +193,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    state = items[0].config.stash.get(_STATE, None) if items else None
+    if state:
+        state.whole = False
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state and not state.plan_errors:  # pytest calls this after the error too
@@ -266,6 +272,8 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state:
+        if session.shouldfail or session.shouldstop or any("::" in argument for argument in session.config.args):
+            state.whole = False
         state.write_report()
 
 
