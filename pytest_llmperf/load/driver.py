@@ -186,7 +186,8 @@ class _Load:
         }
 
     def _marked(self, request: PlannedRequest) -> Content | list[Content]:
-        return marked_prompt(request, f"{self.trace_hash}/{self.mark}", self.pieces)
+        mark = "warm" if self.point.prefix_cache == "warm" else self.mark
+        return marked_prompt(request, f"{self.trace_hash}/{mark}", self.pieces)
 
     def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
         """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
