@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-engines engine-vllm perf-vllm check clean
+.PHONY: perf test test-unit test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
@@ -16,7 +16,7 @@ test: check test-unit test-engines  ## everything that CI runs
 test-unit: $(STAMP)  ## unit and plugin tests
 	$(BIN)/python -m pytest tests/unit tests/plugin $(ARGS)
 
-test-engines: $(STAMP) engine-vllm  ## tests on real engines
+test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
 
 engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
@@ -24,6 +24,18 @@ engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
 
 perf-vllm: engine-vllm  ## the main job on real vLLM; records this machine's baselines the first time
 	$(PERF) --llmperf-update-new perf_tests/test_vllm_cpu.py
+
+engine-triton:  ## real Triton Inference Server for the CPU, in .engines
+	scripts/engine_triton.sh
+
+perf-triton: $(STAMP) engine-triton  ## the main job on real Triton; records this machine's baselines the first time
+	$(PERF) --llmperf-update-new perf_tests/test_triton.py
+
+engine-triton-vllm: engine-vllm engine-triton  ## Triton's vLLM backend on these two
+	scripts/engine_triton_vllm.sh
+
+perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
+	$(PERF) --llmperf-update-new perf_tests/test_triton_vllm.py
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

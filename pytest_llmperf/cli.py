@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
@@ -17,12 +18,26 @@ from pytest_llmperf import __version__
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load.datasets import parse_dataset
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import LoadPoint, LoadSpec, OpenAIServer, Plan
+from pytest_llmperf.plan import (
+    EndpointName,
+    LoadPoint,
+    LoadSpec,
+    OpenAIServer,
+    Plan,
+    TritonRemoteServer,
+    TritonServer,
+)
+from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.terminal import dialect_table, metrics_table
+from pytest_llmperf.report.perf_analyzer import profile_export
+from pytest_llmperf.report.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.triton.repository import write_repository
 from pytest_llmperf.session import Session, default_output
 from pytest_llmperf.telemetry.environment import environment
 
@@ -43,22 +58,31 @@ def schema() -> None:
 
 
 @main.command()
-@click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000")
+@click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000, or host:port")
 @click.option("--model", "-m", required=True, help="Name of the model")
 @click.option(
-    "--endpoint", type=click.Choice(["chat", "completions", "responses", "generate"]), default="chat", show_default=True
+    "--protocol", "-i", type=click.Choice(["http", "grpc"]), help="The server is Triton, and this is how it is asked"
 )
-@click.option("--concurrency", type=int, help="Closed loop: requests in flight at all times")
+@click.option(
+    "--endpoint", type=click.Choice(get_args(EndpointName)), help="Default: chat; of Triton generate or grpc, by -i"
+)
+@click.option("--concurrency", metavar="N[,N…]", help="Closed loop: requests in flight; of a list, one point each")
 @click.option("--request-rate", type=float, help="Open loop: requests per second")
 @click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), default="constant", show_default=True)
 @click.option("--burstiness", type=float, help="Shape of --arrival gamma: 1 is Poisson, less comes in bursts")
-@click.option("--requests", type=int, help="Measured requests per run")
+@click.option("--requests", type=int, help="Measured requests per run (default: as many as --input-data has prompts)")
 @click.option("--duration", metavar="TIME", help="How long to send, in the place of --requests, as in '30 s'")
 @click.option("--max-in-flight", type=int, help="Open loop: requests wait while so many are in flight")
 @click.option("--batch-size", type=int, default=1, show_default=True, help="Prompts per request (completions)")
-@click.option("--input-tokens", type=int, required=True, help="Length of the prompts")
-@click.option("--output-tokens", type=int, required=True, help="Length of the answers")
-@click.option("--tokenizer", type=click.Path(exists=True), help="Folder of the model's tokenizer, for exact lengths")
+@click.option("--input-tokens", type=int, help="Length of the prompts")
+@click.option("--input-data", type=click.Path(exists=True, dir_okay=False), help="Prompts: JSONL with input, output")
+@click.option("--output-tokens", type=int, help="Length of the answers  [default: the file's, else 128]")
+@click.option(
+    "--tokenizer",
+    "--tokenizer-path",
+    type=click.Path(exists=True),
+    help="Folder of the model's tokenizer, for exact lengths",
+)
 @click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--warmup-requests", type=int, default=2, show_default=True)
 @click.option("--seed", type=int, help="Seed of prompts and arrivals")
@@ -69,22 +93,17 @@ def schema() -> None:
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Report by this tool's definitions too")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for report and requests")
-def profile(url: str, model: str, headers: tuple[str, ...], bearer_env: str | None, runs: int, **options: Any) -> None:
-    """Measure one load point on a server that is up, and print its metrics."""
-    json_path, output = options.pop("json_path"), options.pop("output")
+@click.option(
+    "--profile-export-file", "export", type=click.Path(path_type=Path), help="Write request times as perf_analyzer does"
+)
+def profile(runs: int, **options: Any) -> None:
+    """Measure load points on a server that is up, and print their metrics."""
+    json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     session = Session(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
-        given = {name: value for name, value in options.items() if value is not None}
-        point = LoadSpec.model_validate(given).points("profile")[0]
-        config = OpenAIServer(
-            engine="openai",
-            name="profile",
-            model=model,
-            url=url,
-            headers=dict(map(_header, headers)),
-            bearer=f"${{{bearer_env}}}" if bearer_env else None,
-        )
-        result = _measured(start_server(config, session.log_dir(), ()), point, runs, session)
+        config = _server_config(options)
+        points = _load_points(options)
+        results = _measured(start_server(config, session.log_dir(), ()), points, runs, session)
     except ValidationError as error:
         raise click.UsageError("; ".join(_problem(problem) for problem in error.errors())) from error
     except LlmPerfError as error:
@@ -92,8 +111,75 @@ def profile(url: str, model: str, headers: tuple[str, ...], bearer_env: str | No
     finally:
         if session.outcomes:
             session.write_report(json_path)
-    _show(result, session)
-    sys.exit(0 if result.valid and not result.metrics.failed else 1)
+    for result in results:
+        _show(result, session)
+    _print(f"report: {session.output / 'report.json'}")
+    if export is not None:
+        document = profile_export(results, "triton" if isinstance(config, TritonRemoteServer) else "openai")
+        export.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        _print(f"profile export: {export}")
+    sys.exit(0 if all(result.valid and not result.metrics.failed for result in results) else 1)
+
+
+def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer:
+    """Takes what it needs out of `options`. With -i the server is Triton, whose statistics are read too."""
+    protocol, bearer_env = options.pop("protocol"), options.pop("bearer_env")
+    options["endpoint"] = options["endpoint"] or {None: "chat", "http": "generate", "grpc": "grpc"}[protocol]
+    url = options.pop("url")
+    common = {
+        "name": "profile",
+        "model": options.pop("model"),
+        "url": url if "://" in url else f"{protocol or 'http'}://{url}",
+        "headers": dict(map(_header, options.pop("headers"))),
+        "bearer": f"${{{bearer_env}}}" if bearer_env else None,
+    }
+    if protocol is None:
+        return OpenAIServer(engine="openai", **common)
+    return TritonRemoteServer(engine="triton-remote", **common)
+
+
+def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
+    """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
+    given = {name: value for name, value in options.items() if value is not None}
+    counts = _counts(given.pop("concurrency", None))
+    if counts:
+        given["concurrency"] = counts[0] if len(counts) == 1 else {"sweep": counts}
+    if path := given.pop("input_data", None):
+        given["prompts"] = {"file": path}
+        if not {"requests", "duration"} & given.keys():
+            given["requests"] = max(_prompts_in(path), *counts, 1)
+    return LoadSpec.model_validate(given).points("profile")
+
+
+def _counts(text: str | None) -> list[int]:
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise click.UsageError(f"--concurrency {text!r} is neither a whole number nor a list such as 2,4,8")
+    return [int(part) for part in parts]
+
+
+def _prompts_in(path: str) -> int:
+    file = PromptFile(file=path)
+    return len(parse_dataset(Path(path).read_text(encoding="utf-8"), file.kind, path))
+
+
+@main.command("model-repository")
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("server")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the models into")
+def model_repository(plan: Path, server: str, output: Path) -> None:
+    """Write the Triton model repository of a plan's server, and run nothing."""
+    try:
+        configs = {config.name: config for config in load_plan(plan).server_configs()}
+        config = configs.get(server)
+        if not isinstance(config, TritonServer):
+            known = ", ".join(name for name, other in configs.items() if isinstance(other, TritonServer))
+            raise click.UsageError(f"{plan} has no triton server {server!r}; it has: {known or 'none'}")
+        write_repository(config, output)
+    except LlmPerfError as error:
+        raise click.ClickException(str(error)) from error
+    for path in sorted(path for path in output.rglob("*") if path.is_file()):
+        click.echo(path)
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -109,24 +195,30 @@ def _problem(problem: Any) -> str:
     return f"{where + ': ' if where else ''}{text} (given {problem['input']!r})" if where else text
 
 
-def _measured(starting: AbstractContextManager[LlmServer], point: LoadPoint, runs: int, session: Session) -> Result:
-    done: list[Run] = []
+def _measured(
+    starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, session: Session
+) -> list[Result]:
     with starting as server:
+        return [_measured_point(server, point, runs, session) for point in points]
 
-        def keep(run: Run) -> None:
-            done.append(run)
-            session.save_requests("profile", run, point)
-            session.update("profile", "profile", result=_result(server, point, done), error="interrupted")
 
-        progress = _show_progress if sys.stderr.isatty() else None
-        asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
-        result = _result(server, point, done)
-    session.update("profile", "profile", result=result, error=None, passed=result.valid)
+def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
+    done: list[Run] = []
+
+    def keep(run: Run) -> None:
+        done.append(run)
+        session.save_requests(point.name, run, point)
+        session.update(point.name, point.name, result=_result(server, point, done), error="interrupted")
+
+    progress = _show_progress if sys.stderr.isatty() else None
+    asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
+    result = _result(server, point, done)
+    session.update(point.name, point.name, result=result, error=None, passed=result.valid)
     return result
 
 
 def _result(server: LlmServer, point: LoadPoint, runs: list[Run]) -> Result:
-    return make_result("profile", server.config, point, environment(server.config, server.version, ()), runs)
+    return make_result(point.name, server.config, point, environment(server.config, server.version, ()), runs)
 
 
 def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
@@ -136,6 +228,8 @@ def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
 def _show(result: Result, session: Session) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(metrics_table(result))
+    if has_server_side([result]):
+        console.print(server_side_table([result], number))
     if session.dialect:
         console.print(dialect_table(result, session.dialect))
     summary = result.metrics
@@ -147,4 +241,7 @@ def _show(result: Result, session: Session) -> None:
         *(f"failed: {e}" for e in errors),
     ]:
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"report: {session.output / 'report.json'}", markup=False, soft_wrap=True)
+
+
+def _print(line: str) -> None:
+    Console(highlight=False).print(line, markup=False, soft_wrap=True)

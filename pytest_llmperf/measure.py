@@ -17,6 +17,7 @@ from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stability import steadiness
+from pytest_llmperf.telemetry.triton import gained
 from pytest_llmperf.validity import cpu_was_the_limit, disturbance
 
 _REPEATS = 2
@@ -67,7 +68,8 @@ class Measurement:
         execute = partial(
             _execute, self.server.targets, self.point, self._trace, self._salt, self._on_run, self.runs, progress=report
         )
-        run, self._count = await _undisturbed(execute, self.point, self._count, self._most)
+        observed = partial(_observed, self.server, execute)
+        run, self._count = await _undisturbed(observed, self.point, self._count, self._most)
         run = replace(run, launch=self.server.launches)
         self.runs += 1
         self._on_run(run)
@@ -122,6 +124,14 @@ async def _undisturbed(
             return replace(run, spoiled=tuple(spoiled)), workers
         spoiled.append(reason)
         workers = min(2 * workers, most) if more else workers
+
+
+async def _observed(server: LlmServer, execute: Callable[[int], Awaitable[Run]], workers: int) -> Run:
+    """The run, with what the server counted meanwhile, where it tells."""
+    before = server.reading()
+    run = await execute(workers)
+    after = server.reading() if before else None
+    return replace(run, server_side=gained(before, after)) if before and after else run
 
 
 async def _execute(

@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -37,6 +37,7 @@ from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.prompt_spec import Lengths, PlanFolder, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace
+from pytest_llmperf.triton_spec import ParameterValue, TritonModel
 from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_seconds, parse_sweep
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -246,10 +247,81 @@ class VllmServer(_Launched):
         return False
 
 
-class OpenAIServer(_Server):
-    """An OpenAI-compatible URL that is already up. Its `args` are what the owner says it was started with."""
+_TRITON_OWN = ("http-address", "http-port", "grpc-address", "grpc-port", "metrics-address", "metrics-port")
+_REMOTE_REPOSITORY = re.compile(r"^(s3|gs|as)://")
 
-    engine: Literal["openai"]
+
+class TritonServer(_Launched):
+    """`tritonserver` on a model repository that the plan describes, or names.
+
+    `args` are the model's engine arguments: of a vllm model's model.json, of a python model's `parameters`. Of a
+    `repository` that is used as it is, they are what its owner says it holds.
+    """
+
+    engine: Literal["triton"]
+    executable: str = "tritonserver"
+    """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
+    image: str | None = None
+    """Docker image to run it in, as in nvcr.io/nvidia/tritonserver:25.01-vllm-python-py3; `executable` is then its."""
+    docker_args: tuple[str, ...] = ()
+    """More arguments of `docker run`, such as `-v=/models:/models:ro`."""
+    shm_size: str = "1g"
+    """Shared memory of the container: tensors of python models pass through it."""
+    models: dict[str, TritonModel] = {}
+    repository: str | None = None
+    """In the place of `models`: a local folder, or an s3://, gs:// or as:// URL."""
+    serve: str = ""
+    """The model that is asked; needed unless there is one only."""
+    options: dict[str, ParameterValue | list[ParameterValue]] = {}
+    """Flags of tritonserver without dashes; a list repeats the flag."""
+    exit_timeout: Seconds = 5.0
+    """How long it may finish requests when it is stopped (--exit-timeout-secs)."""
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options_that_we_use(cls, options: dict[str, Any]) -> dict[str, Any]:
+        named = {name.lstrip("-").replace("_", "-"): value for name, value in options.items()}
+        for name in named:
+            if name in (*_TRITON_OWN, "model-repository", "model-store", "exit-timeout-secs"):
+                raise EntryError(f"{name} is the plugin's to choose; it has a key of its own, or is a free port", name)
+        _no_literal_secrets(named)
+        return named
+
+    @model_validator(mode="after")
+    def _one_repository(self) -> TritonServer:
+        if bool(self.models) == (self.repository is not None):
+            raise ValueError("a triton server has either `models`, to write a repository, or `repository`")
+        if self.repository is not None and not self.serve:
+            raise ValueError("`repository` needs `serve`, the model that is asked")
+        if self.models and not self.serve and len(self.models) > 1:
+            raise ValueError(f"of several models, `serve` says which is asked: {', '.join(self.models)}")
+        if self.models and self.serve and self.serve not in self.models:
+            raise EntryError(f"serve: {self.serve!r} is none of the models {', '.join(self.models)}", "serve")
+        return self
+
+    @property
+    def served(self) -> str:
+        """Name of the model that is asked."""
+        return self.serve or next(iter(self.models))
+
+    @property
+    def has_remote_repository(self) -> bool:
+        return bool(_REMOTE_REPOSITORY.match(self.repository or ""))
+
+    @property
+    def gpu_count(self) -> int:
+        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+class RemoteServer(_Server):
+    """A server that is already up. Its `args` are what the owner says it was started with."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+
     url: str
     """Base URL, with or without `/v1`."""
     headers: dict[str, str] = {}
@@ -275,12 +347,12 @@ class OpenAIServer(_Server):
         if "@" in url.partition("://")[2].partition("/")[0]:
             raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or re.search(r"[\s?#]", url):
+        if parts.scheme not in cls.schemes or not parts.hostname or parts.port == 0 or re.search(r"[\s?#]", url):
             raise ValueError(f"{url!r} is not a base URL, such as 'http://10.0.0.5:8000'")
         return url.rstrip("/").removesuffix("/v1")
 
     @model_validator(mode="after")
-    def _no_secrets(self) -> OpenAIServer:
+    def _no_secrets(self) -> RemoteServer:
         with _entry("bearer"):
             _no_literal_secret("bearer token", self.bearer)
         with _entry("basic"):
@@ -298,7 +370,30 @@ class OpenAIServer(_Server):
         return False
 
 
-ServerConfig = EmbeddedServer | VllmServer | OpenAIServer
+class OpenAIServer(RemoteServer):
+    """An OpenAI-compatible URL (or Triton's HTTP port, for the `generate` endpoints)."""
+
+    engine: Literal["openai"]
+
+
+class TritonRemoteServer(RemoteServer):
+    """A Triton that is already up: its HTTP URL, its gRPC one, or both."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https", "grpc", "grpcs")
+
+    engine: Literal["triton-remote"]
+    grpc: str | None = None
+    """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
+    metrics: str | None = None
+    """URL of its metrics, as in http://10.0.0.5:8002/metrics."""
+
+    @property
+    def grpc_target(self) -> str:
+        """host:port of its gRPC service; empty when the plan names none."""
+        return self.grpc or (self.url.partition("://")[2] if self.url.startswith("grpc") else "")
+
+
+ServerConfig = EmbeddedServer | VllmServer | TritonServer | OpenAIServer | TritonRemoteServer
 
 
 class Limit(Frozen):
@@ -411,12 +506,13 @@ class Stability(Frozen):
 
 GateProfile = Literal["default", "strict", "report-only"]
 Relaunch = Literal["auto", "never", "always"]
+EndpointName = Literal["chat", "completions", "responses", "generate", "generate-once", "infer", "grpc"]
 
 
 class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
-    endpoint: Literal["chat", "completions", "responses", "generate"] = "chat"
+    endpoint: EndpointName = "chat"
     arrival: Literal["constant", "poisson", "gamma"] = "constant"
     """Gaps of an open loop: all equal, or exponential, or of a gamma distribution (seeded)."""
     burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
@@ -747,14 +843,15 @@ def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, 
 
 
 def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
-    """`locked` is merged into servers that we start; one that is up already must say that it carries them."""
+    """`locked` is merged into servers that we configure; what is up or written already must say so itself."""
     problems = []
     for arg, value in locked.items():
         if isinstance(server, EmbeddedServer) and arg not in _EMBEDDED_ARGS:
             raise EntryError(f"the embedded engine has no argument {arg!r}, which this plan locks", "servers", name)
         if arg in server.unlocked:
             continue
-        declared = server.args.get(arg) if arg in server.args or isinstance(server, OpenAIServer) else value
+        given = isinstance(server, RemoteServer) or (isinstance(server, TritonServer) and server.repository is not None)
+        declared = server.args.get(arg) if arg in server.args or given else value
         if declared is None:
             problems.append(f"server {name!r} lacks the locked argument {arg}: {value}")
         elif declared != value:

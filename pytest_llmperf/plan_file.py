@@ -24,13 +24,32 @@ from pytest_llmperf.plan import (
     Plan,
     ServerConfig,
     Stability,
+    TritonRemoteServer,
+    TritonServer,
     VllmServer,
     is_secret,
 )
 from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
 from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
+from pytest_llmperf.triton_spec import DynamicBatching, InstanceGroup, ModelTensor, QueuePolicy, TritonModel
 
-_ENGINES: dict[str, type[BaseModel]] = {"embedded": EmbeddedServer, "openai": OpenAIServer, "vllm": VllmServer}
+_ENGINES: dict[str, type[BaseModel]] = {
+    "embedded": EmbeddedServer,
+    "openai": OpenAIServer,
+    "triton": TritonServer,
+    "triton-remote": TritonRemoteServer,
+    "vllm": VllmServer,
+}
+# What a mapping inside a server's entry is, by its key.
+_SERVER_PARTS: dict[str, type[BaseModel]] = {
+    "models": TritonModel,
+    "instance_group": InstanceGroup,
+    "dynamic_batching": DynamicBatching,
+    "default_queue_policy": QueuePolicy,
+    "priority_queue_policy": QueuePolicy,
+    "input": ModelTensor,
+    "output": ModelTensor,
+}
 # What a load's mapping is, by its key or the tag of its union; any other is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "lengths of": Lengths,
@@ -100,8 +119,10 @@ def _located(plan: Plan, folder: Path) -> Plan:
 
 def _with_paths(server: ServerConfig, folder: Path) -> ServerConfig:
     update: dict[str, Any] = {"model": _absolute(server.model, folder)}
-    if isinstance(server, VllmServer):
+    if isinstance(server, VllmServer | TritonServer):
         update["executable"] = _absolute(server.executable, folder)
+    if isinstance(server, TritonServer) and server.repository is not None:
+        update["repository"] = _absolute(server.repository, folder)
     return server.model_copy(update=update)
 
 
@@ -183,17 +204,17 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     if not loc:
         return list(Plan.model_fields)
     if loc[0] == "servers":
-        model = _ENGINES[str(loc[2])]  # the union's tag
+        model = _part(_SERVER_PARTS, loc[3:], _ENGINES[str(loc[2])])  # [2] is the union's tag
     elif len(loc) > 2:
-        model = _load_part(loc[2:])
+        model = _part(_LOAD_PARTS, loc[2:], IntSweep)
     else:
         model = LoadSpec
     return [field.alias or name for name, field in model.model_fields.items() if name != "name"]
 
 
-def _load_part(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """`stages` has an index behind its key, a union of lengths its tag."""
-    return next((_LOAD_PARTS[str(part)] for part in reversed(loc) if str(part) in _LOAD_PARTS), IntSweep)
+def _part(parts: dict[str, type[BaseModel]], loc: tuple[int | str, ...], otherwise: type[BaseModel]) -> type[BaseModel]:
+    """`stages` has an index behind its key, a model's name follows `models`, a union of lengths its tag."""
+    return next((parts[str(key)] for key in reversed(loc) if str(key) in parts), otherwise)
 
 
 assert set(_ENGINES.values()) == set(get_args(ServerConfig)), "every engine has its name here"

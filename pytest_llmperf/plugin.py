@@ -40,7 +40,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     (
         "gate",
         "default|strict|report-only",
-        "strict fails at 99 % confidence only, report-only never (default: the plan's)",
+        "strict needs more confidence to fail, report-only never fails (default: the plan's)",
     ),
     (
         "inconclusive",
@@ -194,6 +194,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    state = items[0].config.stash.get(_STATE, None) if items else None
+    if state:
+        state.whole = False
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state and not state.plan_errors:  # pytest calls this after the error too
@@ -267,6 +273,8 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state:
+        if session.shouldfail or session.shouldstop or any("::" in argument for argument in session.config.args):
+            state.whole = False
         state.write_report()
 
 

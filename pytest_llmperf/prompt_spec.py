@@ -123,6 +123,9 @@ class PromptSpec(Frozen):
     """Prompts from a file instead of synthetic ones; then `input_tokens` is not given."""
     shared_prefix: SharedPrefix | None = None
     conversation: Conversation | None = None
+    prefix_cache: Literal["cold", "warm"] = "cold"
+    """Whether a run finds its prompts in the prefix cache: `cold` gives every run other first words, `warm` sends
+    the same prompts in every run, and once before the first."""
 
     @property
     def prompt_form(self) -> PromptForm:

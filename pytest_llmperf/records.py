@@ -120,6 +120,43 @@ class ClientHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSide:
+    """What a model server counted for one model during a run. Times are sums over its requests."""
+
+    model: str
+    requests: int
+    """That succeeded."""
+    failed: int
+    inferences: int
+    executions: int
+    """Calls of the model; fewer than inferences where requests were batched."""
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+    batch_sizes: tuple[tuple[int, int], ...] = ()
+    """Size of a batch, and how many executions had it."""
+
+    @property
+    def average_batch(self) -> float | None:
+        """Inferences per execution; None when nothing was executed."""
+        return self.inferences / self.executions if self.executions else None
+
+    def mean_ms(self, total_ns: int) -> float | None:
+        """A sum of times per request; None without requests."""
+        return total_ns / self.requests / 1e6 if self.requests else None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSide:
+    """The server's own account of a run, beside the client's."""
+
+    models: tuple[ModelSide, ...]
+    metrics: tuple[tuple[str, float], ...] = ()
+    """What the server's other counters gained, by name and labels."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a load point: its requests in trace order, and the state of the client."""
 
@@ -135,3 +172,5 @@ class Run:
     """Which start of the server it was made on, from 1."""
     spoiled: tuple[str, ...] = ()
     """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""
+    server_side: ServerSide | None = None
+    """What the server counted, where it tells: Triton."""

@@ -15,10 +15,12 @@ from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet, configurations, local_gpus
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.gate.baseline_folder import unused
+from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.growth import RECORDED_RUNS
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
-from pytest_llmperf.plan import LoadPoint, OpenAIServer, Plan, Relaunch, ServerConfig, parse_margins
+from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
@@ -98,6 +100,8 @@ class State:
     tasks: dict[str, Task] = field(default_factory=dict)
     """By test id: what was assigned; taken out when its test asks for it."""
     assigned: set[str] = field(default_factory=set)
+    whole: bool = True
+    """Whether every test of the collected files was selected and had its turn."""
     begun_s: float | None = None
     """When the first point was begun, by the monotonic clock; the budget counts from then."""
     passed: set[str] = field(default_factory=set)
@@ -265,8 +269,17 @@ class State:
 
     def write_report(self) -> None:
         """The JSON report, if there is anything to report."""
+        self.session.notes += self._unused_baselines() if self.whole else ()
         if self.session.outcomes:
             self.session.write_report(self.options.json)
+
+    def _unused_baselines(self) -> Iterator[str]:
+        """Of the collected files' tests, in the environments that were measured."""
+        slugs = {outcome.result.environment.slug for outcome in self.session.outcomes.values() if outcome.result}
+        folders = {baseline_path(self.options.baselines, slug, test).parent for slug in slugs for test in self.planned}
+        for path in unused(self.options.baselines, slugs, self.planned):
+            if path.parent in folders:
+                yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
@@ -292,7 +305,7 @@ class State:
 
     def _describe_server(self, server: ServerConfig, taken: int = 0) -> Iterator[str]:
         """`taken` GPUs are another server's."""
-        if isinstance(server, OpenAIServer):
+        if isinstance(server, RemoteServer):
             yield f"{server.name}: {server.url} (already up)"
             return
         gpus = self.gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import math
 import time
 from collections import deque
@@ -16,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pytest_llmperf import __version__
-from pytest_llmperf.errors import ServerError
+from pytest_llmperf.errors import PlanError, ServerError
+from pytest_llmperf.load import triton_grpc
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.health import Window, client_health, stamps_of
@@ -30,12 +30,17 @@ from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
+from pytest_llmperf.load.triton_grpc import GrpcConnection
+from pytest_llmperf.load.triton_tensors import TensorSpec
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]
 """Called with (done, total, failed) requests, a few times a second."""
 
+Link = Connection | GrpcConnection
+_Kind = tuple[str, bool, tuple[TensorSpec, ...]]
+"""What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
 _PROGRESS_S = 0.3
 _SPIN_S = 0.001
 """asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
@@ -71,9 +76,19 @@ class Target:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     continuous_usage: bool = False
     """The engine is known to tell token counts in every chunk when asked to."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """Inputs of the model, where they were asked for: Triton's."""
+    grpc: str = ""
+    """host:port of its gRPC service; empty where it has none."""
+    metrics: str = ""
+    """URL of its metrics, where that is another one."""
+
+    @property
+    def is_secure(self) -> bool:
+        return self.url.startswith(("https://", "grpcs://"))
 
     def __post_init__(self) -> None:
-        if not (self.url.isascii() and self.url.startswith(("http://", "https://"))):
+        if not (self.url.isascii() and self.url.startswith(("http://", "https://", "grpc://", "grpcs://"))):
             raise ValueError(f"{self.url!r} is not an http:// or https:// URL")
         for name, value in self.headers:
             if not (name + value).isascii() or not (name + value).isprintable():
@@ -150,17 +165,17 @@ class _Load:
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
         self.prompts = {request.index: self._marked(request) for request in requests}
-        self.window = Window()
+        self.window = Window(every_thread=self.endpoint.framing == "messages")
         self.origins = [Origin(target.url) for target in targets]
         self.bodies = self._encode_bodies()
-        self.connections: list[Connection] = []
+        self.connections: list[Link] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
         self.room: _Room | None = None
         self.done = 0
         self.failed = 0
 
-    def _encode_bodies(self) -> dict[tuple[str, bool], dict[int, bytes]]:
+    def _encode_bodies(self) -> dict[_Kind, dict[int, bytes]]:
         """The body of every request by its index, per kind of target: encoded before the window, not in it.
 
         Later turns of a conversation have theirs when the answers before them are known.
@@ -171,7 +186,8 @@ class _Load:
         }
 
     def _marked(self, request: PlannedRequest) -> Content | list[Content]:
-        return marked_prompt(request, f"{self.trace_hash}/{self.mark}", self.pieces)
+        mark = "warm" if self.point.prefix_cache == "warm" else self.mark
+        return marked_prompt(request, f"{self.trace_hash}/{mark}", self.pieces)
 
     def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
         """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
@@ -187,26 +203,28 @@ class _Load:
                     bodies[request.index] = self._body(request, kind)
         return renewed
 
-    def _body(self, request: PlannedRequest, kind: tuple[str, bool], history: Sequence[Message] = ()) -> bytes:
+    def _body(self, request: PlannedRequest, kind: _Kind, history: Sequence[Message] = ()) -> bytes:
         point, content, tokens = self.point, self.prompts[request.index], request.output_tokens
-        model, every_chunk_usage = kind
+        model, every_chunk_usage, inputs = kind
         if history:
             body = request_body(
                 point, content, tokens, model=model, every_chunk_usage=every_chunk_usage, history=history
             )
         else:
             body = self.endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
-        return json.dumps(body).encode()
+        return self.endpoint.encode(body, model, inputs)
 
-    def _kind(self, target: Target) -> tuple[str, bool]:
+    def _kind(self, target: Target) -> _Kind:
         asked = self.point.stream_usage
-        return target.model, target.continuous_usage if asked is None else asked == "every-chunk"
+        return target.model, target.continuous_usage if asked is None else asked == "every-chunk", target.inputs
 
     def _wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
         target, origin = self.targets[number], self.origins[number]
         kind = self._kind(target)
         body = self._body(request, kind, history) if history else self.bodies[kind][request.index]
+        if self.endpoint.framing == "messages":
+            return body + triton_grpc.request_id(self._request_id(request))
         headers = {
             "Host": origin.netloc,
             "User-Agent": f"pytest-llmperf/{__version__}",
@@ -281,7 +299,7 @@ class _Load:
             await self.gate()
 
     async def _slot(
-        self, number: int, connection: Connection, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
+        self, number: int, connection: Link, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
     ) -> None:
         """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
         user = _User(number, connection, slots)
@@ -376,19 +394,19 @@ class _Load:
             group.create_task(pool.add())
 
     async def _settle_pooled(
-        self, pool: _Pool, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange
+        self, pool: _Pool, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange
     ) -> None:
         await self._settle(connection, request, wire, exchange)
         pool.put(connection)
         if self.room is not None:
             self.room.leave()
 
-    def _start(self, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
+    def _start(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
         connection.start(wire, exchange)
         if request.cancel_after_s is not None:
             asyncio.get_running_loop().call_later(request.cancel_after_s, connection.cancel, exchange)
 
-    async def _settle(self, connection: Connection, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
+    async def _settle(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
         """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""
         if exchange.sent_ns is not None:
             await exchange.ended
@@ -407,12 +425,20 @@ class _Load:
         failed = exchange.error is not None or exchange.reader.status != 200
         self.failed += failed and not exchange.cancelled
 
-    def new_connection(self, number: int) -> Connection:
-        connection = Connection(self.origins[number % len(self.origins)])
+    def new_connection(self, number: int) -> Link:
+        connection = self._link(number % len(self.targets))
         self.connections.append(connection)
         return connection
 
-    async def _open_all(self, connections: Iterator[Connection]) -> None:
+    def _link(self, number: int) -> Link:
+        if self.endpoint.framing != "messages":
+            return Connection(self.origins[number])
+        target = self.targets[number]
+        if not target.grpc:
+            raise PlanError(f"{target.url} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
+        return GrpcConnection(target.grpc, target.headers, secure=target.is_secure)
+
+    async def _open_all(self, connections: Iterator[Link]) -> None:
         """A connection that fails to open here is tried again by its first request, which gets the error."""
         if self.point.connection == "fresh":
             return
@@ -420,7 +446,7 @@ class _Load:
             for connection in connections:
                 group.create_task(self.open(connection))
 
-    async def open(self, connection: Connection, exchange: Exchange | None = None) -> str | None:
+    async def open(self, connection: Link, exchange: Exchange | None = None) -> str | None:
         """The error, or None. `connect_ms` counts openings before the window, and those for one `exchange` only."""
         limit_s = self.point.connect_timeout
         started = time.perf_counter()
@@ -487,7 +513,7 @@ class _User(NamedTuple):
     """A slot of a closed loop at work."""
 
     number: int
-    connection: Connection
+    connection: Link
     slots: Slots
 
 
@@ -496,7 +522,7 @@ class _Pool:
 
     def __init__(self, load: _Load, number: int, spare: int) -> None:
         self.number = number
-        self.idle: list[Connection] = []
+        self.idle: list[Link] = []
         self._load = load
         self._spare = spare
         self._opening = 0
@@ -505,7 +531,7 @@ class _Pool:
     def wants_more(self) -> bool:
         return len(self.idle) + self._opening < self._spare
 
-    def take(self) -> Connection:
+    def take(self) -> Link:
         """An open connection, or a closed one when there is no other."""
         connection = None
         while self.idle:
@@ -514,7 +540,7 @@ class _Pool:
                 return connection
         return connection or self._load.new_connection(self.number)
 
-    def put(self, connection: Connection) -> None:
+    def put(self, connection: Link) -> None:
         self.idle.append(connection)
 
     async def add(self) -> None:

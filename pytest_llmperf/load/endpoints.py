@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
-from pytest_llmperf.load import openai, responses, triton_generate
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load import openai, responses, triton_generate, triton_grpc
 from pytest_llmperf.load.openai import Event
 from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, with_counts
 from pytest_llmperf.plan import LoadPoint
 
 
@@ -25,6 +28,38 @@ class Body(Protocol):
     ) -> dict[str, Any]: ...
 
 
+class Encode(Protocol):
+    """The bytes of a body for a model with these inputs (empty where they are not known)."""
+
+    def __call__(self, body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes: ...
+
+
+def _as_json(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _as_generate(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
+    return json.dumps(with_counts(inputs, body)).encode()
+
+
+def _as_infer(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
+    return json.dumps(infer_body(_known(inputs), body)).encode()
+
+
+def _as_grpc(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
+    return triton_grpc.encode_request(body, model, _known(inputs))
+
+
+def _known(inputs: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
+    if not inputs:
+        raise PlanError("endpoints infer and grpc need engine: triton or triton-remote, which tells a model's inputs")
+    return inputs
+
+
+Framing = Literal["sse", "body", "messages"]
+"""How an answer is cut into events: server-sent events, the whole body as one, or one message per read."""
+
+
 class Endpoint(NamedTuple):
     """`path` is that for a model; `read` raises ValueError on what is no event of this endpoint."""
 
@@ -33,11 +68,29 @@ class Endpoint(NamedTuple):
     read: Callable[[bytes], Event]
     says_end: bool = True
     """Whether a stream without a finish reason, usage or [DONE] has been cut off."""
+    framing: Framing = "sse"
+    encode: Encode = _as_json
 
 
 ENDPOINTS: dict[str, Endpoint] = {
     "chat": Endpoint(lambda model: "/v1/chat/completions", openai.request_body, openai.read_event),
     "completions": Endpoint(lambda model: "/v1/completions", openai.request_body, openai.read_event),
     "responses": Endpoint(lambda model: "/v1/responses", responses.request_body, responses.read_event),
-    "generate": Endpoint(triton_generate.path, triton_generate.request_body, triton_generate.read_event, False),
+    "generate": Endpoint(
+        triton_generate.path, triton_generate.request_body, triton_generate.read_event, False, "sse", _as_generate
+    ),
+    "generate-once": Endpoint(
+        triton_generate.whole_path,
+        triton_generate.request_body,
+        triton_generate.read_event,
+        False,
+        "body",
+        _as_generate,
+    ),
+    "infer": Endpoint(
+        triton_generate.infer_path, triton_generate.request_body, triton_generate.read_infer, False, "body", _as_infer
+    ),
+    "grpc": Endpoint(
+        triton_generate.path, triton_generate.request_body, triton_grpc.read_response, False, "messages", _as_grpc
+    ),
 }

@@ -20,7 +20,9 @@ from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stam
 class Window:
     """The time of a run in which requests are sent and received; 0 and None until it has begun and ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, every_thread: bool = False) -> None:
+        self.every_thread = every_thread
+        """Others than this one receive too."""
         self.started_ns = 0
         self.ended_ns = 0
         self.cpu_share: float | None = None
@@ -56,7 +58,7 @@ class Window:
         cpu, wall = time.thread_time(), time.perf_counter()
         self.started_ns = time.time_ns()
         try:
-            with urgent() as self.scheduling:
+            with urgent(every_thread=self.every_thread) as self.scheduling:
                 yield
         finally:
             self.ended_ns = time.time_ns()

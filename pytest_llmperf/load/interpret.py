@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint
+from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint, Framing
 from pytest_llmperf.load.openai import Event, body_text, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.sse import SseParser
@@ -108,23 +108,35 @@ def _read_stream(capture: Capture, endpoint: Endpoint, count: Callable[[str], in
         return _Stream(error=capture.error)
     if capture.status != 200:
         return _Stream(error=f"HTTP {capture.status}: {body_text(b''.join(capture.pieces))}")
-    if not capture.content_type.startswith("text/event-stream"):
+    if endpoint.framing == "sse" and not capture.content_type.startswith("text/event-stream"):
         body = body_text(b"".join(capture.pieces))
         return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
-    timed, bad_event = _read_events(capture.pieces, endpoint.read)
+    timed, bad_event = _read_events(_cut(capture.pieces, endpoint.framing), endpoint.read)
     return _judge(timed, capture.error or bad_event, endpoint.says_end, count, prompts)
 
 
-def _read_events(pieces: tuple[bytes, ...], read_event: Callable[[bytes], Event]) -> tuple[list[_Timed], str | None]:
-    """The events, each with the read that completed it, up to the first that is not understood."""
-    parser = SseParser()
+def _cut(pieces: tuple[bytes, ...], framing: Framing) -> Iterator[tuple[int, bytes]]:
+    """Every event, with the number of the read that completed it."""
+    if framing == "body" and pieces:
+        yield len(pieces) - 1, b"".join(pieces)
+    elif framing == "messages":
+        yield from enumerate(pieces)
+    elif framing == "sse":
+        parser = SseParser()
+        for read, piece in enumerate(pieces):
+            yield from ((read, data) for data in parser.feed(piece))
+
+
+def _read_events(
+    events: Iterable[tuple[int, bytes]], read_event: Callable[[bytes], Event]
+) -> tuple[list[_Timed], str | None]:
+    """The events, up to the first that is not understood."""
     timed: list[_Timed] = []
-    for read, piece in enumerate(pieces):
-        for data in parser.feed(piece):
-            try:
-                timed.append(_Timed(read, read_event(data)))
-            except (ValueError, AttributeError, TypeError, KeyError) as error:
-                return timed, shorten(f"event not understood ({error}): {data.decode('utf-8', 'replace')}")
+    for read, data in events:
+        try:
+            timed.append(_Timed(read, read_event(data)))
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            return timed, shorten(f"event not understood ({error}): {data.decode('utf-8', 'replace')}")
     return timed, None
 
 
@@ -171,7 +183,8 @@ def _counted(
         return None, None
     if count is not None and any(chunk.tokens is None for chunk in chunks):
         return sum(map(count, _texts(events))), "tokenizer"
-    return sum(chunk.tokens or 1 for chunk in chunks), "chunks"
+    told = all(chunk.tokens is not None for chunk in chunks)
+    return sum(chunk.tokens or 1 for chunk in chunks), "usage" if told else "chunks"
 
 
 def _texts(events: list[Event]) -> Iterator[str]:

@@ -145,9 +145,9 @@ def error_text(answer: Any) -> str:
 
 
 def body_text(body: bytes) -> str:
-    """`error_text` of a whole body, which may be anything."""
+    """`error_text` of a whole body, which may be anything, also a single event of a stream (Triton's way)."""
     try:
-        return error_text(json.loads(body))
+        return error_text(json.loads(body.strip().removeprefix(b"data: ")))
     except ValueError:
         return shorten(body.decode("utf-8", "replace"))
 

@@ -18,30 +18,50 @@ _NICEST = -20
 
 
 @contextlib.contextmanager
-def urgent() -> Iterator[Scheduling]:
+def urgent(*, every_thread: bool = False) -> Iterator[Scheduling]:
     """Real-time priority for this thread, else the highest normal one; where neither is allowed, nothing changes.
 
-    Gives what was had.
+    Gives what was had. `every_thread` gives it to those of the process that there are: where a library's threads
+    receive, one that is kept from its processor keeps ours from the interpreter too.
     """
     with contextlib.ExitStack() as restore:
-        if _real_time(restore):
+        if _real_time(restore, _threads() if every_thread else [0]):
             yield "real-time"
         else:
             yield "nice" if _nice(restore) else "normal"
 
 
-def _real_time(restore: contextlib.ExitStack) -> bool:
+def _threads() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:
+        return [0]
+
+
+def _real_time(restore: contextlib.ExitStack, threads: list[int]) -> bool:
     if not hasattr(os, "sched_setscheduler"):
         return False
-    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    return all(_real_time_thread(restore, thread) for thread in threads)
+
+
+def _real_time_thread(restore: contextlib.ExitStack, thread: int) -> bool:
+    """Whether it has it; a thread that has ended counts as if."""
     # Processes that are started meanwhile must not inherit it.
     urgent_policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
     try:
-        os.sched_setscheduler(0, urgent_policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+        policy, parameter = os.sched_getscheduler(thread), os.sched_getparam(thread)
+        os.sched_setscheduler(thread, urgent_policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except ProcessLookupError:
+        return True
     except OSError:
         return False
-    restore.callback(os.sched_setscheduler, 0, policy, parameter)
+    restore.callback(_give_back, thread, policy, parameter)
     return True
+
+
+def _give_back(thread: int, policy: int, parameter: os.sched_param) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setscheduler(thread, policy, parameter)
 
 
 def _nice(restore: contextlib.ExitStack) -> bool:

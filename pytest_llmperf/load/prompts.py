@@ -118,6 +118,8 @@ def make_trace(point: LoadPoint, key: str) -> Trace:
         warmup, requests = _replay(point, point.trace, writer, seed)
     else:
         warmup, requests = _composed(point, slots, writer, text, seed)
+    if point.prefix_cache == "warm":
+        warmup = tuple(replace(request, phase="lead-in", due_ns=None) for request in requests if not request.turn)
     if point.cancel is not None:
         requests = _with_cancelled(requests, point.cancel, seed)
     return Trace(warmup, requests, _hash(point, requests, text, slots), writer.pieces, slots)
@@ -346,6 +348,7 @@ def _hash(point: LoadPoint, requests: _Requests, text: str, slots: SlotPlan | No
         "slots": astuple(slots) if slots else None,
         "max_in_flight": point.max_in_flight,
         "connection": None if point.connection == "keep-alive" else point.connection,
+        "prefix_cache": None if point.prefix_cache == "cold" else point.prefix_cache,
     }
     if used := {name: value for name, value in extras.items() if value is not None}:
         digest.update(json.dumps(used).encode())

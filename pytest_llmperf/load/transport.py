@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.patience import Patience
 from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
@@ -163,9 +164,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._unsent = memoryview(b"")
         self._used = False
-        self._started_s = 0.0
-        self._quiet_since_s = 0.0
-        self._reads_seen = 0
+        self._patience = Patience()
         self.losses = NO_LOSSES
         """Of every socket that this connection had; complete when it is closed."""
 
@@ -198,8 +197,7 @@ class Connection:
     def start(self, request: bytes, exchange: Exchange) -> None:
         """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
         self._exchange = exchange
-        self._reads_seen = 0
-        self._started_s = self._quiet_since_s = self._loop.time()
+        self._patience.begin(self._loop.time())
         self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
         exchange.sent_ns = time.time_ns()
         self._send()
@@ -223,17 +221,10 @@ class Connection:
 
     def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
         """Ends an exchange that is past its limits. Called now and then, so that no chunk has to set a timer."""
-        exchange = self._exchange
-        if exchange is None:
-            return
-        if exchange.tape.count != self._reads_seen:
-            self._reads_seen = exchange.tape.count
-            self._quiet_since_s = now_s
-        elif now_s - self._quiet_since_s > no_data_s:
-            what = "no further data" if self._reads_seen else "no response"
-            self.close(f"{what} within {no_data_s:g} s (no_data_timeout)")
-        if now_s - self._started_s > whole_s:
-            self.close(f"response not complete within {whole_s:g} s (read_timeout)")
+        if self._exchange is not None:
+            overdue = self._patience.overdue(now_s, self._exchange.tape.count, no_data_s=no_data_s, whole_s=whole_s)
+            if overdue:
+                self.close(overdue)
 
     def _on_readable(self, sock: socket.socket) -> None:
         """The hot path: runs once per token."""

@@ -16,7 +16,7 @@ from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.plan import LoadPoint
-from pytest_llmperf.records import Run
+from pytest_llmperf.records import ModelSide, Run, ServerSide
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.verdicts import level
 from pytest_llmperf.result import Result
@@ -161,6 +161,28 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
+        **({"server_side": _server_side_dict(run.server_side)} if run.server_side else {}),
+    }
+
+
+def _server_side_dict(side: ServerSide) -> dict[str, Any]:
+    return {"models": [_model_side_dict(model) for model in side.models], "metrics": dict(side.metrics)}
+
+
+def _model_side_dict(side: ModelSide) -> dict[str, Any]:
+    """Times are means per request."""
+    return {
+        "model": side.model,
+        "requests": side.requests,
+        "failed": side.failed,
+        "inferences": side.inferences,
+        "executions": side.executions,
+        "average_batch": rounded(side.average_batch),
+        "batch_sizes": {str(size): count for size, count in side.batch_sizes},
+        "queue_ms": rounded(side.mean_ms(side.queue_ns)),
+        "compute_input_ms": rounded(side.mean_ms(side.compute_input_ns)),
+        "compute_infer_ms": rounded(side.mean_ms(side.compute_infer_ns)),
+        "compute_output_ms": rounded(side.mean_ms(side.compute_output_ns)),
     }
 
 

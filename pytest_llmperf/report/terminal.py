@@ -19,6 +19,7 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
+from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
 
@@ -99,6 +100,9 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             console.print(_table(title, group, console.width))
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
+        results = [outcome.result for outcome in measured if outcome.result]
+        if has_server_side(results):
+            console.print(server_side_table(results, number))
     if verbosity > 0:
         for outcome in measured:
             assert outcome.result is not None

@@ -21,9 +21,15 @@ _TRACEBACK = "Traceback (most recent call last)"
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _USAGE_ERROR = re.compile(r"[\w .-]+: error: ")
 _NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
-_TRITON_ERROR = re.compile(r"E\d{4} ")
+# Triton's own: E1121 07:33:05.713238 25787 model_lifecycle.cc:642] "failed to load 'm' version 1: …"
+_TRITON_ERROR = re.compile(r"E\d{4} [\d:.]+ +\d+ (?P<where>[\w.]+:\d+)\] \"?(?P<text>.*?)\"?$")
+_TRITON_FATAL = re.compile(r"(ERROR: )?[Ff]ailed to (load|start|stat|create)|Poll failed|creating server")
+_TRITON_HARMLESS = re.compile(r"CudaDriverHelper has not been initialized|Error when closing|RmGpu|cudaGetDeviceCount")
+_TRITON_EXIT = re.compile(r"error: (?P<text>creating server: .*)")
+_PROTOBUF_ERROR = re.compile(r"\[libprotobuf ERROR [^\]]*\] (?P<text>.*)")
 _CONSEQUENCE = re.compile(
     r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed|died unexpectedly"
+    r"|failed to load all models|Poll failed"
 )
 # How a server announces that it is about one request. It lives on after that.
 _ONE_REQUEST = re.compile(r"Error in .*(generator|stream)|Exception in ASGI application|.* caught\. Request id")
@@ -99,6 +105,7 @@ def _errors(lines: Sequence[str]) -> Iterator[_Error]:
         own = [line for line in suspects if line.process == process]
         yield from _exceptions(own)
         yield from _plain_errors(own)
+        yield from _triton_errors(own)
 
 
 def _parse(number: int, line: str) -> _Line:
@@ -111,8 +118,18 @@ def _plain_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
     for line in lines:
         if _USAGE_ERROR.match(line.text) or _NATIVE_CRASH.match(line.text):
             yield _Error(line.number, line.text.strip())
-        elif (line.level or _TRITON_ERROR.match(line.text)) and not line.text.startswith((" ", _TRACEBACK)):
+        elif line.level and not line.text.startswith((" ", _TRACEBACK)):
             yield _Error(line.number, line.text.strip(), loose=True)
+
+
+def _triton_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
+    """What keeps a server from starting counts; other E lines, of which every start prints some, may mean anything."""
+    for line in lines:
+        if found := _PROTOBUF_ERROR.match(line.text) or _TRITON_EXIT.match(line.text):
+            yield _Error(line.number, found["text"])
+        elif (found := _TRITON_ERROR.match(line.text)) and not _TRITON_HARMLESS.search(line.text):
+            text = " ".join(found["text"].replace("\\n", " ").split())
+            yield _Error(line.number, text, loose=not _TRITON_FATAL.match(text))
 
 
 def _exceptions(lines: Sequence[_Line]) -> Iterator[_Error]:

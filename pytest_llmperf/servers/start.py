@@ -6,7 +6,7 @@ import base64
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,15 +15,28 @@ import httpx
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import Target
-from pytest_llmperf.plan import EmbeddedServer, OpenAIServer, ServerConfig, VllmServer
-from pytest_llmperf.servers.commands import missing_requirement, model_name, server_command
+from pytest_llmperf.plan import (
+    EmbeddedServer,
+    OpenAIServer,
+    RemoteServer,
+    ServerConfig,
+    TritonRemoteServer,
+    TritonServer,
+    VllmServer,
+)
+from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
 from pytest_llmperf.servers.log import log_tail
 from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
 from pytest_llmperf.servers.secrets import expand, redact, secret_values
+from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
+from pytest_llmperf.servers.triton.service import metrics_text, service
+from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _PROBE_TIMEOUT_S = 5.0
 _LAST_GASP_S = 1.0
+_ALIVE_TIMEOUT_S = 30.0
+_SETTLED_READINGS = 20
 _UP = ("/v1/models", "/v2/health/ready")
 """What a server that is up answers: an OpenAI one, or Triton."""
 
@@ -97,11 +110,43 @@ class LlmServer:
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in zip(self.processes, self.targets, strict=False):
-            if process.exit_code() is None and _answers(target, "/health"):
+            if process.exit_code() is None and self._is_healthy(target):
                 continue
             ended = process.has_ended_within(_LAST_GASP_S)  # one that ends closes its port first
-            what = "died" if ended else "is up, but /health says that its engine is dead"
+            what = "died" if ended else f"is up, but {self._ailment(target)}"
             raise process.error(what, had_served=True)
+
+    def _is_healthy(self, target: Target) -> bool:
+        if isinstance(self.config, TritonServer):
+            # Triton calls a model ready whose process is gone.
+            return service(target).first_failure(_ALIVE_TIMEOUT_S) is None
+        return _answers(target, "/health")
+
+    def _ailment(self, target: Target) -> str:
+        if isinstance(self.config, TritonServer):
+            return f"its model {target.model!r} fails: {service(target).first_failure(_ALIVE_TIMEOUT_S)}"
+        return "/health says that its engine is dead"
+
+    def reading(self) -> list[triton.Reading] | None:
+        """What Triton's replicas have counted so far; None of other engines, and where they don't answer."""
+        if not isinstance(self.config, TritonServer | TritonRemoteServer):
+            return None
+        try:
+            last, reading = None, self._counters()
+            for _ in range(_SETTLED_READINGS):
+                if reading == last:
+                    break
+                # A request is counted a moment after its last response.
+                last, reading = reading, self._counters()
+        except (ServerError, httpx.TransportError):
+            return None
+        return reading
+
+    def _counters(self) -> list[triton.Reading]:
+        return [
+            triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
+            for target in self.targets
+        ]
 
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
@@ -144,7 +189,7 @@ def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmSe
 
 @contextlib.contextmanager
 def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[_Launch]:
-    if isinstance(config, OpenAIServer):
+    if isinstance(config, RemoteServer):
         yield _remote(config)
         return
     reason = missing_requirement(config, gpus)
@@ -156,23 +201,44 @@ def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Itera
             stack.enter_context(_replica(config, log_dir, number, gpus[number * share : (number + 1) * share]))
             for number in range(config.replicas)
         ]
-        for target, process in started:
-            _wait_ready(config, target, process)
+        started = [(_wait_ready(config, target, process), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        yield _Launch(targets, processes, _version(targets[0]), processes[0].secrets)
+        version = service(targets[0]).version() if isinstance(config, TritonServer) else _version(targets[0])
+        yield _Launch(targets, processes, version, processes[0].secrets)
 
 
 @contextlib.contextmanager
 def _replica(
-    config: EmbeddedServer | VllmServer, log_dir: Path, number: int, gpus: Sequence[Gpu]
+    config: Launched, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
+    name = config.name if config.replicas == 1 else f"{config.name}-{number}"
+    log = _fresh_log(log_dir, name)
+    if isinstance(config, TritonServer):
+        with _triton_replica(config, name, log, gpus) as replica:
+            yield replica
+        return
     port = free_port()
     command = server_command(config, port, gpus)
-    name = config.name if config.replicas == 1 else f"{config.name}-{number}"
     headers = _api_key_header(config)
     target = Target(f"http://127.0.0.1:{port}", model_name(config), headers, continuous_usage=True)
-    with run_process(name, command, _fresh_log(log_dir, name)) as process:
+    with run_process(name, command, log) as process:
         yield target, process
+
+
+@contextlib.contextmanager
+def _triton_replica(
+    config: TritonServer, name: str, log: Path, gpus: Sequence[Gpu]
+) -> Iterator[tuple[Target, ServerProcess]]:
+    with placed(config, log) as place:
+        command = server_command(config, place, gpus)
+        target = Target(
+            f"http://127.0.0.1:{place.http}",
+            config.served,
+            grpc=f"127.0.0.1:{place.grpc}",
+            metrics=f"http://127.0.0.1:{place.metrics}/metrics",
+        )
+        with run_process(name, command, log, stop_grace_s(config)) as process:
+            yield target, process
 
 
 def _fresh_log(folder: Path, name: str) -> Path:
@@ -186,20 +252,20 @@ def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str
     return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
 
 
-def _remote(config: OpenAIServer) -> _Launch:
+def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
     target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
     secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
-    wait_until(
-        lambda: any(_answers(target, path) for path in _UP),
-        None,
-        f"{config.name} at {config.url}",
-        config.ready_timeout,
-    )
+    name = f"{config.name} at {config.url}"
+    if isinstance(config, TritonRemoteServer):
+        target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
+        target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
+        return _Launch((target,), (), service(target).version(), secrets)
+    wait_until(lambda: any(_answers(target, path) for path in _UP), None, name, config.ready_timeout)
     _first_request(target, None, config)
     return _Launch((target,), (), _version(target), secrets)
 
 
-def _auth_headers(config: OpenAIServer) -> tuple[tuple[str, str], ...]:
+def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
     headers = {name: expand(value) for name, value in config.headers.items()}
     if config.bearer:
         headers["Authorization"] = f"Bearer {expand(config.bearer)}"
@@ -208,9 +274,23 @@ def _auth_headers(config: OpenAIServer) -> tuple[tuple[str, str], ...]:
     return tuple(headers.items())
 
 
-def _wait_ready(config: EmbeddedServer | VllmServer, target: Target, process: ServerProcess) -> None:
+def _wait_ready(config: Launched, target: Target, process: ServerProcess) -> Target:
+    """The target, with what only the ready server could tell of it."""
+    if isinstance(config, TritonServer):
+        return _triton_ready(target, process, config.name, config.ready_timeout)
     wait_until(lambda: _answers(target, "/health"), process, config.name, config.ready_timeout)
     _first_request(target, process, config)
+    return target
+
+
+def _triton_ready(target: Target, process: ServerProcess | None, name: str, timeout_s: float) -> Target:
+    """Triton loads its models before it says ready; then one real request, since a ready model can be a dead one."""
+    wait_until(service(target).ready, process, name, timeout_s)
+    target = replace(target, inputs=service(target).inputs())
+    if failure := service(target).first_failure(timeout_s):
+        what = f"says that it is ready, but its first request failed: {failure}"
+        raise process.error(what) if process else ServerError(f"server {name} {what}")
+    return target
 
 
 def _answers(target: Target, path: str) -> bool:

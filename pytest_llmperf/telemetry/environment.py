@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmperf import __version__
-from pytest_llmperf.plan import OpenAIServer, ServerConfig
+from pytest_llmperf.plan import RemoteServer, ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu, driver_version
 
 
@@ -42,7 +42,7 @@ class Environment:
 
 def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence[Gpu]) -> Environment:
     """The environment of `config` on this machine, which offers `gpus`."""
-    remote = isinstance(config, OpenAIServer)  # this machine's GPUs say nothing about a server elsewhere
+    remote = isinstance(config, RemoteServer)  # this machine's GPUs say nothing about a server elsewhere
     used = tuple(gpu.name for gpu in gpus) if config.gpu_count and not remote else ()
     cores = len(os.sched_getaffinity(0))
     return Environment(
@@ -65,7 +65,7 @@ def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence
 def _machine(config: ServerConfig, gpus: Sequence[str], cores: int) -> str:
     if config.simulated:
         return "simulated"
-    if isinstance(config, OpenAIServer):
+    if isinstance(config, RemoteServer):
         return _slug(config.hardware or urlsplit(config.url).netloc)
     if gpus:
         return f"{_slug(_short_gpu(gpus[0]))}x{len(gpus)}"

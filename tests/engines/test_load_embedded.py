@@ -196,6 +196,19 @@ def test_token_ids_are_exactly_as_many_as_asked_for(tokens: int) -> None:
     assert len({record.output_tokens for record in run.records}) > 4
 
 
+def test_a_warm_cache_has_every_prompt_of_every_run() -> None:
+    point = _point(input_tokens=64, concurrency=2, requests=6, prefix_cache="warm")
+    trace = make_trace(point, "key")
+    with _engine() as url:
+        targets = (Target(url, "embedded"),)
+        asyncio.run(warm_up(targets, point, trace, salt="a"))
+        _, before = _cache_counts(url)
+        for index in (0, 1):
+            asyncio.run(run_load(targets, point, trace, run_index=index, salt=str(index)))
+        _, after = _cache_counts(url)
+    assert after - before >= 2 * 8 * 48, "all but the last block of every prompt"
+
+
 def test_conversations_grow_by_what_was_said_and_find_it_in_the_cache() -> None:
     """Template: one token before and one after each message, one that opens the answer."""
     point = _point(conversation={"turns": 3, "think_time": "1 ms"}, concurrency=3, requests=12, output_tokens=32)

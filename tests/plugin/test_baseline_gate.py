@@ -273,6 +273,18 @@ def test_an_update_in_ci_is_refused(suite, monkeypatch, variable, flag):
     result.stderr.fnmatch_lines([f"*{flag} is refused in CI ({variable} is set)*--llmperf-allow-ci-update*"])
 
 
+@pytest.mark.parametrize(("selection", "told"), [((), True), (("-k", "not tp4pp2"), False)])
+def test_a_baseline_that_no_test_asks_for_is_told_after_a_full_run(recorded, selection, told):
+    recorded.edit_plan("  short: ", "  brief: ")
+    recorded.edit_plan(
+        '  rate: {input_tokens: 8, output_tokens: 4, request_rate: {sweep: "100:200"}',
+        "  slow: {input_tokens: 8, output_tokens: 4, request_rate: 100",
+    )
+    result = recorded.run(*selection, "--llmperf-gate=report-only", "--llmperf-runs=1", "--llmperf-budget=1ms")
+    assert ("no test asks for baseline" in result.stdout.str()) is told
+    assert any("test_serving-tp1pp1-short.json" in note for note in recorded.report()["notes"]) is told
+
+
 def test_an_update_in_ci_can_be_meant(suite, monkeypatch):
     monkeypatch.setenv("CI", "true")
     suite.run(*POINT, "--llmperf-update-baselines", "--llmperf-allow-ci-update").assert_outcomes(passed=1)

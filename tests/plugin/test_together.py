@@ -20,7 +20,7 @@ def test_points_take_turns(suite: Suite) -> None:
     result = suite.run(*TWO_LOADS, "--llmperf-runs=3", "--llmperf-update-baselines")
     result.assert_outcomes(passed=2)
     order = _order(suite)
-    assert len(order) == 6
+    assert len(order) == 10
     assert all(before != after for before, after in pairwise(order))
 
 
@@ -28,7 +28,7 @@ def test_one_after_the_other_if_asked_for(suite: Suite) -> None:
     suite.run(*TWO_LOADS, "--llmperf-runs=3", "--llmperf-no-interleave", "--llmperf-update-baselines")
     order = _order(suite)
     assert order == sorted(order, key=order.index)
-    assert len(set(order[:3])) == 1
+    assert len(set(order[:5])) == 1
 
 
 def test_servers_do_not_mix(suite: Suite) -> None:
@@ -61,7 +61,7 @@ def test_a_load_of_the_tests_own_is_measured_for_it_alone(suite: Suite) -> None:
     suite.write(test=TEST.replace("(llm_server, load_point)", f"(llm_server, {own})"))
     suite.run(*TWO_LOADS, "--llmperf-update-baselines").assert_outcomes(passed=2)
     sent = [point["metrics"]["requests"]["sent"] for point in suite.report()["points"]]
-    assert sent == [2 * 21, 2 * 21]
+    assert sent == [5 * 21, 5 * 21]
 
 
 def test_a_point_that_cannot_be_measured_fails_its_own_test_only(suite: Suite) -> None:

@@ -150,7 +150,7 @@ def test_generate_with_counts_of_the_server() -> None:
 
     record = _record("generate", response("a", 1), response("", 1), response("bc", 2), response("", 0, "length"))
     assert (record.chunk_ns, record.chunk_tokens) == ((1000, 2000, 3000), (1, 1, 2))
-    assert (record.output_tokens, record.token_source, record.input_tokens) == (4, "chunks", 9)
+    assert (record.output_tokens, record.token_source, record.input_tokens) == (4, "usage", 9)
     assert record.finish_reason == "length"
 
 
@@ -233,7 +233,7 @@ def test_usage_and_token_ids_are_better_than_a_tokenizer() -> None:
     assert (record.output_tokens, record.token_source) == (2, "usage")
     ids = [_sse({"choices": [{"text": "ab", "token_ids": [1, 2, 3], "finish_reason": "stop"}]})]
     record = _record("completions", *ids, count=len)
-    assert (record.output_tokens, record.token_source) == (3, "chunks")
+    assert (record.output_tokens, record.token_source) == (3, "usage")
 
 
 def test_failed_request_has_no_answer_and_no_input_length() -> None:
@@ -289,4 +289,7 @@ def test_paths() -> None:
         "completions": "/v1/completions",
         "responses": "/v1/responses",
         "generate": "/v2/models/org%2Fm/generate_stream",
+        "generate-once": "/v2/models/org%2Fm/generate",
+        "infer": "/v2/models/org%2Fm/infer",
+        "grpc": "/v2/models/org%2Fm/generate_stream",
     }

@@ -125,7 +125,7 @@ def test_token_ids_make_an_empty_chunk_count() -> None:
     )
     assert record.chunk_ns == (2000, 3000)
     assert record.chunk_tokens == (1, 2)
-    assert (record.output_tokens, record.token_source) == (3, "chunks")
+    assert (record.output_tokens, record.token_source) == (3, "usage")
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])

@@ -48,6 +48,7 @@ def test_trace_is_the_same_on_every_machine_and_version() -> None:
         {"requests": None, "duration": "9 s"},
         {"ramp": {"from": 1, "over": "9 s"}},
         {"cancel": {"share": 0.5, "after": "9 s"}},
+        {"prefix_cache": "warm"},
         {"connection": "fresh"},
         {"endpoint": "completions", "batch_size": 2},
         {"input_tokens": {"mean": 20, "sd": 5}},

@@ -40,7 +40,10 @@ def vllm(entry: str) -> str:
         (vllm("name: b"), "5: servers.a.name: the name is the entry's key"),
         (load("ouput_tokens: 4"), "8: loads.s.ouput_tokens: unknown key 'ouput_tokens'; did you mean 'output_tokens'?"),
         (load("concurrency: {swep: '1:8'}"), "8: loads.s.concurrency.swep: unknown key 'swep'; did you mean 'sweep'?"),
-        (plan_text("  a: {engine: vlm}"), "3: servers.a: engine 'vlm' is not known; allowed: embedded, openai, vllm"),
+        (
+            plan_text("  a: {engine: vlm}"),
+            "3: servers.a: engine 'vlm' is not known; allowed: embedded, openai, tri",
+        ),
         (plan_text("  a: {args: {}}"), "3: servers.a: 'engine' is missing"),
         (plan_text("  a: {engine: openai}"), "3: servers.a: 'url' is missing"),
         (plan_text(loads="  s: {input_tokens: 8, concurrency: 2}"), "5: loads.s: 'requests' is missing"),
@@ -66,7 +69,7 @@ def vllm(entry: str) -> str:
         (load("temperature: hot"), "8: loads.s.temperature: a number is needed, given 'hot'"),
         (
             load("endpoint: generates"),
-            "8: loads.s.endpoint: must be 'chat', 'completions', 'responses' or 'generate', given 'generates'",
+            "8: loads.s.endpoint: must be 'chat', 'completions', 'responses', 'generate', 'generate-once', 'infer' or ",
         ),
         (load("ignore_eos: maybe"), "8: loads.s.ignore_eos: true or false is needed, given 'maybe'"),
         (load("slo: {tftt: 1 s}"), "8: loads.s.slo.tftt: slo cannot limit 'tftt'; allowed: ttft, ttfo"),
@@ -244,8 +247,8 @@ def test_the_plans_of_this_repository(path):
 def test_the_schema_knows_every_key_of_a_plan():
     schema = Plan.model_json_schema()
     servers = schema["properties"]["servers"]["additionalProperties"]
-    assert set(servers["discriminator"]["mapping"]) == {"embedded", "vllm", "openai"}
-    for name in ("EmbeddedServer", "VllmServer", "OpenAIServer", "LoadSpec"):
+    assert set(servers["discriminator"]["mapping"]) == {"embedded", "vllm", "openai", "triton", "triton-remote"}
+    for name in ("EmbeddedServer", "VllmServer", "TritonServer", "OpenAIServer", "LoadSpec"):
         entry = schema["$defs"][name]
         assert entry["additionalProperties"] is False
         assert "name" not in entry["properties"]

@@ -1,0 +1,1 @@
+"""Triton Inference Server: the model repository that a plan asks for, and the command that serves it."""

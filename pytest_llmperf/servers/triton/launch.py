@@ -1,0 +1,43 @@
+"""One replica of a Triton server: its repository on disk, its ports, and what Docker would leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_llmperf.plan import TritonServer
+from pytest_llmperf.servers.process import free_ports
+from pytest_llmperf.servers.triton.command import Place
+from pytest_llmperf.servers.triton.repository import write_repository
+
+_DOCKER_PATIENCE_S = 30.0
+_STUB_GRACE_S = 5.0
+"""Beyond its exit timeout a server needs about 4 s to unload python models."""
+
+
+def stop_grace_s(config: TritonServer) -> float:
+    """How long a server may take to stop by itself."""
+    return config.exit_timeout + _STUB_GRACE_S
+
+
+@contextlib.contextmanager
+def placed(config: TritonServer, log: Path) -> Iterator[Place]:
+    """Where a replica with this log file listens and what it serves; its container, if any, is gone afterwards."""
+    http, grpc, metrics = free_ports(3)
+    container = f"llmperf-{os.getpid()}-{http}"
+    repository = config.repository or str(write_repository(config, log.with_name(f"{log.stem}-models")))
+    try:
+        yield Place(http, grpc, metrics, repository, container)
+    finally:
+        if config.image is not None:
+            _remove_container(container)
+
+
+def _remove_container(name: str) -> None:
+    """A `docker run` that was killed leaves its container running. One that ended by itself removed it: no matter."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        command = ["docker", "rm", "--force", name]
+        subprocess.run(command, capture_output=True, timeout=_DOCKER_PATIENCE_S, check=False)

@@ -1,0 +1,148 @@
+"""What a running Triton says of itself: over HTTP, or over gRPC where that is all there is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.driver import Target
+from pytest_llmperf.load.openai import body_text, shorten
+from pytest_llmperf.load.triton_grpc import encode_request, grpc_module, read_response
+from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, input_specs
+
+_TIMEOUT_S = 5.0
+_ONE_TOKEN: Mapping[str, Any] = {"text_input": "Hello", "parameters": {"max_tokens": 1}}
+
+
+class HttpService:
+    """Over HTTP. Methods raise ServerError where the server refuses, and httpx.TransportError where there is none."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._model = f"/v2/models/{quote(target.model, safe='')}"
+
+    def ready(self) -> bool:
+        """Whether the server says that the model is; a crashed model still is, by its word."""
+        try:
+            return self._get(f"{self._model}/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return input_specs(self._json(f"{self._model}/config"))
+
+    def statistics(self) -> dict[str, Any]:
+        return self._json("/v2/models/stats")
+
+    def version(self) -> str | None:
+        return self._json("/v2").get("version")
+
+    def first_failure(self, timeout_s: float) -> str | None:
+        """None when a request of one token gives an answer to its end, else what went wrong."""
+        with_text = any(spec.name == "text_input" for spec in self._target.inputs)
+        path, body = ("generate_stream", _ONE_TOKEN) if with_text else ("infer", self._infer_body())
+        url, headers = f"{self._target.url}{self._model}/{path}", dict(self._target.headers)
+        try:
+            answer = httpx.post(url, json=body, headers=headers, timeout=timeout_s, trust_env=False)
+        except httpx.TransportError as error:
+            return f"{type(error).__name__}: {error}"
+        if answer.status_code != 200 or '"error"' in answer.text[:200] or not answer.content:
+            return f"HTTP {answer.status_code}: {body_text(answer.content) or 'no answer'}"
+        return None
+
+    def _infer_body(self) -> Mapping[str, Any]:
+        return infer_body(self._target.inputs, _ONE_TOKEN)
+
+    def _json(self, path: str) -> dict[str, Any]:
+        answer = self._get(path)
+        if answer.status_code != 200:
+            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: {body_text(answer.content)}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _get(self, path: str) -> httpx.Response:
+        headers = dict(self._target.headers)
+        answer = httpx.get(self._target.url + path, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+        if answer.status_code in (401, 403):
+            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: the credentials are wrong")
+        return answer
+
+
+class GrpcService:
+    """The same over gRPC, with tritonclient."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def ready(self) -> bool:
+        with self._client() as client:
+            try:
+                return bool(client.is_model_ready(self._target.model))
+            except grpc_module("tritonclient.utils").InferenceServerException:
+                return False
+
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return input_specs(self._ask("get_model_config", self._target.model)["config"])
+
+    def statistics(self) -> dict[str, Any]:
+        return self._ask("get_inference_statistics")
+
+    def version(self) -> str | None:
+        return self._ask("get_server_metadata").get("version")
+
+    def first_failure(self, timeout_s: float) -> str | None:
+        """None when a request of one token gives an answer to its end, else what went wrong."""
+        grpc = grpc_module("grpc")
+        request = encode_request(_ONE_TOKEN, self._target.model, self._target.inputs)
+        with self._channel() as channel:
+            call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+            try:
+                events = [read_response(message) for message in call(iter([request]), timeout=timeout_s)]
+            except grpc.RpcError as error:
+                return f"gRPC {error.code().name}: {shorten(error.details() or '')}"
+        return next((event.error for event in events if event.error), None if events else "no answer")
+
+    def _channel(self) -> Any:
+        grpc = grpc_module("grpc")
+        if self._target.is_secure:
+            return grpc.secure_channel(self._target.grpc, grpc.ssl_channel_credentials())
+        return grpc.insecure_channel(self._target.grpc)
+
+    def _ask(self, method: str, *args: Any) -> dict[str, Any]:
+        failure = grpc_module("tritonclient.utils").InferenceServerException
+        with self._client() as client:
+            try:
+                found: dict[str, Any] = getattr(client, method)(*args, as_json=True, client_timeout=_TIMEOUT_S)
+            except failure as error:
+                raise ServerError(f"{self._target.url} answers {method}: {shorten(str(error))}") from error
+        return found
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        client = grpc_module("tritonclient.grpc").InferenceServerClient(self._target.grpc, ssl=self._target.is_secure)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+Service = HttpService | GrpcService
+
+
+def service(target: Target) -> Service:
+    """How to ask this server."""
+    return GrpcService(target) if target.url.startswith("grpc") else HttpService(target)
+
+
+def metrics_text(url: str) -> str:
+    """The Prometheus text at `url`; empty where there is none."""
+    try:
+        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+    except httpx.TransportError:
+        return ""
+    return answer.text if answer.status_code == 200 else ""

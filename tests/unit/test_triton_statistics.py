@@ -1,0 +1,76 @@
+"""Triton's statistics and metrics: what a run gained of them, and how that is shown and stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_llmperf.records import ModelSide
+from pytest_llmperf.telemetry.triton import gained, read
+
+
+def _stats(requests: int, executions: int, batches: dict[int, int], name: str = "m") -> dict[str, Any]:
+    def duration(ns: int) -> dict[str, Any]:
+        return {"count": str(requests), "ns": str(ns)}  # gRPC writes numbers as texts
+
+    return {
+        "model_stats": [
+            {
+                "name": name,
+                "version": "1",
+                "inference_count": str(requests),
+                "execution_count": executions,
+                "inference_stats": {
+                    "success": duration(requests * 10),
+                    "queue": duration(requests * 2_000_000),
+                    "compute_input": duration(0),
+                    "compute_infer": duration(requests * 5_000_000),
+                    "compute_output": duration(requests),
+                },
+                "batch_stats": [
+                    {"batch_size": size, "compute_infer": {"count": count}} for size, count in batches.items()
+                ],
+            }
+        ]
+    }
+
+
+METRICS = """\
+# HELP vllm:generation_tokens_total Number of generation tokens processed.
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{model="m",version="1"} %d
+# TYPE vllm:time_to_first_token_seconds histogram
+vllm:time_to_first_token_seconds_count{model="m"} %d
+vllm:time_to_first_token_seconds_sum{model="m"} %s
+vllm:time_to_first_token_seconds_bucket{model="m",le="1"} 7
+# TYPE nv_cpu_utilization gauge
+nv_cpu_utilization 0.5
+# TYPE nv_inference_count counter
+nv_inference_count{model="m"} 99
+"""
+
+
+def test_what_a_run_gained() -> None:
+    before = read(_stats(10, 8, {1: 6, 2: 2}), METRICS % (100, 2, 0.5))
+    after = read(_stats(34, 12, {1: 6, 2: 2, 8: 3}), METRICS % (150, 4, 1.5))
+    side = gained([before], [after])
+    assert side.models == (ModelSide("m", 24, 0, 24, 4, 48_000_000, 0, 120_000_000, 24, batch_sizes=((8, 3),)),)
+    (model,) = side.models
+    assert (model.average_batch, model.mean_ms(model.queue_ns)) == (6.0, 2.0)
+    assert dict(side.metrics) == {
+        'vllm:generation_tokens_total{model="m",version="1"}': 50.0,
+        'vllm:time_to_first_token_seconds_count{model="m"}': 2.0,
+        'vllm:time_to_first_token_seconds_sum{model="m"}': 1.0,
+    }
+
+
+def test_replicas_are_added_and_idle_models_left_out() -> None:
+    idle = read(_stats(5, 5, {1: 5}, "idle"), "")
+    start, end = read(_stats(0, 0, {}), ""), read(_stats(4, 2, {2: 2}), "")
+    side = gained([start, start, idle], [end, end, idle])
+    (model,) = side.models
+    assert (model.model, model.requests, model.executions, model.batch_sizes) == ("m", 8, 4, ((2, 4),))
+
+
+def test_nothing_served_has_no_means() -> None:
+    nothing = ModelSide("m", 0, 3, 0, 0, 0, 0, 0, 0)
+    assert (nothing.average_batch, nothing.mean_ms(0)) == (None, None)
