@@ -16,6 +16,8 @@ from rich.console import Console
 
 from pytest_llmperf import __version__
 from pytest_llmperf.cli_baseline import baseline
+from pytest_llmperf.cli_duet import duet
+from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
@@ -49,6 +51,7 @@ def main() -> None:
 
 
 main.add_command(baseline)
+main.add_command(duet)
 
 
 @main.command()
@@ -105,7 +108,7 @@ def profile(runs: int, **options: Any) -> None:
         points = _load_points(options)
         results = _measured(start_server(config, session.log_dir(), ()), points, runs, session)
     except ValidationError as error:
-        raise click.UsageError("; ".join(_problem(problem) for problem in error.errors())) from error
+        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
     finally:
@@ -130,7 +133,7 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
         "name": "profile",
         "model": options.pop("model"),
         "url": url if "://" in url else f"{protocol or 'http'}://{url}",
-        "headers": dict(map(_header, options.pop("headers"))),
+        "headers": dict(map(header, options.pop("headers"))),
         "bearer": f"${{{bearer_env}}}" if bearer_env else None,
     }
     if protocol is None:
@@ -180,19 +183,6 @@ def model_repository(plan: Path, server: str, output: Path) -> None:
         raise click.ClickException(str(error)) from error
     for path in sorted(path for path in output.rglob("*") if path.is_file()):
         click.echo(path)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise click.UsageError(f"--header {text!r} is not 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def _problem(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
-    return f"{where + ': ' if where else ''}{text} (given {problem['input']!r})" if where else text
 
 
 def _measured(

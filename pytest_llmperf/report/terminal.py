@@ -38,7 +38,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("out\ntok/s", "output_token_throughput"),
 )
 _ONLY_WIDE = ("e2e_p50", "request_throughput")
-_STYLES = {
+STYLES = {
     "PASS": "green",
     "IMPROVED": "green",
     "INCONCLUSIVE": "yellow",
@@ -172,7 +172,7 @@ def _row(outcome: Outcome, quantities: Iterable[str]) -> Iterator[str]:
         yield number(result.metrics.value(parse_quantity(name)))
     verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
     for verdict in verdicts:
-        style = _STYLES.get(verdict)
+        style = STYLES.get(verdict)
         yield f"[{style}]{_SHORT.get(verdict, verdict)}[/]" if style else "-"
 
 
@@ -182,7 +182,7 @@ def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
     yield f"{old.metrics.failed}/{old.metrics.sent}"
     for name in quantities:
         yield number(old.metrics.value(parse_quantity(name)))
-    yield from ("-", "-" if old.valid else f"[{_STYLES['INVALID']}]INVALID[/]")
+    yield from ("-", "-" if old.valid else f"[{STYLES['INVALID']}]INVALID[/]")
 
 
 def number(value: float | None) -> str:
