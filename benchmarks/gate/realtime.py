@@ -30,7 +30,7 @@ from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 
-POINT = LoadPoint(name="closed", input_tokens=256, output_tokens=20, concurrency=16, requests=100, seed=41)
+POINT = LoadPoint(name="closed", input_tokens=256, output_tokens=20, concurrency=16, requests=200, seed=41)
 MARGINS = gated_margins(POINT, {})
 _STEP_MS = {"decode-ms-per-step": 5.0, "decode-ms-per-seq": 0.1, "prefill-ms-per-token": 0.02, "step-overhead-ms": 0.5}
 _POOL, _SESSIONS, _RUNS = 15, 5, 3
@@ -121,7 +121,8 @@ def study(trials: int, seed: int) -> dict[str, object]:
             for number in range(trials):
                 verdict, runs = trial(pool, server(seed, 1000 + number + int(step * 1e4), step), logs, draw)
                 outcomes.append((verdict.verdict, runs))
-                print(f"{label} {number + 1}/{trials}: {verdict.verdict} after {runs} runs", file=sys.stderr)
+                why = [f"{m.series.quantity}: {m.reason}" for m in verdict.metrics if m.verdict == verdict.verdict]
+                print(f"{label} {number + 1}/{trials}: {verdict.verdict} after {runs} runs; {why[0]}", file=sys.stderr)
             counts = Counter(name for name, _ in outcomes)
             found[label] = {
                 "verdicts": dict(sorted(counts.items())),

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.records import ServerTimes
 
 Message = tuple[str, str]
 """Role and text."""
@@ -80,6 +81,7 @@ class Event(NamedTuple):
     """Of the answer itself."""
     other_text: str = ""
     """Of reasoning and tool calls."""
+    server_ns: ServerTimes | None = None
     choice: int = 0
     """Which prompt of the request the choice answers."""
 

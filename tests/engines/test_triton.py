@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from pytest_llmperf.cli import main
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.measure import measure
+from pytest_llmperf.metrics import summarize
 from pytest_llmperf.plan import LoadPoint, LoadSpec, TritonRemoteServer, TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.servers.commands import server_command
@@ -224,6 +225,17 @@ def _asked(server: LlmServer, tmp_path: Path, text: str, **changes: Any) -> Requ
         input_tokens=None, prompts={"file": str(file)}, requests=1, concurrency=1, warmup_requests=0, **changes
     )
     return _measure(server, point).records[-1]
+
+
+@pytest.mark.parametrize("endpoint", ["generate", "grpc"])
+def test_the_servers_own_times_are_metrics(faulty: LlmServer, endpoint: str) -> None:
+    """As TensorRT-LLM tells them: a queue of 2 ms, a prefill of 3, seven gaps of 5."""
+    asked = {"parameters": {"return_perf_metrics": True}}
+    point = _load(endpoint=endpoint, output_tokens=8, requests=4, concurrency=1, extra_body=asked)
+    found = summarize(_measure(faulty, point), point).distributions
+    assert [found[name].mean for name in ("server_queue", "server_prefill", "server_decode")] == [2, 3, 35]
+    silent = _load(endpoint=endpoint, output_tokens=8, requests=4, concurrency=1)
+    assert summarize(_measure(faulty, silent), silent).distributions["server_queue"].n == 0
 
 
 @pytest.mark.parametrize("endpoint", ["generate", "grpc"])
