@@ -81,9 +81,9 @@ class Event(NamedTuple):
     """Of the answer itself."""
     other_text: str = ""
     """Of reasoning and tool calls."""
-    server_ns: ServerTimes | None = None
     choice: int = 0
     """Which prompt of the request the choice answers."""
+    server_ns: ServerTimes | None = None
 
 
 def read_event(data: bytes) -> Event:
@@ -115,6 +115,7 @@ def read_event(data: bytes) -> Event:
         text,
         thought + (_called(calls) if calls else ""),
         choice.get("index") or 0,
+        None,
     )
     # Event(...) would go through a Python function, and this runs once per token.
     return tuple.__new__(Event, facts)
