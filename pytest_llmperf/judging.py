@@ -13,7 +13,7 @@ from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.regression import RULES, Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import SlaCheck, check_sla
 from pytest_llmperf.gate.verdict import Series, judge
-from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6

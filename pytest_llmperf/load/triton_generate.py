@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
 _TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")

@@ -21,10 +21,11 @@ from click.testing import CliRunner
 
 from pytest_llmperf.cli import main
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
 from pytest_llmperf.metrics import summarize
-from pytest_llmperf.plan import LoadPoint, LoadSpec, TritonRemoteServer, TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
+from pytest_llmperf.server_spec import TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.commands import server_command
 from pytest_llmperf.servers.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.start import LlmServer, start_server
@@ -351,7 +352,7 @@ def test_a_killed_server_is_told(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from pytest_llmperf.plan import TritonServer
+from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server
 config = TritonServer.model_validate_json(sys.argv[1])
 with start_server(config, Path(sys.argv[2]), ()) as server:
