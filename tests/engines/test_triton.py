@@ -208,6 +208,47 @@ def test_clients_agree_with_the_models_own_times(tmp_path: Path) -> None:
             assert statistics.median(_gaps_ms(run)) == pytest.approx(5, abs=1)
 
 
+def _ensemble() -> TritonServer:
+    """Two models behind one name: what a client of `ensemble` sends goes to `decode`."""
+    tensors = ({"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]},)
+    tokens = {"name": "max_tokens", "data_type": "TYPE_INT32", "dims": [1], "optional": True}
+    output = ({"name": "text_output", "data_type": "TYPE_STRING", "dims": [1]},)
+    step = {
+        "model_name": "decode",
+        "model_version": -1,
+        "input_map": {"text_input": "text_input", "max_tokens": "max_tokens"},
+        "output_map": {"text_output": "text_output"},
+    }
+    whole = {"input": (*tensors, tokens), "output": output}
+    config = {"platform": "ensemble", "ensemble_scheduling": {"step": [step]}}
+    models = {
+        "decode": {"backend": "python", "files": str(MODELS / "timed"), "parameters": {"gap_ms": 5}, "decoupled": True},
+        "ensemble": {**whole, "config": config},
+    }
+    return TritonServer.model_validate(
+        {
+            "engine": "triton",
+            "name": "t",
+            "model": "m",
+            "executable": str(ENGINE),
+            "gpus": 0,
+            "ready_timeout": "60 s",
+            "serve": "ensemble",
+            "models": models,
+        }
+    )
+
+
+def test_an_ensemble_is_driven_by_both_clients(tmp_path: Path) -> None:
+    with start_server(_ensemble(), tmp_path, ()) as server:
+        for endpoint in ("generate", "grpc"):
+            run = _measure(server, _load(endpoint=endpoint, concurrency=2, requests=6))
+            assert {(record.error, len(record.chunk_ns)) for record in run.records} == {(None, 16)}
+            assert statistics.median(_gaps_ms(run)) == pytest.approx(5, abs=1)
+        assert run.server_side is not None
+        assert "ensemble" in {side.model for side in run.server_side.models}
+
+
 def _gaps_ms(run: Run) -> list[float]:
     return [(b - a) / 1e6 for record in run.records for a, b in zip(record.chunk_ns, record.chunk_ns[1:], strict=False)]
 
