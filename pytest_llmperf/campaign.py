@@ -14,8 +14,8 @@ from functools import partial
 from typing import NamedTuple
 
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer

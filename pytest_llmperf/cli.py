@@ -21,16 +21,9 @@ from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
+from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import (
-    EndpointName,
-    LoadPoint,
-    LoadSpec,
-    OpenAIServer,
-    Plan,
-    TritonRemoteServer,
-    TritonServer,
-)
+from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.records import Run
@@ -38,6 +31,7 @@ from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
 from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.servers.triton.repository import write_repository
 from pytest_llmperf.session import Session, default_output

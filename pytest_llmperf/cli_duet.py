@@ -22,10 +22,12 @@ from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.rules import DUET, Verdict
 from pytest_llmperf.judging import Judging
-from pytest_llmperf.plan import LoadPoint, LoadSpec, OpenAIServer, Plan, ServerConfig, VllmServer, parse_margins
+from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
+from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.verdicts import headline
+from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import Session, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus

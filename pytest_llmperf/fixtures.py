@@ -16,7 +16,7 @@ from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline, StoredSession
 from pytest_llmperf.gate.growth import appended, recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, launch_sizes
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer

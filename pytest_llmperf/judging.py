@@ -21,7 +21,7 @@ from pytest_llmperf.gate.regression import (
 from pytest_llmperf.gate.rules import Rules
 from pytest_llmperf.gate.sla import SlaCheck, check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
-from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
 

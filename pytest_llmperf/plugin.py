@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
-    from pytest_llmperf.plan import LoadPoint
+    from pytest_llmperf.load_spec import LoadPoint
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
-from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.saturation import Saturation, saturation
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons

@@ -20,11 +20,13 @@ from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.growth import RECORDED_RUNS
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
-from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
+from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session, default_output

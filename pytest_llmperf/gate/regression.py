@@ -20,7 +20,7 @@ from pytest_llmperf.gate.fingerprint import changes, circumstances, soft_args
 from pytest_llmperf.gate.margins import OFFERED, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
-from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}

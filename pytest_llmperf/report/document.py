@@ -14,8 +14,8 @@ from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import ModelSide, Run, ServerSide
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.verdicts import level

@@ -16,7 +16,7 @@ from rich.table import Table
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.report.server_side import has_server_side, server_side_table

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from pytest_llmperf.campaign import Again
 from pytest_llmperf.cli import main
 from pytest_llmperf.cli_duet import _server
-from pytest_llmperf.plan import EmbeddedServer, VllmServer
+from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
 from pytest_llmperf.servers.start import start_server
 
 LOAD = ("--concurrency=2", "--requests=20", "--input-tokens=8", "--output-tokens=4", "--model=embedded")

@@ -24,8 +24,8 @@ servers:
   big: {engine: embedded, gpus: 99}
   half: {engine: embedded, args: {dtype: half}, unlocked: [dtype]}
 loads:
-  short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20, warmup_requests: 1}
-  rate: {input_tokens: 8, output_tokens: 4, request_rate: 100, requests: 20, warmup_requests: 1}
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 4, requests: 20, warmup_requests: 1}
+  rate: {input_tokens: 8, output_tokens: 4, request_rate: 200, requests: 20, warmup_requests: 1}
 margins: {itl_p50: 60 %, itl_mean: 60 %, ttft_p50: 900 %, ttft_mean: 900 %, output_token_throughput: 90 %}
 """
 TEST = """
