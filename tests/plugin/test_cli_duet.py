@@ -15,7 +15,7 @@ from pytest_llmperf.cli_duet import _server
 from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
 from pytest_llmperf.servers.start import start_server
 
-LOAD = ("--concurrency=2", "--requests=20", "--input-tokens=8", "--output-tokens=4", "--model=embedded")
+LOAD = ("--concurrency=4", "--requests=20", "--input-tokens=8", "--output-tokens=4", "--model=embedded")
 # Machines may be busy: what is not asked about tolerates anything.
 WIDE = (
     "--margin=itl_mean=9999%",
