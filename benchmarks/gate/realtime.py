@@ -31,7 +31,7 @@ from pytest_llmperf.server_spec import EmbeddedServer
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 
-POINT = LoadPoint(name="closed", input_tokens=256, output_tokens=20, concurrency=16, requests=200, seed=41)
+POINT = LoadPoint(name="closed", input_tokens=256, output_tokens=20, concurrency=16, requests=100, seed=41)
 MARGINS = gated_margins(POINT, {})
 _STEP_MS = {"decode-ms-per-step": 5.0, "decode-ms-per-seq": 0.1, "prefill-ms-per-token": 0.02, "step-overhead-ms": 0.5}
 _POOL, _SESSIONS, _RUNS = 15, 5, 3
@@ -134,7 +134,7 @@ def study(trials: int, seed: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=30, help="per change")
+    parser.add_argument("--trials", type=int, default=15, help="per change")
     parser.add_argument("--seed", type=int, default=7000)
     parser.add_argument("--json", type=Path, help="write the counts here")
     given = parser.parse_args()
