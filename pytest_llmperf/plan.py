@@ -19,7 +19,7 @@ from pydantic import (
 
 from pytest_llmperf.fields import EntryError, Frozen, entry
 from pytest_llmperf.load_spec import GateProfile, Limit, LoadPoint, LoadSpec, Margins, Relaunch, Sla, check_tokenizer
-from pytest_llmperf.prompt_spec import PlanFolder
+from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.server_spec import (
     EMBEDDED_ARGS,
     Args,
@@ -43,7 +43,7 @@ class Plan(Frozen):
     servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
     loads: dict[str, LoadSpec] = Field(min_length=1)
     sla: Sla = ()
-    tokenizer: PlanFolder | None = None
+    tokenizer: PlanPath | None = None
     """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""

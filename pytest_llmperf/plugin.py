@@ -192,6 +192,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
         )
+    state = item.config.stash.get(_STATE, None)
+    reason = state.missing(item.nodeid) if state else None
+    if state and reason:
+        if state.options.strict:
+            pytest.fail(f"{reason} (--llmperf-strict)", pytrace=False)
+        pytest.skip(reason)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

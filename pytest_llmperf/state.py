@@ -150,6 +150,14 @@ class State:
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
 
+    def missing(self, test: str) -> str | None:
+        """What the test's load needs and this machine lacks; told before the server is started for it."""
+        planned = self.planned.get(test)
+        folder = planned.point.tokenizer if planned else None
+        if folder is None or Path(folder).is_dir():
+            return None
+        return f"needs the tokenizer {folder}, which is not a folder here; give that of a downloaded model or tokenizer"
+
     def measured(self, test: str, server: LlmServer, point: LoadPoint) -> Task | None:
         """What an earlier test of the same server has measured for this one; None when nothing was."""
         task = self.tasks.pop(test, None)
@@ -172,7 +180,8 @@ class State:
             return
         for other in self.planned.values():
             same = (other.function, other.server) == (this.function, server.asked)
-            if same and not other.alone and other.test != test and other.test not in self.assigned:
+            waits = not other.alone and other.test != test and other.test not in self.assigned
+            if same and waits and self.missing(other.test) is None:
                 yield other
 
     def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
