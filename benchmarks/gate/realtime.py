@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scenarios import HOSTS
+from scenarios import HOSTS, INPUT, OUTPUT
 
 from pytest_llmperf.gate.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import gated_margins, gated_series, launch_sizes
@@ -31,7 +31,10 @@ from pytest_llmperf.server_spec import EmbeddedServer
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 
-POINT = LoadPoint(name="closed", input_tokens=256, output_tokens=20, concurrency=16, requests=100, seed=41)
+# Lengths differ, as in the study: requests of one length fall into step with one another, and stay in it.
+POINT = LoadPoint(
+    name="closed", input_tokens=INPUT, output_tokens=OUTPUT, concurrency=16, requests=100, seed=41, warmup_requests=2
+)
 MARGINS = gated_margins(POINT, {})
 _STEP_MS = {"decode-ms-per-step": 5.0, "decode-ms-per-seq": 0.1, "prefill-ms-per-token": 0.02, "step-overhead-ms": 0.5}
 _POOL, _SESSIONS, _RUNS = 15, 5, 3

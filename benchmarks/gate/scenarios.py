@@ -50,11 +50,11 @@ CHANGES: Mapping[str, Change] = {
     "40 ms stalls every 2 s": Change(stall_rate_per_s=0.5),
     "−15 % step": Change(step=0.85),
 }
-_INPUT, _OUTPUT = Lengths(mean=256, sd=80, min=32, max=600), Lengths(mean=20, sd=5, min=8, max=40)
+INPUT, OUTPUT = Lengths(mean=256, sd=80, min=32, max=600), Lengths(mean=20, sd=5, min=8, max=40)
 _LOAD = {"input_tokens": 256, "output_tokens": 20, "requests": 200}
 POINTS: Mapping[str, Point] = {
-    "closed": Point(LoadPoint(name="closed", concurrency=16, **_LOAD), _INPUT, _OUTPUT, seed=41),
-    "open": Point(LoadPoint(name="open", request_rate=40.0, arrival="poisson", **_LOAD), _INPUT, _OUTPUT, seed=42),
+    "closed": Point(LoadPoint(name="closed", concurrency=16, **_LOAD), INPUT, OUTPUT, seed=41),
+    "open": Point(LoadPoint(name="open", request_rate=40.0, arrival="poisson", **_LOAD), INPUT, OUTPUT, seed=42),
 }
 _ENGINE = EngineSettings(step="modelled", max_num_seqs=32, enable_prefix_caching=False)
 _STEP_COSTS = ("prefill_ms_per_token", "decode_ms_per_step", "decode_ms_per_seq", "step_overhead_ms")
