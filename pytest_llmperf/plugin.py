@@ -7,6 +7,7 @@ a test carries the `llmperf` marker.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
     ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
     ("json", "path", "Write the report (llmperf.report/1) to this file too"),
+    ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
@@ -84,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_workers(_option(config, "workers"))
     _check_dialect(_option(config, "dialect"))
     _check_budget(_option(config, "budget"))
+    _check_html(_option(config, "html"))
     for name, kind, _ in _OPTIONS:
         if "|" in kind and kind != "auto|n":
             _check_choice(config, name, kind.split("|"))
@@ -116,6 +119,14 @@ def _check_budget(budget: Any) -> None:
         parse_budget(budget)
     except ValueError as error:
         raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_html(path: Any) -> None:
+    missing = [name for name in ("plotly", "jinja2") if path and importlib.util.find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(
+            f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
+        )
 
 
 def _check_choice(config: pytest.Config, name: str, allowed: list[str]) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
@@ -73,6 +74,15 @@ class Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         return document
+
+    def write_html(self, path: Path, baselines: Mapping[str, Mapping[str, Histogram]]) -> None:
+        """The report as one file; `baselines` are the histograms that tests were compared with."""
+        from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
+
+        text = html_report(list(self.outcomes.values()), self.started, self.notes, baselines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        self.written.append(f"HTML report: {path}")
 
     def _folder(self) -> Path:
         if not self.output.exists():

@@ -17,6 +17,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baseline_folder import unused
 from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.growth import RECORDED_RUNS
+from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
 from pytest_llmperf.plan_file import load_plan
@@ -40,6 +41,7 @@ class Options:
     update_new: bool
     accept: bool
     json: Path | None
+    html: Path | None
     output: Path
     baselines: Path
     strict: bool
@@ -256,6 +258,8 @@ class State:
         self.session.notes += self._unused_baselines() if self.whole else ()
         if self.session.outcomes:
             self.session.write_report(self.options.json)
+            if self.options.html:
+                self.session.write_html(self.options.html, self._baseline_histograms())
 
     def _unused_baselines(self) -> Iterator[str]:
         """Of the collected files' tests, in the environments that were measured."""
@@ -264,6 +268,12 @@ class State:
         for path in unused(self.options.baselines, slugs, self.planned):
             if path.parent in folders:
                 yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
+
+    def _baseline_histograms(self) -> dict[str, Mapping[str, Histogram]]:
+        """By test that was compared, what its baseline held before this session."""
+        compared = {test: o.result for test, o in self.session.outcomes.items() if o.regression and o.result}
+        held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
+        return {test: histograms for test, histograms in held.items() if histograms}
 
     def headline(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> str:
         """One line for pytest's head."""
@@ -311,6 +321,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         update_new=bool(options["update-new"]),
         accept=bool(options["accept"]),
         json=invoked_from / options["json"] if options["json"] else None,
+        html=invoked_from / options["html"] if options["html"] else None,
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
