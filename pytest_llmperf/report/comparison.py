@@ -72,7 +72,22 @@ class Comparison:
 
     def _open(self, decided: int) -> str:
         left = len(self.rows) - decided
-        return f"; no clear winner in {left}" if left else ""
+        return f"; undecided in {left}" if left else ""
+
+    @property
+    def leader(self) -> str | None:
+        """The configuration that wins most metrics; None where nobody wins any, or two win as many."""
+        (first, most), *others = sorted(self.wins.items(), key=lambda pair: -pair[1])
+        return first if most and all(won < most for _, won in others) else None
+
+
+def overall(found: Sequence[Comparison]) -> tuple[str, ...]:
+    """A line per configuration that leads anywhere, and one for the loads where none does."""
+    loads: dict[str | None, list[str]] = {}
+    for comparison in found:
+        loads.setdefault(comparison.leader, []).append(comparison.load)
+    led = [f"{name} is the better configuration at {', '.join(at)}" for name, at in loads.items() if name is not None]
+    return (*led, *([f"no clear winner at {', '.join(loads[None])}"] if None in loads else []))
 
 
 def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], list[Result]]:

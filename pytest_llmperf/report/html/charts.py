@@ -208,6 +208,7 @@ def _sweep_trace(sweep: Sweep, quantity: Quantity, axis: str, place: int) -> Tra
         "y": [_six(y) for _, _, y in known],
         "text": [level.label for level, _, _ in known],
         "textposition": "top left",
+        "cliponaxis": False,
         "meta": place,
         "hovertemplate": axis + " %{text}: %{x:.4g} tok/s, %{y:.4g} ms<extra>" + safe(sweep.server) + "</extra>",
     }
@@ -257,6 +258,7 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
             "y": [_six(p.latency_ms) for p in points],
             "text": [safe(p.point_id) for p in points],
             "textposition": "top center",
+            "cliponaxis": False,
             "meta": role,
             "hovertemplate": "%{text}: %{x:.4g} tok/s, %{y:.4g} ms<extra></extra>",
         }

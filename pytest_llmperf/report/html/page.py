@@ -20,7 +20,7 @@ from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.metrics import latency_samples
-from pytest_llmperf.report.comparison import Comparison
+from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons
 from pytest_llmperf.report.html.charts import NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
@@ -118,6 +118,7 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
     points = tuple(_points(outcomes, baselines))
     measured = [(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs]
     results = [result for _, result in measured]
+    comparisons = outcome_comparisons(outcomes)
     return {
         "verdict": headline([point.standing for point in points]),
         "points": points,
@@ -125,18 +126,14 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
         "columns": [title for title, _ in _COLUMNS],
         "statistics": _STATISTICS,
         "meanings": {word: text for word, text in MEANINGS.items() if word in {p.standing.word for p in points}},
-        "comparisons": tuple(map(_comparison, outcome_comparisons(outcomes))),
+        "comparisons": comparisons,
+        "overall": overall(comparisons),
         "sweeps": [(group, sweep_charts(group)) for group in sweep_groups(measured)],
         "fronts": [pareto_chart(group, _PARETO_LATENCY) for group in pareto_groups(measured, _PARETO_LATENCY)],
         "environments": list({result.environment.slug: result.environment for result in results}.values()),
         "metrics": list(METRICS.values()),
         "merged_models": merged_models,
     }
-
-
-def _comparison(found: Comparison) -> tuple[Comparison, str]:
-    """With the sentence that says what to do, which is the first that is read."""
-    return found, found.answer
 
 
 def _points(outcomes: Sequence[Outcome], baselines: Baselines) -> Iterator[Point]:
