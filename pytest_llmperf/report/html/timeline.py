@@ -11,7 +11,7 @@ import numpy as np
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.html.charts import Cell, Chart, Trace, safe
 
-SHOWN = 120
+SHOWN = 60
 """Requests of a timeline: more of them are no longer seen apart."""
 _BINS = 80
 _PHASES = ("queue", "prefill", "decode")
@@ -116,7 +116,13 @@ def load_chart(run: Run) -> Chart | None:
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": "seconds since the first request"}},
         "yaxis": {"title": {"text": "output tok/s"}, "rangemode": "tozero"},
-        "yaxis2": {"title": {"text": "in flight"}, "overlaying": "y", "side": "right", "rangemode": "tozero"},
+        "yaxis2": {
+            "title": {"text": "in flight"},
+            "overlaying": "y",
+            "side": "right",
+            "rangemode": "tozero",
+            "tickmode": "auto",
+        },
     }
     return Chart(
         f"Tokens and requests in flight of run {run.index + 1}",
