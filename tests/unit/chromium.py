@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
 )
-_LONGEST_S = 60
+_LONGEST_S = 20
 
 
 def executable() -> str | None:
@@ -95,6 +95,10 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
+    def close(self) -> None:
+        """Asks the whole browser to end, its helpers too."""
+        os.write(self._write, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
+
     def screenshot(self) -> bytes:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
@@ -115,10 +119,13 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
     ) as process:
         for end in (their_read, their_write, *ends):
             os.close(end)
+        page = Page(our_write, our_read)
         try:
-            yield Page(our_write, our_read)
+            yield page
         finally:
+            page.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
             process.kill()
-            process.wait()
             os.close(our_write)
             os.close(our_read)
