@@ -34,6 +34,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
     ("json", "path", "Write the report (llmperf.report/1) to this file too"),
     ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
+    ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
@@ -87,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_dialect(_option(config, "dialect"))
     _check_budget(_option(config, "budget"))
     _check_html(_option(config, "html"))
+    _check_exports(_option(config, "export"))
     for name, kind, _ in _OPTIONS:
         if "|" in kind and kind != "auto|n":
             _check_choice(config, name, kind.split("|"))
@@ -127,6 +129,18 @@ def _check_html(path: Any) -> None:
         raise pytest.UsageError(
             f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
         )
+
+
+def _check_exports(given: Any) -> None:
+    if given is None:
+        return
+    from pytest_llmperf.interchange.exports import NAMES
+
+    wrong = [name for name in given.split(",") if name not in NAMES]
+    if wrong:
+        raise pytest.UsageError(f"--llmperf-export (ini llmperf_export): {wrong[0]!r} is not one of {', '.join(NAMES)}")
+    if "parquet" in given.split(",") and importlib.util.find_spec("pyarrow") is None:
+        raise pytest.UsageError("--llmperf-export=parquet needs pyarrow: pip install 'pytest-llmperf[report]'")
 
 
 def _check_choice(config: pytest.Config, name: str, allowed: list[str]) -> None:

@@ -42,6 +42,8 @@ class Options:
     accept: bool
     json: Path | None
     html: Path | None
+    exports: tuple[str, ...]
+    """Names of interchange.exports.NAMES."""
     output: Path
     baselines: Path
     strict: bool
@@ -258,6 +260,7 @@ class State:
         self.session.notes += self._unused_baselines() if self.whole else ()
         if self.session.outcomes:
             self.session.write_report(self.options.json)
+            self.session.write_exports(self.options.exports)
             if self.options.html:
                 self.session.write_html(self.options.html, self._baseline_histograms())
 
@@ -322,6 +325,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         accept=bool(options["accept"]),
         json=invoked_from / options["json"] if options["json"] else None,
         html=invoked_from / options["html"] if options["html"] else None,
+        exports=tuple(options["export"].split(",")) if options["export"] else (),
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
