@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_llmperf.load_spec import LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import LoadSpec, TritonServer
 from pytest_llmperf.records import Run
+from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server
 
 ROOT = Path(__file__).resolve().parents[1]

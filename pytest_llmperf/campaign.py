@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -26,8 +27,24 @@ Live = Callable[[str], None]
 """Shows a line that replaces itself."""
 
 
+@dataclass(slots=True)
+class _Side:
+    """What was measured on one server of a point so far."""
+
+    server: LlmServer
+    runs: list[Run] = field(default_factory=list)
+    measurement: Measurement | None = None
+
+    @property
+    def steady(self) -> bool:
+        return self.measurement is not None and self.measurement.steady
+
+
 class Task:
-    """One point to be measured for one test; every run of it is kept in the session at once."""
+    """One point to be measured for one test; every run of it is kept in the session at once.
+
+    In a duet a run is one of each server, A B B A A B B A: a disturbance that comes or goes meets both alike.
+    """
 
     def __init__(
         self,
@@ -45,64 +62,81 @@ class Task:
         self.error: LlmPerfError | None = None
         """What ended the measuring of this point before its time."""
         self._session, self._gpus, self._workers = session, tuple(gpus), workers
-        self._runs: list[Run] = []
-        self._measurement: Measurement | None = None
+        self._sides = [_Side(side) for side in (server.reference, server) if side is not None]
+        """The one that is judged comes last."""
         self._seconds = 0.0
 
     @property
     def name(self) -> str:
-        return f"{self.server.name}-{self.point.name}"
+        return f"{self.server.asked.name}-{self.point.name}"
 
     @property
     def run_seconds(self) -> float:
         """Mean time that a run has taken, its repeats included; 0 before the first."""
-        return self._seconds / len(self._runs) if self._runs else 0.0
+        return self._seconds / self._count if self._count else 0.0
+
+    @property
+    def _count(self) -> int:
+        """Runs that every side has."""
+        return min(len(side.runs) for side in self._sides)
 
     @property
     def runs_left(self) -> int:
         """Of the first runs; 0 when it is steady or has failed."""
-        done = self.error is not None or (self._measurement is not None and self._measurement.steady)
-        return 0 if done else max(0, self.first_runs - len(self._runs))
+        done = self.error is not None or all(side.steady for side in self._sides)
+        return 0 if done else max(0, self.first_runs - self._count)
 
     def result(self) -> Result:
         """Of the runs so far."""
-        facts = environment(self.server.config, self.server.version, self._gpus)
-        return make_result(self.name, self.server.config, self.point, facts, self._runs)
+        *before, now = self._sides
+        reference = self._result(before[0], f"{before[0].server.name}-{self.point.name}") if before else None
+        return replace(self._result(now, self.name), reference=reference)
+
+    def _result(self, side: _Side, name: str) -> Result:
+        config = side.server.config
+        return make_result(name, config, self.point, environment(config, side.server.version, self._gpus), side.runs)
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""
         begun = time.monotonic()
         try:
-            measurement = self._measurement = self._measurement or self._begin()
-            await measurement.run(self._progress(live))
+            await self._run_all_sides(live)
             while self.point.stability and self.runs_left:
-                await measurement.run(self._progress(live))
+                await self._run_all_sides(live)
         except LlmPerfError as error:
             self.error = error
             self._session.update(self.test, self.name, error=str(error))
         self._seconds += time.monotonic() - begun
 
-    def _begin(self) -> Measurement:
-        self._update("interrupted")
-        return Measurement(self.server, self.point, self.point.name, self._keep, self._workers)
+    async def _run_all_sides(self, live: Live | None) -> None:
+        for side in self._sides if self._count % 2 == 0 else self._sides[::-1]:
+            measurement = side.measurement = side.measurement or self._begin(side)
+            await measurement.run(self._progress(live, side))
 
-    def _keep(self, run: Run) -> None:
+    def _begin(self, side: _Side) -> Measurement:
+        self._update("interrupted")
+        return Measurement(side.server, self.point, self.point.name, partial(self._keep, side), self._workers)
+
+    def _keep(self, side: _Side, run: Run) -> None:
         if run.records:
-            self._runs.append(run)
-            self._session.save_requests(self.test, run, self.point)
+            side.runs.append(run)
+            old = side.server is not self.server
+            name = f"{file_name(self.test)}.{side.server.name}" if old else self.test
+            self._session.save_requests(name, run, self.point)
         self._update("interrupted")
 
     def _update(self, error: str) -> None:
         self._session.update(self.test, self.name, result=self.result(), error=error)
 
-    def _progress(self, live: Live | None) -> Progress | None:
-        return None if live is None else partial(self._show, live)
+    def _progress(self, live: Live | None, side: _Side) -> Progress | None:
+        shown = f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
+        return None if live is None else partial(self._show, live, shown)
 
-    def _show(self, live: Live, run_index: int, done: int, total: int, failed: int) -> None:
+    def _show(self, live: Live, shown: str, run_index: int, done: int, total: int, failed: int) -> None:
         trouble = f", {failed} failed" if failed else ""
         more = "" if run_index < self.first_runs else " (one more: the gate is in doubt)"
         count = max(self.first_runs, run_index + 1)
-        live(f"llmperf {self.name}: run {run_index + 1}/{count}{more}, {done}/{total} requests{trouble}")
+        live(f"llmperf {shown}: run {run_index + 1}/{count}{more}, {done}/{total} requests{trouble}")
 
 
 class Again(NamedTuple):
@@ -140,7 +174,9 @@ async def _round(server: LlmServer, tasks: Sequence[Task], live: Live | None, *,
 def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:
     """A server that does not come up again is the error of all that wanted it."""
     try:
-        server.relaunch()
+        for side in (server.reference, server):
+            if side is not None:
+                side.relaunch()
     except LlmPerfError as error:
         for task in tasks:
             task.error = error

@@ -16,20 +16,15 @@ from rich.console import Console
 
 from pytest_llmperf import __version__
 from pytest_llmperf.cli_baseline import baseline
+from pytest_llmperf.cli_duet import duet
+from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.interchange.imports import parse_import
 from pytest_llmperf.load.datasets import parse_dataset
+from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import (
-    EndpointName,
-    LoadPoint,
-    LoadSpec,
-    OpenAIServer,
-    Plan,
-    TritonRemoteServer,
-    TritonServer,
-)
+from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.records import Run
@@ -38,6 +33,7 @@ from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
 from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.servers.triton.repository import write_repository
 from pytest_llmperf.session import Session, default_output
@@ -51,6 +47,7 @@ def main() -> None:
 
 
 main.add_command(baseline)
+main.add_command(duet)
 
 
 @main.command()
@@ -107,7 +104,7 @@ def profile(runs: int, **options: Any) -> None:
         points = _load_points(options)
         results = _measured(start_server(config, session.log_dir(), ()), points, runs, session)
     except ValidationError as error:
-        raise click.UsageError("; ".join(_problem(problem) for problem in error.errors())) from error
+        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
     finally:
@@ -132,7 +129,7 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
         "name": "profile",
         "model": options.pop("model"),
         "url": url if "://" in url else f"{protocol or 'http'}://{url}",
-        "headers": dict(map(_header, options.pop("headers"))),
+        "headers": dict(map(header, options.pop("headers"))),
         "bearer": f"${{{bearer_env}}}" if bearer_env else None,
     }
     if protocol is None:
@@ -194,19 +191,6 @@ def model_repository(plan: Path, server: str, output: Path) -> None:
         raise click.ClickException(str(error)) from error
     for path in sorted(path for path in output.rglob("*") if path.is_file()):
         click.echo(path)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise click.UsageError(f"--header {text!r} is not 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def _problem(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
-    return f"{where + ': ' if where else ''}{text} (given {problem['input']!r})" if where else text
 
 
 def _measured(

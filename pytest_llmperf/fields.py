@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.units import parse_seconds
 
 _DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
@@ -21,3 +24,20 @@ class Frozen(BaseModel):
     def __hash__(self) -> int:
         # Keys sorted: mappings are equal in any order of their keys, and then must hash alike.
         return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
+
+
+class EntryError(ValueError):
+    """A mistake at `keys`, counted from the field that pydantic names: the plan's reader finds the line by them."""
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        super().__init__(problem)
+        self.keys = keys
+
+
+@contextlib.contextmanager
+def entry(*keys: str) -> Iterator[None]:
+    """ValueErrors inside are those of the entry at `keys`."""
+    try:
+        yield
+    except (ValueError, PlanError) as error:
+        raise EntryError(str(error), *keys) from error

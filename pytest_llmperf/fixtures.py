@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline, StoredSession
 from pytest_llmperf.gate.growth import appended, recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, launch_sizes
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
@@ -87,7 +87,7 @@ class SlaGate:
         __tracebackhide__ = True
         checks = self._state.judging.sla(result)
         self._state.session.update(self._test, result.point_id, sla=checks)
-        _assert_valid(result)
+        _assert_valid(result.invalid_reasons, result)
         broken = [check.describe() for check in checks if not check.ok]
         if broken:
             lines = "\n  ".join(broken)
@@ -113,9 +113,14 @@ class BaselineGate:
         --llmperf-update-baselines a point without a baseline is recorded if the whole test passes, and one that has
         one is compared, and its session added when it is a PASS; --llmperf-update-new does the first of these,
         --llmperf-accept records whatever there is. `missing="skip"` lets a point without a baseline pass.
+
+        In a duet the old server's runs take the place of the stored baseline, and nothing is ever recorded.
         """
         __tracebackhide__ = True
-        _assert_valid(result)
+        _assert_valid(result.incomparable, result)
+        if result.reference is not None:
+            self._check_duet(result)
+            return
         path = self._state.baseline_file(self._test, result)
         if self._state.recording(self._test, result):
             self._record(path, result)
@@ -129,6 +134,14 @@ class BaselineGate:
         self._state.session.update(self._test, result.point_id, regression=regression)
         if self._state.options.update_baselines and regression.verdict == "PASS":
             self._append(path, result)
+        _settle(self._state, result, regression)
+
+    def _check_duet(self, result: Result) -> None:
+        """Against the old server's runs; baseline files are left alone."""
+        __tracebackhide__ = True
+        self._state.note_duet_update()
+        regression = self._state.judging.regression(self._test, result)
+        self._state.session.update(self._test, result.point_id, regression=regression)
         _settle(self._state, result, regression)
 
     def _record(self, path: Path, result: Result) -> None:
@@ -151,11 +164,12 @@ class BaselineGate:
         write_baseline(self._pending)
 
 
-def _assert_valid(result: Result) -> None:
+def _assert_valid(reasons: Sequence[str], result: Result) -> None:
+    """AssertionError when there are reasons against the result."""
     __tracebackhide__ = True
-    if not result.valid:
-        reasons = "\n  ".join(result.invalid_reasons)
-        raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {reasons}")
+    if reasons:
+        lines = "\n  ".join(reasons)
+        raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {lines}")
 
 
 def _settle(state: State, result: Result, regression: Regression) -> None:

@@ -12,10 +12,18 @@ from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import read_baseline
 from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
 from pytest_llmperf.gate.histogram import Histogram, merged
-from pytest_llmperf.gate.regression import RULES, Regression, gated_margins, gated_series
+from pytest_llmperf.gate.regression import (
+    RULES,
+    Regression,
+    duet_rules,
+    duet_series,
+    gated_margins,
+    gated_series,
+)
+from pytest_llmperf.gate.rules import Rules
 from pytest_llmperf.gate.sla import SlaCheck, check_sla
-from pytest_llmperf.gate.verdict import Series, judge
-from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
+from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
 
@@ -51,13 +59,23 @@ class Judging:
         self.to_come[test] = len(self.margins_of(test, point))
 
     def regression(self, test: str, result: Result) -> Regression:
-        """The result against its baseline. BaselineError says why nothing can be compared."""
+        """The result against its baseline. BaselineError says why nothing can be compared.
+
+        One of a duet is held against the old server's, and no file is read.
+        """
+        margins, profile = self.margins_of(test, result.load), self.profile_of(result.load)
+        if old := result.reference:
+            series, notes = duet_series(old, result, margins)
+            sides = (old.server.name, result.server.name)
+            return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
         stored = read_baseline(self.file(test, result.environment.slug))
-        series, notes = gated_series(stored, result, self.margins_of(test, result.load))
+        series, notes = gated_series(stored, result, margins)
+        return Regression(self._judged(test, series, RULES[profile]), notes)
+
+    def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
         self._gated[test] = series
         self.to_come.pop(test, None)
-        rules = RULES[self.profile_of(result.load)]
-        return Regression(judge(self._gated, rules, sum(self.to_come.values()))[test], notes)
+        return judge(self._gated, rules, sum(self.to_come.values()))[test]
 
     def histograms(self, test: str, result: Result, before: datetime) -> dict[str, Histogram]:
         """The baseline's latencies by metric, of all rolling runs but those of the session begun at `before`."""

@@ -12,8 +12,8 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stability import steadiness

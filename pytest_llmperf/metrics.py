@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6
@@ -213,6 +213,9 @@ def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
         "service_ttft": [_ms(r.chunk_ns[0] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
         "service_e2e": [_ms(r.chunk_ns[-1] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
         "queued": _queued(records),
+        "server_queue": [_ms(r.server_ns.scheduled - r.server_ns.arrived) for r in records if r.server_ns],
+        "server_prefill": [_ms(r.server_ns.first_token - r.server_ns.scheduled) for r in records if r.server_ns],
+        "server_decode": [_ms(r.server_ns.last_token - r.server_ns.first_token) for r in records if r.server_ns],
         "input_tokens": [record.input_tokens for record in records if record.input_tokens is not None],
         "output_tokens": [record.output_tokens for record in records if record.output_tokens is not None],
     }

@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
-    from pytest_llmperf.plan import LoadPoint
+    from pytest_llmperf.load_spec import LoadPoint
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 
@@ -61,8 +61,9 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
 _MARKER = (
-    "llmperf(plan, servers=None, loads=None, runs=None, margins=None): one test per server and load of the plan file "
-    "`plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the plan."
+    "llmperf(plan, servers=None, loads=None, runs=None, margins=None, duet=None): one test per server and load of the "
+    "plan file `plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the "
+    "plan. duet={'a': 'old', 'b': 'new'} measures two servers in turns and judges b against a: one test per load."
 )
 
 
@@ -216,6 +217,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
         )
+    state = item.config.stash.get(_STATE, None)
+    reason = state.missing(item.nodeid) if state else None
+    if state and reason:
+        if state.options.strict:
+            pytest.fail(f"{reason} (--llmperf-strict)", pytrace=False)
+        pytest.skip(reason)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -66,14 +66,7 @@ def _existing(value: str, info: ValidationInfo) -> str:
     return value
 
 
-def _folder(value: str, info: ValidationInfo) -> str:
-    if info.context and not Path(value).is_dir():
-        raise ValueError(f"{value} is not a folder; give the path of a downloaded model or tokenizer")
-    return value
-
-
 PlanPath = Annotated[str, AfterValidator(_in_plans_folder)]
-PlanFolder = Annotated[PlanPath, AfterValidator(_folder)]
 
 
 class PromptFile(Frozen):
@@ -117,7 +110,7 @@ class PromptSpec(Frozen):
     output_tokens: TokenCount = 128
     prompt_as: PromptForm | None = None
     """None: `tokenizer` where one is given, else `words`."""
-    tokenizer: PlanFolder | None = None
+    tokenizer: PlanPath | None = None
     """Folder of a Hugging Face tokenizer on this machine; None: the plan's, if it has one."""
     prompts: PromptFile | None = None
     """Prompts from a file instead of synthetic ones; then `input_tokens` is not given."""

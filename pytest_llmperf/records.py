@@ -7,13 +7,22 @@ received times can be subtracted. `ClientHealth.clock_step_ns` says whether that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Phase = Literal["lead-in", "measured"]
 Stamps = Literal["kernel", "user"]
 Scheduling = Literal["real-time", "nice", "normal"]
 TokenSource = Literal["usage", "tokenizer", "chunks"]
 InputTokensSource = Literal["usage", "tokenizer", "token-ids"]
+
+
+class ServerTimes(NamedTuple):
+    """When a request reached the server's own stations, in ns of a clock of the server's."""
+
+    arrived: int
+    scheduled: int
+    first_token: int
+    last_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class RequestRecord:
     """How long its own connection took to open, before it was sent; None on one that is kept."""
     input_tokens_source: InputTokensSource | None = None
     """Where `input_tokens` comes from: the server, or what was sent; None when neither is known."""
+    server_ns: ServerTimes | None = None
+    """As the server itself tells them (TensorRT-LLM's perf metrics); None where it does not."""
     conversation: int | None = None
     """Number of the conversation that this is a turn of; None for a request by itself."""
     turn: int = 0

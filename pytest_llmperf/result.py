@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
-from pytest_llmperf.plan import LoadPoint, ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.saturation import Saturation, saturation
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
@@ -42,6 +43,16 @@ class Result:
 
     steadiness: Steadiness | None = None
     """How far the last windows agreed; None when the load asks for no stability."""
+    reference: Result | None = None
+    """In a duet the old server's result, of runs in turns with these; else None."""
+
+    @property
+    def incomparable(self) -> tuple[str, ...]:
+        """Why these numbers can be held against nothing: they, or the reference's, are not to be trusted."""
+        if self.reference is None:
+            return self.invalid_reasons
+        old = self.reference.server.name
+        return (*self.invalid_reasons, *(f"{old}: {reason}" for reason in self.reference.invalid_reasons))
 
     @property
     def saturated(self) -> bool | None:

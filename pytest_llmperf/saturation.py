@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 
 BLOCKS = 10

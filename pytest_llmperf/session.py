@@ -20,7 +20,7 @@ from typing import Any
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import write_parquet
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
 

@@ -12,7 +12,7 @@ from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.units import parse_rate, parse_ratio
 
 if TYPE_CHECKING:
-    from pytest_llmperf.plan import LoadPoint, LoadSpec
+    from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 
 Rate = Annotated[
     float, BeforeValidator(parse_rate), WithJsonSchema({"type": ["number", "string"], "examples": [10, "10 req/s"]})

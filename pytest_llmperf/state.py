@@ -13,19 +13,23 @@ from typing import Any, Literal
 
 from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.duet import Duet, configurations, local_gpus
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baseline_folder import unused
 from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.growth import RECORDED_RUNS
 from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
-from pytest_llmperf.plan import LoadPoint, Plan, Relaunch, RemoteServer, ServerConfig, parse_margins
+from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session, default_output
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 from pytest_llmperf.units import parse_seconds
@@ -60,7 +64,7 @@ class Options:
 class Selection:
     """The part of a plan that one test function asks for."""
 
-    servers: tuple[ServerConfig, ...]
+    servers: tuple[ServerConfig | Duet, ...]
     loads: tuple[LoadPoint, ...]
 
 
@@ -71,7 +75,7 @@ class PlannedTest:
     test: str
     function: str
     """Id of the test function: tests of one function do the same with their points."""
-    server: ServerConfig
+    server: ServerConfig | Duet
     point: LoadPoint
     runs: int | None
     """Of the marker."""
@@ -121,9 +125,8 @@ class State:
     def _select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         _check_marker(args, kwargs, test_file)
         plan = self._plan(test_file.parent / kwargs["plan"])
-        server_names = _checked_names(list(plan.servers), kwargs.get("servers"), "server", test_file)
+        servers = _chosen_servers(plan, kwargs, test_file)
         load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
-        servers = tuple(server for server in plan.server_configs() if server.name in server_names)
         loads = tuple(point for point in plan.load_points() if _load_name(point) in load_names)
         return Selection(servers, loads)
 
@@ -151,6 +154,14 @@ class State:
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
 
+    def missing(self, test: str) -> str | None:
+        """What the test's load needs and this machine lacks; told before the server is started for it."""
+        planned = self.planned.get(test)
+        folder = planned.point.tokenizer if planned else None
+        if folder is None or Path(folder).is_dir():
+            return None
+        return f"needs the tokenizer {folder}, which is not a folder here; give that of a downloaded model or tokenizer"
+
     def measured(self, test: str, server: LlmServer, point: LoadPoint) -> Task | None:
         """What an earlier test of the same server has measured for this one; None when nothing was."""
         task = self.tasks.pop(test, None)
@@ -172,8 +183,9 @@ class State:
         if self.options.no_interleave or test in self.assigned or this is None or this.point != point:
             return
         for other in self.planned.values():
-            same = (other.function, other.server) == (this.function, server.config)
-            if same and not other.alone and other.test != test and other.test not in self.assigned:
+            same = (other.function, other.server) == (this.function, server.asked)
+            waits = not other.alone and other.test != test and other.test not in self.assigned
+            if same and waits and self.missing(other.test) is None:
                 yield other
 
     def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
@@ -204,8 +216,10 @@ class State:
 
     def _doubt(self, task: Task) -> Doubt:
         result, planned = task.result(), self.planned.get(task.test)
-        if not result.valid or planned is None:
+        if result.incomparable or planned is None:
             return Doubt()
+        if result.reference and "baseline" in planned.gates and len(result.runs) < DUET.baseline_runs:
+            return Doubt((f"a duet, which takes {DUET.baseline_runs} runs of both servers",))
         if "baseline" in planned.gates and self.recording(task.test, result):
             few = len(result.runs) < RECORDED_RUNS
             return Doubt((f"a baseline, which takes {RECORDED_RUNS} runs",) if few else ())
@@ -223,24 +237,37 @@ class State:
         return first + sum(task.run_seconds for task in tasks) <= left
 
     def recording(self, test: str, result: Result) -> bool:
-        """Whether the result is to become the baseline, without a comparison."""
+        """Whether the result is to become the baseline, without a comparison; that of a duet never is."""
+        if result.reference is not None:
+            return False
         update = self.options.update_baselines or self.options.update_new
         return self.options.accept or (update and not self.baseline_file(test, result).exists())
+
+    def note_duet_update(self) -> None:
+        """Says once what the update options do for duets."""
+        updates = ("update_baselines", "update_new", "accept")
+        given = [f"--llmperf-{name.replace('_', '-')}" for name in updates if getattr(self.options, name)]
+        note = f"{' '.join(given)}: nothing to record for duets, which have no baseline; they are judged as ever"
+        if given and note not in self.session.notes:
+            self.session.notes.append(note)
 
     def relaunch(self, point: LoadPoint) -> Relaunch:
         """When the server is launched anew between runs: the option, the plan, auto."""
         return self.options.relaunch or point.relaunch or "auto"
 
     @contextlib.contextmanager
-    def start(self, config: ServerConfig) -> Iterator[LlmServer]:
-        """The running server of `config`."""
-        with start_server(config, self.session.log_dir(), self.gpus) as server:
+    def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
+        """The running server that is asked for; of a duet the new one, with the old one as its reference."""
+        folder, gpus = self.session.log_dir(), self.gpus
+        one = start_duet(asked, folder, gpus) if isinstance(asked, Duet) else start_server(asked, folder, gpus)
+        with one as server:
             yield server
 
     def server_log(self, test: str) -> str:
-        """Last lines of the log of the test's server; empty when it has none here."""
+        """Last lines of the logs of the test's servers; empty when there are none here."""
         server = self.servers.get(test)
-        return server.log_tail() if server and server.logs else ""
+        used = (server, server.reference) if server else ()
+        return "\n".join(one.log_tail() for one in used if one and one.logs)
 
     def baseline_file(self, test: str, result: Result) -> Path:
         return self.judging.file(test, result.environment.slug)
@@ -278,25 +305,34 @@ class State:
         held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
         return {test: histograms for test, histograms in held.items() if histograms}
 
-    def headline(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> str:
+    def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
-        servers = {server for server, _ in points}
+        servers = configurations(server for server, _ in points)
         updating = self.options.update_baselines or self.options.accept
         mode = ", recording baselines" if updating else ""
         return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
 
-    def dry_run(self, points: Sequence[tuple[ServerConfig, LoadPoint]]) -> Iterator[str]:
+    def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""
         for server in dict.fromkeys(server for server, _ in points):
-            yield from self._describe_server(server)
+            yield from self._describe_duet(server) if isinstance(server, Duet) else self._describe_server(server)
+            each = " on each" if isinstance(server, Duet) else ""
             for load in (load for other, load in points if other == server):
-                yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}"
+                yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}{each}"
 
-    def _describe_server(self, server: ServerConfig) -> Iterator[str]:
+    def _describe_duet(self, duet: Duet) -> Iterator[str]:
+        reason = duet.too_few_gpus(self.gpus)
+        obstacle = f" (cannot run here: {reason})" if reason else ""
+        yield f"{duet.name}: both up at the same time, measured in turns{obstacle}"
+        yield from self._describe_server(duet.a)
+        yield from self._describe_server(duet.b, local_gpus(duet.a))
+
+    def _describe_server(self, server: ServerConfig, taken: int = 0) -> Iterator[str]:
+        """`taken` GPUs are another server's."""
         if isinstance(server, RemoteServer):
             yield f"{server.name}: {server.url} (already up)"
             return
-        gpus = self.gpus[: server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
+        gpus = self.gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
         reason = missing_requirement(server, self.gpus)
         yield f"{server.name}: {server.gpu_count} GPUs{f' (cannot run here: {reason})' if reason else ''}"
         share = server.gpu_count // server.replicas
@@ -373,7 +409,7 @@ def _workers(given: str | None) -> int | Literal["auto"] | None:
     return "auto" if given == "auto" else int(given) if given else None
 
 
-_MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins")
+_MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins", "duet")
 
 
 def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
@@ -388,6 +424,34 @@ def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: 
     if runs is not None and (not isinstance(runs, int) or runs < 1):
         raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
     _margins(kwargs.get("margins", {}), f"{test_file}: the llmperf marker's margins")
+
+
+def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
+    """The marker's `servers`, or its `duet` as the one thing to measure on."""
+    configs = {server.name: server for server in plan.server_configs()}
+    names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
+    chosen = _checked_names(list(configs), names, "server", test_file)
+    if "duet" not in kwargs:
+        return tuple(config for name, config in configs.items() if name in chosen)
+    try:
+        return (Duet(*(configs[name] for name in chosen)),)
+    except ValueError as error:
+        raise PlanError(f"{test_file}: the llmperf marker's duet: {error}") from error
+
+
+def _duet_names(kwargs: Mapping[str, Any], test_file: Path) -> list[str]:
+    """The old server's name, then the new one's."""
+    given = kwargs["duet"]
+    named = isinstance(given, Mapping) and set(given) == {"a", "b"} and all(isinstance(n, str) for n in given.values())
+    if not named:
+        problem = f"needs the old server and the new one, as in {{'a': 'old', 'b': 'new'}}, given {given!r}"
+    elif kwargs.get("servers") is not None:
+        problem = "names its servers itself; leave out servers=, or write a test of its own for the duet"
+    elif given["a"] == given["b"]:
+        problem = f"needs two servers, given {given['a']!r} for both"
+    else:
+        return [given["a"], given["b"]]
+    raise PlanError(f"{test_file}: the llmperf marker's duet {problem}")
 
 
 def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from scenarios import HOSTS, POINTS, Change, Host, engine, gated, noisy_engine
 from virtual import RUN_PERIOD_S, run_point
@@ -31,17 +29,8 @@ Values = Mapping[Quantity, float]
 class Recorder:
     """All runs so far. `simulated` counts those that were not found among the kept ones."""
 
-    file: Path | None = None
     kept: dict[object, tuple[dict[Quantity, float], float]] = field(default_factory=dict)
     simulated: int = 0
-
-    def load(self) -> None:
-        if self.file and self.file.exists():
-            self.kept = pickle.loads(self.file.read_bytes())
-
-    def save(self) -> None:
-        if self.file:
-            self.file.write_bytes(pickle.dumps(self.kept))
 
     def values(self, host: str, change: Change, point: str, seed: int, session: int, run: int) -> Values:
         """The gated values of run `run` of a point; points of a session take turns, each run its own noise."""

@@ -161,8 +161,7 @@ def markdown(rows: dict[tuple[str, str], Tally]) -> str:
 
 def main() -> None:
     args = _arguments()
-    recorder = Recorder(args.keep)
-    recorder.load()
+    recorder = Recorder()
     rows: dict[tuple[str, str], Tally] = {}
     for host in args.hosts.split(","):
         for change in args.changes.split(","):
@@ -170,7 +169,6 @@ def main() -> None:
             seeds = range(args.first_seed, args.first_seed + (args.few_trials if few else args.trials))
             rows[host, change] = tally(host, CHANGES[change], seeds, recorder)
             print(markdown({(host, change): rows[host, change]}).splitlines()[-1], flush=True)
-            recorder.save()
             write(args, rows, None)
     drift = drift_study(recorder, args.first_seed)
     print("\n" + markdown(rows) + "\n\n" + json.dumps(drift, indent=1))
@@ -185,7 +183,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hosts", default=",".join(HOSTS), help="Separated by commas")
     parser.add_argument("--changes", default=",".join(CHANGES), help="Separated by commas")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="File of recordings, read and written: to judge the same runs again")
     return parser.parse_args()
 
 

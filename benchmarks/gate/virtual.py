@@ -17,8 +17,8 @@ from pytest_llmperf.embedded.scheduler import Output, Request, Scheduler
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.lengths import lengths
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.prompt_spec import Lengths
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
 

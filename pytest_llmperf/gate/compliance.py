@@ -17,7 +17,7 @@ from scipy.special import betaincinv, stdtrit
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import tolerance
-from pytest_llmperf.plan import Limit
+from pytest_llmperf.load_spec import Limit
 from pytest_llmperf.units import OPERATORS
 
 _LEVEL = 0.95

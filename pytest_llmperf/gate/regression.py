@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.gate.baselines import (
@@ -15,10 +16,11 @@ from pytest_llmperf.gate.baselines import (
     per_run,
     sample_sizes,
 )
-from pytest_llmperf.gate.margins import OFFERED, default_margins, elsewhere, tolerance
-from pytest_llmperf.gate.rules import DEFAULT, STRICT, Rules, Verdict
+from pytest_llmperf.gate.fingerprint import changes, circumstances, soft_args
+from pytest_llmperf.gate.margins import OFFERED, default_margins, duet, elsewhere, tolerance
+from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
-from pytest_llmperf.plan import GateProfile, LoadPoint
+from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
@@ -26,11 +28,13 @@ RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "rep
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The verdict of a point against its baseline."""
+    """The verdict of a point against its baseline, or in a duet against the old server."""
 
     point: PointVerdict
     notes: tuple[str, ...] = ()
     """Soft differences between then and now (engine version, arguments), for the reader."""
+    duet: tuple[str, str] | None = None
+    """Names of the old and the new server; None where a stored baseline was the reference."""
 
     @property
     def verdict(self) -> Verdict:
@@ -91,6 +95,45 @@ def _series(
         requests=(*sample_sizes(sessions, quantity.metric), *now),
         reference=reference,
     )
+
+
+def duet_rules(profile: GateProfile) -> Rules:
+    """Of a point that is held against a server beside it."""
+    return replace(RULES[profile], baseline_runs=DUET.baseline_runs)
+
+
+def duet_series(
+    old: Result, new: Result, margins: Mapping[Quantity, float]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """Every gated metric of the new server against the old one's, and notes on what else differs.
+
+    All runs of a server count as one session, though it was launched anew between them: what launches differ by is then
+    part of what runs differ by.
+    """
+    series = tuple(
+        Series(
+            quantity=quantity,
+            margin=margin,
+            prior=duet(tolerance(quantity).prior),
+            baseline=_one_session(old, quantity),
+            candidate=_one_session(new, quantity),
+            requests=tuple(summary.n(quantity) for summary in (*old.summaries, *new.summaries)),
+            reference="duet",
+        )
+        for quantity, margin in margins.items()
+    )
+    return series, tuple(sentence for _, sentence in changes(_facts(old), _facts(new)))
+
+
+def _facts(side: Result) -> dict[str, Any]:
+    """What may differ between the servers of a duet, because it is what is compared."""
+    server = side.server
+    return {"engine": server.engine, "model": server.model, **circumstances(side.environment, soft_args(side))}
+
+
+def _one_session(result: Result, quantity: Quantity) -> PerRun:
+    values = tuple(summary.value(quantity) for summary in result.summaries)
+    return (values,) if values else ()
 
 
 def launch_sizes(result: Result) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ class Finding:
     """Holm's correction rejects "no change"."""
     undecided: bool
     too_noisy: Level | None
+    stored: bool = True
+    """Whether the reference is a stored baseline; else a server beside this one."""
 
 
 def explain(verdict: Verdict, finding: Finding) -> str:
@@ -34,7 +36,8 @@ def explain(verdict: Verdict, finding: Finding) -> str:
         case "FAIL":
             return f"{_worse(finding)}, and the margin is {finding.margin:.0%}"
         case "IMPROVED":
-            return f"{_better(finding)}: the baseline is stale, accept the new level with --llmperf-accept"
+            stale = ": the baseline is stale, accept the new level with --llmperf-accept"
+            return f"{_better(finding)}{stale if finding.stored else ''}"
         case "PASS":
             return _passed(finding)
         case _:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.gate.compliance import Compliance, LimitRun, allowed_share, beyond, judge_limit, share_bounds
+from pytest_llmperf.load_spec import Limit
 from pytest_llmperf.metrics import Summary, sample
-from pytest_llmperf.plan import Limit
 from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result
 

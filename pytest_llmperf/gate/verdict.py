@@ -136,17 +136,19 @@ def _obstacle(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
     """What makes a comparison impossible. Never PASS: what cannot be compared was not shown to be as good."""
     then = [value for runs in series.baseline for value in runs]
     now = [value for runs in series.candidate for value in runs]
+    stored = series.reference != "duet"
+    holder, cure = ("the baseline", "; record it anew") if stored else ("the old server", "")
     if not then:
-        return "NO BASELINE", "there is no baseline to compare with"
+        return "NO BASELINE", "there is no baseline to compare with" if stored else f"{holder} has no run"
     if _absent(then) and _absent(now):
-        return "NOT GATED", "neither the baseline nor this session has a value"
+        return "NOT GATED", f"neither {holder} nor this session has a value"
     if not now or any(map(_unusable, now)):
-        return "FAIL", _hole(now)
+        return "FAIL", _hole(now, holder)
     unusable = next((value for value in then if _unusable(value)), 1.0)
     if _unusable(unusable):
-        return "NO BASELINE", f"the baseline holds {unusable!r}, with which nothing can be compared; record it anew"
+        return "NO BASELINE", f"{holder} holds {unusable!r}, with which nothing can be compared{cure}"
     if len(then) < rules.baseline_runs:
-        return "NO BASELINE", f"the baseline holds {len(then)} runs, {rules.baseline_runs} are needed to compare"
+        return "NO BASELINE", f"{holder} holds {len(then)} runs, {rules.baseline_runs} are needed to compare"
     few = too_few(series.quantity, series.requests)
     return ("NOT GATED", few) if few else None
 
@@ -159,9 +161,9 @@ def _unusable(value: float | None) -> bool:
     return value is None or not math.isfinite(value) or value <= 0
 
 
-def _hole(now: Sequence[float | None]) -> str:
+def _hole(now: Sequence[float | None], holder: str) -> str:
     if not now or _absent(now):
-        return "the baseline has a value, this session has none"
+        return f"{holder} has a value, this session has none"
     place = next(number for number, value in enumerate(now, start=1) if _unusable(value))
     return f"run {place} of {len(now)} gave {now[place - 1]!r}, which is no measurement"
 
@@ -174,7 +176,7 @@ def _metric(series: Series, draft: Estimate | tuple[Verdict, str], real: bool, r
     undecided = open_ and series.runs < rules.most_runs
     detectable = draft.detectable(series.margin, rules.alpha_fail)
     noisy = _too_noisy(series, draft, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
-    finding = Finding(draft, series.margin, series.runs, rules, real, undecided, noisy)
+    finding = Finding(draft, series.margin, series.runs, rules, real, undecided, noisy, series.reference != "duet")
     return MetricVerdict(series, verdict, explain(verdict, finding), draft, undecided, noisy, detectable)
 
 

@@ -32,7 +32,7 @@ from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
 from pytest_llmperf.load.triton_grpc import GrpcConnection
 from pytest_llmperf.load.triton_tensors import TensorSpec
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]

@@ -11,7 +11,7 @@ from pytest_llmperf.load import openai, responses, triton_generate, triton_grpc
 from pytest_llmperf.load.openai import Event
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, with_counts
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 
 
 class Body(Protocol):

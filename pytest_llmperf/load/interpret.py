@@ -11,7 +11,7 @@ from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint, Framing
 from pytest_llmperf.load.openai import Event, body_text, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.sse import SseParser
-from pytest_llmperf.records import InputTokensSource, RequestRecord, Stamps, TokenSource
+from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps, TokenSource
 
 _BAD_ENDS = ("abort", "error")
 """What vLLM gives as finish_reason of a request that it gave up."""
@@ -42,6 +42,7 @@ class _Stream:
     error: str | None = None
     text: str = ""
     """The answer, without reasoning."""
+    server_ns: ServerTimes | None = None
 
 
 def interpret(
@@ -82,6 +83,7 @@ def interpret(
         held_ns=capture.held_ns,
         connect_ns=capture.connect_ns,
         input_tokens_source=input_tokens_source,
+        server_ns=stream.server_ns,
         conversation=planned.conversation,
         turn=planned.turn,
         tokenless_ns=tuple([read_ns[read] for read in stream.tokenless_reads]),
@@ -156,6 +158,7 @@ def _judge(
         output_tokens=counted,
         token_source=source,
         finish_reason=next((event.finish_reason for event in reversed(events) if event.finish_reason), None),
+        server_ns=next((event.server_ns for event in reversed(events) if event.server_ns), None),
         error=f"error in the stream: {said}" if said else error,
         text="".join(event.text for event in events),
     )

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from pytest_llmperf.load.texts import Content
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.records import ServerTimes
 
 Message = tuple[str, str]
 """Role and text."""
@@ -82,6 +83,7 @@ class Event(NamedTuple):
     """Of reasoning and tool calls."""
     choice: int = 0
     """Which prompt of the request the choice answers."""
+    server_ns: ServerTimes | None = None
 
 
 def read_event(data: bytes) -> Event:
@@ -113,6 +115,7 @@ def read_event(data: bytes) -> Event:
         text,
         thought + (_called(calls) if calls else ""),
         choice.get("index") or 0,
+        None,
     )
     # Event(...) would go through a Python function, and this runs once per token.
     return tuple.__new__(Event, facts)

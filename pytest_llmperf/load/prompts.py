@@ -18,7 +18,7 @@ from pytest_llmperf.load.lengths import lengths
 from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.texts import Content, Prompt, Writer, joined, make_prefixes, make_writer, with_mark
 from pytest_llmperf.load.tokenizer import load_tokenizer
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Cancel, TraceReplay
 from pytest_llmperf.traces import BLOCK_TOKENS, TraceEntry, read_trace

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 
 _OUTPUT = ("response.output_text.delta", "response.refusal.delta")
 _TOOLS = (

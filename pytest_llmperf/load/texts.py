@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.words import WORDS
 
 Content = str | tuple[int, ...]

@@ -12,7 +12,10 @@ from urllib.parse import quote
 
 from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
 from pytest_llmperf.load.texts import Content
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.records import ServerTimes
+
+_TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
 
 
 def path(model: str) -> str:
@@ -71,7 +74,14 @@ def read_outputs(outputs: Mapping[str, Any], *, any_output: bool = False) -> Eve
         finish_reason=None if reason in (None, "", "None") else reason,
         prompt_tokens=_one(outputs.get("num_input_tokens")),
         text=text,
+        server_ns=_server_times(outputs),
     )
+
+
+def _server_times(outputs: Mapping[str, Any]) -> ServerTimes | None:
+    """What TensorRT-LLM's `return_perf_metrics` adds to a response; 0 stands for what has not happened yet."""
+    times = [_one(outputs.get(name)) for name in _TIMES]
+    return ServerTimes(*map(int, times)) if all(times) else None
 
 
 def _one(value: Any) -> Any:

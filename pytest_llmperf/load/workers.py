@@ -26,7 +26,7 @@ from pytest_llmperf.load.driver import Gate, Progress, Share, Target, run_load
 from pytest_llmperf.load.health import merged_health
 from pytest_llmperf.load.prompts import Trace
 from pytest_llmperf.load.schedule import slot_plan
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 
 _READY = "ready"

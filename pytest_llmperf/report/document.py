@@ -14,8 +14,8 @@ from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import ModelSide, Run, ServerSide
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
@@ -153,6 +153,23 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         **({"dialect": {"name": dialect, "metrics": dialect_metrics(dialect, result.runs)}} if dialect else {}),
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
+        **({"duet": _duet_dict(result.reference)} if result.reference else {}),
+    }
+
+
+def _duet_dict(old: Result) -> dict[str, Any]:
+    """The server that this one was measured in turns with."""
+    return {
+        "id": old.point_id,
+        "environment": old.environment.slug,
+        "server": old.server.as_dict(),
+        "valid": old.valid,
+        "invalid_reasons": list(old.invalid_reasons),
+        "saturated": old.saturated,
+        "timestamps": old.stamps,
+        "trace_hash": old.trace_hash,
+        "runs": [_run_dict(run, summary, old.load) for run, summary in zip(old.runs, old.summaries, strict=True)],
+        "metrics": old.metrics.as_dict(),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics import Summary, rounded
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
+from pytest_llmperf.result import Result
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
@@ -34,7 +35,18 @@ def outcome_properties(outcome: Outcome) -> list[Property]:
         ("llmperf.sla", sla_verdict(outcome)),
         ("llmperf.regression", regression_verdict(outcome)),
     ]
-    return [*head, *_metric_properties(result.metrics), *verdicts]
+    return [*head, *_metric_properties(result.metrics), *_duet_properties(result.reference), *verdicts]
+
+
+def _duet_properties(old: Result | None) -> Iterator[Property]:
+    """The old server's, under names of their own."""
+    if old is None:
+        return
+    yield "llmperf.duet", old.server.name
+    yield "llmperf.duet.runs", len(old.runs)
+    yield "llmperf.duet.valid", old.valid
+    for name, value in _metric_properties(old.metrics):
+        yield name.replace("llmperf.", "llmperf.duet.", 1), value
 
 
 def _metric_properties(summary: Summary) -> Iterator[Property]:

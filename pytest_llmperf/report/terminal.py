@@ -16,7 +16,7 @@ from rich.table import Table
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import (
@@ -45,7 +45,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("out\ntok/s", "output_token_throughput"),
 )
 _ONLY_WIDE = ("e2e_p50", "request_throughput")
-_STYLES = {
+STYLES = {
     "PASS": "green",
     "IMPROVED": "green",
     "INCONCLUSIVE": "yellow",
@@ -118,6 +118,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for outcome in measured:
             assert outcome.result is not None
             console.print(metrics_table(outcome.result, console.width))
+            if outcome.result.reference is not None:
+                console.print(metrics_table(outcome.result.reference, console.width))
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
@@ -154,6 +156,8 @@ def _table(title: str, outcomes: Sequence[Outcome], width: int) -> Table:
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*_row(outcome, [name for _, name in columns]))
+        if outcome.result is not None and outcome.result.reference is not None:
+            table.add_row(*_reference_row(outcome.result.reference, [name for _, name in columns]))
     return table
 
 
@@ -179,8 +183,17 @@ def _row(outcome: Outcome, quantities: Iterable[str]) -> Iterator[str]:
         yield number(result.metrics.value(parse_quantity(name)))
     verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
     for verdict in verdicts:
-        style = _STYLES.get(verdict)
+        style = STYLES.get(verdict)
         yield f"[{style}]{_SHORT.get(verdict, verdict)}[/]" if style else "-"
+
+
+def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
+    """The old server of a duet, which is not judged."""
+    yield escape(f"  against {old.server.name}")
+    yield f"{old.metrics.failed}/{old.metrics.sent}"
+    for name in quantities:
+        yield number(old.metrics.value(parse_quantity(name)))
+    yield from ("-", "-" if old.valid else f"[{STYLES['INVALID']}]INVALID[/]")
 
 
 def number(value: float | None) -> str:
@@ -257,17 +270,18 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
         for remark in outcome.result.remarks:
             yield f"{outcome.point_id}: {remark}"
-        for reason in outcome.result.invalid_reasons if outcome.result.runs else ():
+        for reason in outcome.result.incomparable if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         if outcome.reruns:
             runs = f"{len(outcome.reruns)} more run{'s' if len(outcome.reruns) > 1 else ''}"
             yield f"{outcome.point_id}: {runs}, the last because of {outcome.reruns[-1]}"
         if outcome.regression:
             yield from _gate_remarks(outcome.point_id, outcome.regression)
+            since = "from {} to {}".format(*duet) if (duet := outcome.regression.duet) else "since the baseline"
             for note in outcome.regression.notes:
-                points_of.setdefault(note, []).append(outcome.point_id)
+                points_of.setdefault(f"{since}, {note}", []).append(outcome.point_id)
     for note, points in points_of.items():
-        yield f"note: since the baseline, {note} ({', '.join(points)})"
+        yield f"note: {note} ({', '.join(points)})"
 
 
 def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
@@ -275,8 +289,9 @@ def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
     if regression.verdict in ("IMPROVED", "INCONCLUSIVE"):
         for metric in regression.metrics:
             if metric.verdict == regression.verdict:
-                yield f"{metric.verdict} {point_id}: {describe(metric)}"
+                shown = describe(metric, regression.duet) if regression.duet else describe(metric)
+                yield f"{metric.verdict} {point_id}: {shown}"
     seen = [metric for metric in regression.metrics if metric.verdict == "PASS" and metric.detectable is not None]
     if regression.verdict == "PASS" and seen:
-        caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference == "rolling")
+        caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference != "anchor")
         yield f"{point_id}: PASS; four times in five this would have failed: {caught}"

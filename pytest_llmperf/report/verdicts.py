@@ -10,6 +10,8 @@ from pytest_llmperf.gate.rules import Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict
 
 _WIDTH = 44
+_SIDES = ("baseline", "now")
+"""What a stored baseline and this session are called; the sides of a duet have names."""
 _HEADS: dict[Verdict, str] = {
     "FAIL": "worse than its baseline",
     "NO BASELINE": "there is no usable baseline to compare with",
@@ -18,11 +20,23 @@ _HEADS: dict[Verdict, str] = {
     "PASS": "no worse than its baseline allows",
     "NOT GATED": "nothing of it is gated",
 }
+_DUET_HEADS: dict[Verdict, str] = {
+    "FAIL": "worse than {old}",
+    "NO BASELINE": "{old} gave nothing to compare with",
+    "INCONCLUSIVE": "cannot be told from {old}, nor shown to be as good",
+    "IMPROVED": "better than {old}",
+    "PASS": "no worse than {old} by more than the margins",
+}
 _NEXT: dict[Verdict, str] = {
     "FAIL": "next: look for what changed (notes, server log); if the change is meant, run with --llmperf-accept",
     "NO BASELINE": "next: record one with --llmperf-update-baselines, or replace this one with --llmperf-accept",
     "INCONCLUSIVE": "next: run it again on a quieter machine, or do as the line above says",
     "IMPROVED": "next: run with --llmperf-accept, so that the new level is the one that is kept",
+}
+_DUET_NEXT: dict[Verdict, str] = {
+    "FAIL": "next: look for what {new} does that {old} does not (notes, server logs), or widen a margin if it is meant",
+    "NO BASELINE": "next: see in the log and the requests of {old} why it gave no numbers",
+    "INCONCLUSIVE": _NEXT["INCONCLUSIVE"],
 }
 
 
@@ -31,15 +45,24 @@ def failure_text(point_id: str, regression: Regression) -> str:
     verdict = regression.verdict
     decisive = [metric for metric in regression.metrics if metric.verdict == verdict]
     others = [metric for metric in regression.metrics if metric.verdict not in (verdict, "NOT GATED")]
-    lines = [f"{point_id}: {_HEADS[verdict]} ({verdict})"]
+    lines = [headline(point_id, regression)]
+    sides = regression.duet or _SIDES
     for metric in decisive:
-        lines += [describe(metric), *picture(metric)]
-    lines += map(describe, others)
+        lines += [describe(metric, sides), *picture(metric, sides)]
+    lines += [describe(metric, sides) for metric in others]
     lines += [f"note: {note}" for note in regression.notes]
-    return "\n  ".join([*lines, *([_NEXT[verdict]] if verdict in _NEXT else [])])
+    advice = (_DUET_NEXT if regression.duet else _NEXT).get(verdict, "")
+    return "\n  ".join([*lines, *([advice.format(old=sides[0], new=sides[1])] if advice else [])])
 
 
-def describe(metric: MetricVerdict) -> str:
+def headline(point_id: str, regression: Regression) -> str:
+    """The verdict in one line."""
+    heads = {**_HEADS, **(_DUET_HEADS if regression.duet else {})}
+    old = (regression.duet or _SIDES)[0]
+    return f"{point_id}: {heads[regression.verdict].format(old=old)} ({regression.verdict})"
+
+
+def describe(metric: MetricVerdict, sides: tuple[str, str] = _SIDES) -> str:
     """One line: metric, then, now, ratio with its interval, margin, runs, verdict and why."""
     series, estimate = metric.series, metric.estimate
     name = f"{series.quantity}{' against the anchor' if series.reference == 'anchor' else ''}"
@@ -50,7 +73,7 @@ def describe(metric: MetricVerdict) -> str:
     runs = f"{series.runs} runs against {sum(map(len, series.baseline))}"
     shown = series.quantity.shown
     return (
-        f"{name}: {shown(now)}, baseline {shown(then)}; {estimate.ratio:.3f} times as bad ({low:.3f} to {high:.3f}), "
+        f"{name}: {shown(now)}, {sides[0]} {shown(then)}; {estimate.ratio:.3f} times as bad ({low:.3f} to {high:.3f}), "
         f"margin {series.margin:.0%}, {runs}: {metric.verdict}: {metric.reason}"
     )
 
@@ -64,15 +87,17 @@ def level(runs: Sequence[Sequence[float | None]]) -> float | None:
     return math.exp(math.fsum(map(math.log, present)) / len(present))
 
 
-def picture(metric: MetricVerdict) -> Iterator[str]:
+def picture(metric: MetricVerdict, names: tuple[str, str] = _SIDES) -> Iterator[str]:
     """Where the runs of both sides lie, on one scale; nothing where there is no number."""
     series = metric.series
+    shown = series.quantity.shown
     sides = [[v for launch in side for v in launch if v is not None] for side in (series.baseline, series.candidate)]
     low, high = min(map(min, filter(None, sides)), default=0.0), max(map(max, filter(None, sides)), default=0.0)
     if not all(sides) or not math.isfinite(high - low) or high <= low:
         return
-    for label, values in zip(("baseline", "now"), sides, strict=True):
-        yield f"  {label:>8} {series.quantity.shown(low)} |{_strip(values, low, high)}| {series.quantity.shown(high)}"
+    wide = max(map(len, names))
+    for label, values in zip(names, sides, strict=True):
+        yield f"  {label:>{wide}} {shown(low)} |{_strip(values, low, high)}| {shown(high)}"
 
 
 def _strip(values: Sequence[float], low: float, high: float) -> str:

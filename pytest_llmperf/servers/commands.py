@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmperf.plan import EmbeddedServer, TritonServer, VllmServer
+from pytest_llmperf.server_spec import EmbeddedServer, TritonServer, VllmServer
 from pytest_llmperf.servers.process import Command, command_line_flags
 from pytest_llmperf.servers.secrets import expand, secret_values
 from pytest_llmperf.servers.triton.command import Place, triton_argv

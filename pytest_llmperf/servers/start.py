@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import httpx
 
+from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import Target
-from pytest_llmperf.plan import (
+from pytest_llmperf.server_spec import (
     EmbeddedServer,
     OpenAIServer,
     RemoteServer,
@@ -57,6 +58,8 @@ class LlmServer:
         self.config = config
         self.launches = 1
         """How often it was started."""
+        self.reference: LlmServer | None = None
+        """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
         self._up = launch()
 
@@ -66,6 +69,11 @@ class LlmServer:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def asked(self) -> ServerConfig | Duet:
+        """What a test asks for to get this server."""
+        return self.config if self.reference is None else Duet(self.reference.config, self.config)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -160,6 +168,23 @@ def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> It
             return stack.enter_context(_launched(config, log_dir, gpus))
 
         yield LlmServer(config, launch)
+
+
+@contextlib.contextmanager
+def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmServer]:
+    """The new server with the old one as its `reference`, both ready, on GPUs of their own.
+
+    Raises as start_server does, and MissingRequirement when there are too few GPUs for both at once.
+    """
+    if reason := duet.too_few_gpus(gpus):
+        raise MissingRequirement(reason)
+    taken = local_gpus(duet.a)
+    with (
+        start_server(duet.a, log_dir, gpus[:taken]) as old,
+        start_server(duet.b, log_dir, gpus[taken:]) as new,
+    ):
+        new.reference = old
+        yield new
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmperf import __version__
-from pytest_llmperf.plan import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu, driver_version
 
 

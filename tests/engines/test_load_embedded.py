@@ -20,7 +20,7 @@ from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load.tape import Store
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.saturation import saturation
 

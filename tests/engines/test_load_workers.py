@@ -19,8 +19,8 @@ from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.driver import Target, run_load
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load.workers import run_workers
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import run_window
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 
 

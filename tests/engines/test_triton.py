@@ -21,9 +21,11 @@ from click.testing import CliRunner
 
 from pytest_llmperf.cli import main
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import LoadPoint, LoadSpec, TritonRemoteServer, TritonServer
+from pytest_llmperf.metrics import summarize
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
+from pytest_llmperf.server_spec import TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.commands import server_command
 from pytest_llmperf.servers.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.start import LlmServer, start_server
@@ -206,6 +208,47 @@ def test_clients_agree_with_the_models_own_times(tmp_path: Path) -> None:
             assert statistics.median(_gaps_ms(run)) == pytest.approx(5, abs=1)
 
 
+def _ensemble() -> TritonServer:
+    """Two models behind one name: what a client of `ensemble` sends goes to `decode`."""
+    tensors = ({"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]},)
+    tokens = {"name": "max_tokens", "data_type": "TYPE_INT32", "dims": [1], "optional": True}
+    output = ({"name": "text_output", "data_type": "TYPE_STRING", "dims": [1]},)
+    step = {
+        "model_name": "decode",
+        "model_version": -1,
+        "input_map": {"text_input": "text_input", "max_tokens": "max_tokens"},
+        "output_map": {"text_output": "text_output"},
+    }
+    whole = {"input": (*tensors, tokens), "output": output}
+    config = {"platform": "ensemble", "ensemble_scheduling": {"step": [step]}}
+    models = {
+        "decode": {"backend": "python", "files": str(MODELS / "timed"), "parameters": {"gap_ms": 5}, "decoupled": True},
+        "ensemble": {**whole, "config": config},
+    }
+    return TritonServer.model_validate(
+        {
+            "engine": "triton",
+            "name": "t",
+            "model": "m",
+            "executable": str(ENGINE),
+            "gpus": 0,
+            "ready_timeout": "60 s",
+            "serve": "ensemble",
+            "models": models,
+        }
+    )
+
+
+def test_an_ensemble_is_driven_by_both_clients(tmp_path: Path) -> None:
+    with start_server(_ensemble(), tmp_path, ()) as server:
+        for endpoint in ("generate", "grpc"):
+            run = _measure(server, _load(endpoint=endpoint, concurrency=2, requests=6))
+            assert {(record.error, len(record.chunk_ns)) for record in run.records} == {(None, 16)}
+            assert statistics.median(_gaps_ms(run)) == pytest.approx(5, abs=1)
+        assert run.server_side is not None
+        assert "ensemble" in {side.model for side in run.server_side.models}
+
+
 def _gaps_ms(run: Run) -> list[float]:
     return [(b - a) / 1e6 for record in run.records for a, b in zip(record.chunk_ns, record.chunk_ns[1:], strict=False)]
 
@@ -224,6 +267,17 @@ def _asked(server: LlmServer, tmp_path: Path, text: str, **changes: Any) -> Requ
         input_tokens=None, prompts={"file": str(file)}, requests=1, concurrency=1, warmup_requests=0, **changes
     )
     return _measure(server, point).records[-1]
+
+
+@pytest.mark.parametrize("endpoint", ["generate", "grpc"])
+def test_the_servers_own_times_are_metrics(faulty: LlmServer, endpoint: str) -> None:
+    """As TensorRT-LLM tells them: a queue of 2 ms, a prefill of 3, seven gaps of 5."""
+    asked = {"parameters": {"return_perf_metrics": True}}
+    point = _load(endpoint=endpoint, output_tokens=8, requests=4, concurrency=1, extra_body=asked)
+    found = summarize(_measure(faulty, point), point).distributions
+    assert [found[name].mean for name in ("server_queue", "server_prefill", "server_decode")] == [2, 3, 35]
+    silent = _load(endpoint=endpoint, output_tokens=8, requests=4, concurrency=1)
+    assert summarize(_measure(faulty, silent), silent).distributions["server_queue"].n == 0
 
 
 @pytest.mark.parametrize("endpoint", ["generate", "grpc"])
@@ -339,7 +393,7 @@ def test_a_killed_server_is_told(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from pytest_llmperf.plan import TritonServer
+from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server
 config = TritonServer.model_validate_json(sys.argv[1])
 with start_server(config, Path(sys.argv[2]), ()) as server:

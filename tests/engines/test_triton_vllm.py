@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmperf.load_spec import LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import LoadSpec
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import start_server

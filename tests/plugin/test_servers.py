@@ -125,3 +125,12 @@ def test_xdist_runs_other_tests(suite):
 
 def test_xdist_with_no_workers_runs(suite):
     suite.run_apart("-n0", "-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
+
+
+def test_a_tokenizer_that_is_not_here_skips_before_anything_starts(suite):
+    suite.edit_plan("  short: {", "  short: {tokenizer: models/none, ")
+    suite.run("-k", "short", "-rs").stdout.fnmatch_lines(
+        ["SKIPPED * needs the tokenizer *models/none, which is not a folder here*"]
+    )
+    assert not (suite.output / "servers").exists()
+    suite.run("-k", "short", "--llmperf-strict").assert_outcomes(errors=2)

@@ -15,7 +15,7 @@ from pytest_llmperf.gate.histogram import merged
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.result import Result

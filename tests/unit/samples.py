@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.plan import LoadPoint, ServerConfig
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.plan_file import parse_plan
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
 from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.environment import Environment
 
 MS = 1_000_000

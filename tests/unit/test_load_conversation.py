@@ -15,8 +15,8 @@ from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import Share, Target, run_load
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load.workers import _part
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import run_window
-from pytest_llmperf.plan import LoadPoint
 from pytest_llmperf.records import Run
 
 

@@ -22,7 +22,7 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load import transport
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -14,7 +14,7 @@ from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.tokenizer import load_tokenizer
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord
 
 PLANNED = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="p", output_tokens=3)

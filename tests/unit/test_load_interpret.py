@@ -11,7 +11,7 @@ from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.openai import error_text, request_body, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord
 
 PLANNED = PlannedRequest(index=3, phase="measured", due_ns=None, prompt="p", output_tokens=4)

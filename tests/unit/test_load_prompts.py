@@ -13,7 +13,7 @@ import pytest
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.prompts import PlannedRequest, make_trace, marked_prompt
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.words import WORDS
 
 

@@ -13,7 +13,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.prompts import make_trace, marked_prompt
 from pytest_llmperf.load.texts import _fitted
 from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 
 
 @pytest.fixture(scope="module", params=[4000, 700, 270], ids=["a token a word", "two", "bytes"])

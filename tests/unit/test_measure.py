@@ -9,8 +9,8 @@ import pytest
 from samples import HEALTH, point, steady_run
 
 from pytest_llmperf import measure as module
+from pytest_llmperf.load_spec import LoadSpec
 from pytest_llmperf.measure import measure
-from pytest_llmperf.plan import LoadSpec
 from pytest_llmperf.records import Run
 from pytest_llmperf.validity import invalid_reasons
 

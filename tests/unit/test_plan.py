@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from samples import plan_text, point, server
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan import Limit, changes_output
+from pytest_llmperf.load_spec import Limit
 from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.server_spec import changes_output
 
 
 def loads(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from samples import plan_text
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.plan_file import load_plan, parse_plan
 from pytest_llmperf.report.terminal import describe_load
 

@@ -6,9 +6,9 @@ import pytest
 from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf import measure as module
+from pytest_llmperf.load_spec import LoadSpec, Stability
 from pytest_llmperf.measure import measure
 from pytest_llmperf.metrics import summarize
-from pytest_llmperf.plan import LoadSpec, Stability
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.stability import steadiness
 

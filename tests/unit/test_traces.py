@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.prompts import make_trace, marked_prompt
-from pytest_llmperf.plan import LoadPoint
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.shapes import TraceReplay
 from pytest_llmperf.traces import TraceEntry, parse_trace, read_trace
 

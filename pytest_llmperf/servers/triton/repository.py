@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.plan import ArgValue, TritonServer
+from pytest_llmperf.server_spec import ArgValue, TritonServer
 from pytest_llmperf.triton_spec import InstanceGroup, TritonModel
 
 _CONFIG = "config.pbtxt"

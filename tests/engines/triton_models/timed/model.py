@@ -12,6 +12,7 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -20,6 +21,9 @@ class TritonPythonModel:
     def auto_complete_config(config):
         config.add_input({"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]})
         config.add_input({"name": "max_tokens", "data_type": "TYPE_INT32", "dims": [1], "optional": True})
+        config.add_input({"name": "return_perf_metrics", "data_type": "TYPE_BOOL", "dims": [1], "optional": True})
+        for name in TIMES:
+            config.add_output({"name": name, "data_type": "TYPE_INT64", "dims": [1]})
         config.add_output({"name": "text_output", "data_type": "TYPE_STRING", "dims": [1]})
         config.set_max_batch_size(0)
         config.set_model_transaction_policy({"decoupled": True})
@@ -37,9 +41,11 @@ class TritonPythonModel:
             count = 1 if tokens is None else int(tokens.as_numpy().reshape(-1)[0])
             if "fault:crash" in text:
                 os.kill(os.getpid(), signal.SIGSEGV)
-            threading.Thread(target=self.answer, args=(request.get_response_sender(), text, count)).start()
+            asked = pb_utils.get_input_tensor_by_name(request, "return_perf_metrics")
+            timed = asked is not None and bool(asked.as_numpy().reshape(-1)[0])
+            threading.Thread(target=self.answer, args=(request.get_response_sender(), text, count, timed)).start()
 
-    def answer(self, sender, text, count):
+    def answer(self, sender, text, count, timed):
         sent = []
         begin = time.perf_counter_ns()
         for token in range(count):
@@ -49,7 +55,7 @@ class TritonPythonModel:
                 sender.send(pb_utils.InferenceResponse(error=error), flags=FINAL)
                 return
             output = pb_utils.Tensor("text_output", np.array([b"tok "], dtype=object))
-            response = pb_utils.InferenceResponse([output])
+            response = pb_utils.InferenceResponse([output, *(self.times(token) if timed else ())])
             sent.append(time.time_ns())
             sender.send(response)
         if "fault:forever" in text:
@@ -58,3 +64,10 @@ class TritonPythonModel:
             with open(self.log, "a") as file:
                 file.write(json.dumps(sent) + "\n")
         sender.send(flags=FINAL)
+
+    def times(self, token):
+        """What TensorRT-LLM would tell: a queue of 2 ms, a prefill of 3 ms, and the planned gaps."""
+        arrived = 1_000_000_000
+        first = arrived + 5_000_000
+        told = (arrived, arrived + 2_000_000, first, first + token * self.gap_ns)
+        return [pb_utils.Tensor(name, np.array([time], dtype=np.int64)) for name, time in zip(TIMES, told, strict=True)]

@@ -1,0 +1,262 @@
+"""`llmperf duet`: two servers measured in turns, the new one judged against the old, without pytest."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from pytest_llmperf.campaign import Again, Live, Task, measure_together
+from pytest_llmperf.cli_input import header, problem
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.duet import Duet
+from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.gate.rules import DUET, Verdict
+from pytest_llmperf.judging import Judging
+from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
+from pytest_llmperf.plan import Plan
+from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.report.duet import duet_table
+from pytest_llmperf.report.verdicts import headline
+from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
+from pytest_llmperf.servers.start import start_duet
+from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.telemetry.gpu import visible_gpus
+
+_GATES = frozenset({"baseline"})
+_LOAD_OPTIONS = (
+    ("endpoint", click.Choice(["chat", "completions", "responses", "generate"]), "Default: chat"),
+    ("concurrency", int, "Closed loop: requests in flight at all times"),
+    ("request-rate", float, "Open loop: requests per second"),
+    ("arrival", click.Choice(["constant", "poisson", "gamma"]), "Gaps of an open loop (default: constant)"),
+    ("requests", int, "Measured requests per run"),
+    ("duration", str, "How long to send, in the place of --requests, as in '30 s'"),
+    ("input-tokens", int, "Length of the prompts"),
+    ("output-tokens", int, "Length of the answers (default: 128)"),
+    ("tokenizer", click.Path(exists=True), "Folder of the model's tokenizer, for exact lengths"),
+    ("warmup-requests", int, "Sent and forgotten before a server's first run (default: 2)"),
+    ("seed", int, "Seed of prompts and arrivals"),
+)
+
+
+def _load_options(command: Any) -> Any:
+    for name, kind, text in reversed(_LOAD_OPTIONS):
+        command = click.option(f"--{name}", type=kind, help=text)(command)
+    return command
+
+
+@click.command()
+@click.option("--a", "a", required=True, metavar="SERVER", help="The old server: a URL, 'vllm serve …', a plan's name")
+@click.option("--b", "b", required=True, metavar="SERVER", help="The new server, which is judged")
+@click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Has servers and loads")
+@click.option("--load", "loads", multiple=True, metavar="NAME", help="Load of the plan (default: all); repeatable")
+@click.option("--model", "-m", help="Name of the model, for URLs (default: the plan's)")
+@_load_options
+@click.option(
+    "--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request to URLs"
+)
+@click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token of the URLs")
+@click.option("--runs", type=click.IntRange(min=DUET.baseline_runs), help="First runs of each server (default: 3)")
+@click.option("--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="As in itl_p50=3%; repeatable")
+@click.option("--inconclusive", type=click.Choice(["pass", "fail"]), default="pass", show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for report, requests and server logs")
+def duet(json_path: Path | None, output: Path | None, inconclusive: str, **options: Any) -> None:
+    """Measure two servers in turns (A B B A …) and judge B against A.
+
+    Both are up at the same time, so what the machine does meanwhile it does to both, and no stored baseline is needed.
+    Exit status: 0 PASS or IMPROVED (and INCONCLUSIVE, unless --inconclusive=fail), 1 FAIL or no verdict, 2 usage.
+    """
+    pair, points, margins = _asked(options)
+    click.echo(f"a: {options['a']}\nb: {options['b']}")
+    session = Session(output or default_output(Path.cwd()))
+    try:
+        verdicts = _measured(pair, points, margins, options["runs"], session)
+    except LlmPerfError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        if session.outcomes:
+            session.write_report(json_path)
+    click.echo(f"report: {session.output / 'report.json'}")
+    good = {"PASS", "IMPROVED", *(["INCONCLUSIVE"] if inconclusive == "pass" else [])}
+    sys.exit(0 if all(verdict in good for verdict in verdicts) else 1)
+
+
+def _asked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
+    """What to measure and what is tolerated. UsageError says what is wrong."""
+    try:
+        return _checked(options)
+    except ValidationError as error:
+        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
+    except (PlanError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _checked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
+    plan = load_plan(options["plan"]) if options["plan"] else None
+    if options["a"] == options["b"]:
+        raise click.UsageError(f"--a and --b are both {options['a']!r}: a duet needs two servers")
+    pair = Duet(_server("a", plan, options), _server("b", plan, options))
+    margins = parse_margins(dict(map(_margin, options["margins"])))
+    return pair, _points(plan, options), margins
+
+
+def _margin(text: str) -> tuple[str, str]:
+    name, _, share = text.partition("=")
+    return name.strip(), share.strip()
+
+
+def _server(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerConfig:
+    given = str(options[side])
+    configs = {config.name: config for config in plan.server_configs()} if plan else {}
+    if given in configs:
+        return configs[given]
+    if "://" in given:
+        return _remote(side, given, options["model"] or (plan.model if plan else None), options)
+    words = shlex.split(given)
+    if "serve" in words[1:-1]:
+        return _vllm(side, words)
+    if plan:
+        raise click.UsageError(
+            f"--{side}: {options['plan']} has no server {given!r}{did_you_mean(given, list(configs))}"
+        )
+    raise click.UsageError(f"--{side}: {given!r} is no URL and no 'vllm serve …'; --plan FILE gives servers names")
+
+
+def _remote(name: str, url: str, model: str | None, options: Mapping[str, Any]) -> OpenAIServer:
+    if model is None:
+        raise click.UsageError("--model is needed for a URL")
+    token = options["bearer_env"]
+    return OpenAIServer(
+        engine="openai",
+        name=name,
+        model=model,
+        url=url,
+        headers=dict(map(header, options["headers"])),
+        bearer=f"${{{token}}}" if token else None,
+    )
+
+
+def _vllm(name: str, words: Sequence[str]) -> VllmServer:
+    """`[NAME=VALUE …] vllm serve MODEL [--option [VALUE …]] …`, as typed in a shell."""
+    program = words.index("serve") - 1
+    model, *flags = words[program + 2 :]
+    args: dict[str, list[Any]] = {}
+    for word in flags:
+        if word.startswith("-"):
+            option, equals, value = word.partition("=")
+            values = args[option.lstrip("-")] = [yaml.safe_load(value)] if equals else []
+        elif args:
+            values.append(yaml.safe_load(word))
+        else:
+            raise click.UsageError(f"--{name}: {word!r} after the model is no option of vllm serve")
+    return VllmServer(
+        engine="vllm",
+        name=name,
+        model=model,
+        executable=words[program],
+        env=dict(word.split("=", 1) for word in words[:program]),
+        args={option: found if len(found) > 1 else found[0] if found else True for option, found in args.items()},
+    )
+
+
+def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
+    names = [name.replace("-", "_") for name, _, _ in _LOAD_OPTIONS]
+    given = {name: options[name] for name in names if options[name] is not None}
+    if plan is None:
+        if options["loads"]:
+            raise click.UsageError("--load names a load of a plan: give --plan FILE, or what is to be sent as options")
+        return LoadSpec.model_validate(given).points("load")
+    if given:
+        flag = next(iter(given)).replace("_", "-")
+        raise click.UsageError(f"--{flag}: the plan says what is sent; choose from it with --load")
+    points = {point.name: point for point in plan.load_points()}
+    known = list(dict.fromkeys([*(name.partition("-")[0] for name in points), *points]))
+    for name in options["loads"]:
+        if name not in known:
+            raise click.UsageError(f"--load: {options['plan']} has no load {name!r}{did_you_mean(name, known)}")
+    chosen = options["loads"] or known
+    return tuple(point for name, point in points.items() if {name, name.partition("-")[0]} & set(chosen))
+
+
+def _measured(
+    pair: Duet, points: Sequence[LoadPoint], margins: Mapping[str, float], runs: int | None, session: Session
+) -> list[Verdict | None]:
+    """The points' verdicts; None where the numbers are not to be trusted. Raises what ended a measurement early."""
+    gpus = visible_gpus()
+    judging = Judging(Path(), None)
+    with start_duet(pair, session.log_dir(), gpus) as server:
+        tasks = [
+            Task(
+                f"{pair.name}-{point.name}",
+                server,
+                point,
+                _first_runs(point, runs),
+                session=session,
+                gpus=gpus,
+                workers=point.workers,
+            )
+            for point in points
+        ]
+        for task in tasks:
+            judging.own[task.test] = margins
+            judging.expect(task.test, task.point)
+        again = partial(_again, judging, session)
+        asyncio.run(measure_together(server, tasks, again, _live()))
+    for task in tasks:
+        if task.error is not None:
+            raise task.error
+    return [_judged(task, judging, session) for task in tasks]
+
+
+def _first_runs(point: LoadPoint, given: int | None) -> int:
+    if point.stability:
+        return point.stability.max_windows
+    return given or max(point.runs or DUET.baseline_runs, DUET.baseline_runs)
+
+
+def _live() -> Live | None:
+    """A line of its own on stderr; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True)
+
+
+def _again(judging: Judging, session: Session, tasks: Sequence[Task]) -> Again:
+    doubts = {
+        task: judging.doubt(task.test, task.result(), _GATES).reasons
+        for task in tasks
+        if task.error is None and not task.result().incomparable
+    }
+    for task, reasons in doubts.items():
+        if reasons:
+            session.add_rerun(task.test, task.name, reasons[0])
+    return Again(frozenset(task.test for task, reasons in doubts.items() if reasons))
+
+
+def _judged(task: Task, judging: Judging, session: Session) -> Verdict | None:
+    """The verdict, noted in the session and printed."""
+    result, console = task.result(), Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if result.incomparable:
+        lines = [f"{task.name}: INVALID, so nothing can be said about it", *result.incomparable]
+        session.update(task.test, task.name, passed=False, error=lines[0])
+        console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+        return None
+    regression = judging.regression(task.test, result)
+    passed = regression.verdict in ("PASS", "IMPROVED", "INCONCLUSIVE")
+    session.update(task.test, task.name, regression=regression, passed=passed, error=None)
+    console.print(duet_table(result, regression))
+    remarks = [f"{metric.series.quantity}: {metric.verdict}: {metric.reason}" for metric in regression.metrics]
+    notes = [f"note: {note}" for note in regression.notes]
+    lines = [headline(task.name, regression), *remarks, *notes, *result.remarks]
+    console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+    return regression.verdict

@@ -1,0 +1,56 @@
+"""Two servers of a plan that are held against each other: which ones, and whether they may be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.telemetry.gpu import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Duet:
+    """The old server and the new one, to be up at the same time and measured in turns."""
+
+    a: ServerConfig
+    """The reference."""
+    b: ServerConfig
+    """What is judged."""
+
+    def __post_init__(self) -> None:
+        """ValueError when they answer differently, so that their speed says nothing."""
+        then, now = self.a.output_args, self.b.output_args
+        names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+        if names:
+            differ = [f"{name} is {then.get(name)!r} and {now.get(name)!r}" for name in names]
+            raise ValueError(
+                f"{self.a.name} and {self.b.name} differ in arguments that change the model's output, so their speed "
+                f"cannot be compared: {'; '.join(differ)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """`old-vs-new`: part of test ids, and a word for `-k`. No server's name holds a dash."""
+        return f"{self.a.name}-vs-{self.b.name}"
+
+    def too_few_gpus(self, gpus: Sequence[Gpu]) -> str | None:
+        """Why this machine cannot have both up at once; None when it can."""
+        needed = [local_gpus(self.a), local_gpus(self.b)]
+        if sum(needed) <= len(gpus):
+            return None
+        return (
+            f"{self.a.name} and {self.b.name} up at the same time need {needed[0]} + {needed[1]} GPUs, "
+            f"found {len(gpus)}"
+        )
+
+
+def local_gpus(config: ServerConfig) -> int:
+    """GPUs of this machine that it takes."""
+    return 0 if isinstance(config, RemoteServer) else config.gpu_count
+
+
+def configurations(asked: Iterable[ServerConfig | Duet]) -> dict[ServerConfig, None]:
+    """Every server once, in order, those of duets too."""
+    sides = ((one.a, one.b) if isinstance(one, Duet) else (one,) for one in asked)
+    return dict.fromkeys(config for pair in sides for config in pair)

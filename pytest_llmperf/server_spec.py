@@ -1,0 +1,356 @@
+"""The servers of a plan: one model per engine, their arguments, and what must not stand in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.embedded.settings import EngineSettings
+from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
+from pytest_llmperf.triton_spec import ParameterValue, TritonModel
+
+ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
+
+# Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
+_OUTPUT_ARGS = frozenset(
+    {
+        "dtype", "kv-cache-dtype", "max-model-len", "quantization", "revision", "tokenizer", "tokenizer-mode",
+        "tokenizer-revision", "chat-template", "rope-scaling", "rope-theta", "hf-overrides", "generation-config",
+        "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
+    }
+)  # fmt: skip
+_GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+_ALIASES = {
+    "tp": "tensor-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "dp": "data-parallel-size",
+    "q": "quantization",
+    "sc": "speculative-config",
+}
+_OWN_ARGS = ("host", "port", "uds")
+"""The plugin chooses where a server that it starts listens."""
+
+
+def changes_output(arg: str) -> bool:
+    """Whether an engine argument changes the model's output, so that results with and without it don't compare."""
+    return arg in _OUTPUT_ARGS or arg.startswith(("speculative-", "num-speculative-"))
+
+
+def _argument_name(name: str) -> str:
+    bare = name.lstrip("-").replace("_", "-")
+    return _ALIASES.get(bare, bare)
+
+
+def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+    """Every spelling of an argument under one name: `--tensor_parallel_size` is `tensor-parallel-size`."""
+    named = {_argument_name(name): value for name, value in args.items()}
+    if len(named) != len(args):
+        raise ValueError(f"two spellings of one argument in {list(args)}")
+    return named
+
+
+_SECRET_NAME = re.compile(
+    r"(?i)(token$|secret|passw|(api|access|private|subscription)[-_]?key|authorization|cookie|credential)"
+)
+_SECRET_VALUE = re.compile(r"(?i)^(bearer|basic)\s+[^$\s]|://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@")
+_REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
+
+
+def _no_literal_secret(name: str, value: object) -> None:
+    """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _no_literal_secret(str(key), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _no_literal_secret(name, inner)
+    elif isinstance(value, str):
+        plain = is_secret(name) and not _REFERENCES.fullmatch(value)
+        if plain or _SECRET_VALUE.search(value):
+            raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+
+
+def is_secret(name: str) -> bool:
+    """Whether what goes by this name is a secret, never to be stored or shown."""
+    return bool(_SECRET_NAME.search(name))
+
+
+def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
+    for name, value in entries.items():
+        with entry(name):
+            _no_literal_secret(name, value)
+
+
+Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
+
+
+class _Server(Frozen):
+    """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
+
+    name: SkipJsonSchema[str] = ""
+    """The plan's name for this server: filled in by `Plan.server_configs`, not a key of the entry."""
+    model: str = ""
+    args: Args = {}
+    """Engine arguments by their command-line names without dashes; null takes a locked one away (an error)."""
+    unlocked: tuple[str, ...] = ()
+    """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
+    ready_timeout: Seconds = 600.0
+    """How long the server may take to answer its first request."""
+
+    @field_validator("unlocked", mode="after")
+    @classmethod
+    def _unlocked_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_argument_name(name) for name in names)
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        _no_literal_secrets(args)
+        return args
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data of the configuration; secrets are `${NAME}` references in it."""
+        return self.model_dump(mode="json", exclude={"ready_timeout"})
+
+    @property
+    def output_args(self) -> dict[str, ArgValue]:
+        """The arguments that change output: results compare only between servers where these are equal."""
+        return {name: value for name, value in sorted(self.args.items()) if changes_output(name)}
+
+
+class _Launched(_Server):
+    """A server that the plugin starts itself."""
+
+    env: dict[str, str] = {}
+    """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
+    gpus: NonNegativeInt | None = None
+    """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
+    replicas: PositiveInt = 1
+    """Equal instances to start, each with its own GPUs; requests are spread over them."""
+
+    @field_validator("env", mode="after")
+    @classmethod
+    def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
+        _no_literal_secrets(env)
+        return env
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _args_that_we_use(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name, value in args.items():
+            if name in _OWN_ARGS:
+                raise EntryError(f"{name} is the plugin's to choose: it starts servers on free ports", name)
+            if name in _GPU_ARGS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise EntryError(f"{name} is a whole number of at least 1, not {value!r}", name)
+        return args
+
+    @property
+    def parallel_size(self) -> int:
+        """TP x PP x DP."""
+        return math.prod(int(str(self.args.get(name, 1))) for name in _GPU_ARGS)
+
+
+EMBEDDED_ARGS = sorted(name.replace("_", "-") for name in EngineSettings.__dataclass_fields__)
+
+
+class EmbeddedServer(_Launched):
+    """The package's own engine: real continuous batching; numpy decoder or modelled step times."""
+
+    engine: Literal["embedded"]
+    ready_timeout: Seconds = 30.0
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _known_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name in args:
+            if name not in EMBEDDED_ARGS:
+                problem = f"the embedded engine has no argument {name!r}{did_you_mean(name, EMBEDDED_ARGS)}"
+                raise EntryError(problem, name)
+        return args
+
+    @property
+    def gpu_count(self) -> int:
+        return (self.gpus or 0) * self.replicas
+
+    @property
+    def simulated(self) -> bool:
+        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
+        return self.args.get("step") == "modelled"
+
+
+class VllmServer(_Launched):
+    """`vllm serve` with any arguments."""
+
+    engine: Literal["vllm"]
+    executable: str = "vllm"
+    """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
+
+    @property
+    def gpu_count(self) -> int:
+        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+_TRITON_OWN = ("http-address", "http-port", "grpc-address", "grpc-port", "metrics-address", "metrics-port")
+_REMOTE_REPOSITORY = re.compile(r"^(s3|gs|as)://")
+
+
+class TritonServer(_Launched):
+    """`tritonserver` on a model repository that the plan describes, or names.
+
+    `args` are the model's engine arguments: of a vllm model's model.json, of a python model's `parameters`. Of a
+    `repository` that is used as it is, they are what its owner says it holds.
+    """
+
+    engine: Literal["triton"]
+    executable: str = "tritonserver"
+    """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
+    image: str | None = None
+    """Docker image to run it in, as in nvcr.io/nvidia/tritonserver:25.01-vllm-python-py3; `executable` is then its."""
+    docker_args: tuple[str, ...] = ()
+    """More arguments of `docker run`, such as `-v=/models:/models:ro`."""
+    shm_size: str = "1g"
+    """Shared memory of the container: tensors of python models pass through it."""
+    models: dict[str, TritonModel] = {}
+    repository: str | None = None
+    """In the place of `models`: a local folder, or an s3://, gs:// or as:// URL."""
+    serve: str = ""
+    """The model that is asked; needed unless there is one only."""
+    options: dict[str, ParameterValue | list[ParameterValue]] = {}
+    """Flags of tritonserver without dashes; a list repeats the flag."""
+    exit_timeout: Seconds = 5.0
+    """How long it may finish requests when it is stopped (--exit-timeout-secs)."""
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options_that_we_use(cls, options: dict[str, Any]) -> dict[str, Any]:
+        named = {name.lstrip("-").replace("_", "-"): value for name, value in options.items()}
+        for name in named:
+            if name in (*_TRITON_OWN, "model-repository", "model-store", "exit-timeout-secs"):
+                raise EntryError(f"{name} is the plugin's to choose; it has a key of its own, or is a free port", name)
+        _no_literal_secrets(named)
+        return named
+
+    @model_validator(mode="after")
+    def _one_repository(self) -> TritonServer:
+        if bool(self.models) == (self.repository is not None):
+            raise ValueError("a triton server has either `models`, to write a repository, or `repository`")
+        if self.repository is not None and not self.serve:
+            raise ValueError("`repository` needs `serve`, the model that is asked")
+        if self.models and not self.serve and len(self.models) > 1:
+            raise ValueError(f"of several models, `serve` says which is asked: {', '.join(self.models)}")
+        if self.models and self.serve and self.serve not in self.models:
+            raise EntryError(f"serve: {self.serve!r} is none of the models {', '.join(self.models)}", "serve")
+        return self
+
+    @property
+    def served(self) -> str:
+        """Name of the model that is asked."""
+        return self.serve or next(iter(self.models))
+
+    @property
+    def has_remote_repository(self) -> bool:
+        return bool(_REMOTE_REPOSITORY.match(self.repository or ""))
+
+    @property
+    def gpu_count(self) -> int:
+        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+class RemoteServer(_Server):
+    """A server that is already up. Its `args` are what the owner says it was started with."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    url: str
+    """Base URL, with or without `/v1`."""
+    headers: dict[str, str] = {}
+    bearer: str | None = None
+    """`${NAME}`: the token is read from that environment variable."""
+    basic: str | None = None
+    """`${USER}:${PASSWORD}`, read from the environment."""
+    hardware: str | None = None
+    """Label of the machine behind the URL, as in `h200x8`; part of the baselines' folder. Default: the URL's host."""
+    gpus: NonNegativeInt | None = None
+    """GPUs behind the URL, for per-GPU throughput."""
+    ready_timeout: Seconds = 30.0
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        _no_literal_secrets(headers)
+        return headers
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
+        parts = urlsplit(url)
+        if parts.scheme not in cls.schemes or not parts.hostname or parts.port == 0 or re.search(r"[\s?#]", url):
+            raise ValueError(f"{url!r} is not a base URL, such as 'http://10.0.0.5:8000'")
+        return url.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> RemoteServer:
+        with entry("bearer"):
+            _no_literal_secret("bearer token", self.bearer)
+        with entry("basic"):
+            _no_literal_secret("basic password", self.basic)
+        if self.bearer and self.basic:
+            raise ValueError("`bearer` and `basic` exclude each other")
+        return self
+
+    @property
+    def gpu_count(self) -> int:
+        return self.gpus or 0
+
+    @property
+    def simulated(self) -> bool:
+        return False
+
+
+class OpenAIServer(RemoteServer):
+    """An OpenAI-compatible URL (or Triton's HTTP port, for the `generate` endpoints)."""
+
+    engine: Literal["openai"]
+
+
+class TritonRemoteServer(RemoteServer):
+    """A Triton that is already up: its HTTP URL, its gRPC one, or both."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https", "grpc", "grpcs")
+
+    engine: Literal["triton-remote"]
+    grpc: str | None = None
+    """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
+    metrics: str | None = None
+    """URL of its metrics, as in http://10.0.0.5:8002/metrics."""
+
+    @property
+    def grpc_target(self) -> str:
+        """host:port of its gRPC service; empty when the plan names none."""
+        return self.grpc or (self.url.partition("://")[2] if self.url.startswith("grpc") else "")
+
+
+ServerConfig = EmbeddedServer | VllmServer | TritonServer | OpenAIServer | TritonRemoteServer

@@ -1,0 +1,132 @@
+"""`llmperf duet` from the shell, against real server processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pytest_llmperf.campaign import Again
+from pytest_llmperf.cli import main
+from pytest_llmperf.cli_duet import _server
+from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
+from pytest_llmperf.servers.start import start_server
+
+LOAD = ("--concurrency=4", "--requests=20", "--input-tokens=8", "--output-tokens=4", "--model=embedded")
+# Machines may be busy: what is not asked about tolerates anything.
+WIDE = (
+    "--margin=itl_mean=9999%",
+    "--margin=ttft_p50=9999%",
+    "--margin=ttft_mean=9999%",
+    "--margin=output_token_throughput=9999%",
+)
+PLAN = """
+model: embedded
+servers:
+  old: {engine: embedded, args: {step: modelled, decode-ms-per-step: 2}}
+  dying: {engine: embedded, args: {step: modelled, decode-ms-per-step: 2, fault-die-after: 35}}
+loads:
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20, warmup_requests: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Servers that are up, by name; `slow` takes three times as long for a step."""
+    with contextlib.ExitStack() as stack:
+
+        def url(name: str, step_ms: int) -> str:
+            args = {"step": "modelled", "decode-ms-per-step": step_ms}
+            config = EmbeddedServer(engine="embedded", name=name, model="embedded", args=args)
+            return stack.enter_context(start_server(config, tmp_path_factory.mktemp("logs"), ())).url
+
+        fast = url("fast", 3)
+        yield {"fast": fast, "slow": url("slow", 10), "fast too": f"{fast}/v1"}
+
+
+@pytest.fixture
+def duet(tmp_path, urls):
+    """Runs `llmperf duet`; servers by their name here, or as given."""
+
+    def run(a: str, b: str, *args: str) -> Result:
+        command = ["duet", "--a", urls.get(a, a), "--b", urls.get(b, b), "--output", str(tmp_path / "out")]
+        return CliRunner().invoke(main, [*command, *args])
+
+    return run
+
+
+def test_a_slower_server_fails(duet, tmp_path):
+    result = duet("fast", "slow", *LOAD, "--json", str(tmp_path / "r.json"))
+    assert result.exit_code == 1, result.output
+    assert "a-vs-b-load: worse than a (FAIL)" in result.output
+    assert "90 % interval" in result.output
+    (point,) = json.loads((tmp_path / "r.json").read_text())["points"]
+    assert (point["regression"]["verdict"], point["passed"], point["error"]) == ("FAIL", False, None)
+    assert len(point["duet"]["runs"]) == len(point["runs"]) == 5
+    assert {path.name for path in (tmp_path / "out" / "requests").iterdir()} == {
+        "a-vs-b-load.jsonl",
+        "a-vs-b-load.a.jsonl",
+    }
+
+
+def test_a_faster_server_is_improved(duet):
+    result = duet("slow", "fast", *LOAD, *WIDE)
+    assert result.exit_code == 0, result.output
+    assert "a-vs-b-load: better than a (IMPROVED)" in result.output
+    assert "baseline" not in result.output
+
+
+@pytest.mark.parametrize(("option", "code"), [((), 0), (("--inconclusive=fail",), 1)])
+def test_what_becomes_of_doubt(duet, option, code, monkeypatch):
+    """A margin that nothing can be shown to keep, and no more runs."""
+    monkeypatch.setattr("pytest_llmperf.cli_duet._again", lambda *_: Again(frozenset()))
+    result = duet("fast", "fast too", *LOAD, *WIDE, "--margin=itl_p50=0.0001%", *option)
+    assert "(INCONCLUSIVE)" in result.output
+    assert result.exit_code == code, result.output
+
+
+def test_a_server_that_dies(duet, tmp_path):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    result = duet("old", "dying", "--plan", str(tmp_path / "plan.yaml"), "--load", "short")
+    assert result.exit_code == 1
+    assert "Error: server 'dying' died; exit code" in result.output
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert "died" in point["error"]
+    assert point["duet"]["runs"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "args", "message"),
+    [
+        ("http://x:1", "http://x:1", LOAD, "--a and --b are both 'http://x:1': a duet needs two servers"),
+        ("http://x:1", "http://y:1", LOAD[:-1], "--model is needed for a URL"),
+        ("http://x:1", "what", LOAD, "--b: 'what' is no URL and no 'vllm serve …'; --plan FILE gives servers names"),
+        ("http://x:1", "http://y:1", LOAD[1:], "either `concurrency` (closed loop) or `request_rate`"),
+        ("http://x:1", "http://y:1", (*LOAD, "--load=short"), "--load names a load of a plan"),
+        ("http://x:1", "http://y:1", (*LOAD, "--margin=itl_p51=3%"), "itl_p51"),
+        ("http://x:1", "http://y:1", (*LOAD, "--runs=2"), "2 is not in the range x>=3"),
+        ("old", "odl", ("--plan", "plan.yaml"), "--b: plan.yaml has no server 'odl'; did you mean 'old'?"),
+        ("old", "dying", ("--plan", "plan.yaml", "--load=long"), "plan.yaml has no load 'long'"),
+        ("old", "dying", ("--plan", "plan.yaml", "--requests=9"), "--requests: the plan says what is sent"),
+        ("old", "vllm serve m what", ("--plan", "plan.yaml"), "'what' after the model is no option of vllm serve"),
+        ("old", "vllm serve m --port 1", ("--plan", "plan.yaml"), "port is the plugin's to choose"),
+    ],
+)
+def test_mistakes_are_usage_errors(duet, tmp_path, monkeypatch, a, b, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    result = duet(a, b, *args)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+def test_a_command_line_is_a_vllm_server():
+    command = "VLLM_USE_V1=1 ../old/bin/vllm serve org/m --max-num-seqs 8 --dtype=half --enforce-eager --x a b"
+    config = _server("a", None, {"a": command})
+    assert isinstance(config, VllmServer)
+    assert (config.name, config.executable, config.model) == ("a", "../old/bin/vllm", "org/m")
+    assert config.env == {"VLLM_USE_V1": "1"}
+    assert config.args == {"max-num-seqs": 8, "dtype": "half", "enforce-eager": True, "x": ["a", "b"]}
