@@ -301,7 +301,8 @@ class State:
 
     def _baseline_histograms(self) -> dict[str, Mapping[str, Histogram]]:
         """By test that was compared, what its baseline held before this session."""
-        compared = {test: o.result for test, o in self.session.outcomes.items() if o.regression and o.result}
+        held_against = {test: o for test, o in self.session.outcomes.items() if o.regression and not o.regression.duet}
+        compared = {test: o.result for test, o in held_against.items() if o.result}
         held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
         return {test: histograms for test, histograms in held.items() if histograms}
 

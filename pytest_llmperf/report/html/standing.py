@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
@@ -78,7 +79,11 @@ def _reasons(word: str, outcome: Outcome) -> Iterator[str]:
     if word in ("FAIL", "INCONCLUSIVE"):
         yield from (_limit_sentence(check) for check in outcome.sla or () if check.verdict == word)
     if outcome.regression and word in ("FAIL", "INCONCLUSIVE", "IMPROVED"):
-        yield from (_change_sentence(metric) for metric in outcome.regression.metrics if metric.verdict == word)
+        yield from (
+            _change_sentence(metric, _old(outcome.regression))
+            for metric in outcome.regression.metrics
+            if metric.verdict == word
+        )
     if outcome.error and word != "INVALID" and not _is_told(outcome):
         yield first_line(outcome.error)
 
@@ -99,7 +104,12 @@ def _limit_sentence(check: SlaCheck) -> str:
     return f"{_title(quantity)} is {quantity.shown(check.value)}; the limit is {side} {bound}{doubt}"
 
 
-def _change_sentence(metric: MetricVerdict) -> str:
+def _old(regression: Regression) -> str:
+    """What it is compared with: of a duet the old server's name."""
+    return regression.duet[0] if regression.duet else "baseline"
+
+
+def _change_sentence(metric: MetricVerdict, old: str) -> str:
     """Change in the metric's own direction, as readers think of it: latency +12 %, throughput -11 %."""
     series, estimate = metric.series, metric.estimate
     then, now = level(series.baseline), level(series.candidate)
@@ -111,7 +121,7 @@ def _change_sentence(metric: MetricVerdict) -> str:
     low, high = sorted(ends)
     shown, anchor = series.quantity.shown, " (anchor)" if series.reference == "anchor" else ""
     return (
-        f"{title} {at:+.1%}: {shown(now)}, baseline{anchor} {shown(then)} "
+        f"{title} {at:+.1%}: {shown(now)}, {old}{anchor} {shown(then)} "
         f"(90 % interval {low:+.1%} to {high:+.1%}, tolerated {series.margin:.0%})"
     )
 
