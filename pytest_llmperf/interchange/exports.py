@@ -191,6 +191,7 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
         "output_lens": [record.output_tokens or 0 for record in records],
         "ttfts": [(seen[0] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
         "itls": [[(b - a) / 1e9 for a, b in itertools.pairwise(seen)] for _, seen in sent],
+        "latencies": [(seen[-1] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
         "start_times": [begin / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -114,3 +115,20 @@ def test_import_on_the_command_line(tmp_path):
     done = CliRunner().invoke(main, ["import", str(path)])
     assert done.exit_code == 1
     assert "is neither" in done.output
+
+
+def test_a_real_file_of_vllm_bench_serve():
+    """Of vLLM 0.32, `--save-result`, against the embedded engine; only the path of the tokenizer was cut."""
+    text = (Path(__file__).parent / "data" / "vllm_bench_serve_0.32.json").read_text()
+    found = parse_import(text, "vllm.json")
+    assert (found.tool, found.model) == ("vllm", "embedded")
+    assert {"avg", "p50", "p99", "std"} <= set(found.metrics["ttft_ms"])
+    assert found.metrics["completed"]["avg"] == 12
+    ours = json.loads(EXPORTS["vllm"](RESULT)["vllm.json"])
+    left_out = set(json.loads(text)) - set(ours)
+    assert left_out <= NOT_OURS, "what we write has every key of theirs for which there is a fact"
+
+
+NOT_OURS = {
+    *("max_output_tokens_per_s", "max_concurrent_requests", "request_goodput", "rtfx", "queue_times"),
+}
