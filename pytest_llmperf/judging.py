@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import read_baseline
-from pytest_llmperf.gate.baselines import baseline_path
+from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
+from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
     RULES,
     Regression,
@@ -74,6 +76,17 @@ class Judging:
         self._gated[test] = series
         self.to_come.pop(test, None)
         return judge(self._gated, rules, sum(self.to_come.values()))[test]
+
+    def histograms(self, test: str, result: Result, before: datetime) -> dict[str, Histogram]:
+        """The baseline's latencies by metric, of all rolling runs but those of the session begun at `before`."""
+        try:
+            stored = read_baseline(self.file(test, result.environment.slug))
+        except BaselineError:
+            return {}
+        begun = before.astimezone(UTC).replace(microsecond=0)
+        runs = [run for session in stored.rolling if session.started != begun for run in session.runs]
+        pooled = {name: merged(run.histograms.get(name, {}) for run in runs) for name in HISTOGRAMS}
+        return {name: histogram for name, histogram in pooled.items() if histogram}
 
     def sla(self, result: Result) -> tuple[SlaCheck, ...]:
         """Every limit of the result's load."""

@@ -7,6 +7,7 @@ a test carries the `llmperf` marker.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
     ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
     ("json", "path", "Write the report (llmperf.report/1) to this file too"),
+    ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
+    ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
@@ -85,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_workers(_option(config, "workers"))
     _check_dialect(_option(config, "dialect"))
     _check_budget(_option(config, "budget"))
+    _check_html(_option(config, "html"))
+    _check_exports(_option(config, "export"))
     for name, kind, _ in _OPTIONS:
         if "|" in kind and kind != "auto|n":
             _check_choice(config, name, kind.split("|"))
@@ -117,6 +122,26 @@ def _check_budget(budget: Any) -> None:
         parse_budget(budget)
     except ValueError as error:
         raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_html(path: Any) -> None:
+    missing = [name for name in ("plotly", "jinja2") if path and importlib.util.find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(
+            f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
+        )
+
+
+def _check_exports(given: Any) -> None:
+    if given is None:
+        return
+    from pytest_llmperf.interchange.exports import NAMES
+
+    wrong = [name for name in given.split(",") if name not in NAMES]
+    if wrong:
+        raise pytest.UsageError(f"--llmperf-export (ini llmperf_export): {wrong[0]!r} is not one of {', '.join(NAMES)}")
+    if "parquet" in given.split(",") and importlib.util.find_spec("pyarrow") is None:
+        raise pytest.UsageError("--llmperf-export=parquet needs pyarrow: pip install 'pytest-llmperf[report]'")
 
 
 def _check_choice(config: pytest.Config, name: str, allowed: list[str]) -> None:

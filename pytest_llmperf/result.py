@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
@@ -98,6 +99,12 @@ class Result:
     def stamps(self) -> str:
         """ "kernel" when every run had the kernel's receive times, else "user"."""
         return "kernel" if self.runs and all(run.client.stamps == "kernel" for run in self.runs) else "user"
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row per request; ImportError without pandas (the `report` extra)."""
+        from pytest_llmperf.interchange.frame import to_frame
+
+        return to_frame(self.runs)
 
     @property
     def trace_hash(self) -> str | None:

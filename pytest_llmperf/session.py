@@ -10,12 +10,16 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.interchange.exports import EXPORTS
+from pytest_llmperf.interchange.frame import write_parquet
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
@@ -73,6 +77,29 @@ class Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         return document
+
+    def write_exports(self, names: Sequence[str]) -> None:
+        """Other tools' files, in a folder per test: `export/<test>/profile_export_aiperf.json` and so on."""
+        measured = [(test, o.result) for test, o in self.outcomes.items() if o.result and o.result.runs]
+        for test, result in measured if names else ():
+            folder = self._folder() / "export" / file_name(test)
+            folder.mkdir(parents=True, exist_ok=True)
+            texts = [EXPORTS[name](result) for name in names if name in EXPORTS]
+            for name, text in chain.from_iterable(files.items() for files in texts):
+                (folder / name).write_text(text, encoding="utf-8")
+            if "parquet" in names:
+                write_parquet(result.runs, folder / "requests.parquet")
+        if names and measured:
+            self.written.append(f"exports: {self.output / 'export'}")
+
+    def write_html(self, path: Path, baselines: Mapping[str, Mapping[str, Histogram]]) -> None:
+        """The report as one file; `baselines` are the histograms that tests were compared with."""
+        from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
+
+        text = html_report(list(self.outcomes.values()), self.started, self.notes, baselines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        self.written.append(f"HTML report: {path}")
 
     def _folder(self) -> Path:
         if not self.output.exists():

@@ -18,6 +18,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baseline_folder import unused
 from pytest_llmperf.gate.baselines import baseline_path
 from pytest_llmperf.gate.growth import RECORDED_RUNS
+from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
@@ -44,6 +45,9 @@ class Options:
     update_new: bool
     accept: bool
     json: Path | None
+    html: Path | None
+    exports: tuple[str, ...]
+    """Names of interchange.exports.NAMES."""
     output: Path
     baselines: Path
     strict: bool
@@ -283,6 +287,9 @@ class State:
         self.session.notes += self._unused_baselines() if self.whole else ()
         if self.session.outcomes:
             self.session.write_report(self.options.json)
+            self.session.write_exports(self.options.exports)
+            if self.options.html:
+                self.session.write_html(self.options.html, self._baseline_histograms())
 
     def _unused_baselines(self) -> Iterator[str]:
         """Of the collected files' tests, in the environments that were measured."""
@@ -291,6 +298,13 @@ class State:
         for path in unused(self.options.baselines, slugs, self.planned):
             if path.parent in folders:
                 yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
+
+    def _baseline_histograms(self) -> dict[str, Mapping[str, Histogram]]:
+        """By test that was compared, what its baseline held before this session."""
+        held_against = {test: o for test, o in self.session.outcomes.items() if o.regression and not o.regression.duet}
+        compared = {test: o.result for test, o in held_against.items() if o.result}
+        held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
+        return {test: histograms for test, histograms in held.items() if histograms}
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
@@ -347,6 +361,8 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         update_new=bool(options["update-new"]),
         accept=bool(options["accept"]),
         json=invoked_from / options["json"] if options["json"] else None,
+        html=invoked_from / options["html"] if options["html"] else None,
+        exports=tuple(options["export"].split(",")) if options["export"] else (),
         output=output,
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),

@@ -88,6 +88,25 @@ def compare(baseline: Sessions, candidate: Sessions, prior: Prior, better: Liter
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Geometric mean of one side's runs, and the 90 % interval in which another session's would be expected too."""
+
+    value: float
+    low: float
+    high: float
+
+
+def level_of(sessions: Sessions, prior: Prior) -> Level:
+    """The level of runs that are compared with nothing; ValueError as `compare`."""
+    logs = _logs(sessions, "lower")
+    run_variance, df = _run_variance(logs, prior)
+    mean, (of_runs, of_sessions) = _weighted(logs, run_variance, prior.session_sd**2)
+    error = math.sqrt(run_variance * of_runs + prior.session_sd**2 * of_sessions)
+    half = float(stdtrit(df, 0.95)) * error
+    return Level(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
 def _logs(sessions: Sessions, better: Literal["lower", "higher"]) -> list[list[float]]:
     """Logs, + is worse. ValueError says which value has none."""
     held = [list(runs) for runs in sessions if len(runs)]

@@ -17,6 +17,7 @@ from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.records import ModelSide, Run, ServerSide
+from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.verdicts import level
 from pytest_llmperf.result import Result
@@ -73,12 +74,36 @@ def report_document(
         "notes": list(notes),
         "points": [_point_dict(outcome, dialect) for outcome in outcomes],
         "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
+        "comparisons": [_comparison_dict(found) for found in outcome_comparisons(outcomes)],
     }
 
 
 def outcome_curves(outcomes: Sequence[Outcome]) -> tuple[Curve, ...]:
     """The curves of all points that were measured."""
     return curves([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
+
+
+def outcome_comparisons(outcomes: Sequence[Outcome]) -> tuple[Comparison, ...]:
+    """One per load that several servers were measured at."""
+    return comparisons([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
+
+
+def _comparison_dict(found: Comparison) -> dict[str, Any]:
+    """Levels are geometric means over the runs, with their 90 % interval."""
+    rows = [
+        {
+            "quantity": str(row.quantity),
+            "unit": row.quantity.unit,
+            "best": None if row.best is None else found.configurations[row.best],
+            "why": row.why,
+            "values": {
+                name: level and {key: rounded(value) for key, value in asdict(level).items()}
+                for name, level in zip(found.configurations, row.levels, strict=True)
+            },
+        }
+        for row in found.rows
+    ]
+    return {**asdict(found), "answer": found.answer, "rows": rows}
 
 
 def _curve_dict(curve: Curve) -> dict[str, Any]:

@@ -17,8 +17,15 @@ from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.curves import COLUMNS, Curve
-from pytest_llmperf.report.document import Outcome, outcome_curves, regression_verdict, sla_verdict
+from pytest_llmperf.report.document import (
+    Outcome,
+    outcome_comparisons,
+    outcome_curves,
+    regression_verdict,
+    sla_verdict,
+)
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
@@ -100,6 +107,10 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             console.print(_table(title, group, console.width))
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
+        for found in outcome_comparisons(measured):
+            console.print(comparison_table(found, number))
+            for line in (found.answer, *(f"note: {note}" for note in found.notes)):
+                console.print(escape(line), soft_wrap=True)
         results = [outcome.result for outcome in measured if outcome.result]
         if has_server_side(results):
             console.print(server_side_table(results, number))

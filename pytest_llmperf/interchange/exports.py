@@ -1,0 +1,220 @@
+"""A result as the files that other tools write, with their names, units and definitions (dialects). Pure: no I/O.
+
+Every maker gives file name and text. Where a tool knows a key that we have no fact for, the key is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pytest_llmperf import __version__
+from pytest_llmperf.definitions import PERCENTILES
+from pytest_llmperf.dialects import dialect_metrics
+from pytest_llmperf.interchange.frame import COLUMNS, request_rows
+from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.result import Result
+
+Files = Mapping[str, str]
+_STATS = ("min", "max", "std", *(f"p{p}" for p in PERCENTILES))
+_UNITS = {"tok/s": "tokens/sec", "tok/s/user": "tokens/sec/user", "req/s": "requests/sec", "s": "sec"}
+_CSV_STATS = ("avg", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES)))
+
+
+def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    """One metric as GenAI-Perf and AIPerf write it; `avg` alone for what is one number per run."""
+    if "value" in values:
+        return {"unit": unit, "avg": values["value"]}
+    return {"unit": unit, "avg": values["mean"], **{stat: values[stat] for stat in _STATS}}
+
+
+def _metrics(result: Result, dialect: str) -> dict[str, dict[str, Any]]:
+    """Without those that have no value: the tools leave them out too."""
+    found = dialect_metrics(dialect, result.runs)
+    units = {name: _unit(name, values["unit"]) for name, values in found.items()}
+    made = {name: _statistics(values, units[name]) for name, values in found.items()}
+    return {name: values for name, values in made.items() if values["avg"] is not None}
+
+
+def _unit(name: str, unit: str) -> str:
+    return "count" if name.endswith("_count") else _UNITS.get(unit, unit)
+
+
+def _input_config(result: Result) -> dict[str, Any]:
+    load = result.load
+    stimulus = {"concurrency": load.concurrency} if load.concurrency else {"request_rate": load.request_rate}
+    lengths = {"input_tokens": load.as_dict().get("input_tokens"), "output_tokens": load.as_dict().get("output_tokens")}
+    return {"model_names": [result.server.model], "stimulus": stimulus, **lengths, "written_by": _writer()}
+
+
+def _writer() -> str:
+    return f"pytest-llmperf {__version__}"
+
+
+def genai_perf(result: Result) -> Files:
+    """`profile_export_genai_perf.json` and `.csv`."""
+    metrics = _metrics(result, "genai-perf")
+    document = {**metrics, "input_config": _input_config(result)}
+    return {
+        "profile_export_genai_perf.json": _json(document),
+        "profile_export_genai_perf.csv": _genai_perf_csv(metrics),
+    }
+
+
+def _genai_perf_csv(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Two tables with an empty line between them: of requests, and of the run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Metric", *_CSV_STATS])
+    for name, values in metrics.items():
+        if "p50" in values:
+            writer.writerow([_title(name, values["unit"]), *(f"{values[stat]:.2f}" for stat in _CSV_STATS)])
+    writer.writerows([[], ["Metric", "Value"]])
+    for name, values in metrics.items():
+        if "p50" not in values:
+            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:.2f}"])
+    return text.getvalue()
+
+
+_RUN_UNITS = {"request_throughput": "per sec"}
+
+
+def _title(name: str, unit: str) -> str:
+    return f"{name.replace('_', ' ').title()} ({unit})"
+
+
+def aiperf(result: Result) -> Files:
+    """`profile_export_aiperf.json`, and `profile_export.jsonl` with a line per request."""
+    first, last = result.runs[0], result.runs[-1]
+    document = {
+        "schema_version": "1.4",
+        "aiperf_version": _writer(),
+        **_metrics(result, "aiperf"),
+        "input_config": _input_config(result),
+        "was_cancelled": False,
+        "start_time": _iso(first.started_ns),
+        "end_time": _iso(last.ended_ns),
+        "error_summary": _errors(result.runs),
+    }
+    lines = [json.dumps(_aiperf_line(run, record)) for run in result.runs for record in run.records]
+    return {"profile_export_aiperf.json": _json(document), "profile_export.jsonl": "\n".join(lines) + "\n"}
+
+
+def _iso(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).replace(tzinfo=None).isoformat()
+
+
+def _errors(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    texts = [(record.status, record.error) for run in runs for record in run.records if record.error]
+    return [
+        {"error_details": {"code": code, "type": "RequestError", "message": text}, "count": texts.count((code, text))}
+        for code, text in dict.fromkeys(texts)
+    ]
+
+
+def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
+    """Metrics of a request that failed are left out."""
+    alone = Run(run.index, run.started_ns, run.ended_ns, run.trace_hash, (record,), run.client)
+    found = dialect_metrics("aiperf", [alone]) if record.ok and record.chunk_ns else {}
+    metrics = {name: {"value": v["mean"], "unit": _unit(name, v["unit"])} for name, v in found.items() if "mean" in v}
+    error = {"code": record.status, "type": "RequestError", "message": record.error} if record.error else None
+    metadata = {
+        "session_num": record.index,
+        "x_request_id": record.request_id,
+        "conversation_id": None if record.conversation is None else str(record.conversation),
+        "turn_index": record.turn,
+        "request_start_ns": record.sent_ns,
+        "request_ack_ns": None,
+        "request_end_ns": record.end_ns,
+        "worker_id": f"run-{run.index + 1}",
+        "record_processor_id": "pytest-llmperf",
+        "benchmark_phase": "profiling",
+        "was_cancelled": record.cancelled,
+        "cancellation_time_ns": None,
+    }
+    return {
+        "metadata": metadata,
+        "metrics": {n: m for n, m in metrics.items() if m["value"] is not None},
+        "error": error,
+    }
+
+
+def vllm(result: Result) -> Files:
+    """`vllm.json`: what `vllm bench serve --save-result --save-detailed` writes; times of requests are in seconds."""
+    found = dialect_metrics("vllm", result.runs)
+    records = [record for run in result.runs for record in run.records]
+    numbers = {name: values["value"] for name, values in found.items() if "value" in values}
+    load = result.load
+    document = {
+        "date": datetime.fromtimestamp(result.runs[0].started_ns / 1e9, UTC).strftime("%Y%m%d-%H%M%S"),
+        "endpoint_type": "openai-chat" if load.endpoint == "chat" else "openai",
+        "backend": "openai-chat" if load.endpoint == "chat" else "openai",
+        "label": _writer(),
+        "model_id": result.server.model,
+        "tokenizer_id": result.server.model,
+        "num_prompts": len(records),
+        "request_rate": load.request_rate or "inf",
+        "burstiness": load.burstiness,
+        "max_concurrency": load.concurrency,
+        **numbers,
+        "completed": sum(record.ok for record in records),
+        "failed": sum(not record.ok for record in records),
+        "duration": sum(run.ended_ns - run.started_ns for run in result.runs) / 1e9,
+        "total_input_tokens": sum(record.input_tokens or 0 for record in records if record.ok),
+        "total_output_tokens": sum(record.output_tokens or 0 for record in records if record.ok),
+        **dict(_vllm_statistics(found)),
+        **_vllm_details(records),
+    }
+    return {"vllm.json": _json(document)}
+
+
+def _vllm_statistics(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """`median_ttft_ms`, `p99_ttft_ms` …; 0 where vLLM, which has no word for nothing, would write it."""
+    for name in ("ttft", "tpot", "itl", "e2el"):
+        values = found[f"{name}_ms"]
+        for theirs, ours in _VLLM_STATS.items():
+            yield f"{theirs}_{name}_ms", values[ours] or 0.0
+
+
+_VLLM_STATS = {"mean": "mean", "median": "p50", "std": "std", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
+
+
+def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
+    sent = [(record.sent_ns or record.end_ns, sorted((*record.chunk_ns, *record.tokenless_ns))) for record in records]
+    return {
+        "input_lens": [record.input_tokens or 0 for record in records],
+        "output_lens": [record.output_tokens or 0 for record in records],
+        "ttfts": [(seen[0] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
+        "itls": [[(b - a) / 1e9 for a, b in itertools.pairwise(seen)] for _, seen in sent],
+        "latencies": [(seen[-1] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
+        "start_times": [begin / 1e9 for begin, _ in sent],
+        "errors": [record.error or "" for record in records],
+    }
+
+
+def requests_csv(result: Result) -> Files:
+    """`requests.csv`: a row per request, columns as in `result.to_frame()`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(request_rows(result.runs))
+    return {"requests.csv": text.getvalue()}
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+EXPORTS: Mapping[str, Callable[[Result], Files]] = {
+    "genai-perf": genai_perf,
+    "aiperf": aiperf,
+    "vllm": vllm,
+    "csv": requests_csv,
+}
+"""By the name that --llmperf-export takes; `parquet` is one more, which is no text."""
+NAMES = (*EXPORTS, "parquet")

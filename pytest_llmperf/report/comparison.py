@@ -1,0 +1,170 @@
+"""Configurations side by side on the same load: which one is better at what, as far as noise lets that be told. Pure.
+
+A configuration wins a metric when its interval lies apart from those of all others: what a reader can check with the
+eye in the table. Overlap is no proof that two are the same, so it is called "no clear winner" and not a draw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.margins import OFFERED, tolerance, too_few
+from pytest_llmperf.gate.regression import candidate
+from pytest_llmperf.gate.statistic import Level, level_of
+from pytest_llmperf.result import Result
+
+QUANTITIES = (
+    Quantity("ttft", "p50"),
+    Quantity("ttft", "p99"),
+    Quantity("itl", "p50"),
+    Quantity("itl", "p99"),
+    Quantity("e2e", "p50"),
+    Quantity("input_token_throughput"),
+    Quantity("output_token_throughput"),
+    Quantity("output_token_throughput_per_gpu"),
+)
+NO_WINNER = "no clear winner: intervals overlap"
+_LOAD_LEVEL = re.compile(r"-(?:c\d+|[\d.e+]+rps)(?=-|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric over the configurations."""
+
+    quantity: Quantity
+    levels: tuple[Level | None, ...]
+    """By configuration; None where a run gave no value."""
+    best: int | None
+    """Position of the winner; None: `why` says why there is none."""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All configurations that were measured at one load."""
+
+    load: str
+    environment: str
+    configurations: tuple[str, ...]
+    rows: tuple[Row, ...]
+    invalid: tuple[str, ...] = ()
+    """Configurations whose numbers are not to be trusted: shown, and never the best."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def wins(self) -> Mapping[str, int]:
+        """Metrics won, by configuration; those that won nothing too."""
+        return {name: sum(row.best == place for row in self.rows) for place, name in enumerate(self.configurations)}
+
+    @property
+    def answer(self) -> str:
+        """One sentence: which configuration to take, or that it cannot be told."""
+        decided = sum(row.best is not None for row in self.rows)
+        if not decided:
+            return f"{self.load}: no clear winner in any of {len(self.rows)} metrics"
+        winner, count = max(self.wins.items(), key=lambda pair: pair[1])
+        rest = [f"{name} in {won}" for name, won in self.wins.items() if won and name != winner]
+        others = f", {', '.join(rest)}" if rest else ""
+        return f"{self.load}: {winner} is better in {count} of {len(self.rows)} metrics{others}{self._open(decided)}"
+
+    def _open(self, decided: int) -> str:
+        left = len(self.rows) - decided
+        return f"; undecided in {left}" if left else ""
+
+    @property
+    def leader(self) -> str | None:
+        """The configuration that wins most metrics; None where nobody wins any, or two win as many."""
+        (first, most), *others = sorted(self.wins.items(), key=lambda pair: -pair[1])
+        return first if most and all(won < most for _, won in others) else None
+
+
+def overall(found: Sequence[Comparison]) -> tuple[str, ...]:
+    """A line per configuration that leads anywhere, and one for the loads where none does."""
+    loads: dict[str | None, list[str]] = {}
+    for comparison in found:
+        loads.setdefault(comparison.leader, []).append(comparison.load)
+    led = [f"{name} is the better configuration at {', '.join(at)}" for name, at in loads.items() if name is not None]
+    return (*led, *([f"no clear winner at {', '.join(loads[None])}"] if None in loads else []))
+
+
+def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], list[Result]]:
+    """Results that may stand side by side: of one test function, environment and set of output-changing arguments."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for test, result in measured:
+        locked = ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
+        key = (test.partition("[")[0], result.environment.slug, locked)
+        groups.setdefault(key, []).append(result)
+    return groups
+
+
+def load_family(result: Result) -> str:
+    """The load's name without its swept concurrency or rate: `rate-20rps` is of `rate`."""
+    return _LOAD_LEVEL.sub("", result.load.name)
+
+
+def comparisons(measured: Sequence[tuple[str, Result]]) -> tuple[Comparison, ...]:
+    """One per load that several servers were measured at, from (test id, result)."""
+    found = []
+    for results in comparable([pair for pair in measured if pair[1].runs]).values():
+        by_load: dict[str, list[Result]] = {}
+        for result in results:
+            by_load.setdefault(result.load.name, []).append(result)
+        found += [_comparison(group) for group in by_load.values() if len(group) > 1]
+    return tuple(found)
+
+
+def _comparison(results: Sequence[Result]) -> Comparison:
+    rows = (_row(quantity, results) for quantity in QUANTITIES)
+    return Comparison(
+        load=results[0].load.name,
+        environment=results[0].environment.slug,
+        configurations=tuple(result.server.name for result in results),
+        rows=tuple(row for row in rows if any(row.levels)),
+        invalid=tuple(result.server.name for result in results if not result.valid),
+        notes=tuple(_notes(results)),
+    )
+
+
+def _notes(results: Sequence[Result]) -> Iterator[str]:
+    if len({result.trace_hash for result in results}) > 1:
+        yield "the configurations were not sent the same requests, so part of a difference may be theirs"
+    few = sorted({len(result.runs) for result in results})
+    if few[0] < 3:
+        yield f"{few[0]} run{'s' if few[0] > 1 else ''} of a configuration: intervals rest on noise as it usually is"
+
+
+def _row(quantity: Quantity, results: Sequence[Result]) -> Row:
+    levels = tuple(_level(quantity, result) for result in results)
+    if quantity.metric in OFFERED and not results[0].load.closed_loop:
+        return Row(quantity, levels, None, "set by the load, not by the server")
+    few = too_few(quantity, [summary.n(quantity) for result in results for summary in result.summaries])
+    if few:
+        return Row(quantity, levels, None, few)
+    best = _best(quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)])
+    return Row(quantity, levels, best, "" if best is not None else _why_none(levels))
+
+
+def _why_none(levels: Sequence[Level | None]) -> str:
+    return NO_WINNER if sum(level is not None for level in levels) > 1 else "nothing to compare with"
+
+
+def _level(quantity: Quantity, result: Result) -> Level | None:
+    runs = [[value for value in launch if value is not None] for launch in candidate(result, quantity)]
+    if sum(map(len, runs)) < len(result.runs) or any(value <= 0 for launch in runs for value in launch):
+        return None
+    return level_of(runs, tolerance(quantity).prior)
+
+
+def _best(quantity: Quantity, levels: Sequence[Level | None]) -> int | None:
+    """The one whose interval is apart from all others, on the better side; None without two to compare."""
+    present = [(level, place) for place, level in enumerate(levels) if level is not None]
+    if len(present) < 2:
+        return None
+    if quantity.better == "higher":
+        top, place = max(present, key=lambda pair: pair[0].low)
+        return place if all(other.high < top.low for other, at in present if at != place) else None
+    top, place = min(present, key=lambda pair: pair[0].high)
+    return place if all(other.low > top.high for other, at in present if at != place) else None

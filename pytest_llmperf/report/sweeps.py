@@ -1,0 +1,142 @@
+"""Points of one load over its concurrency or request rate: latency against throughput, the SLA's line and the knee.
+
+Pure. What is nobody's trade-off is found here too: the Pareto front of all configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.report.comparison import comparable, load_family
+from pytest_llmperf.result import Result
+
+THROUGHPUT = Quantity("output_token_throughput")
+LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), Quantity("e2e", "p50"))
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One load level of a sweep."""
+
+    label: str
+    """`8` in flight, or `20 req/s`."""
+    offered: float
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One server's levels, least load first; those of several servers at one load belong together."""
+
+    server: str
+    levels: tuple[Level, ...]
+    knee: int | None
+    """Position of the level with the most throughput per latency; None below three valid levels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepGroup:
+    """The sweeps of one load, on every server that it was measured on."""
+
+    load: str
+    environment: str
+    axis: str
+    """`concurrency` or `request rate`."""
+    sweeps: tuple[Sweep, ...]
+
+    def limit(self, quantity: Quantity) -> Limit | None:
+        """What the SLA says about a quantity; None when it says nothing, or not the same at all levels."""
+        loads = [level.result.load for sweep in self.sweeps for level in sweep.levels]
+        limits = {next((limit for limit in load.sla if limit.quantity == quantity), None) for load in loads}
+        return limits.pop() if len(limits) == 1 else None
+
+
+def sweep_groups(measured: Sequence[tuple[str, Result]]) -> tuple[SweepGroup, ...]:
+    """One per load whose concurrency or rate has several values."""
+    found = []
+    for results in comparable([pair for pair in measured if pair[1].runs]).values():
+        families: dict[tuple[str, str], list[Result]] = {}
+        for result in results:
+            if _offered(result) is not None:
+                axis = "request rate" if result.load.concurrency is None else "concurrency"
+                families.setdefault((load_family(result), axis), []).append(result)
+        found += [_group(load, axis, held) for (load, axis), held in families.items() if _levels(held) > 1]
+    return tuple(found)
+
+
+def _levels(results: Sequence[Result]) -> int:
+    return len({_offered(result) for result in results})
+
+
+def _offered(result: Result) -> float | None:
+    load = result.load
+    return load.request_rate if load.concurrency is None else float(load.concurrency)
+
+
+def _group(load: str, axis: str, results: Sequence[Result]) -> SweepGroup:
+    servers = dict.fromkeys(result.server.name for result in results)
+    sweeps = (_sweep(name, axis, [r for r in results if r.server.name == name]) for name in servers)
+    return SweepGroup(load, results[0].environment.slug, axis, tuple(sweeps))
+
+
+def _sweep(server: str, axis: str, results: Sequence[Result]) -> Sweep:
+    unit = " req/s" if axis == "request rate" else ""
+    held = sorted(((_offered(result) or 0.0, result) for result in results), key=lambda pair: pair[0])
+    levels = tuple(Level(f"{offered:g}{unit}", offered, result) for offered, result in held)
+    return Sweep(server, levels, _knee(levels))
+
+
+def _knee(levels: Sequence[Level]) -> int | None:
+    """Where throughput over latency (Kleinrock's power) is largest: below it the server is idle, above it queues."""
+    power = {place: value for place, level in enumerate(levels) if (value := _power(level.result)) is not None}
+    return max(power, key=lambda place: power[place]) if len(power) > 2 else None
+
+
+def _power(result: Result) -> float | None:
+    rate, latency = result.metrics.value(THROUGHPUT), result.metrics.value(Quantity("e2e", "p50"))
+    return rate / latency if result.valid and rate and latency else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tradeoff:
+    """A point of latency (ms) against throughput, and whether no other point is better in both."""
+
+    point_id: str
+    throughput: float
+    latency_ms: float
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoGroup:
+    """All points of one kind of load in one environment."""
+
+    load: str
+    environment: str
+    points: tuple[Tradeoff, ...]
+
+
+def pareto_groups(measured: Sequence[tuple[str, Result]], latency: Quantity) -> tuple[ParetoGroup, ...]:
+    """One per load that was measured at least three times, over servers and levels; invalid points are left out."""
+    found = []
+    for results in comparable(measured).values():
+        families: dict[str, list[Result]] = {}
+        for result in results:
+            families.setdefault(load_family(result), []).append(result)
+        found += [_pareto(load, held, latency) for load, held in families.items() if len(held) > 2]
+    return tuple(group for group in found if len(group.points) > 2)
+
+
+def _pareto(load: str, results: Sequence[Result], latency: Quantity) -> ParetoGroup:
+    placed = [(r.point_id, r.metrics.value(THROUGHPUT), r.metrics.value(latency)) for r in results if r.valid]
+    known = [(name, rate, wait) for name, rate, wait in placed if rate is not None and wait is not None]
+    points = (Tradeoff(*one, not any(_dominates(other, one) for other in known)) for one in known)
+    return ParetoGroup(load, results[0].environment.slug, tuple(points))
+
+
+def _dominates(one: tuple[str, float, float], other: tuple[str, float, float]) -> bool:
+    """Better in throughput or latency and not worse in the other."""
+    return one[1] >= other[1] and one[2] <= other[2] and one[1:] != other[1:]

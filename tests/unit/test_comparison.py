@@ -1,0 +1,137 @@
+"""Configurations side by side, sweeps with their knee, and the Pareto front."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from samples import HEALTH, point, result, server, steady_run
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.margins import Prior
+from pytest_llmperf.gate.statistic import level_of
+from pytest_llmperf.report.comparison import NO_WINNER, comparisons, load_family
+from pytest_llmperf.report.document import Outcome, report_document
+from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
+from pytest_llmperf.report.terminal import summary
+from pytest_llmperf.session import Session
+
+TTFT, RATE = Quantity("ttft", "p50"), Quantity("output_token_throughput")
+
+
+def measured(name, slowness=1.0, load=None, runs=3, **client):
+    config = server("{engine: embedded}").model_copy(update={"name": name})
+    health = replace(HEALTH, **client)
+    found = result([steady_run(n, slowness, 40, health) for n in range(runs)], config, load or point(requests=40))
+    return f"a.py::t[{found.point_id}]", found
+
+
+def rows(*pairs):
+    (found,) = comparisons(pairs)
+    return {row.quantity: row for row in found.rows}
+
+
+def test_the_faster_configuration_is_the_best_one():
+    (found,) = comparisons([measured("a"), measured("b", 0.5)])
+    best = {str(row.quantity): row.best for row in found.rows}
+    assert best["ttft_p50"] == best["output_token_throughput"] == 1
+    assert found.answer.startswith("short: b is better in ")
+
+
+def test_noise_is_no_win():
+    row = rows(measured("a"), measured("b", 1.02))[TTFT]
+    assert (row.best, row.why) == (None, NO_WINNER)
+
+
+def test_of_three_the_best_must_be_apart_from_both():
+    assert rows(measured("a"), measured("b", 0.5), measured("c", 0.51))[TTFT].best is None
+    assert rows(measured("a"), measured("b", 0.4), measured("c", 0.7))[TTFT].best == 1
+
+
+def test_an_invalid_configuration_is_shown_and_never_the_best():
+    (found,) = comparisons([measured("a"), measured("b", 0.5, cpu_share=0.99)])
+    assert found.invalid == ("b",)
+    assert all(row.best is None for row in found.rows)
+
+
+def test_a_p99_of_few_requests_has_no_winner():
+    row = rows(measured("a"), measured("b", 0.5))[Quantity("ttft", "p99")]
+    assert row.best is None
+    assert "p99 needs" in row.why
+
+
+def test_an_open_loops_throughput_is_nobodys_merit():
+    load = point(request_rate=10.0)
+    row = rows(measured("a", load=load), measured("b", 0.5, load=load)).get(RATE)
+    assert row is None or (row.best is None and "set by the load" in row.why)
+
+
+def test_what_does_not_compare_is_not_compared():
+    one, (test, other) = measured("a"), measured("b")
+    elsewhere = replace(other, environment=replace(other.environment, slug="elsewhere"))
+    assert comparisons([one]) == ()
+    assert comparisons([one, (test, elsewhere)]) == ()
+    assert comparisons([one, measured("b", load=point(name="long", requests=40))]) == ()
+
+
+def test_a_level_lies_in_its_interval_which_narrows_with_runs():
+    prior = Prior(0.05, 0.0)
+    few, many = level_of([[10.0, 11.0]], prior), level_of([[10.0, 11.0] * 8], prior)
+    assert few.low < few.value < few.high
+    assert many.high / many.low < few.high / few.low
+    with pytest.raises(ValueError, match="no logarithm"):
+        level_of([[0.0]], prior)
+
+
+def sweep(name, slowness, levels=(1, 2, 4)):
+    # Concurrency only names the level here; `slowness` per level is what the server made of it.
+    loads = (point(name=f"s-c{count}", concurrency=count, requests=40) for count in levels)
+    return [measured(name, factor, load) for load, factor in zip(loads, slowness, strict=True)]
+
+
+def test_a_sweep_has_its_levels_in_order_and_a_knee():
+    (group,) = sweep_groups([*reversed(sweep("a", (1.0, 0.5, 0.8))), measured("other")])
+    assert (group.load, group.axis) == ("s", "concurrency")
+    (found,) = group.sweeps
+    assert [level.label for level in found.levels] == ["1", "2", "4"]
+    assert found.knee == 1
+
+
+def test_two_levels_have_no_knee_and_one_is_no_sweep():
+    (group,) = sweep_groups(sweep("a", (1.0, 2.0), (1, 2)))
+    assert group.sweeps[0].knee is None
+    assert sweep_groups(sweep("a", (1.0,), (1,))) == ()
+
+
+def test_the_family_of_a_load_keeps_other_axes():
+    names = {"rate-20rps": "rate", "s-c8-in100": "s-in100", "c3": "c3", "x-2.5rps": "x"}
+    for name, family in names.items():
+        assert load_family(measured("a", load=point(name=name, requests=40))[1]) == family
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    (group,) = pareto_groups([*sweep("a", (1.0, 0.5, 0.8))], Quantity("e2e", "p50"))
+    assert [p.point_id for p in group.points if p.on_front] == ["a-s-c2"]
+
+
+def session(*pairs):
+    held = Session(Path("out"), started=datetime(2026, 1, 2, tzinfo=UTC))
+    held.outcomes = {test: Outcome(test, found.point_id, found, passed=True) for test, found in pairs}
+    return held
+
+
+def test_the_terminal_shows_the_table_and_the_answer():
+    text = summary(session(measured("a"), measured("[b]", 0.5)), 120, False, 0)
+    assert "configurations at short" in text
+    assert "[b] is better in" in text
+    assert "–" in text
+
+
+def test_the_report_has_the_comparison():
+    outcomes = list(session(measured("a"), measured("b", 0.5)).outcomes.values())
+    report = json.loads(json.dumps(report_document(outcomes, datetime.now(UTC)), allow_nan=False))
+    (found,) = report["comparisons"]
+    row = next(row for row in found["rows"] if row["quantity"] == "ttft_p50")
+    assert row["best"] == "b"
+    assert row["values"]["b"]["low"] < row["values"]["b"]["value"]
