@@ -12,7 +12,7 @@ from rich.text import Text
 def main(target: str) -> None:
     console = Console(record=True, width=104, file=io.StringIO())
     for line in sys.stdin.read().splitlines():
-        console.print(Text.from_ansi(line), soft_wrap=True)
+        console.print(Text.from_ansi(line))
     console.save_svg(target, title="pytest perf_tests")
 
 
