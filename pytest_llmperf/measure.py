@@ -65,11 +65,8 @@ class Measurement:
         """
         await self._warm_up()
         report = None if progress is None else _bound(progress, self.runs)
-        execute = partial(
-            _execute, self.server.targets, self.point, self._trace, self._salt, self._on_run, self.runs, progress=report
-        )
-        observed = partial(_observed, self.server, execute)
-        run, self._count = await _undisturbed(observed, self.point, self._count, self._most)
+        attempt = partial(self._attempt, report)
+        run, self._count = await _undisturbed(attempt, self.point, self._count, self._most)
         run = replace(run, launch=self.server.launches)
         self.runs += 1
         self._on_run(run)
@@ -77,6 +74,19 @@ class Measurement:
             self.server.check_alive()
         if self.point.stability:
             self._windows.append(summarize(run, self.point))
+
+    async def _attempt(self, progress: Callable[[int, int, int], None] | None, workers: int, number: int) -> Run:
+        """One execution, with what the server counted meanwhile, where it tells.
+
+        What is done over has other marks again: the prompts of the last time are in the server's prefix cache.
+        """
+        salt = f"{self._salt}.{number}." if number else self._salt
+        before = self.server.reading()
+        run = await _execute(
+            self.server.targets, self.point, self._trace, salt, self._on_run, self.runs, workers, progress
+        )
+        after = self.server.reading() if before else None
+        return replace(run, server_side=gained(before, after)) if before and after else run
 
     async def _warm_up(self) -> None:
         if self._warm_launch == self.server.launches:
@@ -109,29 +119,22 @@ async def measure(
 
 
 async def _undisturbed(
-    execute: Callable[[int], Awaitable[Run]], point: LoadPoint, workers: int, most: int
+    attempt: Callable[[int, int], Awaitable[Run]], point: LoadPoint, workers: int, most: int
 ) -> tuple[Run, int]:
     """A run that the client did not spoil, if there is one to be had, and the number of processes it took.
 
+    `attempt` gets the number of processes, and how many attempts there were before.
     What decides is the client's state alone, never the server's numbers, so that doing it over favours nobody.
     """
     spoiled: list[str] = []
     while True:
-        run = await execute(workers)
+        run = await attempt(workers, len(spoiled))
         reason = disturbance(run, point)
         more = cpu_was_the_limit(run) and workers < most
         if reason is None or not (more or (len(spoiled) < _REPEATS and not cpu_was_the_limit(run))):
             return replace(run, spoiled=tuple(spoiled)), workers
         spoiled.append(reason)
         workers = min(2 * workers, most) if more else workers
-
-
-async def _observed(server: LlmServer, execute: Callable[[int], Awaitable[Run]], workers: int) -> Run:
-    """The run, with what the server counted meanwhile, where it tells."""
-    before = server.reading()
-    run = await execute(workers)
-    after = server.reading() if before else None
-    return replace(run, server_side=gained(before, after)) if before and after else run
 
 
 async def _execute(

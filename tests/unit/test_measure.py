@@ -83,15 +83,21 @@ def test_as_many_as_asked_for(busy_until):
     assert made == [2, 2]
 
 
+salts: list[str] = []
+"""Of the executions of `clock_is_set`, in order."""
+
+
 @pytest.fixture
 def clock_is_set(monkeypatch):
     """Runs of which the first so many are spoiled by a step of the clock; with `error` a request failed too."""
 
     def arrange(spoiled: int, error: str | None = None) -> list[int]:
         made: list[int] = []
+        salts.clear()
 
         async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress) -> Run:
             made.append(run_index)
+            salts.append(salt)
             step = 10**9 if len(made) <= spoiled else 0
             run = steady_run(run_index, client=replace(HEALTH, clock_step_ns=step))
             return replace(run, records=tuple(replace(record, error=error) for record in run.records))
@@ -112,6 +118,7 @@ def test_a_run_that_the_client_spoiled_is_done_over(clock_is_set):
     assert made == [0, 0, 0, 1]
     assert [len(run.spoiled) for run in runs] == [2, 0]
     assert "the system clock was set" in runs[0].spoiled[0]
+    assert len(set(salts)) == 3, "the server's cache must not know the prompts of a run that is done over"
     assert invalid_reasons(runs, point()) == ()
 
 
