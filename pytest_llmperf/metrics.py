@@ -141,12 +141,6 @@ def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) 
     return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
 
 
-def sample(run: Run, metric: str) -> list[float]:
-    """What a metric's distribution is made of in one run, in the metric's unit; of queued, of failed requests too."""
-    measured = _measured([run])
-    return _queued(measured) if metric == "queued" else _samples([r for r in measured if r.ok])[metric]
-
-
 def _measured(runs: Iterable[Run]) -> list[RequestRecord]:
     return [record for run in runs for record in run.records if record.phase == "measured"]
 

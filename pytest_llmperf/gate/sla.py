@@ -7,14 +7,16 @@ it stands and the check says that it is unverified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.gate.compliance import Compliance, LimitRun, allowed_share, beyond, judge_limit, share_bounds
 from pytest_llmperf.load_spec import Limit
-from pytest_llmperf.metrics import Summary, sample
-from pytest_llmperf.records import Run
+from pytest_llmperf.metrics import Summary, latency_samples
 from pytest_llmperf.result import Result
+
+_Samples = Mapping[str, Sequence[float]]
+"""Of one run: a distribution's values by its metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,17 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
 
     A limit that the runs so far leave open is INCONCLUSIVE while what was measured keeps it, and FAIL when it does not.
     """
-    return tuple(_check(limit, result, most_runs) for limit in limits)
+    needed = any(limit.quantity.stat is not None for limit in limits)
+    samples = [latency_samples(run) if needed else {} for run in result.runs]
+    return tuple(_check(limit, result, samples, most_runs) for limit in limits)
 
 
-def _check(limit: Limit, result: Result, most_runs: int) -> SlaCheck:
+def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:
     value, n = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity)
     if value is None:
         return SlaCheck(limit, None, n, "FAIL")
     plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
-    runs = [_limit_run(limit, run, summary) for run, summary in zip(result.runs, result.summaries, strict=True)]
+    runs = [_limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
     found = judge_limit(limit, runs)
     if found.verdict == "INCONCLUSIVE" and _certifiable(limit, runs, most_runs):
         verdict: Compliance = "FAIL" if plain == "FAIL" else "INCONCLUSIVE"
@@ -79,11 +83,11 @@ def _check(limit: Limit, result: Result, most_runs: int) -> SlaCheck:
     return SlaCheck(limit, value, n, plain)
 
 
-def _limit_run(limit: Limit, run: Run, summary: Summary) -> LimitRun:
+def _limit_run(limit: Limit, summary: Summary, samples: _Samples) -> LimitRun:
     quantity = limit.quantity
     value, n = summary.value(quantity), summary.n(quantity)
     if quantity.stat is not None:
-        return LimitRun(value, n, sum(beyond(limit, one) for one in sample(run, quantity.metric)))
+        return LimitRun(value, n, sum(beyond(limit, one) for one in samples[quantity.metric]))
     if quantity.unit == "ratio" and value is not None:
         counted = value if limit.op in ("<", "<=") else 1 - value
         return LimitRun(value, n, round(counted * n))
