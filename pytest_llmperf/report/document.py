@@ -126,7 +126,6 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "test": outcome.test,
         "passed": outcome.passed,
         "error": outcome.error,
-        "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
     }
     if outcome.result is None:
         return head
@@ -135,6 +134,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         **head,
         "environment": result.environment.slug,
         "simulated": result.environment.simulated,
+        "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
         "server": result.server.as_dict(),
         "load": result.load.as_dict(),
         "valid": result.valid,

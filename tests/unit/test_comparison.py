@@ -128,6 +128,19 @@ def test_the_terminal_shows_the_table_and_the_answer():
     assert "–" in text
 
 
+def test_many_configurations_stand_below_each_other():
+    names = [f"grid.seqs{number}" for number in range(1, 13)]
+    slowness = [1.0 if number in (3, 7) else 2.0 for number in range(12)]
+    pairs = [measured(name, slow) for name, slow in zip(names, slowness, strict=True)]
+    (found,) = comparisons(pairs)
+    assert found.unbeaten == ("grid.seqs4", "grid.seqs8")
+    assert found.answer.endswith("; none is better than grid.seqs4, grid.seqs8 in any")
+    for width in (80, 120):
+        lines = summary(session(*pairs), width, False, 0).partition("configurations at short")[2].splitlines()
+        assert [line.split()[0] for line in lines if line.strip().startswith("grid.")] == names
+        assert max(len(line) for line in lines if line.strip().startswith("grid.")) <= width
+
+
 def test_the_report_has_the_comparison():
     outcomes = list(session(measured("a"), measured("b", 0.5)).outcomes.values())
     report = json.loads(json.dumps(report_document(outcomes, datetime.now(UTC)), allow_nan=False))
