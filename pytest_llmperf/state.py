@@ -383,7 +383,7 @@ class State:
         """By test that was compared, what its baseline held before this session."""
         held_against = {test: o for test, o in self.session.outcomes.items() if o.regression and not o.regression.duet}
         compared = {test: o.result for test, o in held_against.items() if o.result}
-        held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
+        held = {test: self.judging.histograms(test, found, self.began(test)) for test, found in compared.items()}
         return {test: histograms for test, histograms in held.items() if histograms}
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
