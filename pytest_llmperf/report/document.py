@@ -16,7 +16,7 @@ from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
-from pytest_llmperf.records import ModelSide, Run, ServerSide
+from pytest_llmperf.records import ModelSide, Run, ServerSide, Telemetry
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.verdicts import level
@@ -187,7 +187,21 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
         **({"server_side": _server_side_dict(run.server_side)} if run.server_side else {}),
+        **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),
     }
+
+
+def _telemetry_dict(found: Telemetry, started_ns: int) -> dict[str, Any]:
+    """Seconds count from the run's start."""
+    tracks = [
+        {
+            "source": track.source,
+            "seconds": [round((at - started_ns) / 1e9, 3) for at in track.at_ns],
+            "series": {name: [rounded(value) for value in values] for name, values in track.series},
+        }
+        for track in found.tracks
+    ]
+    return {"interval_s": found.interval_s, "notes": list(found.notes), "tracks": tracks}
 
 
 def _server_side_dict(side: ServerSide) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import httpx
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import Target
+from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import (
     EmbeddedServer,
     OpenAIServer,
@@ -27,11 +28,13 @@ from pytest_llmperf.server_spec import (
 from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
 from pytest_llmperf.servers.log import log_tail
 from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
+from pytest_llmperf.servers.sampling import sources
 from pytest_llmperf.servers.secrets import expand, redact, secret_values
 from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.triton.service import metrics_text, service
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.watch import Watcher, watcher
 
 _PROBE_TIMEOUT_S = 5.0
 _LAST_GASP_S = 1.0
@@ -54,7 +57,14 @@ class _Launch:
 class LlmServer:
     """A server that is up, and can be launched anew: its port, processes and logs are then others."""
 
-    def __init__(self, config: ServerConfig, launch: Callable[[], _Launch]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        launch: Callable[[], _Launch],
+        gpus: Sequence[Gpu] = (),
+        watcher: Watcher | None = None,
+    ) -> None:
+        """`gpus` are those it runs on; without a `watcher` nothing is sampled."""
         self.config = config
         self.launches = 1
         """How often it was started."""
@@ -62,6 +72,7 @@ class LlmServer:
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
         self._up = launch()
+        self._gpus, self._watcher = tuple(gpus), watcher
 
     def __repr__(self) -> str:
         return f"LlmServer({self.config.name!r}, {self.url!r})"
@@ -148,6 +159,15 @@ class LlmServer:
             for target in self.targets
         ]
 
+    def begin_watching(self) -> None:
+        """Sample the server, its processes and its GPUs from now on."""
+        if self._watcher is not None:
+            self._watcher.begin(sources(self.config, self.targets, self.processes, self._gpus))
+
+    def end_watching(self) -> Telemetry | None:
+        """What was sampled since; None where nothing is."""
+        return self._watcher.end() if self._watcher is not None else None
+
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
         tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
@@ -161,13 +181,15 @@ def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> It
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
     """
-    with contextlib.ExitStack() as stack:
+    watching = watcher() if config.is_sampled else contextlib.nullcontext()
+    # The sampler is begun before the server, so that it is ready when that is.
+    with watching as sampler, contextlib.ExitStack() as stack:
 
         def launch() -> _Launch:
             stack.close()
             return stack.enter_context(_launched(config, log_dir, gpus))
 
-        yield LlmServer(config, launch)
+        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler)
 
 
 @contextlib.contextmanager
