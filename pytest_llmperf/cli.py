@@ -17,10 +17,10 @@ from rich.console import Console
 from pytest_llmperf import __version__
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
+from pytest_llmperf.cli_import import import_files
 from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.interchange.imports import parse_import
 from pytest_llmperf.load.datasets import parse_dataset
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
@@ -28,7 +28,6 @@ from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.plan_schema import plan_schema
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.imported import imported_table
 from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
@@ -48,6 +47,7 @@ def main() -> None:
 
 main.add_command(baseline)
 main.add_command(duet)
+main.add_command(import_files)
 
 
 @main.command()
@@ -160,18 +160,6 @@ def _counts(text: str | None) -> list[int]:
 def _prompts_in(path: str) -> int:
     file = PromptFile(file=path)
     return len(parse_dataset(Path(path).read_text(encoding="utf-8"), file.kind, path))
-
-
-@main.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def import_files(files: tuple[Path, ...]) -> None:
-    """Show results of GenAI-Perf, AIPerf or `vllm bench serve`, under their own definitions."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    try:
-        for path in files:
-            console.print(imported_table(parse_import(path.read_text(encoding="utf-8"), str(path)), path.name, number))
-    except (LlmPerfError, UnicodeDecodeError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command("model-repository")

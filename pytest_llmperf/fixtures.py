@@ -149,7 +149,12 @@ class BaselineGate:
         self._pending = recorded(path, self._test, result, self._session(result), margins)
 
     def _append(self, path: Path, result: Result) -> None:
-        self._pending = appended(read_baseline(path), result, self._session(result))
+        stored = read_baseline(path)
+        if stored.imported:
+            note = f"{path} is imported and grows no further; --llmperf-accept replaces it by a session of your own"
+            self._state.session.notes.append(note)
+            return
+        self._pending = appended(stored, result, self._session(result))
 
     def _session(self, result: Result) -> StoredSession:
         return stored_session(result, self._state.session.started, self._state.git_sha(), launch_sizes(result))

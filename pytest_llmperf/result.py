@@ -43,6 +43,8 @@ class Result:
 
     steadiness: Steadiness | None = None
     """How far the last windows agreed; None when the load asks for no stability."""
+    imported: tuple[str, ...] = ()
+    """Of a file of another tool: which, and what follows for the numbers; empty for what was measured here."""
     reference: Result | None = None
     """In a duet the old server's result, of runs in turns with these; else None."""
 
@@ -64,6 +66,7 @@ class Result:
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the numbers must know though they are right."""
         return (
+            *self.imported,
             *self._stability_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),

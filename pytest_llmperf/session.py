@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import write_parquet
 from pytest_llmperf.load_spec import LoadPoint
@@ -86,9 +87,13 @@ class Session:
             folder.mkdir(parents=True, exist_ok=True)
             texts = [EXPORTS[name](result) for name in names if name in EXPORTS]
             for name, text in chain.from_iterable(files.items() for files in texts):
-                (folder / name).write_text(text, encoding="utf-8")
+                (folder / name).write_text(text, encoding="utf-8", newline="")
             if "parquet" in names:
                 write_parquet(result.runs, folder / "requests.parquet")
+        for sweep, text in analyze.analyze_files(measured).items() if "genai-perf" in names else ():
+            path = self._folder() / "export" / file_name(sweep) / analyze.FILE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
         if names and measured:
             self.written.append(f"exports: {self.output / 'export'}")
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import (
     Baseline,
     Reference,
@@ -63,6 +64,9 @@ def gated_series(
     BaselineError when a hard fact differs.
     """
     notes = differences(baseline, result).sentences
+    if baseline.imported and margins and not any(held_by(baseline.rolling, quantity) for quantity in margins):
+        names = ", ".join(map(str, margins))
+        raise BaselineError(f"baseline {baseline.path} is imported and has nothing of what is gated ({names})")
     rolling = _against("rolling", baseline, result, margins)
     same = {session.id for session in baseline.anchor} == {session.id for session in baseline.rolling}
     return (*rolling, *(() if same else _against("anchor", baseline, result, margins))), notes
@@ -73,7 +77,19 @@ def _against(
 ) -> tuple[Series, ...]:
     sessions = baseline.reference(reference)
     moved = differences(baseline, result, reference).elsewhere
-    return tuple(_series(reference, quantity, margin, sessions, result, moved) for quantity, margin in margins.items())
+    return tuple(
+        replace(_series(reference, quantity, margin, sessions, result, moved), left_out=_left_out(baseline, quantity))
+        for quantity, margin in margins.items()
+    )
+
+
+def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:
+    """Whether any run of these sessions has a value."""
+    return any(value is not None for runs in per_run(sessions, quantity) for value in runs)
+
+
+def _left_out(baseline: Baseline, quantity: Quantity) -> str:
+    return baseline.imported.left_out.get(quantity.metric, "") if baseline.imported else ""
 
 
 def _series(

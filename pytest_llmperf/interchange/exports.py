@@ -67,17 +67,17 @@ def genai_perf(result: Result) -> Files:
 
 
 def _genai_perf_csv(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Two tables with an empty line between them: of requests, and of the run."""
+    """Two tables with an empty line between them: of requests, and of the run. Lines end in CRLF, as the tool's do."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(["Metric", *_CSV_STATS])
     for name, values in metrics.items():
         if "p50" in values:
-            writer.writerow([_title(name, values["unit"]), *(f"{values[stat]:.2f}" for stat in _CSV_STATS)])
+            writer.writerow([_title(name, values["unit"]), *(f"{values[stat]:,.2f}" for stat in _CSV_STATS)])
     writer.writerows([[], ["Metric", "Value"]])
     for name, values in metrics.items():
         if "p50" not in values:
-            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:.2f}"])
+            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:,.2f}"])
     return text.getvalue()
 
 
