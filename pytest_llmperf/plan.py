@@ -17,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_llmperf.capacity_spec import has_criterion, split_limits
 from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.load_spec import GateProfile, Limit, LoadPoint, LoadSpec, Margins, Relaunch, Sla, check_tokenizer
+from pytest_llmperf.limits import Sla
+from pytest_llmperf.load_spec import GateProfile, LoadPoint, LoadSpec, Margins, Relaunch, check_tokenizer
 from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.server_spec import (
     EMBEDDED_ARGS,
@@ -78,6 +80,16 @@ class Plan(Frozen):
                 check_tokenizer(load.tokenizer or self.tokenizer, load)
         return self
 
+    @model_validator(mode="after")
+    def _capacities_have_limits(self) -> Plan:
+        for name, load in self.loads.items():
+            if not has_criterion(self.sla, load):
+                raise EntryError(
+                    "no limit says what a level must meet; give it one, as in sla: {ttft_p99: '<= 500 ms'}",
+                    *("loads", name, "capacity"),
+                )
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """The servers in plan order, with name, model and locked arguments filled in."""
         return tuple(
@@ -95,7 +107,7 @@ class Plan(Frozen):
             point.model_copy(
                 update={
                     **shared,
-                    "sla": _merged(self.sla, point.sla),
+                    **dict(zip(("sla", "capacity"), split_limits(self.sla, point), strict=True)),
                     "tokenizer": point.tokenizer or self.tokenizer,
                 }
             )
@@ -105,11 +117,6 @@ class Plan(Frozen):
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:
     return {name: value for name, value in {**locked, **server.args}.items() if value is not None}
-
-
-def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    replaced = {limit.quantity for limit in own}
-    return (*(limit for limit in general if limit.quantity not in replaced), *own)
 
 
 def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
