@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
@@ -40,7 +40,46 @@ class _Side:
         return self.measurement is not None and self.measurement.steady
 
 
-class Task:
+class Task(Protocol):
+    """What is measured in turns with others: points of a load, and searches of a capacity."""
+
+    error: LlmPerfError | None
+    """What ended the measuring before its time."""
+
+    @property
+    def test(self) -> str: ...
+
+    @property
+    def server(self) -> LlmServer: ...
+
+    @property
+    def name(self) -> str:
+        """`server-load`."""
+        ...
+
+    @property
+    def point(self) -> LoadPoint: ...
+
+    @property
+    def runs_left(self) -> int:
+        """Of the first runs; 0 when there is no use in another."""
+        ...
+
+    @property
+    def run_seconds(self) -> float:
+        """Mean time that a run has taken; 0 before the first."""
+        ...
+
+    def result(self) -> Result:
+        """Of the runs so far."""
+        ...
+
+    async def run(self, live: Live | None) -> None:
+        """One more run; an error is kept, not raised."""
+        ...
+
+
+class PointTask:
     """One point to be measured for one test; every run of it is kept in the session at once.
 
     In a duet a run is one of each server, A B B A A B B A: a disturbance that comes or goes meets both alike.

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf.campaign import Again, Live, Task, measure_together
+from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
@@ -196,7 +197,7 @@ def _measured(
     judging = Judging(Path(), None)
     with start_duet(pair, session.log_dir(), gpus) as server:
         tasks = [
-            Task(
+            make_task(
                 f"{pair.name}-{point.name}",
                 server,
                 point,

@@ -140,11 +140,17 @@ class BaselineGate:
         """Against the old server's runs; baseline files are left alone."""
         __tracebackhide__ = True
         self._state.note_duet_update()
-        regression = self._state.judging.regression(self._test, result)
+        try:
+            regression = self._state.judging.regression(self._test, result)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         self._state.session.update(self._test, result.point_id, regression=regression)
         _settle(self._state, result, regression)
 
     def _record(self, path: Path, result: Result) -> None:
+        __tracebackhide__ = True
+        if result.capacity is not None and result.capacity.value is None:
+            raise AssertionError(f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record")
         margins = self._state.judging.margins_of(self._test, result.load)
         self._pending = recorded(path, self._test, result, self._session(result), margins)
 

@@ -60,15 +60,15 @@ class Session:
         """Folder for server logs."""
         return self._folder() / "servers"
 
-    def save_requests(self, test: str, run: Run, point: LoadPoint) -> None:
-        """Append one run's requests to the point's JSONL file."""
+    def save_requests(self, test: str, run: Run, point: LoadPoint, level: float | None = None) -> None:
+        """Append one run's requests to the point's JSONL file; of a capacity search with the `level` of the run."""
         path = self._folder() / "requests" / f"{file_name(test)}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder given by the user may hold an earlier session's file: that is replaced, this session's appended to.
         mode = "a" if path in self._begun else "w"
         self._begun.add(path)
         with path.open(mode, encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point))
+            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point, level))
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""

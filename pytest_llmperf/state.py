@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_llmperf.campaign import Again, Task
+from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet, configurations, local_gpus
 from pytest_llmperf.errors import PlanError
@@ -190,7 +191,7 @@ class State:
                 yield other
 
     def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
-        return Task(
+        return make_task(
             test,
             server,
             point,
@@ -217,7 +218,7 @@ class State:
 
     def _doubt(self, task: Task) -> Doubt:
         result, planned = task.result(), self.planned.get(task.test)
-        if result.incomparable or planned is None:
+        if result.incomparable or planned is None or (result.capacity and result.capacity.value is None):
             return Doubt()
         if result.reference and "baseline" in planned.gates and len(result.runs) < DUET.baseline_runs:
             return Doubt((f"a duet, which takes {DUET.baseline_runs} runs of both servers",))

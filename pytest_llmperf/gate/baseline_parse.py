@@ -23,7 +23,7 @@ from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
 SCHEMA_VERSION = 2
-_LATER = frozenset({"server_queue", "server_prefill", "server_decode"})
+_LATER = frozenset({"server_queue", "server_prefill", "server_decode", "capacity", "capacity_concurrency"})
 """Metrics that joined the catalogue after this schema: files without them are whole."""
 _OF_ALL_SENT = ("error_rate", "goodput_share")
 _MAY_BE_NEGATIVE = ("queued",)

@@ -300,11 +300,13 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
     }
 
 
-def request_lines(run: Run, point: LoadPoint) -> Iterator[Mapping[str, Any]]:
+def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Iterator[Mapping[str, Any]]:
     """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
 
-    `drain` says that it ended after the window, when the load was no longer what the point asks for.
+    `drain` says that it ended after the window, when the load was no longer what the point asks for. Those of a
+    capacity search have the `level` that they were sent at.
     """
+    at = {} if level is None else {"level": level}
     window = run_window(run, point)
     for record in run.records:
-        yield {"run": run.index + 1, "drain": window is not None and in_drain(record, window), **asdict(record)}
+        yield {"run": run.index + 1, **at, "drain": window is not None and in_drain(record, window), **asdict(record)}
