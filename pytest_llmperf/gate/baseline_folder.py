@@ -43,6 +43,8 @@ def read_measured(report: Path) -> Measured:
     try:
         data = json.loads(report.read_text(encoding="utf-8"))
         return Measured(tuple(data["environments"]), tuple(point["test"] for point in data["points"]))
+    except FileNotFoundError as error:
+        raise BaselineError(f"there is no report {report}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaselineError(f"{report} is no report of pytest-llmperf ({error!r})") from error
 

@@ -163,7 +163,7 @@ def test_prune_without_a_report(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = llmperf("prune", folder)
     assert done.exit_code == 1
-    assert "llmperf-results/latest/report.json is no report" in done.output
+    assert "there is no report llmperf-results/latest/report.json" in done.output
     assert "--keep-from" in done.output
 
 
