@@ -111,6 +111,18 @@ class Plan(Frozen):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _goodput_is_defined(self) -> Plan:
+        for name, load in self.loads.items():
+            limits = {limit.quantity.metric for limit in _merged(self.sla, load.sla)}
+            if not load.slo and limits & {"goodput", "goodput_share"}:
+                raise EntryError(
+                    "a limit on goodput needs to know which requests are good: give the load an `slo`, as in "
+                    "slo: {ttft: 500 ms, itl: 50 ms}",
+                    *("loads", name),
+                )
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """Every configuration of every entry, in plan order, as in `server_spaces`."""
         return tuple(config for space in self.server_spaces().values() for config in space.configs)

@@ -111,6 +111,7 @@ class Session:
             self.output.mkdir(parents=True, exist_ok=True)
             if self.output.parent.name == _RESULTS:  # the parent of a folder that the user chose is not ours
                 _point_latest_at(self.output)
+                _keep_out_of_git(self.output.parent)
         return self.output
 
 
@@ -132,3 +133,9 @@ def _point_latest_at(folder: Path) -> None:
         if link.is_symlink():
             link.unlink()
         link.symlink_to(folder.name)
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Results are of one machine and moment; what is there already is the user's."""
+    with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
+        file.write("# Made by pytest-llmperf: baselines are for git, results are not.\n*\n")

@@ -311,9 +311,11 @@ class State:
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
         servers = configurations(server for server, _ in points)
-        updating = self.options.update_baselines or self.options.accept
+        updating = self.options.update_baselines or self.options.update_new or self.options.accept
         mode = ", recording baselines" if updating else ""
-        return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
+        counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
+        measured, on, gpus = (terminal.counted(count, noun) for count, noun in counts)
+        return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""

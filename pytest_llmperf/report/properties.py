@@ -55,7 +55,8 @@ def _metric_properties(summary: Summary) -> Iterator[Property]:
             value = rounded(values.stat(stat))
             if value is not None:
                 yield f"llmperf.{METRICS[name].key}.{stat}", value
-        yield f"llmperf.{METRICS[name].key}.n", values.n
+        if values.n:
+            yield f"llmperf.{METRICS[name].key}.n", values.n
     for name, scalar in summary.scalars.items():
         value = rounded(scalar)
         if value is not None:

@@ -123,6 +123,7 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
+        *_skipped(session.outcomes.values()),
         *_remarks(session.outcomes.values()),
         *session.notes,
         *session.written,
@@ -196,6 +197,11 @@ def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
     yield from ("-", "-" if old.valid else f"[{STYLES['INVALID']}]INVALID[/]")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float | None) -> str:
     """Four significant digits without an exponent; a dash for None."""
     if value is None:
@@ -225,6 +231,8 @@ def metrics_table(result: Result, width: int = _WIDE) -> Table:
         values = result.metrics.distributions[name]
         table.add_row(header, *(number(values.stat(stat)) for stat in stats), str(values.n))
     for name, header in _RATES:
+        if name == "goodput" and not result.load.slo:
+            continue
         table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in stats))
     return table
 
@@ -261,19 +269,29 @@ _RATES = (
 )
 
 
+def _skipped(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Pytest itself tells the reasons only with -rs, and a suite that measured nothing would look green."""
+    points_of: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.passed is None and outcome.error and outcome.error.startswith("skipped: "):
+            points_of.setdefault(outcome.error, []).append(outcome.point_id)
+    for reason, points in points_of.items():
+        yield f"{reason} ({', '.join(points)})"
+
+
 def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
     points_of: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.result is None:
             continue
         if outcome.passed is None and outcome.error and outcome.result.runs:
-            yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
+            yield f"{outcome.point_id}: {outcome.error} after {counted(len(outcome.result.runs), 'run')}"
         for remark in outcome.result.remarks:
             yield f"{outcome.point_id}: {remark}"
         for reason in outcome.result.incomparable if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         if outcome.reruns:
-            runs = f"{len(outcome.reruns)} more run{'s' if len(outcome.reruns) > 1 else ''}"
+            runs = counted(len(outcome.reruns), "more run")
             yield f"{outcome.point_id}: {runs}, the last because of {outcome.reruns[-1]}"
         if outcome.regression:
             yield from _gate_remarks(outcome.point_id, outcome.regression)

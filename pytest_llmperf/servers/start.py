@@ -282,7 +282,8 @@ def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
         target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
         return _Launch((target,), (), service(target).version(), secrets)
-    wait_until(lambda: any(_answers(target, path) for path in _UP), None, name, config.ready_timeout)
+    up, why = (lambda: any(_answers(target, path) for path in _UP)), (lambda: f"; {_problem(target, _UP[0])}")
+    wait_until(up, None, name, config.ready_timeout, why)
     _first_request(target, None, config)
     return _Launch((target,), (), _version(target), secrets)
 
@@ -316,13 +317,18 @@ def _triton_ready(target: Target, process: ServerProcess | None, name: str, time
 
 
 def _answers(target: Target, path: str) -> bool:
+    return _problem(target, path) is None
+
+
+def _problem(target: Target, path: str) -> str | None:
+    """What is wrong with the answer to a GET; None when it is 200. ServerError when waiting will not help."""
     try:
         response = httpx.get(target.url + path, headers=dict(target.headers), timeout=_PROBE_TIMEOUT_S, trust_env=False)
-    except httpx.TransportError:
-        return False
+    except httpx.TransportError as error:
+        return f"GET {path}: {type(error).__name__}: {error}"
     if response.status_code in (401, 403):
         raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
-    return response.status_code == 200
+    return None if response.status_code == 200 else f"GET {path}: HTTP {response.status_code}"
 
 
 def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
