@@ -1,7 +1,8 @@
 """Whether a level holds: its executions against the limits of the search. Pure.
 
 One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
-gate.compliance); else the level is executed again. The session's part of the noise is left out: the question is what
+gate.compliance); else the level is executed again. A broken limit is always looked at twice, because what disturbs a
+machine makes a server slower and never faster, and one slow execution would end the search there. The session's part of the noise is left out: the question is what
 this server, as it was launched, does at this level.
 """
 
@@ -77,7 +78,8 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
     findings = [_finding(limit, executions) for limit in criterion]
     gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
     broken = any(finding.is_broken for finding in findings)
-    settled = any(finding.stand == "broken" for finding in findings) or all(f.stand == "met" for f in findings)
+    confirmed = len(executions) > 1 and any(finding.stand == "broken" for finding in findings)
+    settled = confirmed or all(finding.stand == "met" for finding in findings)
     return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
 
 
