@@ -199,7 +199,7 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
 
 
 def requests_csv(result: Result) -> Files:
-    """`requests.csv`: a row per request, columns as in `result.to_frame()`; of a search its levels in `capacity.csv`."""
+    """`requests.csv`: a row per request, columns as in `result.to_frame()`; levels of a search in `capacity.csv`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
