@@ -1,7 +1,7 @@
 """Whether a level holds: its executions against the limits of the search. Pure.
 
 One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
-gate.compliance); else the level is executed again. A broken limit is always looked at twice: what disturbs a machine
+gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a machine
 makes a server slower and never faster, and one slow execution would end the search there. The session's part of the
 noise is left out: the question is what this server, as it was launched, does at this level.
 """
@@ -54,6 +54,11 @@ class _Finding:
         return self.value is None or beyond(self.limit, self.value)
 
     @property
+    def is_failure(self) -> bool:
+        """Whether requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
+        return self.value is None or self.limit.metric == "error_rate"
+
+    @property
     def nearness(self) -> float:
         """Value over limit, or what says the same: the largest is the one that restrains."""
         if self.value is None or not self.limit.value or not self.value:
@@ -78,8 +83,10 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
     findings = [_finding(limit, executions) for limit in criterion]
     gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
     broken = any(finding.is_broken for finding in findings)
-    confirmed = len(executions) > 1 and any(finding.stand == "broken" for finding in findings)
-    settled = confirmed or all(finding.stand == "met" for finding in findings)
+    enough = (finding for finding in findings if len(executions) > 1 or finding.is_failure)
+    settled = any(finding.stand == "broken" for finding in enough) or all(
+        finding.stand == "met" for finding in findings
+    )
     return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
 
 

@@ -37,9 +37,10 @@ def describe_capacity(load: LoadPoint, runs: int) -> str:
     shape = f"{low:g} to {high:g} req/s {load.arrival}" if asked.request_rate else f"concurrency {low:g} to {high:g}"
     each = f"{load.requests} requests" if load.requests is not None else f"{load.duration:g} s"
     limits = ", ".join(map(str, asked.sla))
+    later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
     return (
         f"capacity over {shape} (within {asked.within:.0%}) that meets {limits}: at most {most_levels(asked)} levels x "
-        f"{each}, one in doubt up to {MOST_REPEATS} times, then {runs - 1} searches around the answer{_time(load)}"
+        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{_time(load)}"
     )
 
 

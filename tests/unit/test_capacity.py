@@ -233,8 +233,8 @@ def test_executions_that_disagree_leave_it_open():
 
 
 def test_failed_requests_break_a_level():
-    found = level(execution(10, errors=1), execution(10, errors=1))
-    assert (found.verdict, found.sure, found.failed) == ("FAILS", True, 2)
+    found = level(execution(10, errors=1))
+    assert (found.verdict, found.sure, found.failed) == ("FAILS", True, 1)
     assert found.reason.startswith("error_rate")
 
 
