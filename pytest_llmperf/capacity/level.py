@@ -1,9 +1,9 @@
 """Whether a level holds: its executions against the limits of the search. Pure.
 
 One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
-gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a machine
-makes a server slower and never faster, and one slow execution would end the search there. The session's part of the
-noise is left out: the question is what this server, as it was launched, does at this level.
+gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
+machine makes a server slower and never faster, and one slow execution would end the search there. The session's part of
+the noise is left out: the question is what this server, as it was launched, does at this level.
 """
 
 from __future__ import annotations
