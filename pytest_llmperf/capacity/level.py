@@ -37,6 +37,8 @@ class Execution:
     invalid: tuple[str, ...] = ()
     """Why the client did not offer what it should."""
     achieved_rate: float | None = None
+    gave_out: str = ""
+    """That the server failed requests before the measured part; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,17 @@ class _Finding:
 
 
 def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
-    """The verdict of one execution or more; where it is not `sure`, another may tell."""
-    trial = _facts(level, criterion, executions)
+    """The verdict of one execution or more; where it is not `sure`, another may tell.
+
+    Executions that the client spoiled are left out, unless there is no other.
+    """
+    repeats = len(executions)
+    executions = [execution for execution in executions if not execution.invalid] or executions
+    trial = replace(_facts(level, criterion, executions), repeats=repeats)
     if executions[-1].invalid:
         return replace(trial, verdict="INVALID", reason=executions[-1].invalid[0])
+    if gave_out := next((execution.gave_out for execution in executions if execution.gave_out), ""):
+        return replace(trial, verdict="FAILS", reason=gave_out)
     behind = [found for e in executions if (found := e.saturation) is not None and found.saturated]
     if 2 * len(behind) > len(executions):
         return replace(trial, verdict="FAILS", reason=_behind(behind[-1]))

@@ -144,8 +144,11 @@ class Searcher:
 
 
 def _execution(run: Run, point: LoadPoint) -> Execution:
-    client = run.client
-    return Execution(summarize(run, point), saturation(run, point), invalid_reasons([run], point), client.achieved_rate)
+    """Requests that fail in the lead-in make a run INVALID elsewhere; here they say that the server gave out."""
+    failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
+    gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
+    invalid = () if failed else invalid_reasons([run], point)
+    return Execution(summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
 
 
 def _seconds(run: Run) -> float:

@@ -15,7 +15,7 @@ servers:
   a: {engine: embedded, args: {step: modelled, decode-ms-per-step: 5, max-num-seqs: 4}}
 loads:
   slots: {input_tokens: 8, output_tokens: 8, capacity: {concurrency: "1:32"}, requests: 24, warmup_requests: 1}
-sla: {ttft_mean: "<= 22 ms"}
+sla: {ttft_mean: "<= 35 ms"}
 """
 TEST = """
 import pytest
@@ -40,7 +40,7 @@ def test_the_capacity_of_the_engine_is_found_and_reported(searching):
     point = searching.points()["a-slots"]
     found = point["capacity"]
     assert 4 <= found["holds"] <= 8, "each further request in flight adds a fourth of an answer's 40 ms to the wait"
-    assert found["holds"] < found["breaks"] <= 12
+    assert found["holds"] < found["breaks"] <= 10
     levels = [row["level"] for row in found["searches"][0]["levels"]]
     assert levels[:3] == [1, 2, 4]
     lines = (searching.output / "requests" / "test_perf.py.test_serving-a-slots.jsonl").read_text().splitlines()
@@ -66,7 +66,7 @@ def test_a_baseline_is_recorded_and_judged(searching):
 
 
 def test_a_server_that_meets_the_limit_nowhere_fails(searching):
-    searching.edit_plan("22 ms", "0.01 ms")
+    searching.edit_plan("35 ms", "0.01 ms")
     result = searching.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*no capacity: even 1 request in flight does not hold (ttft_mean *"])
@@ -94,5 +94,5 @@ def test_a_server_that_dies_at_a_level_has_a_capacity_below_it(searching):
 
 def test_a_dry_run_says_how_much_at_most(searching):
     searching.run("--llmperf-dry-run").stdout.fnmatch_lines(
-        ["  slots: capacity over concurrency 1 to 32 (within 5%) that meets ttft_mean <= 22 ms, * at most 10 levels*"]
+        ["  slots: capacity over concurrency 1 to 32 (within 5%) that meets ttft_mean <= 35 ms, * at most 10 levels*"]
     )

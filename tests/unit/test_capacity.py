@@ -256,6 +256,16 @@ def test_a_client_that_could_not_offer_it_is_no_verdict_on_the_server():
     assert (found.verdict, found.reason) == ("INVALID", "run 1: client CPU 99%")
 
 
+def test_a_spoiled_repeat_does_not_count():
+    found = level(execution(19.5), execution(60, invalid=("run 1: client CPU 99%",)))
+    assert (found.verdict, found.sure, found.repeats) == ("HOLDS", False, 2)
+
+
+def test_a_server_that_fails_the_lead_in_gave_out():
+    found = level(execution(10, gave_out="3 requests of the lead-in failed"))
+    assert (found.verdict, found.sure, found.reason) == ("FAILS", True, "3 requests of the lead-in failed")
+
+
 # The answer
 
 
