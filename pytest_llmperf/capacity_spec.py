@@ -104,17 +104,23 @@ def has_criterion(plan: Sla, load: LoadSpec) -> bool:
     return asked is None or any(_restrains(limit) for limit in (*plan, *load.sla, *asked.sla))
 
 
-def split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]:
+def with_limits(plan: Sla, load: LoadPoint) -> LoadPoint:
+    """The load with the plan's limits and its own, each where it is judged."""
+    sla, capacity = _split_limits(plan, load)
+    return load.model_copy(update={"sla": sla, "capacity": capacity})
+
+
+def _split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]:
     """The limits that `sla.check` judges the load by, and its search with all limits that a level must meet.
 
     Capacity and throughput are judged at the answer, all other limits are the search's. Requests that fail are one of
     these, unless a limit says how many may.
     """
-    merged = merged_limits(plan, load.sla)
+    merged = _merged(plan, load.sla)
     asked = load.capacity
     if asked is None:
         return tuple(limit for limit in merged if limit.metric not in CAPACITIES), None
-    criterion = merged_limits(tuple(filter(_restrains, merged)), asked.sla)
+    criterion = _merged(tuple(filter(_restrains, merged)), asked.sla)
     if not any(limit.metric == "error_rate" for limit in criterion):
         criterion = (*criterion, _NO_FAILURES)
     own = (limit for limit in merged if not _restrains(limit))
@@ -122,7 +128,7 @@ def split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]:
     return answers, asked.model_copy(update={"sla": criterion})
 
 
-def merged_limits(general: Sla, own: Sla) -> Sla:
+def _merged(general: Sla, own: Sla) -> Sla:
     """`own` limits and those of `general` on other quantities."""
     replaced = {limit.quantity for limit in own}
     return (*(limit for limit in general if limit.quantity not in replaced), *own)

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.capacity_spec import has_criterion, split_limits
+from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.combinations import LoadEntry, check_name
 from pytest_llmperf.fields import EntryError, Frozen, entry
 from pytest_llmperf.limits import Sla
@@ -135,13 +135,7 @@ class Plan(Frozen):
         points = (point for name, load in self.loads.items() for point in load.points(name))
         shared = {"runs": self.runs, "margins": self.margins, "gate": self.gate, "relaunch": self.relaunch}
         return tuple(
-            point.model_copy(
-                update={
-                    **shared,
-                    **dict(zip(("sla", "capacity"), split_limits(self.sla, point), strict=True)),
-                    "tokenizer": point.tokenizer or self.tokenizer,
-                }
-            )
+            with_limits(self.sla, point).model_copy(update={**shared, "tokenizer": point.tokenizer or self.tokenizer})
             for point in points
         )
 

@@ -86,7 +86,8 @@ class Capacity:
         return tuple(dict.fromkeys((*self._ends(), *self._contradictions(), *self._doubts())))
 
     def _shown(self, level: float) -> str:
-        return f"{level:.4g} req/s" if self.asked.request_rate else f"{level:.4g} requests in flight"
+        count = f"{level:.4g} request{'' if level == 1 else 's'} in flight"
+        return f"{level:.4g} req/s" if self.asked.request_rate else count
 
     def _no_level(self, search: Search) -> str:
         if not search.trials:

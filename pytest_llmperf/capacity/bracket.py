@@ -98,7 +98,7 @@ def next_level(
     if holds is None:
         assert breaks is not None, "a level that was tried holds or does not"
         return None if breaks <= low else _below(asked, breaks, _stride(asked, trials, start))
-    if holds >= high:
+    if holds >= high or (start is not None and start.high is None and holds >= start.low):
         return None
     above = _above(asked, trials, start, holds)
     return None if above >= ceiling else above

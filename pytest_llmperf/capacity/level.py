@@ -1,8 +1,9 @@
 """Whether a level holds: its executions against the limits of the search. Pure.
 
 One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
-gate.compliance); else the level is executed again. The session's part of the noise is left out: the question is what
-this server, as it was launched, does at this level.
+gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
+machine makes a server slower and never faster, and one slow execution would end the search there. The session's part of
+the noise is left out: the question is what this server, as it was launched, does at this level.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Execution:
     invalid: tuple[str, ...] = ()
     """Why the client did not offer what it should."""
     achieved_rate: float | None = None
+    gave_out: str = ""
+    """That the server failed requests before the measured part; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class _Finding:
         return self.value is None or beyond(self.limit, self.value)
 
     @property
+    def is_failure(self) -> bool:
+        """Whether requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
+        return self.value is None or self.limit.metric == "error_rate"
+
+    @property
     def nearness(self) -> float:
         """Value over limit, or what says the same: the largest is the one that restrains."""
         if self.value is None or not self.limit.value or not self.value:
@@ -67,17 +75,27 @@ class _Finding:
 
 
 def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
-    """The verdict of one execution or more; where it is not `sure`, another may tell."""
-    trial = _facts(level, criterion, executions)
+    """The verdict of one execution or more; where it is not `sure`, another may tell.
+
+    Executions that the client spoiled are left out, unless there is no other.
+    """
+    repeats = len(executions)
+    executions = [execution for execution in executions if not execution.invalid] or executions
+    trial = replace(_facts(level, criterion, executions), repeats=repeats)
     if executions[-1].invalid:
         return replace(trial, verdict="INVALID", reason=executions[-1].invalid[0])
+    if gave_out := next((execution.gave_out for execution in executions if execution.gave_out), ""):
+        return replace(trial, verdict="FAILS", reason=gave_out)
     behind = [found for e in executions if (found := e.saturation) is not None and found.saturated]
     if 2 * len(behind) > len(executions):
         return replace(trial, verdict="FAILS", reason=_behind(behind[-1]))
     findings = [_finding(limit, executions) for limit in criterion]
     gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
     broken = any(finding.is_broken for finding in findings)
-    settled = any(finding.stand == "broken" for finding in findings) or all(f.stand == "met" for f in findings)
+    enough = (finding for finding in findings if len(executions) > 1 or finding.is_failure)
+    settled = any(finding.stand == "broken" for finding in enough) or all(
+        finding.stand == "met" for finding in findings
+    )
     return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
 
 

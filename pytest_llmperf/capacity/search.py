@@ -25,7 +25,9 @@ from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
 MOST_REPEATS = 3
-"""Executions of a level that is in doubt, in a first search. Later searches are repeats themselves: one is enough."""
+"""Executions of a level that is in doubt, in a first search."""
+_LATER_REPEATS = 2
+"""The same in a later one, which is a repeat itself."""
 _PATIENCE = 20.0
 _LEAST_PATIENCE_S = 30.0
 """A request may take this many times the longest of the levels that held, and this long at least; then the client
@@ -106,7 +108,7 @@ class Searcher:
 
     @property
     def _repeats(self) -> int:
-        return 1 if self.searches else MOST_REPEATS
+        return _LATER_REPEATS if self.searches else MOST_REPEATS
 
     def _patience(self) -> float:
         longest_s = self._longest_s
@@ -142,8 +144,11 @@ class Searcher:
 
 
 def _execution(run: Run, point: LoadPoint) -> Execution:
-    client = run.client
-    return Execution(summarize(run, point), saturation(run, point), invalid_reasons([run], point), client.achieved_rate)
+    """Requests that fail in the lead-in make a run INVALID elsewhere; here they say that the server gave out."""
+    failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
+    gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
+    invalid = () if failed else invalid_reasons([run], point)
+    return Execution(summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
 
 
 def _seconds(run: Run) -> float:

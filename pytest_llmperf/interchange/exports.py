@@ -18,6 +18,7 @@ from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.frame import COLUMNS, request_rows
 from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.report.capacity import capacity_csv
 from pytest_llmperf.result import Result
 
 Files = Mapping[str, str]
@@ -198,12 +199,13 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
 
 
 def requests_csv(result: Result) -> Files:
-    """`requests.csv`: a row per request, columns as in `result.to_frame()`."""
+    """`requests.csv`: a row per request, columns as in `result.to_frame()`; levels of a search in `capacity.csv`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(request_rows(result.runs))
-    return {"requests.csv": text.getvalue()}
+    searched = {"capacity.csv": capacity_csv(result.capacity)} if result.capacity else {}
+    return {"requests.csv": text.getvalue(), **searched}
 
 
 def _json(document: Mapping[str, Any]) -> str:

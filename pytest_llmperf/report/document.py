@@ -17,6 +17,7 @@ from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
 from pytest_llmperf.records import ModelSide, Run, ServerSide, Telemetry
+from pytest_llmperf.report.capacity import capacity_dict
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.verdicts import level
@@ -153,6 +154,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         **({"dialect": {"name": dialect, "metrics": dialect_metrics(dialect, result.runs)}} if dialect else {}),
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
+        **({"capacity": capacity_dict(result.capacity)} if result.capacity else {}),
         **({"duet": _duet_dict(result.reference)} if result.reference else {}),
     }
 
@@ -170,6 +172,7 @@ def _duet_dict(old: Result) -> dict[str, Any]:
         "trace_hash": old.trace_hash,
         "runs": [_run_dict(run, summary, old.load) for run, summary in zip(old.runs, old.summaries, strict=True)],
         "metrics": old.metrics.as_dict(),
+        **({"capacity": capacity_dict(old.capacity)} if old.capacity else {}),
     }
 
 

@@ -17,6 +17,7 @@ from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.report.capacity import capacity_table, describe_capacity
 from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import (
@@ -60,6 +61,8 @@ _SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
 
 def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
+    if load.capacity is not None:
+        return f"{describe_capacity(load, runs)}; {_sent(load)}"
     repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
     count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
     seconds = _seconds(load)
@@ -105,6 +108,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     if verbosity >= 0:
         for title, group in _groups(measured):
             console.print(_table(title, group, console.width))
+        for line in _capacities(measured):
+            console.print(line, soft_wrap=isinstance(line, str))
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):
@@ -131,6 +136,15 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     ]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
+
+
+def _capacities(outcomes: Iterable[Outcome]) -> Iterator[Table | str]:
+    """Of every point that was searched a table, and the answer; of a duet the old server's first."""
+    for result in (outcome.result for outcome in outcomes if outcome.result is not None):
+        for side in filter(None, (result.reference, result)):
+            if side.capacity is not None:
+                yield capacity_table(side.point_id, side.capacity, number)
+                yield escape(f"{side.point_id}: {side.capacity.sentence}")
 
 
 def _groups(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:

@@ -22,6 +22,7 @@ from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.metrics import latency_samples
 from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons
+from pytest_llmperf.report.html.capacity import answers
 from pytest_llmperf.report.html.charts import NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
 from pytest_llmperf.report.html.timeline import load_chart, timeline_chart
@@ -128,6 +129,7 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
         "meanings": {word: text for word, text in MEANINGS.items() if word in {p.standing.word for p in points}},
         "comparisons": comparisons,
         "overall": overall(comparisons),
+        "capacities": answers(results),
         "sweeps": [(group, sweep_charts(group)) for group in sweep_groups(measured)],
         "fronts": [pareto_chart(group, _PARETO_LATENCY) for group in pareto_groups(measured, _PARETO_LATENCY)],
         "environments": list({result.environment.slug: result.environment for result in results}.values()),
