@@ -62,7 +62,7 @@ def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
     repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
     count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
-    seconds = _seconds(load)
+    seconds = load_seconds(load)
     time = "as long as the server takes" if seconds is None else f"about {seconds * runs:.0f} s"
     return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
 
@@ -87,7 +87,7 @@ def _shape(load: LoadPoint) -> str:
     return f"concurrency {load.concurrency}{ramp}"
 
 
-def _seconds(load: LoadPoint) -> float | None:
+def load_seconds(load: LoadPoint) -> float | None:
     """How long one run sends; None where that depends on the server or on a file."""
     if load.stages:
         return sum(stage.duration for stage in load.stages)
