@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from pytest_llmperf.outlook import Left, Now, Outlook
 
+_LEAST_S = 5
+"""A lower bound of less than this says nothing."""
 _SHORTEST = 8
 """Letters of a point's name that are left on the narrowest of terminals."""
 
@@ -117,7 +119,7 @@ def _so_far(outlook: Outlook) -> str:
 
 def remaining(left: Left) -> str:
     """`about 4 min left`; empty where nothing is known, or nothing is left."""
-    if left.seconds < 1:
+    if left.seconds < (1 if left.whole else _LEAST_S):
         return ""
     return f"{'about' if left.whole else 'at least'} {duration(left.seconds)} left"
 

@@ -17,7 +17,7 @@ from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.report.comparison_table import comparison_table
+from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import (
     Outcome,
@@ -108,8 +108,9 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):
-            console.print(comparison_table(found, number))
-            for line in (found.answer, *(f"note: {note}" for note in found.notes)):
+            for table in comparison_tables(found, number, console.width):
+                console.print(table)
+            for line in (found.answer, *reasons(found), *(f"note: {note}" for note in found.notes)):
                 console.print(escape(line), soft_wrap=True)
         results = [outcome.result for outcome in measured if outcome.result]
         if has_server_side(results):
