@@ -30,7 +30,7 @@ from pytest_llmperf.report.html.charts import (
     pareto_chart,
     sweep_charts,
 )
-from pytest_llmperf.report.html.series import series_chart
+from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
@@ -140,6 +140,7 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
         "fronts": [pareto_chart(group, _PARETO_LATENCY) for group in pareto_groups(measured, _PARETO_LATENCY)],
         "environments": list({result.environment.slug: result.environment for result in results}.values()),
         "metrics": list(METRICS.values()),
+        "series": SERIES,
         "merged_models": merged_models,
     }
 

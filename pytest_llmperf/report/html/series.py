@@ -49,6 +49,15 @@ _PANELS = (
     _Panel("GPU power in W", 1, (("gpu_power_w", "GPU power"),)),
     _Panel("server's CPU in cores", 1, (("cpu_cores", "CPU"),)),
 )
+SERIES = {
+    "in flight (client)": "requests that were sent and had not ended, by the client's own record",
+    "running, waiting": "requests that the engine was computing, and that waited in its queue, by its /metrics",
+    "KV cache": "share of the KV cache's blocks that were in use",
+    "queue": "mean time in the server's queue of the requests that ended between two samples",
+    "GPU utilisation": "share of time in which any kernel ran (NVML): not how much of the GPU it used",
+    "server's RSS": "resident memory of the server's processes; what they share is counted in each",
+}
+"""Of the sampled series, for the page's definitions."""
 
 
 def begin(record: RequestRecord) -> int:
