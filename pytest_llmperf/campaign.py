@@ -14,17 +14,16 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load.schedule import slot_plan
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.live import Live, Moment
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
-
-Live = Callable[[str], None]
-"""Shows a line that replaces itself."""
 
 
 @dataclass(slots=True)
@@ -103,7 +102,7 @@ class PointTask:
         self._session, self._gpus, self._workers = session, tuple(gpus), workers
         self._sides = [_Side(side) for side in (server.reference, server) if side is not None]
         """The one that is judged comes last."""
-        self._seconds = 0.0
+        self._seconds, self._begun_s = 0.0, 0.0
 
     @property
     def name(self) -> str:
@@ -137,7 +136,6 @@ class PointTask:
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""
-        begun = time.monotonic()
         try:
             await self._run_all_sides(live)
             while self.point.stability and self.runs_left:
@@ -145,12 +143,17 @@ class PointTask:
         except LlmPerfError as error:
             self.error = error
             self._session.update(self.test, self.name, error=str(error))
-        self._seconds += time.monotonic() - begun
 
     async def _run_all_sides(self, live: Live | None) -> None:
-        for side in self._sides if self._count % 2 == 0 else self._sides[::-1]:
-            measurement = side.measurement = side.measurement or self._begin(side)
-            await measurement.run(self._progress(live, side))
+        self._begun_s = time.monotonic()
+        try:
+            for place, side in enumerate(self._sides if self._count % 2 == 0 else self._sides[::-1]):
+                measurement = side.measurement = side.measurement or self._begin(side)
+                await measurement.run(self._progress(live, side, place))
+        finally:
+            self._seconds += time.monotonic() - self._begun_s
+        if live is not None:
+            live.ran(self.test, self.name, self.first_runs, time.monotonic() - self._begun_s)
 
     def _begin(self, side: _Side) -> Measurement:
         self._update("interrupted")
@@ -167,15 +170,27 @@ class PointTask:
     def _update(self, error: str) -> None:
         self._session.update(self.test, self.name, result=self.result(), error=error)
 
-    def _progress(self, live: Live | None, side: _Side) -> Progress | None:
+    def _progress(self, live: Live | None, side: _Side, place: int) -> Progress | None:
+        """`place`: how many servers have had their turn in this run."""
         shown = f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
-        return None if live is None else partial(self._show, live, shown)
+        return None if live is None or live.show is None else partial(self._show, live, shown, place)
 
-    def _show(self, live: Live, shown: str, run_index: int, done: int, total: int, failed: int) -> None:
-        trouble = f", {failed} failed" if failed else ""
-        more = "" if run_index < self.first_runs else " (one more: the gate is in doubt)"
-        count = max(self.first_runs, run_index + 1)
-        live(f"llmperf {shown}: run {run_index + 1}/{count}{more}, {done}/{total} requests{trouble}")
+    def _show(self, live: Live, shown: str, place: int, run_index: int, done: int, total: int, failed: int) -> None:
+        by_time = slot_plan(self.point) is not None
+        live.tell(
+            Moment(
+                test=self.test,
+                name=shown,
+                run=run_index + 1,
+                runs=max(self.first_runs, run_index + 1),
+                extra=run_index >= self.first_runs,
+                done=done,
+                total=None if by_time else total,
+                failed=failed,
+                elapsed_s=time.monotonic() - self._begun_s,
+                share=0.0 if by_time or not total else (place + done / total) / len(self._sides),
+            )
+        )
 
 
 class Again(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Again, Live, Task, measure_together
+from pytest_llmperf.campaign import Again, Task, measure_together
 from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.cli_input import header, problem
 from pytest_llmperf.definitions import did_you_mean
@@ -27,6 +28,7 @@ from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.duet import duet_table
+from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.verdicts import headline
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
@@ -229,7 +231,8 @@ def _live() -> Live | None:
     """A line of its own on stderr; None where that is no terminal."""
     if not sys.stderr.isatty():
         return None
-    return lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True)
+    width = shutil.get_terminal_size().columns - 1
+    return Live(show=lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True), width=width)
 
 
 def _again(judging: Judging, session: Session, tasks: Sequence[Task]) -> Again:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +26,8 @@ from pytest_llmperf.state import State
 class LoadDriver:
     """Measures a load point on a server and keeps what it measured for the reports."""
 
-    def __init__(self, state: State, test: str, runs: int | None, live: Callable[[str], None] | None) -> None:
-        self._state, self._test, self._runs, self._live = state, test, runs, live
+    def __init__(self, state: State, test: str, runs: int | None) -> None:
+        self._state, self._test, self._runs = state, test, runs
 
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
@@ -57,12 +57,12 @@ class LoadDriver:
                     server,
                     [task, *others],
                     state.again,
-                    self._live,
+                    state.live,
                     relaunch_always=state.relaunch(point) == "always",
                 )
             finally:
-                if self._live:
-                    self._live("")
+                if state.live:
+                    state.live.clear()
         if task.error is not None:
             raise task.error
         return task.result()

@@ -114,13 +114,14 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _goodput_is_defined(self) -> Plan:
         for name, load in self.loads.items():
-            limits = {limit.quantity.metric for limit in _merged(self.sla, load.sla)}
-            if not load.slo and limits & {"goodput", "goodput_share"}:
-                raise EntryError(
-                    "a limit on goodput needs to know which requests are good: give the load an `slo`, as in "
-                    "slo: {ttft: 500 ms, itl: 50 ms}",
-                    *("loads", name),
-                )
+            for spec in load.specs:
+                limited = {limit.metric for limit in (*self.sla, *spec.sla)}
+                if not spec.slo and limited & {"goodput", "goodput_share"}:
+                    raise EntryError(
+                        "a limit on goodput needs to know which requests are good: give the load an `slo`, as in "
+                        "slo: {ttft: 500 ms, itl: 50 ms}",
+                        *("loads", name),
+                    )
         return self
 
     def server_configs(self) -> tuple[ServerConfig, ...]:

@@ -23,9 +23,11 @@ from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.outlook import Outlook, Work
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
+from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
 from pytest_llmperf.server_axes import single_config
@@ -114,6 +116,9 @@ class State:
     """When the first point was begun, by the monotonic clock; the budget counts from then."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
+    outlook: Outlook = field(default_factory=Outlook)
+    live: Live | None = None
+    """Where progress is shown; None where it is not."""
 
     def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         """What a marker selects; nothing when it or its plan is wrong, which `plan_errors` then says."""
@@ -155,6 +160,30 @@ class State:
         self.judging.own[planned.test] = parse_margins(planned.margins)
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
+        self.outlook.plan(self._work(planned))
+
+    def _work(self, planned: PlannedTest) -> Work:
+        """What is known beforehand of the time that a test takes."""
+        server, point = planned.server, planned.point
+        sides = 2 if isinstance(server, Duet) else 1
+        run_s = terminal.load_seconds(point)
+        return Work(
+            test=planned.test,
+            server=server.name,
+            engine=(server.a if isinstance(server, Duet) else server).engine,
+            load=point.name,
+            runs=max(self.runs(planned.runs, point), self._runs_to_come(planned)),
+            run_s=None if run_s is None else run_s * sides,
+            open_ended=point.stability is not None,
+        )
+
+    def _runs_to_come(self, planned: PlannedTest) -> int:
+        """As many as its baseline or its duet takes in any case; 0 where that is not known beforehand."""
+        if "baseline" not in planned.gates:
+            return 0
+        if isinstance(planned.server, Duet):
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.options.accept else 0
 
     def missing(self, test: str) -> str | None:
         """What the test's load needs and this machine lacks; told before the server is started for it."""
@@ -214,6 +243,7 @@ class State:
         for task in tasks:
             if task.test in tests:
                 self.session.add_rerun(task.test, task.name, doubts[task.test].reasons[0])
+                self.outlook.more(task.test)
         return Again(tests, any(doubts[test].relaunch for test in tests))
 
     def _doubt(self, task: Task) -> Doubt:
@@ -260,9 +290,18 @@ class State:
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
-        folder, gpus = self.session.log_dir(), self.gpus
+        folder, gpus, begun = self.session.log_dir(), self.gpus, time.monotonic()
+        if self.live:
+            self.live.starting(asked.name)
         one = start_duet(asked, folder, gpus) if isinstance(asked, Duet) else start_server(asked, folder, gpus)
-        with one as server:
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(one)
+            finally:
+                if self.live:
+                    self.live.clear()
+            engine = (asked.a if isinstance(asked, Duet) else asked).engine
+            self.outlook.started(engine, asked.name, time.monotonic() - begun)
             yield server
 
     def server_log(self, test: str) -> str:
@@ -276,6 +315,8 @@ class State:
 
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
+        if phase == "call" or error is not None:
+            self.outlook.settle(test)
         if phase == "call" and error is None:
             self.passed.add(test)
         if phase != "call" and error is None:

@@ -18,7 +18,7 @@ from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.capacity import capacity_table, describe_capacity
-from pytest_llmperf.report.comparison_table import comparison_table
+from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import (
     Outcome,
@@ -65,7 +65,7 @@ def describe_load(load: LoadPoint, runs: int) -> str:
         return f"{describe_capacity(load, runs)}; {_sent(load)}"
     repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
     count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
-    seconds = _seconds(load)
+    seconds = load_seconds(load)
     time = "as long as the server takes" if seconds is None else f"about {seconds * runs:.0f} s"
     return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
 
@@ -90,7 +90,7 @@ def _shape(load: LoadPoint) -> str:
     return f"concurrency {load.concurrency}{ramp}"
 
 
-def _seconds(load: LoadPoint) -> float | None:
+def load_seconds(load: LoadPoint) -> float | None:
     """How long one run sends; None where that depends on the server or on a file."""
     if load.stages:
         return sum(stage.duration for stage in load.stages)
@@ -113,8 +113,9 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):
-            console.print(comparison_table(found, number, console.width))
-            for line in (found.answer, *(f"note: {note}" for note in found.notes)):
+            for table in comparison_tables(found, number, console.width):
+                console.print(table)
+            for line in (found.answer, *reasons(found), *(f"note: {note}" for note in found.notes)):
                 console.print(escape(line), soft_wrap=True)
         results = [outcome.result for outcome in measured if outcome.result]
         if has_server_side(results):

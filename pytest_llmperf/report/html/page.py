@@ -18,14 +18,22 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
-from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.gate.histogram import Histogram, histogram
 from pytest_llmperf.metrics import latency_samples
 from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons
 from pytest_llmperf.report.html.capacity import answers
-from pytest_llmperf.report.html.charts import NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
+from pytest_llmperf.report.html.charts import (
+    BASELINE,
+    NAMES,
+    Chart,
+    distribution_charts,
+    pareto_chart,
+    sweep_charts,
+)
+from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
-from pytest_llmperf.report.html.timeline import load_chart, timeline_chart
+from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import number
@@ -134,6 +142,7 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
         "fronts": [pareto_chart(group, _PARETO_LATENCY) for group in pareto_groups(measured, _PARETO_LATENCY)],
         "environments": list({result.environment.slug: result.environment for result in results}.values()),
         "metrics": list(METRICS.values()),
+        "series": SERIES,
         "merged_models": merged_models,
     }
 
@@ -172,12 +181,16 @@ def _errors(result: Result) -> list[tuple[str, int]]:
 
 
 def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart]:
-    samples = {name: list(_pooled(result, name)) for name in NAMES}
-    for pair in distribution_charts(samples, baseline):
+    old = result.reference
+    then = baseline if old is None else {name: histogram(values) for name, values in _pooled(old).items() if values}
+    labels = BASELINE if old is None else (result.server.name, old.server.name)
+    for pair in distribution_charts(_pooled(result), then, labels):
         yield from pair
     last = result.runs[-1]
-    yield from (chart for chart in (timeline_chart(last), load_chart(last)) if chart is not None)
+    yield from (chart for chart in (timeline_chart(last), series_chart(last)) if chart is not None)
 
 
-def _pooled(result: Result, name: str) -> Iterator[float]:
-    return itertools.chain.from_iterable(latency_samples(run)[name] for run in result.runs)
+def _pooled(result: Result) -> dict[str, list[float]]:
+    """Latencies of all runs, by name."""
+    runs = [latency_samples(run) for run in result.runs]
+    return {name: [value for samples in runs for value in samples[name]] for name in NAMES}
