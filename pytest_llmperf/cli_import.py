@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _REPORT = Path("llmperf-results") / "latest" / "report.json"
 _NEEDS_REPORT = (
-    "A baseline needs what no other tool's file holds: the machine, engine, arguments and load of the test. Run the test "
-    "once (it fails for want of a baseline), and name the report of that session with --report"
+    "A baseline needs what no other tool's file holds: the machine, engine, arguments and load of the test. Run the "
+    "test once (it fails for want of a baseline), and name the report of that session with --report"
 )
 
 
