@@ -155,7 +155,7 @@ def _results(read: Sequence[_File]) -> list[Result]:
 def _session(read: Sequence[_File], output: Path | None) -> Session:
     session = Session(output or default_output(Path.cwd()))
     for result in _results(read):
-        session.update(f"import[{result.point_id}]", result.point_id, result=result)
+        session.update(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
     return session
 
 

@@ -235,13 +235,15 @@ _VLLM_STATS = {"mean": "mean", "median": "p50", "std": "std", "p50": "p50", "p90
 
 def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
     sent = [(record.sent_ns or record.end_ns, sorted((*record.chunk_ns, *record.tokenless_ns))) for record in records]
+    begun = min(begin for begin, _ in sent)
     return {
         "input_lens": [record.input_tokens or 0 for record in records],
         "output_lens": [record.output_tokens or 0 for record in records],
         "ttfts": [(seen[0] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
         "itls": [[(b - a) / 1e9 for a, b in itertools.pairwise(seen)] for _, seen in sent],
         "latencies": [(seen[-1] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
-        "start_times": [begin / 1e9 for begin, _ in sent],
+        # Of a clock without a date, as vLLM's: seconds since 1970 have no digits left for the nanoseconds.
+        "start_times": [(begin - begun) / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }
 

@@ -140,7 +140,7 @@ def _points(outcomes: Sequence[Outcome], baselines: Baselines) -> Iterator[Point
     for place, (outcome, held) in enumerate(by_gravity(outcomes), start=1):
         point = Point(f"point-{place}", outcome, held)
         result = outcome.result
-        if result is None or not result.runs:
+        if result is None or not (result.runs or result.imported):
             yield replace(point, values=("-",) * (len(_COLUMNS) + 1))
             continue
         yield replace(
@@ -170,7 +170,11 @@ def _errors(result: Result) -> list[tuple[str, int]]:
 
 
 def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart]:
-    samples = {name: list(_pooled(result, name)) for name in NAMES}
+    if not result.runs:
+        return
+    # What an import leaves out has requests all the same.
+    known = result.metrics.distributions
+    samples = {name: list(_pooled(result, name)) if known[name].n else [] for name in NAMES}
     for pair in distribution_charts(samples, baseline):
         yield from pair
     last = result.runs[-1]
