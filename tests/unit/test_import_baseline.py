@@ -31,17 +31,23 @@ def measured(slowness=1.0, runs=5):
     return result(made)
 
 
+@pytest.fixture(scope="module")
+def texts():
+    """By file name what AIPerf would have written of each run."""
+    return [EXPORTS["aiperf"](result([one])) for one in measured().runs]
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch, texts):
     """A folder in which the test was measured once, and which holds AIPerf's files of five runs."""
     monkeypatch.chdir(tmp_path)
     session = Session(tmp_path / "llmperf-results" / "latest")
     session.update(TEST, "seqs2-short", result=measured(), passed=False, error="no baseline")
     session.write_report(None)
-    for place, one in enumerate(measured().runs):
+    for place, written in enumerate(texts):
         folder = tmp_path / f"night{place}"
         folder.mkdir()
-        for name, text in EXPORTS["aiperf"](result([one])).items():
+        for name, text in written.items():
             (folder / name).write_text(text)
     return tmp_path
 
