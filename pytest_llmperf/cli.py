@@ -20,7 +20,7 @@ from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_import import import_files
-from pytest_llmperf.cli_input import capacity, header, problem
+from pytest_llmperf.cli_input import capacity, header, problem, stderr_line
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
@@ -204,20 +204,16 @@ def _measured(
 
 def _searched_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
     task = make_task(point.name, server, point, runs, session=session, gpus=(), workers=point.workers)
-    live = _show_live if sys.stderr.isatty() else None
+    live = stderr_line()
     while task.runs_left:
         asyncio.run(task.run(live))
     if live:
-        live("")
+        live.clear()
     if task.error is not None:
         raise task.error
     result = task.result()
     session.update(point.name, task.name, result=result, error=None, passed=_is_fine(result))
     return result
-
-
-def _show_live(text: str) -> None:
-    click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
 def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:

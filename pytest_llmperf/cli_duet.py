@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from rich.console import Console
 
 from pytest_llmperf.campaign import Again, Task, measure_together
 from pytest_llmperf.capacity.task import make_task
-from pytest_llmperf.cli_input import header, problem
+from pytest_llmperf.cli_input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
@@ -28,7 +27,6 @@ from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.duet import duet_table
-from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.verdicts import headline
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
@@ -214,7 +212,7 @@ def _measured(
             judging.own[task.test] = margins
             judging.expect(task.test, task.point)
         again = partial(_again, judging, session)
-        asyncio.run(measure_together(server, tasks, again, _live()))
+        asyncio.run(measure_together(server, tasks, again, stderr_line()))
     for task in tasks:
         if task.error is not None:
             raise task.error
@@ -225,14 +223,6 @@ def _first_runs(point: LoadPoint, given: int | None) -> int:
     if point.stability:
         return point.stability.max_windows
     return given or max(point.runs or DUET.baseline_runs, DUET.baseline_runs)
-
-
-def _live() -> Live | None:
-    """A line of its own on stderr; None where that is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-    width = shutil.get_terminal_size().columns - 1
-    return Live(show=lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True), width=width)
 
 
 def _again(judging: Judging, session: Session, tasks: Sequence[Task]) -> Again:

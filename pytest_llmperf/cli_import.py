@@ -155,7 +155,7 @@ def _results(read: Sequence[_File]) -> list[Result]:
 def _session(read: Sequence[_File], output: Path | None) -> Session:
     session = Session(output or default_output(Path.cwd()))
     for result in _results(read):
-        session.update(f"import[{result.point_id}]", result.point_id, result=result)
+        session.update(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
     return session
 
 
@@ -175,11 +175,11 @@ def _write_reports(read: Sequence[_File], options: dict[str, Any]) -> None:
 
 
 def _show_comparisons(session: Session) -> None:
-    from pytest_llmperf.report.comparison_table import comparison_table
+    from pytest_llmperf.report.comparison_table import comparison_tables
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for found in outcome_comparisons(list(session.outcomes.values())):
-        console.print(comparison_table(found, number))
+        console.print(*comparison_tables(found, number, console.width))
 
 
 def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:

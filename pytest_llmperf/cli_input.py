@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from pytest_llmperf.report.live import Live
 
 
 def header(text: str) -> tuple[str, str]:
@@ -41,3 +45,11 @@ def _limit(text: str) -> tuple[str, str]:
     if match is None:
         raise click.UsageError(f"--sla {text!r} is not a limit such as 'ttft_p99<=500ms'")
     return match[1], match[2]
+
+
+def stderr_line() -> Live | None:
+    """A line of its own on stderr; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    width = shutil.get_terminal_size().columns - 1
+    return Live(show=lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True), width=width)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pytest_llmperf.campaign import Live, PointTask, Task
+from pytest_llmperf.campaign import PointTask, Task
 from pytest_llmperf.capacity.bracket import most_levels
 from pytest_llmperf.capacity.search import Searcher, Tell, capacity_result
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
+
+_Show = Callable[[str], None]
+
+
+def _show_cut(show: _Show, width: int, text: str) -> None:
+    """No terminal takes back a line that went over its edge."""
+    show(text[:width])
 
 
 @dataclass(slots=True)
@@ -103,7 +111,10 @@ class CapacityTask:
         except LlmPerfError as error:
             self.error = error
             self._session.update(self.test, self.name, result=self.result(), error=str(error))
-        self._seconds += time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        self._seconds += seconds
+        if live is not None and self.error is None:
+            live.ran(self.test, self.name, self.first_runs, seconds)
 
     def _keep(self, server: LlmServer, run: Run, level: float) -> None:
         old = server is not self.server
@@ -117,16 +128,19 @@ class CapacityTask:
     def _tell(self, live: Live | None, side: _Side) -> Tell:
         shown = f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
         number = len(side.searcher.searches) + 1
-        return lambda tried, level, repeat: live and partial(self._show, live, shown, number, tried, level, repeat)
+        if live is None or live.show is None:
+            return lambda tried, level, repeat: None
+        show = partial(_show_cut, live.show, live.width)
+        return lambda tried, level, repeat: partial(self._show, show, shown, number, tried, level, repeat)
 
-    def _show(self, live: Live, shown: str, number: int, tried: int, level: float, repeat: int, *counts: int) -> None:
+    def _show(self, show: _Show, shown: str, number: int, tried: int, level: float, repeat: int, *counts: int) -> None:
         """`counts`: number of the execution (which is no run here), requests done, in all, and failed."""
         _, done, total, failed = counts
         unit = " req/s" if self.point.capacity and self.point.capacity.request_rate else " in flight"
         most = most_levels(self.point.capacity) if self.point.capacity else 0
         again = f" (repeat {repeat})" if repeat else ""
         trouble = f", {failed} failed" if failed else ""
-        live(
+        show(
             f"llmperf {shown}: search {number}/{max(self.first_runs, number)}, level {tried + 1} of at most {most}: "
             f"{level:g}{unit}{again}, {done}/{total} requests{trouble}"
         )

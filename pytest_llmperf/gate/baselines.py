@@ -182,7 +182,8 @@ def differences(baseline: Baseline, result: Result, reference: Reference = "roll
 
 
 def _imported_note(found: Provenance) -> str:
+    count = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
     return (
-        f"the baseline was imported from {found.tool} ({', '.join(found.files)}): its prompts and its client were "
-        f"others; record one of your own with --llmperf-accept. {'; '.join(found.notes)}"
+        f"client and prompts changed: it was imported from {found.tool} ({count}); record one of your own with "
+        "--llmperf-accept"
     )

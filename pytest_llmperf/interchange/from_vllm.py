@@ -96,6 +96,7 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
         runs=tuple(tuple(in_order(run)) for run in _by_run(records, document)),
         unknown={
             **because("vLLM does not tell reasoning from answer", "ttfo"),
+            **because("vLLM's file holds no time after the last chunk", "concurrency_mean"),
             **({} if own else because("vLLM counts prompts without the chat template", "input_tokens")),
             **(because(f"{_ROLE} of {unsure} requests", *_TOKEN_TIMES, *CHUNK_GAPS) if unsure else {}),
         },

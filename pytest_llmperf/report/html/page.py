@@ -151,7 +151,7 @@ def _points(outcomes: Sequence[Outcome], baselines: Baselines) -> Iterator[Point
     for place, (outcome, held) in enumerate(by_gravity(outcomes), start=1):
         point = Point(f"point-{place}", outcome, held)
         result = outcome.result
-        if result is None or not result.runs:
+        if result is None or not (result.runs or result.imported):
             yield replace(point, values=("-",) * (len(_COLUMNS) + 1))
             continue
         yield replace(
@@ -181,6 +181,8 @@ def _errors(result: Result) -> list[tuple[str, int]]:
 
 
 def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart]:
+    if not result.runs:
+        return
     old = result.reference
     then = baseline if old is None else {name: histogram(values) for name, values in _pooled(old).items() if values}
     labels = BASELINE if old is None else (result.server.name, old.server.name)
@@ -191,6 +193,7 @@ def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart
 
 
 def _pooled(result: Result) -> dict[str, list[float]]:
-    """Latencies of all runs, by name."""
+    """Latencies of all runs, by name; none of those that an import leaves out, though it has requests all the same."""
     runs = [latency_samples(run) for run in result.runs]
-    return {name: [value for samples in runs for value in samples[name]] for name in NAMES}
+    known = [name for name in NAMES if result.metrics.distributions[name].n]
+    return {name: [value for samples in runs for value in samples[name]] if name in known else [] for name in NAMES}
