@@ -220,15 +220,17 @@ def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Ses
     if point.capacity:
         return _searched_point(server, point, runs, session)
     done: list[Run] = []
+    results: list[Result] = []
 
     def keep(run: Run) -> None:
         done.append(run)
         session.save_requests(point.name, run, point)
-        session.update(point.name, point.name, result=_result(server, point, done), error="interrupted")
+        results.append(_result(server, point, done))
+        session.update(point.name, point.name, result=results[-1], error="interrupted")
 
     progress = _show_progress if sys.stderr.isatty() else None
     asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
-    result = _result(server, point, done)
+    result = results[-1]
     session.update(point.name, point.name, result=result, error=None, passed=result.valid)
     return result
 

@@ -27,6 +27,7 @@ from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
+from pytest_llmperf.load.template import Templates
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
@@ -162,6 +163,7 @@ class _Load:
         self.gate = gate
         self.pieces = trace.pieces
         self.endpoint = ENDPOINTS[point.endpoint]
+        self.templates = Templates(self.endpoint.read)
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
         self.prompts = {request.index: self._marked(request) for request in requests}
@@ -334,7 +336,7 @@ class _Load:
         history: list[Message] = []
         for request in later:
             due_s = clock() + self.think_s
-            answer = answer_text(exchange.capture(), self.endpoint)
+            answer = answer_text(exchange.capture(), self.endpoint, self.templates)
             if answer is None:
                 self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
                 return
@@ -501,6 +503,7 @@ class _Load:
             due_ns=due_ns,
             endpoint=self.endpoint,
             count=self.count,
+            templates=self.templates,
         )
 
 
