@@ -24,6 +24,7 @@ from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
@@ -245,6 +246,7 @@ class _Load:
 
     async def run(self, progress: Progress | None) -> None:
         """Sends everything and waits for the last answer; every socket is closed afterwards, whatever happens."""
+        self.reception = Reception()
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch(progress))
@@ -253,6 +255,7 @@ class _Load:
         finally:
             for connection in self.connections:
                 connection.close()
+            self.reception.close()
             for exchange in self.exchanges.values():
                 if not exchange.has_ended:
                     exchange.end("interrupted")
@@ -371,11 +374,12 @@ class _Load:
                 for request in self.requests.values():
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
-                    await _until(start_s + (request.due_ns or 0) / 1e9, self.window)
+                    await _until(start_s + (request.due_ns or 0) / 1e9, self.window, self.reception)
                     exchange = self.exchanges[request.index] = Exchange(self.store)
                     if room is not None:
                         exchange.held_ns = await room.enter(self.window.started_ns + (request.due_ns or 0))
                     self._send_due(request, pool, wire, exchange, group)
+                self.reception.due_s = math.inf
 
     def _spare(self) -> int:
         """Idle connections per target to start with; none where each request opens its own."""
@@ -434,7 +438,7 @@ class _Load:
 
     def _link(self, number: int) -> Link:
         if self.endpoint.framing != "messages":
-            return Connection(self.origins[number])
+            return Connection(self.origins[number], self.reception)
         target = self.targets[number]
         if not target.grpc:
             raise PlanError(f"{target.url} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
@@ -574,9 +578,10 @@ class _Room:
         self._free.release()
 
 
-async def _until(time_s: float, window: Window) -> None:
+async def _until(time_s: float, window: Window, reception: Reception) -> None:
     """Returns at `time_s` of the loop's clock, a few microseconds late at best; serves other I/O until then."""
     loop = asyncio.get_running_loop()
+    reception.due_s = time_s
     if (left := time_s - loop.time() - _SPIN_S) > 0:
         await asyncio.sleep(left)
     while (now := loop.time()) < time_s:

@@ -304,14 +304,14 @@ def _by_usage(said: list[_Said]) -> list[_Chunks]:
         if not event.has_choices:
             continue
         then = before.get(event.choice, 0)
-        grown: list[tuple[int, int]] = []
-        for read, now in zip(reads, counts, strict=True):
+        grown: dict[int, int] = {}  # by the event's number
+        for number, now in enumerate(counts):
             if now is not None and now > then:
-                grown.append((read, now - then))
+                grown[number] = now - then
                 then = now
         before[event.choice] = then
         if grown:
-            chunks.append(_Chunks(*zip(*grown, strict=True), event))
+            chunks.append(_Chunks([reads[number] for number in grown], list(grown.values()), event))
     return chunks
 
 
