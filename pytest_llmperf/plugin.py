@@ -261,7 +261,7 @@ def _plan_test(state: State, item: pytest.Item) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
-    state = config.stash.get(_STATE, None)
+    state = config.stash.get(_STATE, None) if config.get_verbosity() >= 0 else None
     return state.headline(_points(items)) if state and _points(items) else None
 
 

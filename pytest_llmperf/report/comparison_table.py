@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.statistic import Level
@@ -25,8 +26,10 @@ _SHORT = {
 }
 
 
-def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[Table]:
-    """One table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
+def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[Text | Table]:
+    """A title, then one table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
+    # Not the table's own, which would be broken to the width of the table.
+    yield Text(f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)", style="italic")
     metric = max((len(_metric(row)) for row in found.rows), default=0) + 1
     best = max(len("no winner"), *map(len, found.configurations)) + 1
     if metric + best + sum(max(_CELL, len(name)) + 2 for name in found.configurations) <= width:
@@ -35,17 +38,15 @@ def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[
     name = max(map(len, found.configurations)) + 1
     per_block = max(1, (width - name) // (_CELL + 4))
     for place in range(0, len(found.rows), per_block):
-        yield _configurations_down(found, found.rows[place : place + per_block], number, first=place == 0)
+        yield _configurations_down(found, found.rows[place : place + per_block], number)
 
 
-def _table(found: Comparison, first: bool = True) -> Table:
-    title = f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)"
-    shown = escape(title) if first else None
-    return Table(title=shown, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _metrics_down(found: Comparison, number: Shown) -> Table:
-    table = _table(found)
+    table = _table()
     table.add_column("metric", no_wrap=True)
     for name in found.configurations:
         invalid = "\n[bold red]INVALID[/]" if name in found.invalid else ""
@@ -56,8 +57,8 @@ def _metrics_down(found: Comparison, number: Shown) -> Table:
     return table
 
 
-def _configurations_down(found: Comparison, rows: Sequence[Row], number: Shown, *, first: bool) -> Table:
-    table = _table(found, first)
+def _configurations_down(found: Comparison, rows: Sequence[Row], number: Shown) -> Table:
+    table = _table()
     table.add_column("", no_wrap=True)
     for row in rows:
         table.add_column(_heading(row.quantity), justify="right", no_wrap=True)

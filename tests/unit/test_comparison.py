@@ -136,7 +136,7 @@ def test_five_configurations_fit_a_terminal_without_a_broken_word(width):
     assert all(len(line.rstrip()) <= width for line in part.splitlines())
     words = set(part.split())
     assert set(names) <= words
-    assert {"too", "requests", "intervals"} & words == {"intervals"}, "reasons stand below the table"
+    assert not {"needs", "requests", "overlap"} & words, "reasons stand below the table"
     assert "no best in ttft_p99, itl_p99: p99 needs 200 requests per run, there were 40" in text
 
 
