@@ -29,7 +29,8 @@ _SHORT = {
 def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[Text | Table]:
     """A title, then one table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
     # Not the table's own, which would be broken to the width of the table.
-    yield Text(f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)", style="italic")
+    title = f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)"
+    yield Text(title, style="italic")
     metric = max((len(_metric(row)) for row in found.rows), default=0) + 1
     best = max(len("no winner"), *map(len, found.configurations)) + 1
     if metric + best + sum(max(_CELL, len(name)) + 2 for name in found.configurations) <= width:
