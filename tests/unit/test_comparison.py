@@ -136,9 +136,22 @@ def test_many_configurations_stand_below_each_other():
     assert found.unbeaten == ("grid.seqs4", "grid.seqs8")
     assert found.answer.endswith("; none is better than grid.seqs4, grid.seqs8 in any")
     for width in (80, 120):
-        lines = summary(session(*pairs), width, False, 0).partition("configurations at short")[2].splitlines()
-        assert [line.split()[0] for line in lines if line.strip().startswith("grid.")] == names
-        assert max(len(line) for line in lines if line.strip().startswith("grid.")) <= width
+        text = summary(session(*pairs), width, False, 0).partition("configurations at short")[2]
+        rows = [line for line in text.splitlines() if line.strip().startswith("grid.")][: len(names)]
+        assert [row.split()[0] for row in rows] == names
+        assert max(map(len, rows)) <= width
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_five_configurations_fit_a_terminal_without_a_broken_word(width):
+    names = {"plain": 1.0, "instances2": 0.9, "batch2": 0.8, "batch8": 0.4, "delay": 1.3}
+    text = summary(session(*(measured(name, slowness) for name, slowness in names.items())), width, False, 0)
+    part = text[text.index("configurations at") : text.index("short: batch8 is better in")]
+    assert all(len(line.rstrip()) <= width for line in part.splitlines())
+    words = set(part.split())
+    assert set(names) <= words
+    assert not {"needs", "requests", "overlap"} & words, "reasons stand below the table"
+    assert "no best in ttft_p99, itl_p99: p99 needs 200 requests per run, there were 40" in text
 
 
 def test_the_report_has_the_comparison():
