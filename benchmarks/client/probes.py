@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,11 +46,17 @@ def warnings(readings: Readings, streams: Sequence[int] = (512, 1000)) -> str:
 
 
 def _warned(reading: dict[str, Any]) -> tuple[str, ...]:
-    said = "; ".join(f"{count} × {line}" if count > 1 else line for count, line in reading["said"]) or "none"
+    said = "; ".join(f"{count} × {_short(line)}" for count, line in reading["said"]) or "none"
     found = ("–", "–")
     if reading["error"] is None:
         found = (f"{reading['errors']['ttft']['p50']:+.3g}", f"{reading['share']:.1%}")
     return (str(reading["streams"]), reading["tool"], *found, str(reading["exit_code"]), said.replace("|", "\\|"))
+
+
+def _short(line: str) -> str:
+    """A warning without what the logger puts before it."""
+    text = re.sub(r"^.*?(WARNING|⚠):?\s*", "", line)
+    return text if len(text) < 120 else f"{text[:117]}…"
 
 
 def _cell(readings: Readings, tool: str, probe: str) -> str:

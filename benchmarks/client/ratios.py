@@ -15,6 +15,7 @@ from table import hot_us, read, startup_of
 
 _OURS = "llmperf"
 _GOAL = 5
+_MIN_TOKENS = 50_000
 Readings = Sequence[dict[str, Any]]
 
 
@@ -60,7 +61,14 @@ def markdown(readings: Readings) -> str:
 
 
 def _without_startup(good: Readings) -> Callable[[Readings], float | None]:
-    return lambda readings: hot_us(readings, startup_of(good, readings[0]["tool"]))
+    """None where a second of start-up more or less would change it by 20 µs or more."""
+
+    def of(readings: Readings) -> float | None:
+        if median(reading["tokens"] for reading in readings) < _MIN_TOKENS:
+            return None
+        return hot_us(readings, startup_of(good, readings[0]["tool"]))
+
+    return of
 
 
 def _row(values: dict[str, float | None]) -> str | None:
