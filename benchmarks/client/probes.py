@@ -1,7 +1,7 @@
 """What the source does to see what a tool makes of it, and the tables of that.
 
     python benchmarks/client/measure.py --streams 64 --per-slot 2 --kinds load --repeats 1 \\
-      --probes role-early,chunks-of-4,fail-10th,queue
+      --probes role-early,chunks-of-4,fail-10th,queue,queue-role-early
     python benchmarks/client/probes.py FILE...
 """
 
@@ -22,6 +22,7 @@ PROBES: dict[str, tuple[str, ...]] = {
     "chunks-of-4": ("--tokens-per-chunk", "4"),
     "fail-10th": ("--fail-every", "10"),
     "queue": ("--max-running", "8"),
+    "queue-role-early": ("--max-running", "8", "--role", "early"),
 }
 """Options of the source; `none` is the plain benchmark."""
 
@@ -88,6 +89,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Readings], str]]] = {
     "chunks-of-4": ("4 tokens per chunk: tokens; TPOT mean (truth); chunk gap mean (truth)", _chunks),
     "fail-10th": ("every 10th answer a 503: failed (truth); exit code", _failures),
     "queue": ("8 running of 64: TTFT mean (truth)", _queue),
+    "queue-role-early": ("the same, role-only chunk at once: TTFT mean (truth)", _queue),
 }
 
 
