@@ -12,6 +12,7 @@ from typing import Any
 _HEADER = (
     "streams",
     "tool",
+    "readings",
     "TTFT error: mean, p50, p99 (ms)",
     "TPOT error: mean, p50, p99 (ms)",
     "chunk gap error: p50, p99 (ms)",
@@ -26,12 +27,11 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
     good = [run for run in runs if run["error"] is None and run["probe"] == "none"]
     startup = {name: startup_of(good, name) for name in {run["tool"] for run in good}}
     keys = dict.fromkeys((run["streams"], run["tool"]) for run in good if run["kind"] == "load")
-    rows = [
-        _row([run for run in good if _key(run) == key], startup[key[1]]) for key in sorted(keys, key=lambda k: k[0])
-    ]
-    lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 7), *rows)]
-    note = "\n\n\\* other work took more than 5 % of a core, or the host more than 1 %, in at least one repeat"
-    return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[1] for row in rows) else "")
+    ordered = sorted(keys, key=lambda key: (key[0], key[1] != "llmperf", key[1]))
+    rows = [_row([run for run in good if _key(run) == key], startup[key[1]]) for key in ordered]
+    lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 8), *rows)]
+    note = "\n\n\\* of them disturbed: other work took more than 5 % of a core, or the host more than 1 %"
+    return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[2] for row in rows) else "")
 
 
 def _key(run: dict[str, Any]) -> tuple[int, str] | None:
@@ -51,7 +51,8 @@ def _row(runs: Sequence[dict[str, Any]], startup: tuple[float, float]) -> tuple[
     reported = median(run["reported"]["load"]["tokens_per_s"] for run in runs)
     return (
         str(runs[0]["streams"]),
-        runs[0]["tool"] + ("*" if any(run["disturbed"] for run in runs) else ""),
+        runs[0]["tool"],
+        _count(runs),
         _error(runs, "ttft", ("mean", "p50", "p99")),
         _error(runs, "tpot", ("mean", "p50", "p99")),
         _error(runs, "gap", ("p50", "p99")),
@@ -60,6 +61,11 @@ def _row(runs: Sequence[dict[str, Any]], startup: tuple[float, float]) -> tuple[
         f"{all_in:.1f} ({hot_us(runs, startup):.1f})",
         f"{median(run['source_late_us']['p99'] for run in runs) / 1e3:.2f}",
     )
+
+
+def _count(runs: Sequence[dict[str, Any]]) -> str:
+    disturbed = sum(run["disturbed"] for run in runs)
+    return f"{len(runs)}, {disturbed}*" if disturbed else str(len(runs))
 
 
 def hot_us(runs: Sequence[dict[str, Any]], startup: tuple[float, float]) -> float:
