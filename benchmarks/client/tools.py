@@ -214,7 +214,9 @@ class Aiperf(Tool):
         return dict(os.environ)
 
     def health(self, folder: Path) -> dict[str, Any]:
-        return {"warnings": (folder / "output.txt").read_text(errors="replace").count("taking too long")}
+        warnings = (folder / "output.txt").read_text(errors="replace").count("taking too long")
+        report = json.loads((folder / self.report).read_text())
+        return {"warnings": warnings, "credit_to_start_ms": report.get("credit_to_start_latency", {}).get("avg")}
 
 
 _AIPERF = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "gap": "inter_chunk_latency"}
@@ -248,6 +250,10 @@ class Guidellm(Tool):
 
     def _pick(self, values: Any) -> dict[str, float | None]:
         return {"mean": values["mean"], "p50": values["percentiles"]["p50"], "p99": values["percentiles"]["p99"]}
+
+    def health(self, folder: Path) -> dict[str, Any]:
+        found = json.loads((folder / self.report).read_text())["benchmarks"][0]["warnings"]
+        return {"warnings": {warning["code"]: warning["observed"] for warning in found}}
 
 
 _GUIDELLM = {"ttft": "time_to_first_token_ms", "tpot": "inter_token_latency_ms"}
