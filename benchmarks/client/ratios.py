@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from table import hot_us, read, startup_of
+from table import hot_us, read, startup_of, usable
 
 _OURS = "llmperf"
 _GOAL = 5
@@ -50,7 +50,7 @@ _FIGURES: dict[str, Callable[[Readings], float | None]] = {
 
 def markdown(readings: Readings) -> str:
     """One row per figure and number of streams: ours, the best peer's, the ratio; ** where it is below 5."""
-    good = [reading for reading in readings if reading["error"] is None and reading["probe"] == "none"]
+    good = usable(readings)
     lines = ["| figure | streams | ours | best peer | times better |", "| --- | --: | --: | --- | --: |"]
     for title, figure in (_FIGURES | {"CPU without start-up (µs/token)": _without_startup(good)}).items():
         for streams in sorted({reading["streams"] for reading in good if reading["kind"] == "load"}):

@@ -24,7 +24,7 @@ _HEADER = (
 
 
 def markdown(runs: Sequence[dict[str, Any]]) -> str:
-    good = [run for run in runs if run["error"] is None and run["probe"] == "none"]
+    good = usable(runs)
     startup = {name: startup_of(good, name) for name in {run["tool"] for run in good}}
     keys = dict.fromkeys((run["streams"], run["tool"]) for run in good if run["kind"] == "load")
     ordered = sorted(keys, key=lambda key: (key[0], key[1] != "llmperf", key[1]))
@@ -32,6 +32,11 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
     lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 8), *rows)]
     note = "\n\n\\* of them disturbed: other work took more than 5 % of a core, or the host more than 1 %"
     return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[2] for row in rows) else "")
+
+
+def usable(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without those that say nothing of the tool: no report, a probe, or other work that took more than a whole core."""
+    return [run for run in runs if run["error"] is None and run["probe"] == "none" and run["others"] < 1]
 
 
 def _key(run: dict[str, Any]) -> tuple[int, str] | None:
