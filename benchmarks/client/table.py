@@ -35,7 +35,7 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def usable(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without those that say nothing of the tool: no report, a probe, or other work that took more than a whole core."""
+    """Without those that say nothing of the tool: no report, a probe, or other work that took a whole core or more."""
     return [run for run in runs if run["error"] is None and run["probe"] == "none" and run["others"] < 1]
 
 
