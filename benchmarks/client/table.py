@@ -30,8 +30,13 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
     ordered = sorted(keys, key=lambda key: (key[0], key[1] != "llmperf", key[1]))
     rows = [_row([run for run in good if _key(run) == key], startup[key[1]]) for key in ordered]
     lines = [" | ".join(row) for row in (_HEADER, ("--:", "---", *["--:"] * 8), *rows)]
-    note = "\n\n\\* of them disturbed: other work took more than 5 % of a core, or the host more than 1 %"
-    return "\n".join(f"| {line} |" for line in lines) + (note if any("*" in row[2] for row in rows) else "")
+    marked = any("*" in row[2] for row in rows)
+    notes = (
+        ["\\* of them disturbed: other work took more than 5 % of a core, or the host more than 1 %"] if marked else []
+    )
+    left_out = sum(run["probe"] == "none" for run in runs) - len(good)
+    notes += [f"left out, as there was no report or others took a whole core: {left_out}"] if left_out else []
+    return "\n\n".join(["\n".join(f"| {line} |" for line in lines), *notes])
 
 
 def usable(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
