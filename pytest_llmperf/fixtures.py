@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from pytest_llmperf.campaign import measure_together
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline, StoredSession
-from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.growth import appended, recorded, stored_session, without_session
 from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
@@ -26,8 +26,8 @@ from pytest_llmperf.state import State
 class LoadDriver:
     """Measures a load point on a server and keeps what it measured for the reports."""
 
-    def __init__(self, state: State, test: str, runs: int | None, live: Callable[[str], None] | None) -> None:
-        self._state, self._test, self._runs, self._live = state, test, runs, live
+    def __init__(self, state: State, test: str, runs: int | None) -> None:
+        self._state, self._test, self._runs = state, test, runs
 
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
@@ -49,6 +49,9 @@ class LoadDriver:
         """The coroutine of `run`."""
         state = self._state
         state.servers[self._test] = server
+        taken = state.taken_over(self._test, server, point)
+        if taken is not None:
+            return taken
         task = state.measured(self._test, server, point)
         if task is None:
             task, *others = state.assign(self._test, server, point, self._runs)
@@ -57,12 +60,14 @@ class LoadDriver:
                     server,
                     [task, *others],
                     state.again,
-                    self._live,
+                    state.live,
                     relaunch_always=state.relaunch(point) == "always",
                 )
             finally:
-                if self._live:
-                    self._live("")
+                if state.live:
+                    state.live.clear()
+            for measured in (task, *others):
+                state.keep(measured)
         if task.error is not None:
             raise task.error
         return task.result()
@@ -128,7 +133,13 @@ class BaselineGate:
         if missing == "skip" and not path.exists():
             return
         try:
-            regression = self._state.judging.regression(self._test, result)
+            own = self._session(result).id if self._test in self._state.takeover.taken else None
+            if own and without_session(read_baseline(path), own) is None:
+                self._state.session.notes.append(
+                    f"{result.point_id}: baseline {path} was recorded from these very runs"
+                )
+                return
+            regression = self._state.judging.regression(self._test, result, own)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
         self._state.session.update(self._test, result.point_id, regression=regression)
@@ -140,19 +151,30 @@ class BaselineGate:
         """Against the old server's runs; baseline files are left alone."""
         __tracebackhide__ = True
         self._state.note_duet_update()
-        regression = self._state.judging.regression(self._test, result)
+        try:
+            regression = self._state.judging.regression(self._test, result)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         self._state.session.update(self._test, result.point_id, regression=regression)
         _settle(self._state, result, regression)
 
     def _record(self, path: Path, result: Result) -> None:
+        __tracebackhide__ = True
+        if result.capacity is not None and result.capacity.value is None:
+            raise AssertionError(f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record")
         margins = self._state.judging.margins_of(self._test, result.load)
         self._pending = recorded(path, self._test, result, self._session(result), margins)
 
     def _append(self, path: Path, result: Result) -> None:
-        self._pending = appended(read_baseline(path), result, self._session(result))
+        stored = read_baseline(path)
+        if stored.imported:
+            note = f"{path} is imported and grows no further; --llmperf-accept replaces it by a session of your own"
+            self._state.session.notes.append(note)
+            return
+        self._pending = appended(stored, result, self._session(result))
 
     def _session(self, result: Result) -> StoredSession:
-        return stored_session(result, self._state.session.started, self._state.git_sha(), launch_sizes(result))
+        return stored_session(result, self._state.began(self._test), self._state.git_sha(), launch_sizes(result))
 
     def record_if_passed(self) -> None:
         """Write the pending baseline; one of a failed test is dropped."""

@@ -7,12 +7,14 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.fields import EntryError
@@ -50,6 +52,7 @@ _SERVER_PARTS: dict[str, type[BaseModel]] = {
 }
 # What a load's mapping is, by its key or the tag of its union; any other is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
+    "capacity": CapacitySpec,
     "lengths of": Lengths,
     "prompts": PromptFile,
     "shared_prefix": SharedPrefix,
@@ -59,6 +62,7 @@ _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "stages": Stage,
     "trace": TraceReplay,
     "cancel": Cancel,
+    "combinations": LoadSpec,
 }
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
@@ -111,11 +115,11 @@ def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
 
 def _located(plan: Plan, folder: Path) -> Plan:
     """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
-    servers = {name: _with_paths(server, folder) for name, server in plan.servers.items()}
+    servers = {name: space.each(partial(_with_paths, folder)) for name, space in plan.servers.items()}
     return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers})
 
 
-def _with_paths(server: ServerConfig, folder: Path) -> ServerConfig:
+def _with_paths(folder: Path, server: ServerConfig) -> ServerConfig:
     update: dict[str, Any] = {"model": _absolute(server.model, folder)}
     if isinstance(server, VllmServer | TritonServer):
         update["executable"] = _absolute(server.executable, folder)

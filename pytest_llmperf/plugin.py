@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.load_spec import LoadPoint
+    from pytest_llmperf.report.live import Live
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 
@@ -36,6 +39,11 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
     ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
+    (
+        "resume",
+        "flag",
+        "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
+    ),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
@@ -88,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_workers(_option(config, "workers"))
     _check_dialect(_option(config, "dialect"))
     _check_budget(_option(config, "budget"))
+    _check_resume(_option(config, "resume"), _option(config, "output"), config.invocation_params.dir)
     _check_html(_option(config, "html"))
     _check_exports(_option(config, "export"))
     for name, kind, _ in _OPTIONS:
@@ -122,6 +131,13 @@ def _check_budget(budget: Any) -> None:
         parse_budget(budget)
     except ValueError as error:
         raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:
+    if resume and output and (invoked_from / output).is_file():
+        raise pytest.UsageError(
+            f"--llmperf-resume (ini llmperf_resume): --llmperf-output {output!r} is a file, not the folder of a session"
+        )
 
 
 def _check_html(path: Any) -> None:
@@ -231,11 +247,13 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         state.whole = False
 
 
+@pytest.hookimpl(tryfirst=True)  # the headline of the terminal's own implementation tells what came of it
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state and not state.plan_errors:  # pytest calls this after the error too
         for item in session.items:
             _plan_test(state, item)
+        state.take_over()
 
 
 def _plan_test(state: State, item: pytest.Item) -> None:
@@ -257,10 +275,12 @@ def _plan_test(state: State, item: pytest.Item) -> None:
             alone=any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()),
         )
         state.plan_test(planned)
+    elif "llm_server" in parameters:
+        state.needed.add(parameters["llm_server"])
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
-    state = config.stash.get(_STATE, None)
+    state = config.stash.get(_STATE, None) if config.get_verbosity() >= 0 else None
     return state.headline(_points(items)) if state and _points(items) else None
 
 
@@ -323,6 +343,7 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     from pytest_llmperf.errors import MissingRequirement, ServerError
 
     state = _state(request.config)
+    state.live = state.live or _live(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
     with contextlib.ExitStack() as stack:
@@ -361,20 +382,41 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    return LoadDriver(_state(request.config), request.node.nodeid, runs, _live_line(reporter))
+    return LoadDriver(_state(request.config), request.node.nodeid, runs)
 
 
-def _live_line(reporter: pytest.TerminalReporter | None) -> Any:
-    """Rewrites a terminal line of its own; None where output is no terminal."""
-    if reporter is None or not reporter.isatty or reporter.config.get_verbosity() < 0:
+def _live(config: pytest.Config) -> Live | None:
+    """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
+    from pytest_llmperf.report.live import Live
+
+    reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
+    if reporter is None or verbosity < 0:
         return None
+    rewritable = reporter.isatty and not _ci_variable() and os.environ.get("TERM") != "dumb"
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
+    width = reporter._tw.fullwidth - 1
 
     def show(text: str) -> None:
-        reporter.ensure_newline()
-        reporter.rewrite(text, erase=True)
+        with around():
+            reporter.ensure_newline()
+            reporter.rewrite(text.ljust(width))
+            if not text:
+                reporter.rewrite("")  # what comes next begins at the left
+            reporter.flush()
 
-    return show
+    def say(text: str) -> None:
+        with around():
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    return Live(
+        show=show if rewritable else None,
+        say=say if verbosity > 0 or not rewritable else None,
+        every_run=verbosity > 0,
+        width=width,
+        outlook=_state(config).outlook,
+    )
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_llmperf.campaign import Again, Task
+from pytest_llmperf.campaign import Again, PointTask, Task
+from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet, configurations, local_gpus
 from pytest_llmperf.errors import PlanError
@@ -22,15 +24,21 @@ from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.outlook import Outlook, Work
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
+from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
+from pytest_llmperf.resume import newest_session
+from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.takeover import Takeover, asked_of
+from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 from pytest_llmperf.units import parse_seconds
 
@@ -49,6 +57,7 @@ class Options:
     exports: tuple[str, ...]
     """Names of interchange.exports.NAMES."""
     output: Path
+    resume: bool
     baselines: Path
     strict: bool
     runs: int | None
@@ -96,6 +105,7 @@ class State:
     gpus: tuple[Gpu, ...]
     session: Session
     judging: Judging
+    takeover: Takeover
     plans: dict[Path, Plan] = field(default_factory=dict)
     plan_errors: list[str] = field(default_factory=list)
     """Raised together when collection is over, so that a person sees all of them at once."""
@@ -106,12 +116,20 @@ class State:
     tasks: dict[str, Task] = field(default_factory=dict)
     """By test id: what was assigned; taken out when its test asks for it."""
     assigned: set[str] = field(default_factory=set)
+    """Tests whose points are measured, or being so."""
+    undecided: set[str] = field(default_factory=set)
+    """Tests that a gate wanted more runs of than the budget had."""
+    needed: set[ServerConfig | Duet] = field(default_factory=set)
+    """Servers that tests ask for other than to measure a point."""
     whole: bool = True
     """Whether every test of the collected files was selected and had its turn."""
     begun_s: float | None = None
     """When the first point was begun, by the monotonic clock; the budget counts from then."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
+    outlook: Outlook = field(default_factory=Outlook)
+    live: Live | None = None
+    """Where progress is shown; None where it is not."""
 
     def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         """What a marker selects; nothing when it or its plan is wrong, which `plan_errors` then says."""
@@ -153,6 +171,87 @@ class State:
         self.judging.own[planned.test] = parse_margins(planned.margins)
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
+        self.outlook.plan(self._work(planned))
+
+    def _work(self, planned: PlannedTest) -> Work:
+        """What is known beforehand of the time that a test takes."""
+        server, point = planned.server, planned.point
+        sides = 2 if isinstance(server, Duet) else 1
+        run_s = terminal.load_seconds(point)
+        return Work(
+            test=planned.test,
+            server=server.name,
+            engine=(server.a if isinstance(server, Duet) else server).engine,
+            load=point.name,
+            runs=max(self.runs(planned.runs, point), self._runs_to_come(planned)),
+            run_s=None if run_s is None else run_s * sides,
+            open_ended=point.stability is not None,
+        )
+
+    def _runs_to_come(self, planned: PlannedTest) -> int:
+        """As many as its baseline or its duet takes in any case; 0 where that is not known beforehand."""
+        if "baseline" not in planned.gates:
+            return 0
+        if isinstance(planned.server, Duet):
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.options.accept else 0
+
+    def take_over(self) -> None:
+        """With --llmperf-resume: which of the planned points the continued session has; they count as assigned."""
+        if not self.options.resume:
+            return
+        self.takeover.read()
+        for test, planned in self.planned.items():
+            name = f"{planned.server.name}-{planned.point.name}"
+            judged = planned.server.b if isinstance(planned.server, Duet) else planned.server
+            now = environment(judged, None, self.gpus)
+            if self.missing(test) is None and self.takeover.take(test, name, self._asked(planned), now, planned.point):
+                result = self.takeover.result(test, planned.server, planned.point)
+                if "baseline" in planned.gates and (wanted := self._wanted_runs(test, result)) > len(result.runs):
+                    self.takeover.refuse(test, name, f"it has {len(result.runs)} runs, and {wanted} are needed now")
+                else:
+                    self.assigned.add(test)
+                    self.outlook.settle(test)
+
+    def _asked(self, planned: PlannedTest) -> dict[str, Any]:
+        point = planned.point
+        runs = self.runs(planned.runs, point)
+        return asked_of(planned.server, point, runs, self.workers(point), self.relaunch(point))
+
+    def taken_over(self, test: str, server: LlmServer, point: LoadPoint) -> Result | None:
+        """What the continued session has for the test; None where it is to be measured."""
+        stored, planned = self.takeover.taken.get(test), self.planned.get(test)
+        if stored is None or planned is None or (planned.server, planned.point) != (server.asked, point):
+            return None
+        version = stored.sides[-1].environment.engine_version
+        if server.started and version != server.version:
+            self.assigned.discard(test)
+            name = f"{server.asked.name}-{point.name}"
+            self.takeover.refuse(test, name, f"engine_version was {version}, is {server.version}")
+            return None
+        result = self.takeover.result(test, server.asked, point)
+        self.session.update(
+            test, result.point_id, result=result, reruns=stored.reruns, taken_from=stored.measured, error="interrupted"
+        )
+        return result
+
+    def keep(self, task: Task) -> None:
+        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed.
+
+        A capacity search is not stored: its runs are of other loads than the point's.
+        """
+        planned = self.planned.get(task.test)
+        incomplete = task.error is not None or task.test in self.undecided
+        if planned is None or planned.point != task.point or incomplete or task.result().incomparable:
+            return
+        if not isinstance(task, PointTask):
+            return
+        self.takeover.keep(task, self._asked(planned), self.session.outcomes[task.test].reruns)
+
+    def began(self, test: str) -> datetime:
+        """The session that measured the test's point: this one, or the continued one."""
+        stored = self.takeover.taken.get(test)
+        return self.session.started if stored is None else stored.session
 
     def missing(self, test: str) -> str | None:
         """What the test's load needs and this machine lacks; told before the server is started for it."""
@@ -189,7 +288,7 @@ class State:
                 yield other
 
     def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
-        return Task(
+        return make_task(
             test,
             server,
             point,
@@ -204,6 +303,7 @@ class State:
         doubts = {task.test: self._doubt(task) for task in tasks if task.error is None}
         tests = frozenset(test for test, doubt in doubts.items() if doubt.reasons)
         if tests and not self._affordable([task for task in tasks if task.test in tests]):
+            self.undecided |= tests
             self.session.notes.append(
                 f"the budget of {self.options.budget_s:g} s is spent; undecided: "
                 + ", ".join(task.name for task in tasks if task.test in tests)
@@ -212,19 +312,28 @@ class State:
         for task in tasks:
             if task.test in tests:
                 self.session.add_rerun(task.test, task.name, doubts[task.test].reasons[0])
+                self.outlook.more(task.test)
         return Again(tests, any(doubts[test].relaunch for test in tests))
 
     def _doubt(self, task: Task) -> Doubt:
         result, planned = task.result(), self.planned.get(task.test)
-        if result.incomparable or planned is None:
+        if result.incomparable or planned is None or (result.capacity and result.capacity.value is None):
             return Doubt()
-        if result.reference and "baseline" in planned.gates and len(result.runs) < DUET.baseline_runs:
-            return Doubt((f"a duet, which takes {DUET.baseline_runs} runs of both servers",))
-        if "baseline" in planned.gates and self.recording(task.test, result):
-            few = len(result.runs) < RECORDED_RUNS
-            return Doubt((f"a baseline, which takes {RECORDED_RUNS} runs",) if few else ())
+        if "baseline" in planned.gates:
+            wanted = self._wanted_runs(task.test, result)
+            if wanted > len(result.runs):
+                what = f"a duet, which takes {wanted} runs of both servers"
+                return Doubt((what if result.reference else f"a baseline, which takes {wanted} runs",))
+            if self.recording(task.test, result):
+                return Doubt()
         doubt = self.judging.doubt(task.test, result, planned.gates)
         return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
+
+    def _wanted_runs(self, test: str, result: Result) -> int:
+        """What a duet, or a baseline that is recorded, takes at least."""
+        if result.reference is not None:
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.recording(test, result) else 1
 
     def _affordable(self, tasks: Sequence[Task]) -> bool:
         """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
@@ -258,10 +367,28 @@ class State:
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
-        folder, gpus = self.session.log_dir(), self.gpus
-        one = start_duet(asked, folder, gpus) if isinstance(asked, Duet) else start_server(asked, folder, gpus)
-        with one as server:
+        folder, gpus, later = self.session.log_dir(), self.gpus, self._nothing_to_measure(asked)
+        begun = time.monotonic()
+        if self.live and not later:
+            self.live.starting(asked.name)
+        if isinstance(asked, Duet):
+            one = start_duet(asked, folder, gpus, later=later)
+        else:
+            one = start_server(asked, folder, gpus, later=later)
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(one)
+            finally:
+                if self.live:
+                    self.live.clear()
+            engine = (asked.a if isinstance(asked, Duet) else asked).engine
+            self.outlook.started(engine, asked.name, time.monotonic() - begun)
             yield server
+
+    def _nothing_to_measure(self, asked: ServerConfig | Duet) -> bool:
+        """Whether every point of the server was taken over, so that it need not come up."""
+        tests = [test for test, planned in self.planned.items() if planned.server == asked]
+        return bool(tests) and asked not in self.needed and all(test in self.takeover.taken for test in tests)
 
     def server_log(self, test: str) -> str:
         """Last lines of the logs of the test's servers; empty when there are none here."""
@@ -274,6 +401,8 @@ class State:
 
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
+        if phase == "call" or error is not None:
+            self.outlook.settle(test)
         if phase == "call" and error is None:
             self.passed.add(test)
         if phase != "call" and error is None:
@@ -309,9 +438,14 @@ class State:
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
         servers = configurations(server for server, _ in points)
-        updating = self.options.update_baselines or self.options.accept
+        updating = self.options.update_baselines or self.options.update_new or self.options.accept
         mode = ", recording baselines" if updating else ""
-        return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
+        counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
+        measured, on, gpus = (terminal.counted(count, noun) for count, noun in counts)
+        if self.options.resume:
+            taken = terminal.counted(len(self.takeover.taken), "point")
+            mode += f", {taken} taken over from {self.session.output}"
+        return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""
@@ -356,6 +490,9 @@ class State:
 def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> State:
     """State for one session; `options` by their names without the prefix. Paths count from where pytest was started."""
     output = invoked_from / options["output"] if options["output"] else default_output(root)
+    if options["resume"] and not options["output"]:
+        output = newest_session(output.parent) or output
+    session = Session(output, dialect=options["dialect"])
     resolved = Options(
         update_baselines=bool(options["update-baselines"]),
         update_new=bool(options["update-new"]),
@@ -364,6 +501,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         html=invoked_from / options["html"] if options["html"] else None,
         exports=tuple(options["export"].split(",")) if options["export"] else (),
         output=output,
+        resume=bool(options["resume"]),
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,
@@ -378,8 +516,9 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         resolved,
         root,
         visible_gpus(),
-        Session(output, dialect=resolved.dialect),
+        session,
         Judging(resolved.baselines, options["gate"]),
+        Takeover(session),
     )
     try:
         state.judging.margins = _ini_margins(options["margins"])
@@ -429,13 +568,20 @@ def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: 
 
 def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
     """The marker's `servers`, or its `duet` as the one thing to measure on."""
-    configs = {server.name: server for server in plan.server_configs()}
+    spaces = plan.server_spaces()
+    configs = {config.name: config for space in spaces.values() for config in space.configs}
     names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
-    chosen = _checked_names(list(configs), names, "server", test_file)
+    known = list(dict.fromkeys((*spaces, *configs)))
+    chosen = _checked_names(known, names, "server", test_file)
     if "duet" not in kwargs:
-        return tuple(config for name, config in configs.items() if name in chosen)
+        return tuple(
+            config
+            for entry, space in spaces.items()
+            for config in space.configs
+            if entry in chosen or config.name in chosen
+        )
     try:
-        return (Duet(*(configs[name] for name in chosen)),)
+        return (Duet(*(single_config(spaces, name) for name in chosen)),)
     except ValueError as error:
         raise PlanError(f"{test_file}: the llmperf marker's duet: {error}") from error
 

@@ -42,7 +42,7 @@ def stored_session(
 
     BaselineError when the result has no run, ValueError when the launches do not add up to its runs.
     """
-    runs = tuple(map(_stored_run, result.runs, result.summaries))
+    runs = tuple(map(stored_run, result.runs, result.summaries))
     if not runs:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to make a baseline of")
     started = started.astimezone(UTC).replace(microsecond=0)
@@ -64,7 +64,8 @@ def _by_launch(runs: Sequence[StoredRun], launches: Sequence[int]) -> Launches:
     return tuple(tuple(itertools.islice(rest, count)) for count in launches)
 
 
-def _stored_run(run: Run, summary: Summary) -> StoredRun:
+def stored_run(run: Run, summary: Summary) -> StoredRun:
+    """What is kept of one run."""
     samples = latency_samples(run)
     return StoredRun(
         values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},
@@ -109,6 +110,14 @@ def appended(baseline: Baseline, result: Result, session: StoredSession) -> Base
     first = replace(session, launches=_first_runs(session.launches, APPENDED_RUNS))
     anchor = baseline.anchor if len(baseline.anchor) >= ANCHOR_SESSIONS else (*baseline.anchor, first)
     return trimmed(replace(baseline, rolling=(*baseline.rolling, first), anchor=anchor))
+
+
+def without_session(baseline: Baseline, session: str) -> Baseline | None:
+    """What there is to compare with for the session that has this id; None where there is nothing else."""
+    rolling, anchor = (
+        tuple(held for held in side if held.id != session) for side in (baseline.rolling, baseline.anchor)
+    )
+    return replace(baseline, rolling=rolling, anchor=anchor or rolling) if rolling else None
 
 
 def _first_runs(launches: Launches, count: int) -> Launches:
