@@ -70,10 +70,15 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
 
 def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:
     value, n = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity)
+    runs = [limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
+    return check_runs(limit, value, n, runs, most_runs)
+
+
+def check_runs(limit: Limit, value: float | None, n: int, runs: Sequence[LimitRun], most_runs: int) -> SlaCheck:
+    """One limit; `value` is that of all runs together, with a sample of `n`."""
     if value is None:
         return SlaCheck(limit, None, n, "FAIL")
     plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
-    runs = [_limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
     found = judge_limit(limit, runs)
     if found.verdict == "INCONCLUSIVE" and _certifiable(limit, runs, most_runs):
         verdict: Compliance = "FAIL" if plain == "FAIL" else "INCONCLUSIVE"
@@ -83,7 +88,8 @@ def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs:
     return SlaCheck(limit, value, n, plain)
 
 
-def _limit_run(limit: Limit, summary: Summary, samples: _Samples) -> LimitRun:
+def limit_run(limit: Limit, summary: Summary, samples: Mapping[str, Sequence[float]]) -> LimitRun:
+    """What one run says about a limit; `samples` holds the run's distributions by metric (metrics.latency_samples)."""
     quantity = limit.quantity
     value, n = summary.value(quantity), summary.n(quantity)
     if quantity.stat is not None:
