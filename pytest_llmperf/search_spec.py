@@ -120,5 +120,3 @@ class SearchSpec(Frozen):
     @property
     def memory_limit(self) -> MemoryLimit | None:
         return next((limit for limit in self.constraints if isinstance(limit, MemoryLimit)), None)
-
-

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla, limit_run
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
@@ -63,7 +63,8 @@ class Bench:
         workers: Callable[[LoadPoint], int | None] | None = None,
     ) -> None:
         self._name, self._configs, self._points = name, configs, tuple(points)
-        self._quantities = tuple(dict.fromkeys([*aims, *REPORTED]))
+        limited = [limit.quantity for point in points for limit in point.sla]
+        self._quantities = tuple(dict.fromkeys([*aims, *limited, *REPORTED]))
         self._checkpoint, self._session, self._gpus, self._live = checkpoint, session, tuple(gpus), live
         self._workers = workers or (lambda point: point.workers)
         self._runs: dict[tuple[Position, str], list[Run]] = {}
@@ -80,9 +81,11 @@ class Bench:
             return replace(trial, skipped=reason)
         with contextlib.ExitStack() as stack:
             launch = _Launch(stack, config, self._session.log_dir(), self._gpus, trial.launches + 1)
-            for point in self._wanted(lambda: trial, rounds):
+            while point := self._wanted(trial, rounds):
                 try:
                     facts = self._next(trial, point, launch)
+                except PlanError:
+                    raise
                 except LlmPerfError as error:
                     return replace(trial, error=self._failed(trial, point, str(error)))
                 trial = replace(trial, runs=(*trial.runs, facts))
@@ -92,11 +95,10 @@ class Bench:
                     return replace(trial, stopped=why)
         return trial
 
-    def _wanted(self, trial: Callable[[], Trial], rounds: int) -> Iterator[LoadPoint]:
-        """Loads in turns, until each has as many valid runs."""
-        while trial().rounds([point.name for point in self._points]) < rounds:
-            fewest = min(self._points, key=lambda point: len(trial().of(point.name)))
-            yield fewest
+    def _wanted(self, trial: Trial, rounds: int) -> LoadPoint | None:
+        """The load whose turn it is; None when all have as many valid runs."""
+        fewest = min(self._points, key=lambda point: len(trial.of(point.name)))
+        return fewest if len(trial.of(fewest.name)) < rounds else None
 
     def _next(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
         """The run that follows those of the trial: known, or measured and written down. Raises LlmPerfError."""
@@ -122,6 +124,7 @@ class Bench:
     def _measure(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
         self._show(trial, f"starting the server, {point.name} next" if launch.server is None else point.name)
         server = launch.up()
+        self._checkpoint.same_engine(server.version)
         if point.name not in launch.measurements:
             keep = partial(self._keep, trial.position, point, launch)
             launch.measurements[point.name] = Measurement(server, point, point.name, keep, self._workers(point))

@@ -16,6 +16,7 @@ from pytest_llmperf.server_spec import ServerConfig
 SCHEMA = "llmperf.search-checkpoint/1"
 _SHOWN = 5
 """Differences in a message."""
+_ANEW = "Start the search anew, without resuming"
 
 
 @dataclass(slots=True)
@@ -38,6 +39,8 @@ class Checkpoint:
     environment: Mapping[str, Any]
     entries: dict[str, Entry] = field(default_factory=dict)
     """By the configuration's name."""
+    engine_version: str | None = None
+    """As the first server told; None where none has."""
 
     def entry(self, config: ServerConfig) -> Entry:
         """What is known of the configuration; made when there is nothing. PlanError when it was another one then."""
@@ -45,12 +48,21 @@ class Checkpoint:
         _demand_equal(known.server, config.as_dict(), f"{self.path}: the plan has changed: server {config.name}")
         return known
 
+    def same_engine(self, version: str | None) -> None:
+        """PlanError when the engine is another version than that of the runs that are there."""
+        if self.engine_version is None:
+            self.engine_version = version
+        elif version != self.engine_version:
+            changed = f"the engine's version was {self.engine_version}, is {version}"
+            raise PlanError(f"{self.path}: {changed}. {_ANEW}")
+
     def write(self) -> None:
         """Whole or not at all."""
         document = {
             "schema": SCHEMA,
             "plan": self.plan,
             "environment": self.environment,
+            "engine_version": self.engine_version,
             "trials": {
                 name: {"server": entry.server, "error": entry.error, "runs": [run.as_dict() for run in entry.runs]}
                 for name, entry in self.entries.items()
@@ -73,19 +85,19 @@ def read_checkpoint(path: Path, plan: Mapping[str, Any], environment: Mapping[st
             name: Entry(held["server"], [parse_facts(run) for run in held["runs"]], held["error"])
             for name, held in document["trials"].items()
         }
-        then_plan, then_environment = document["plan"], document["environment"]
+        then_plan, then_environment, version = (document[key] for key in ("plan", "environment", "engine_version"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is no checkpoint of a search: {type(error).__name__}: {error}") from error
     _demand_equal(then_plan, plan, f"{path}: the plan has changed")
     _demand_equal(then_environment, environment, f"{path}: this is another environment")
-    return Checkpoint(path, plan, environment, entries)
+    return Checkpoint(path, plan, environment, entries, version)
 
 
 def _demand_equal(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
     changed = list(_differences(then, json.loads(json.dumps(now)), ""))
     if changed:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-        raise PlanError(f"{what}: {'; '.join(changed[:_SHOWN])}{more}. Start it anew, without resuming")
+        raise PlanError(f"{what}: {'; '.join(changed[:_SHOWN])}{more}. {_ANEW}")
 
 
 def _differences(then: Any, now: Any, where: str) -> Iterator[str]:

@@ -57,12 +57,16 @@ class Check:
         return self.verdict != "FAIL"
 
     @property
+    def share(self) -> float | None:
+        """Of the limit, by how much the value is beyond it, below 0 by how much to spare; None where there is none."""
+        return None if abs(self.excess) >= _HUGE else math.expm1(self.excess)
+
+    @property
     def by(self) -> str:
-        """By how much it is kept or broken, as `12 % over`; empty where there is no ratio."""
-        if abs(self.excess) >= _HUGE:
+        """By how much it is kept or broken, as `12 % beyond`; empty where that is no share."""
+        if self.share is None:
             return ""
-        share = f"{abs(math.expm1(self.excess)):.0%}"
-        return f"{share.replace('%', ' %')} {'beyond' if self.excess > 0 else 'to spare'}"
+        return f"{abs(self.share):.0%}".replace("%", " %") + (" beyond" if self.share > 0 else " to spare")
 
     def describe(self) -> str:
         """`ttft_p99 612 ms at short, limit <= 500 ms (22 % beyond)`."""

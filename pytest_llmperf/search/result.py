@@ -98,7 +98,9 @@ class SearchResult:
     """That `mode: brute` would take before any that doubt adds."""
     environment: Mapping[str, Any]
     snippet: str = ""
-    """The best configuration as a plan; empty without one."""
+    """The best configuration as the `servers:` part of a plan; empty without one."""
+    plan: str = ""
+    """The plan with it as the only server and the loads of the search; empty without one."""
     command: str = ""
     """The shell line that starts it (its first replica); empty without one."""
     notes: tuple[str, ...] = ()
