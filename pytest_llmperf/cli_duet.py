@@ -27,6 +27,7 @@ from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.verdicts import headline
+from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import Session, default_output
@@ -117,18 +118,17 @@ def _margin(text: str) -> tuple[str, str]:
 
 def _server(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerConfig:
     given = str(options[side])
-    configs = {config.name: config for config in plan.server_configs()} if plan else {}
-    if given in configs:
-        return configs[given]
+    spaces = plan.server_spaces() if plan else {}
+    known = list(dict.fromkeys((*spaces, *(config.name for space in spaces.values() for config in space.configs))))
+    if given in known:
+        return single_config(spaces, given)
     if "://" in given:
         return _remote(side, given, options["model"] or (plan.model if plan else None), options)
     words = shlex.split(given)
     if "serve" in words[1:-1]:
         return _vllm(side, words)
     if plan:
-        raise click.UsageError(
-            f"--{side}: {options['plan']} has no server {given!r}{did_you_mean(given, list(configs))}"
-        )
+        raise click.UsageError(f"--{side}: {options['plan']} has no server {given!r}{did_you_mean(given, known)}")
     raise click.UsageError(f"--{side}: {given!r} is no URL and no 'vllm serve …'; --plan FILE gives servers names")
 
 

@@ -6,9 +6,8 @@ Reading the YAML file and its errors with line numbers is plan_file.py's part.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import (
     Field,
@@ -17,9 +16,11 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_llmperf.combinations import LoadEntry, check_name
 from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.load_spec import GateProfile, Limit, LoadPoint, LoadSpec, Margins, Relaunch, Sla, check_tokenizer
+from pytest_llmperf.load_spec import GateProfile, Limit, LoadPoint, Margins, Relaunch, Sla, check_tokenizer
 from pytest_llmperf.prompt_spec import PlanPath
+from pytest_llmperf.server_axes import ServerSpace
 from pytest_llmperf.server_spec import (
     EMBEDDED_ARGS,
     Args,
@@ -31,8 +32,6 @@ from pytest_llmperf.server_spec import (
     changes_output,
 )
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
-
 
 class Plan(Frozen):
     """A whole plan file."""
@@ -40,8 +39,9 @@ class Plan(Frozen):
     model: str
     locked: Args = {}
     """Arguments that change output, with the value that every server carries."""
-    servers: dict[str, Annotated[ServerConfig, Field(discriminator="engine")]] = Field(min_length=1)
-    loads: dict[str, LoadSpec] = Field(min_length=1)
+    servers: dict[str, ServerSpace] = Field(min_length=1)
+    """As written; `server_configs` are the ones to start."""
+    loads: dict[str, LoadEntry] = Field(min_length=1)
     sla: Sla = ()
     tokenizer: PlanPath | None = None
     """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
@@ -59,33 +59,52 @@ class Plan(Frozen):
     @classmethod
     def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
         for name in entries:
-            if not _NAME.match(name):
-                raise EntryError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'", name)
+            check_name(name, name)
         return entries
 
     @model_validator(mode="after")
     def _locked_everywhere(self) -> Plan:
-        for name, server in self.servers.items():
-            if server.name:
-                raise EntryError("the name is the entry's key", "servers", name, "name")
-            _check_locked(name, server, self.locked)
+        for arg, value in self.locked.items():
+            if isinstance(value, Mapping) and "sweep" in value:
+                raise EntryError("a locked argument has one value on all servers", "locked", arg)
+        for entry_name, space in self.servers.items():
+            for server in space.configs:
+                if server.name:
+                    raise EntryError("the name is the entry's key", "servers", entry_name, "name")
+            for server in space.named(entry_name).configs:
+                _check_locked(entry_name, server, self.locked)
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> Plan:
+        taken: dict[str, str] = {}
+        for name, space in self.servers.items():
+            for server in space.named(name).configs:
+                if server.name in taken:
+                    raise EntryError(
+                        f"{server.name!r} is the name of a server of {taken[server.name]!r} too", "servers", name
+                    )
+                taken[server.name] = name
         return self
 
     @model_validator(mode="after")
     def _tokenizers_where_needed(self) -> Plan:
         for name, load in self.loads.items():
-            with entry("loads", name):
-                check_tokenizer(load.tokenizer or self.tokenizer, load)
+            for spec in load.specs:
+                with entry("loads", name):
+                    check_tokenizer(spec.tokenizer or self.tokenizer, spec)
         return self
 
+    def server_spaces(self) -> dict[str, ServerSpace]:
+        """The entries in plan order, their configurations with name, model and locked arguments filled in."""
+        return {name: space.named(name).each(self._complete) for name, space in self.servers.items()}
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
-        """The servers in plan order, with name, model and locked arguments filled in."""
-        return tuple(
-            server.model_copy(
-                update={"name": name, "model": server.model or self.model, "args": _effective(self.locked, server)}
-            )
-            for name, server in self.servers.items()
-        )
+        """Every configuration of every entry, in plan order, as in `server_spaces`."""
+        return tuple(config for space in self.server_spaces().values() for config in space.configs)
+
+    def _complete(self, server: ServerConfig) -> ServerConfig:
+        return server.model_copy(update={"model": server.model or self.model, "args": _effective(self.locked, server)})
 
     def load_points(self) -> tuple[LoadPoint, ...]:
         """Every point of every load, in plan order, with the SLA that holds for it."""
@@ -112,12 +131,14 @@ def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, 
     return (*(limit for limit in general if limit.quantity not in replaced), *own)
 
 
-def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
+def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:
     """`locked` is merged into servers that we configure; what is up or written already must say so itself."""
-    problems = []
+    problems, name = [], server.name
     for arg, value in locked.items():
         if isinstance(server, EmbeddedServer) and arg not in EMBEDDED_ARGS:
-            raise EntryError(f"the embedded engine has no argument {arg!r}, which this plan locks", "servers", name)
+            raise EntryError(
+                f"the embedded engine has no argument {arg!r}, which this plan locks", "servers", entry_name
+            )
         if arg in server.unlocked:
             continue
         given = isinstance(server, RemoteServer) or (isinstance(server, TritonServer) and server.repository is not None)
@@ -135,5 +156,5 @@ def _check_locked(name: str, server: ServerConfig, locked: Mapping[str, ArgValue
         raise EntryError(
             f"{'; '.join(problems)}. Lock it for the whole plan (`locked:`), or name it in this server's "
             "`unlocked: [...]`: its results are then never compared with the others'",
-            *("servers", name, "args"),
+            *("servers", entry_name, "args"),
         )

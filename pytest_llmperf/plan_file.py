@@ -7,6 +7,7 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +60,7 @@ _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "stages": Stage,
     "trace": TraceReplay,
     "cancel": Cancel,
+    "combinations": LoadSpec,
 }
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
@@ -111,11 +113,11 @@ def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
 
 def _located(plan: Plan, folder: Path) -> Plan:
     """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
-    servers = {name: _with_paths(server, folder) for name, server in plan.servers.items()}
+    servers = {name: space.each(partial(_with_paths, folder)) for name, space in plan.servers.items()}
     return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers})
 
 
-def _with_paths(server: ServerConfig, folder: Path) -> ServerConfig:
+def _with_paths(folder: Path, server: ServerConfig) -> ServerConfig:
     update: dict[str, Any] = {"model": _absolute(server.model, folder)}
     if isinstance(server, VllmServer | TritonServer):
         update["executable"] = _absolute(server.executable, folder)

@@ -49,14 +49,15 @@ def changes_output(arg: str) -> bool:
     return arg in _OUTPUT_ARGS or arg.startswith(("speculative-", "num-speculative-"))
 
 
-def _argument_name(name: str) -> str:
+def argument_name(name: str) -> str:
+    """The one name that stands for all spellings: `--tensor_parallel_size` and `tp` are `tensor-parallel-size`."""
     bare = name.lstrip("-").replace("_", "-")
     return _ALIASES.get(bare, bare)
 
 
 def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
     """Every spelling of an argument under one name: `--tensor_parallel_size` is `tensor-parallel-size`."""
-    named = {_argument_name(name): value for name, value in args.items()}
+    named = {argument_name(name): value for name, value in args.items()}
     if len(named) != len(args):
         raise ValueError(f"two spellings of one argument in {list(args)}")
     return named
@@ -113,7 +114,7 @@ class _Server(Frozen):
     @field_validator("unlocked", mode="after")
     @classmethod
     def _unlocked_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_argument_name(name) for name in names)
+        return tuple(argument_name(name) for name in names)
 
     @field_validator("args", mode="after")
     @classmethod

@@ -27,6 +27,7 @@ from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
+from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
@@ -429,13 +430,20 @@ def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: 
 
 def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
     """The marker's `servers`, or its `duet` as the one thing to measure on."""
-    configs = {server.name: server for server in plan.server_configs()}
+    spaces = plan.server_spaces()
+    configs = {config.name: config for space in spaces.values() for config in space.configs}
     names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
-    chosen = _checked_names(list(configs), names, "server", test_file)
+    known = list(dict.fromkeys((*spaces, *configs)))
+    chosen = _checked_names(known, names, "server", test_file)
     if "duet" not in kwargs:
-        return tuple(config for name, config in configs.items() if name in chosen)
+        return tuple(
+            config
+            for entry, space in spaces.items()
+            for config in space.configs
+            if entry in chosen or config.name in chosen
+        )
     try:
-        return (Duet(*(configs[name] for name in chosen)),)
+        return (Duet(*(single_config(spaces, name) for name in chosen)),)
     except ValueError as error:
         raise PlanError(f"{test_file}: the llmperf marker's duet: {error}") from error
 

@@ -31,6 +31,29 @@ def test_marker_narrows_servers_and_loads(suite):
     assert _ids(suite.run("--collect-only", "-q")) == ["tp4pp2-rate-100rps", "tp4pp2-rate-200rps"]
 
 
+SWEPT = "{engine: embedded, args: {step: modelled, max-num-seqs: {sweep: [2, 4]}}}"
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"),
+    [(["grid"], ["grid.seqs2", "grid.seqs4"]), (["grid.seqs4", "tp4pp2"], ["tp4pp2", "grid.seqs4"])],
+)
+def test_marker_names_an_entry_or_one_of_its_configurations(suite, servers, expected):
+    suite.edit_plan("loads:\n", f"  grid: {SWEPT}\nloads:\n")
+    suite.write(test=_marked(f'plan="plan.yaml", servers={servers}, loads=["short"]'))
+    assert _ids(suite.run("--collect-only", "-q")) == [f"{name}-short" for name in expected]
+
+
+def test_a_duet_is_of_single_configurations(suite):
+    suite.edit_plan("loads:\n", f"  grid: {SWEPT}\nloads:\n")
+    suite.write(test=_marked('plan="plan.yaml", duet={"a": "grid.seqs2", "b": "grid"}'))
+    result = suite.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*'grid' stands for 2 configurations; name one of them: grid.seqs2, grid.seqs4"])
+    suite.write(test=_marked('plan="plan.yaml", duet={"a": "grid.seqs2", "b": "grid.seqs4"}, loads=["short"]'))
+    assert _ids(suite.run("--collect-only", "-q")) == ["grid.seqs2-vs-grid.seqs4-short"]
+
+
 @pytest.mark.parametrize(
     ("marker", "message"),
     [

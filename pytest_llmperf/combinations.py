@@ -1,0 +1,138 @@
+"""Named combinations: keys of an entry that go together, each combination a variant of the entry of its own.
+
+An entry with variants is validated once per variant. A mistake that several of them have is told once, at the line that
+it was written on: that of the combination, where the wrong key is one of its.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, core_schema
+
+from pytest_llmperf.fields import EntryError
+from pytest_llmperf.load_spec import LoadPoint, LoadSpec
+
+KEY = "combinations"
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
+"""Of servers, loads and combinations: what can be part of a test id."""
+_LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An entry with one value for everything that it writes several for."""
+
+    label: str
+    """Which one it is, in messages."""
+    data: Mapping[str, Any]
+    """The entry as a plan without sweeps would write it."""
+    written_at: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    """Place in the validated entry -> where the plan has it, for what a combination brought."""
+
+
+def read_combinations(given: object) -> dict[str, Mapping[str, Any]]:
+    """The value of a `combinations:` key, checked as far as it is the same for servers and loads."""
+    if not isinstance(given, Mapping) or not given:
+        raise EntryError(f"a mapping of names to what goes together is needed, given {given!r}", KEY)
+    for name, keys in given.items():
+        check_name(name, KEY, str(name))
+        if not isinstance(keys, Mapping):
+            raise EntryError(f"a mapping of keys to values is needed, given {keys!r}", KEY, name)
+    return dict(given)
+
+
+def check_name(name: object, *at: str) -> None:
+    """EntryError where it cannot be part of a test id."""
+    if not isinstance(name, str) or not NAME.match(name):
+        raise EntryError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'", *at)
+
+
+def validate_variants(variants: Sequence[Variant], validate: ValidatorFunctionWrapHandler) -> list[Any]:
+    """Every variant validated; ValidationError has the mistakes of all of them, each once."""
+    valid, failed = [], []
+    for variant in variants:
+        try:
+            valid.append(validate(variant.data))
+        except ValidationError as error:
+            failed += [(variant, problem) for problem in error.errors(include_url=False)]
+    if failed:
+        raise ValidationError.from_exception_data("plan", list(_told_once(failed, len(variants))))
+    return valid
+
+
+def _told_once(failed: Iterable[tuple[Variant, ErrorDetails]], variants: int) -> Iterator[InitErrorDetails]:
+    grouped: dict[tuple[object, ...], list[tuple[Variant, ErrorDetails]]] = {}
+    for variant, problem in failed:
+        # A whole entry, as what was given, differs in every variant though the sentence about it is the same.
+        given = "" if problem["type"] == "value_error" else repr(problem["input"])
+        grouped.setdefault((_written_at(variant, problem), problem["msg"], given), []).append((variant, problem))
+    for group in grouped.values():
+        yield _init_details(*group[0], everywhere=len(group) == variants)
+
+
+def _written_at(variant: Variant, problem: ErrorDetails) -> tuple[int | str, ...]:
+    """The problem's place, with what a combination brought where the combination has it."""
+    error = problem.get("ctx", {}).get("error")
+    place = (*problem["loc"], *(error.keys if isinstance(error, EntryError) else ()))
+    moved = ((*at, *place[len(valid) :]) for valid, at in variant.written_at.items() if place[: len(valid)] == valid)
+    return next(moved, place)
+
+
+def _init_details(variant: Variant, problem: ErrorDetails, everywhere: bool) -> InitErrorDetails:
+    """The same mistake where it is written; with the variant, where the others do not have it."""
+    details = InitErrorDetails(type=problem["type"], loc=_written_at(variant, problem), input=problem["input"])
+    if problem["type"] == "value_error":
+        suffix = "" if everywhere or KEY in details["loc"] else f" (in {variant.label})"
+        details["ctx"] = {"error": ValueError(f"{problem['ctx']['error']}{suffix}")}
+    elif "ctx" in problem:
+        details["ctx"] = problem["ctx"]
+    return details
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEntry:
+    """A load as the plan writes it: one LoadSpec, or one per named combination of its keys."""
+
+    specs: tuple[LoadSpec, ...]
+    names: tuple[str, ...] = ()
+    """Of the combinations, one per spec; empty where the entry has none."""
+
+    def points(self, name: str) -> tuple[LoadPoint, ...]:
+        """One point per combination and swept values, named after them, as in `chat-long-c8`."""
+        prefixes = [f"{name}-{combination}" for combination in self.names] or [name]
+        pairs = zip(prefixes, self.specs, strict=True)
+        return tuple(point for prefix, spec in pairs for point in spec.points(prefix))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            _load_entry,
+            handler.generate_schema(LoadSpec),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped),
+        )
+
+
+def _dumped(entry: LoadEntry) -> list[Any]:
+    return [*entry.names, *(spec.model_dump(mode="json") for spec in entry.specs)]
+
+
+def _load_entry(given: object, validate: ValidatorFunctionWrapHandler) -> LoadEntry:
+    if isinstance(given, LoadEntry):
+        return given
+    if not isinstance(given, Mapping) or KEY not in given:
+        return LoadEntry((validate(given),))
+    named = read_combinations(given[KEY])
+    shared = {key: value for key, value in given.items() if key != KEY}
+    for name in named:
+        if _LIKE_A_SWEPT_VALUE.fullmatch(name):
+            raise EntryError(f"{name!r} is how a swept value is named in test ids; choose another name", KEY, name)
+    variants = [
+        Variant(name, {**shared, **keys}, {(str(key),): (KEY, name, str(key)) for key in keys})
+        for name, keys in named.items()
+    ]
+    return LoadEntry(tuple(validate_variants(variants, validate)), tuple(named))
