@@ -18,6 +18,7 @@ from pytest_llmperf import __version__
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_input import header, problem
+from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.interchange.imports import parse_import
@@ -48,6 +49,7 @@ def main() -> None:
 
 main.add_command(baseline)
 main.add_command(duet)
+main.add_command(search)
 
 
 @main.command()

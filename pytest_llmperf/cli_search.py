@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.search_table import search_summary
@@ -20,7 +20,7 @@ from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.files import write_search
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.search.search import SearchRun, checkpoint_name, run_search
+from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
 from pytest_llmperf.session import Session, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
@@ -52,10 +52,11 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
         if dry_run:
             click.echo("\n".join(describe(found, gpus)))
             return
-        session = Session(_output(found.name, output, resume))
-        how = SearchRun(session, gpus, plan, resume=resume, live=_live())
+        checkpoint = _checkpoint(found.name, output) if resume else None
+        session = Session(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
+        how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=_live())
         result = run_search(found, how, partial(_keep, session, options))
-    except PlanError as error:
+    except (PlanError, MissingRequirement) as error:
         raise click.UsageError(str(error)) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
@@ -78,17 +79,13 @@ def _chosen(plan: Plan, path: Path, name: str | None, options: dict[str, Any], g
     return candidates(plan.model_copy(update={"searches": {**plan.searches, chosen: changed}}), chosen, gpus)
 
 
-def _output(name: str, given: Path | None, resume: bool) -> Path:
-    """The folder to go on in: the one given, else the newest with a checkpoint of this search."""
-    new = given or default_output(Path.cwd())
-    if not resume:
-        return new
-    places = [given] if given else [folder for folder in new.parent.glob("*") if not folder.is_symlink()]
-    held = [folder for folder in places if (folder / checkpoint_name(name)).exists()]
-    if not held:
-        where = given or new.parent
-        raise PlanError(f"--resume: no checkpoint of search {name!r} in {where}")
-    return max(held, key=lambda folder: (folder / checkpoint_name(name)).stat().st_mtime)
+def _checkpoint(name: str, output: Path | None) -> Path:
+    """The one in the given folder, else the newest of this search."""
+    folders = [output] if output else default_output(Path.cwd()).parent.glob("*")
+    found = newest(folder / checkpoint_name(name) for folder in folders if output or not folder.is_symlink())
+    if found is None:
+        raise PlanError(f"--resume: no {checkpoint_name(name)} in {output or default_output(Path.cwd()).parent}")
+    return found
 
 
 def _keep(session: Session, options: dict[str, Any], result: SearchResult) -> None:

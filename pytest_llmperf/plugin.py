@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 
+pytest_plugins = ["pytest_llmperf.search_plugin"]
 _STATE: pytest.StashKey[State] = pytest.StashKey()
 
 # name, kind, help: one table for the command line and its ini twins.
@@ -174,7 +175,12 @@ def _ci_variable() -> str | None:
     return next((name for name in ("CI", "BUILD_NUMBER") if os.environ.get(name)), None)
 
 
-def _state(config: pytest.Config) -> State:
+def known_state(config: pytest.Config) -> State | None:
+    """None where no llmperf test was collected."""
+    return config.stash.get(_STATE, None)
+
+
+def state_of(config: pytest.Config) -> State:
     """Made when the first llmperf test is collected."""
     state = config.stash.get(_STATE, None)
     if state is None:
@@ -193,7 +199,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("llmperf")
     if marker is None:
         return
-    selection = _state(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
+    selection = state_of(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
     if "llm_server" in metafunc.fixturenames:
         ids = [server.name for server in selection.servers]
         metafunc.parametrize("llm_server", selection.servers, ids=ids, indirect=True, scope="session")
@@ -211,7 +217,8 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Each test says it, because a worker of xdist that ends during collection takes the controller down with it.
-    if hasattr(item.config, "workerinput") and item.get_closest_marker("llmperf"):
+    marked = item.get_closest_marker("llmperf") or item.get_closest_marker("llmperf_search")
+    if hasattr(item.config, "workerinput") and marked:
         pytest.fail(
             "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
             "run them with -n0, or deselect them with -m 'not llmperf'",
@@ -322,7 +329,7 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
     from pytest_llmperf.errors import MissingRequirement, ServerError
 
-    state = _state(request.config)
+    state = state_of(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
     with contextlib.ExitStack() as stack:
@@ -362,10 +369,10 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    return LoadDriver(_state(request.config), request.node.nodeid, runs, _live_line(reporter))
+    return LoadDriver(state_of(request.config), request.node.nodeid, runs, live_line(reporter))
 
 
-def _live_line(reporter: pytest.TerminalReporter | None) -> Any:
+def live_line(reporter: pytest.TerminalReporter | None) -> Any:
     """Rewrites a terminal line of its own; None where output is no terminal."""
     if reporter is None or not reporter.isatty or reporter.config.get_verbosity() < 0:
         return None
@@ -382,7 +389,7 @@ def sla(request: pytest.FixtureRequest) -> SlaGate:
     """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
     from pytest_llmperf.fixtures import SlaGate
 
-    return SlaGate(_state(request.config), request.node.nodeid)
+    return SlaGate(state_of(request.config), request.node.nodeid)
 
 
 @pytest.fixture
@@ -390,6 +397,6 @@ def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
     """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
     from pytest_llmperf.fixtures import BaselineGate
 
-    gate = BaselineGate(_state(request.config), request.node.nodeid)
+    gate = BaselineGate(state_of(request.config), request.node.nodeid)
     yield gate
     gate.record_if_passed()

@@ -10,11 +10,12 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.metrics import rounded
-from pytest_llmperf.report.properties import Property
 from pytest_llmperf.search.goal import Check
 from pytest_llmperf.search.result import Ranked, SearchResult
 
 SCHEMA = "llmperf.search/1"
+Property = tuple[str, str | int | float | bool]
+"""As of report.properties."""
 
 
 def search_document(result: SearchResult) -> dict[str, Any]:

@@ -29,9 +29,9 @@ def write_search(
     if csv_path:
         files[csv_path] = search_csv(result)
     if html_path:
-        from pytest_llmperf.report.html.search import search_page  # its libraries are of an extra
+        from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
 
-        files[html_path] = search_page([result], session.started)
+        files[html_path] = html_report([], session.started, searches=[result])
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -71,7 +71,7 @@ class Front:
     points: tuple[Tradeoff, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SearchResult:
     """The end of a search, or how far it came."""
 
@@ -105,6 +105,10 @@ class SearchResult:
     """The shell line that starts it (its first replica); empty without one."""
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        # pytest shows the values of a failed assertion, and forty configurations would bury the answer.
+        return f"SearchResult({self.answer!r})"
 
     @property
     def best(self) -> Ranked | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_llmperf.errors import PlanError
+from pytest_llmperf.errors import MissingRequirement, PlanError
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.bench import Bench, Live
@@ -42,24 +42,28 @@ class SearchRun:
     gpus: tuple[Gpu, ...]
     plan: Path
     """The plan's file."""
-    resume: bool = False
+    resume_from: Path | None = None
+    """The checkpoint to go on from; None begins anew."""
     live: Live | None = None
     workers: Callable[[LoadPoint], int | None] | None = None
 
-    def checkpoint(self, search: str) -> Path:
-        return self.session.output / checkpoint_name(search)
-
 
 def checkpoint_name(search: str) -> str:
-    """Of the file in the output folder."""
+    """Of the file in the search's output folder."""
     return f"search-{search}.checkpoint.json"
+
+
+def newest(paths: Iterable[Path]) -> Path | None:
+    """The one that was written last; None of none."""
+    return max((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def run_search(found: Candidates, how: SearchRun, keep: Callable[[SearchResult], None]) -> SearchResult:
     """Searches, and gives the result.
 
-    `keep` gets the result too, as far as it came when the search is interrupted, before that goes on its way. PlanError
-    when something that the search needs is not here, or the checkpoint is of another plan; nothing was started then.
+    `keep` gets the result too, as far as it came when the search is interrupted, before that goes on its way.
+    MissingRequirement without optuna, PlanError when memory is limited that cannot be told, or when the checkpoint is
+    of another plan or environment; nothing was started then.
     """
     _check_needs(found, how.gpus)
     search = _Search(found, how)
@@ -77,9 +81,9 @@ def run_search(found: Candidates, how: SearchRun, keep: Callable[[SearchResult],
 
 
 def _check_needs(found: Candidates, gpus: Sequence[Gpu]) -> None:
-    """PlanError says what is missing before anything is started."""
+    """Raises before anything is started."""
     if found.spec.mode == "optuna" and (missing := optuna_missing()):
-        raise PlanError(f"search {found.name!r}: {missing}")
+        raise MissingRequirement(f"search {found.name!r}: {missing}")
     if found.spec.memory_limit:
         on_cpu = next((config.name for config in found.configs.values() if not config.gpu_count), None)
         reason = memory_readable(gpus) or (f"{on_cpu} uses none" if on_cpu else None)
@@ -154,10 +158,10 @@ class _Search:
 def _checkpoint(found: Candidates, how: SearchRun) -> Checkpoint:
     """The one to go on with, or a new one."""
     facts = environment(next(iter(found.configs.values())), None, how.gpus).as_dict()
-    here, path = {name: facts[name] for name in _FACTS}, how.checkpoint(found.name)
-    if how.resume and path.exists():
-        return read_checkpoint(path, found.measured_as(), here)
-    return Checkpoint(path, found.measured_as(), here)
+    here, path = {name: facts[name] for name in _FACTS}, how.session.output / checkpoint_name(found.name)
+    if how.resume_from is None:
+        return Checkpoint(path, found.measured_as(), here)
+    return replace(read_checkpoint(how.resume_from, found.measured_as(), here), path=path)
 
 
 def _differing_outputs(found: Candidates) -> Iterator[str]:

@@ -43,7 +43,8 @@ def safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _figure(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[str, Any]:
+def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[str, Any]:
+    """Plotly's figure with these titles of its axes."""
     axes = {"xaxis": {"title": {"text": x}, **layout.pop("xaxis", {})}, "yaxis": {"title": {"text": y}}}
     axes["yaxis"] |= layout.pop("yaxis", {})
     return {"data": list(traces), "layout": {**axes, **layout}}
@@ -74,7 +75,7 @@ def _histogram_chart(name: str, values: Sequence[float], then: Histogram) -> Cha
         for place, (low, high) in enumerate(itertools.pairwise(edges))
         if any(share[place] for share in shares.values())
     )
-    figure = _figure(traces, f"{name.upper()} in ms (log scale)", "requests in %", xaxis={"type": "log"})
+    figure = figure_of(traces, f"{name.upper()} in ms (log scale)", "requests in %", xaxis={"type": "log"})
     says = f"How {NAMES[name].lower()} was spread over {len(values)} requests{_beside(then)}."
     return Chart(f"{NAMES[name]}: histogram", says, figure, ("ms", *shares), rows)
 
@@ -104,8 +105,8 @@ def _step(label: str, edges: Sequence[float], share: Sequence[float]) -> Trace:
         "type": "scatter",
         "mode": "lines",
         "name": label,
-        "x": [_six(edge) for edge in edges],
-        "y": [*(_six(value) for value in share), 0],
+        "x": [six(edge) for edge in edges],
+        "y": [*(six(value) for value in share), 0],
         "line": {"shape": "hv"},
         "fill": "tozeroy" if label != "baseline" else None,
         "meta": "baseline" if label == "baseline" else "now",
@@ -123,7 +124,7 @@ def _curve_chart(name: str, values: Sequence[float], baseline: Mapping[str, Hist
             "mode": "lines",
             "name": label,
             "x": [_nines(p) for p, _ in curve],
-            "y": [_six(value) for _, value in curve],
+            "y": [six(value) for _, value in curve],
             "customdata": [f"{p:.4g}" for p, _ in curve],
             "meta": "baseline" if label == "baseline" else "now",
             "hovertemplate": "p%{customdata}: %{y:.4g} ms<extra>" + label + "</extra>",
@@ -132,7 +133,7 @@ def _curve_chart(name: str, values: Sequence[float], baseline: Mapping[str, Hist
     ]
     marks = [0.0, *_TAIL]
     axis = {"tickvals": [_nines(p) for p in marks], "ticktext": [f"p{p:g}" for p in marks]}
-    figure = _figure(traces, "share of requests that are faster", f"{name.upper()} in ms", xaxis=axis)
+    figure = figure_of(traces, "share of requests that are faster", f"{name.upper()} in ms", xaxis=axis)
     rows = tuple((f"p{p:g}", *(_ms(_at(curve, p)) for curve in sides.values())) for p in _TAIL)
     says = f"{NAMES[name]} that the given share of requests does not exceed; the right end is the tail."
     return Chart(f"{NAMES[name]}: percentiles", says, figure, ("percentile", *(f"{s} (ms)" for s in sides)), rows)
@@ -188,7 +189,7 @@ def _sweep_chart(group: SweepGroup, quantity: Quantity) -> Chart | None:
     name = f"{NAMES[quantity.metric]} {quantity.stat}"
     layout = _limit_line(limit.value, f"SLA {limit.op} {limit.value:g} ms") if limit else {}
     traces += [_knee_trace(sweep, quantity, place) for place, sweep in enumerate(group.sweeps)]
-    figure = _figure((t for t in traces if t["x"]), "output tokens per second", f"{name} in ms", **layout)
+    figure = figure_of((t for t in traces if t["x"]), "output tokens per second", f"{name} in ms", **layout)
     rows = tuple(row for sweep in group.sweeps for row in _sweep_rows(sweep, quantity))
     knees = [f"{s.server} at {group.axis} {s.levels[s.knee].label}" for s in group.sweeps if s.knee is not None]
     says = f"Every mark is one {group.axis}. " + (
@@ -204,8 +205,8 @@ def _sweep_trace(sweep: Sweep, quantity: Quantity, axis: str, place: int) -> Tra
         "type": "scatter",
         "mode": "lines+markers+text",
         "name": safe(sweep.server),
-        "x": [_six(x) for _, x, _ in known],
-        "y": [_six(y) for _, _, y in known],
+        "x": [six(x) for _, x, _ in known],
+        "y": [six(y) for _, _, y in known],
         "text": [level.label for level, _, _ in known],
         "textposition": "top left",
         "cliponaxis": False,
@@ -254,8 +255,8 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
             "type": "scatter",
             "mode": mode,
             "name": name,
-            "x": [_six(p.throughput) for p in points],
-            "y": [_six(p.latency_ms) for p in points],
+            "x": [six(p.throughput) for p in points],
+            "y": [six(p.latency_ms) for p in points],
             "text": [safe(p.point_id) for p in points],
             "textposition": "top center",
             "cliponaxis": False,
@@ -269,7 +270,7 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
         if points
     ]
     name = f"{METRICS[latency.metric].name.upper()} {latency.stat}"
-    figure = _figure(traces, "output tokens per second", f"{name} in ms")
+    figure = figure_of(traces, "output tokens per second", f"{name} in ms")
     ordered = sorted(group.points, key=lambda p: (not p.on_front, p.latency_ms))
     rows = tuple((p.point_id, p.throughput, p.latency_ms, "yes" if p.on_front else "") for p in ordered)
     says = f"{len(front)} of {len(group.points)} points are beaten by no other in both throughput and latency."
@@ -282,7 +283,8 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
     )
 
 
-def _six(value: float) -> float:
+def six(value: float) -> float:
+    """To six digits: more would only make the page larger."""
     return float(f"{value:.6g}")
 
 
