@@ -283,8 +283,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     state = session.config.stash.get(_STATE, None)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if state and reporter:
+        from pytest_llmperf.search_plugin import dry_run_lines
+
         reporter.section("llmperf dry run")
-        for line in state.dry_run(_points(session.items)):
+        for line in [*state.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
             reporter.write_line(line)
     return True
 

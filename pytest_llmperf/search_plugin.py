@@ -5,8 +5,7 @@ Part of every pytest run, as `plugin` is, so it imports nothing heavy until a te
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +33,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     names = selected(state_of(metafunc.config), marker.args, marker.kwargs, metafunc.definition.path)
     metafunc.parametrize("llmperf_search", names, ids=names, indirect=True)
+
+
+def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
+    """What the searches among them would do."""
+    for item in items:
+        if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
+            from pytest_llmperf.search.fixture import dry_run
+
+            yield from dry_run(_search_of(item, item.callspec.params["llmperf_search"]))
+
+
+def _search_of(item: pytest.Item, name: str) -> Search:
+    from pytest_llmperf.plugin import live_line, state_of
+    from pytest_llmperf.search.fixture import Search
+
+    marker = item.get_closest_marker("llmperf_search")
+    assert marker is not None
+    reporter = item.config.pluginmanager.get_plugin("terminalreporter")
+    plan = item.path.parent / marker.kwargs["plan"]
+    return Search(state_of(item.config), item.nodeid, plan, name, live_line(reporter))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,16 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture
 def llmperf_search(request: pytest.FixtureRequest) -> Any:
     """`llmperf_search.run()` searches and returns a SearchResult: `best`, `ranked`, `pareto`."""
-    from pytest_llmperf.plugin import live_line, state_of
-    from pytest_llmperf.search.fixture import Search
+    from pytest_llmperf.plugin import state_of
 
-    marker = request.node.get_closest_marker("llmperf_search")
-    if marker is None or not hasattr(request, "param"):
+    if request.node.get_closest_marker("llmperf_search") is None or not hasattr(request, "param"):
         raise pytest.UsageError("llmperf_search needs @pytest.mark.llmperf_search(plan='….yaml') on the test")
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    plan = Path(request.node.path).parent / marker.kwargs["plan"]
-    search = Search(state_of(request.config), request.node.nodeid, plan, request.param, live_line(reporter))
-    return _Translated(search, state_of(request.config).options.strict)
+    return _Translated(_search_of(request.node, request.param), state_of(request.config).options.strict)
 
 
 class _Translated:

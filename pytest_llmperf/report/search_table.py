@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_llmperf.report.terminal import number
-from pytest_llmperf.search.goal import Check
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level
 
 _STYLES = {"ok": "green", "broken": "bold red", "invalid": "bold red", "failed": "bold red", "skipped": "yellow"}
@@ -85,12 +84,9 @@ def _remark(found: Ranked) -> str:
 
 
 def _closest(found: Ranked) -> str:
+    """The limit that is nearest to being broken."""
     near = max((check for check in found.checks if check.by), key=lambda check: check.excess, default=None)
-    return _kept(near) if near else ""
-
-
-def _kept(check: Check) -> str:
-    return f"{check.name} {check.shown} of {check.limit}: {check.by}"
+    return f"{near.name} {near.shown}, {near.by}" if near else ""
 
 
 def _front_lines(result: SearchResult) -> Iterator[str]:
@@ -98,8 +94,10 @@ def _front_lines(result: SearchResult) -> Iterator[str]:
     for front in result.pareto:
         points = sorted((point for point in front.points if point.on_front), key=lambda point: point.latency_ms)
         if len(points) > 1:
-            shown = (f"{p.name} {number(p.throughput)} tok/s at {number(p.latency_ms)} ms" for p in points)
-            yield f"Pareto front at {front.load} (throughput, {front.latency}): {'; '.join(shown)}"
+            yield f"Pareto front at {front.load}, by output tok/s and {front.latency}:"
+            for point in points:
+                kept = "" if point.ok else " (breaks a limit)"
+                yield f"  {point.name}: {number(point.throughput)} tok/s at {number(point.latency_ms)} ms{kept}"
 
 
 def _details(result: SearchResult) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.state import State
+from pytest_llmperf.telemetry.gpu import Gpu
 
 _KEYS = ("plan", "search")
 
@@ -83,6 +84,10 @@ class Search:
         return candidates(self._state.plan(self._plan), self._name, len(self._state.gpus))
 
     @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return self._state.gpus
+
+    @property
     def _folder(self) -> Path:
         return self._state.options.output / f"search-{file_name(self._test)}"
 
@@ -110,6 +115,6 @@ def _obstacles(found: Candidates, state: State) -> list[str]:
     return known if len(known) == len(reasons) else []
 
 
-def dry_run(search: Search, state: State) -> Iterator[str]:
+def dry_run(search: Search) -> Iterator[str]:
     """Lines that say what it would do."""
-    yield from describe(search.candidates(), state.gpus)
+    yield from describe(search.candidates(), search.gpus)
