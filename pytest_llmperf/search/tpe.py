@@ -14,7 +14,6 @@ TRIALS = 40
 """Configurations that it measures unless the plan says otherwise."""
 _REPEATS = 20
 """Proposals in a row that were measured before, after which it has nothing more to say."""
-_EXCESS = "excess"
 
 
 def optuna_missing() -> str | None:
@@ -47,12 +46,8 @@ def _study(seed: int) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constraints_func=_broken)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def _broken(trial: Any) -> tuple[float]:
-    return (trial.user_attrs[_EXCESS],)
 
 
 def _names(space: Space) -> list[str]:
@@ -71,7 +66,7 @@ def _tell(study: Any, asked: Any, contest: Contest, position: Position) -> None:
     import optuna
 
     found = contest.assessment(position)
-    asked.set_user_attr(_EXCESS, found.excess)
+    asked.set_constraint("excess", found.excess)
     if found.standing in ("ok", "broken"):
         study.tell(asked, found.level.value if found.level else 0.0)
     else:

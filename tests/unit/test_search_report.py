@@ -18,7 +18,7 @@ from pytest_llmperf.report.search_document import search_csv, search_document, s
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.candidates import candidates
-from pytest_llmperf.search.contest import Contest, Hopeless
+from pytest_llmperf.search.contest import Contest
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
 from pytest_llmperf.search.trial import RunFacts, Trial
