@@ -40,6 +40,8 @@ class Row:
     best: int | None
     """Position of the winner; None: `why` says why there is none."""
     why: str = ""
+    leaders: tuple[int, ...] = ()
+    """Positions of all that no other is better than beyond noise; only the winner, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ class Comparison:
         """One sentence: which configuration to take, or that it cannot be told."""
         decided = sum(row.best is not None for row in self.rows)
         if not decided:
-            return f"{self.load}: no clear winner in any of {len(self.rows)} metrics"
+            some = 0 < len(self.unbeaten) < len(self.configurations)
+            beaten = f"; none is better than {', '.join(self.unbeaten)} in any" if some else ""
+            return f"{self.load}: no clear winner in any of {len(self.rows)} metrics{beaten}"
         winner, count = max(self.wins.items(), key=lambda pair: pair[1])
         rest = [f"{name} in {won}" for name, won in self.wins.items() if won and name != winner]
         others = f", {', '.join(rest)}" if rest else ""
@@ -73,6 +77,13 @@ class Comparison:
     def _open(self, decided: int) -> str:
         left = len(self.rows) - decided
         return f"; undecided in {left}" if left else ""
+
+    @property
+    def unbeaten(self) -> tuple[str, ...]:
+        """Configurations that no other is better than in any metric that can be told."""
+        told = [row for row in self.rows if row.leaders]
+        places = range(len(self.configurations)) if told else ()
+        return tuple(self.configurations[at] for at in places if all(at in row.leaders for row in told))
 
     @property
     def leader(self) -> str | None:
@@ -143,8 +154,11 @@ def _row(quantity: Quantity, results: Sequence[Result]) -> Row:
     few = too_few(quantity, [summary.n(quantity) for result in results for summary in result.summaries])
     if few:
         return Row(quantity, levels, None, few)
-    best = _best(quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)])
-    return Row(quantity, levels, best, "" if best is not None else _why_none(levels))
+    leaders = _leaders(
+        quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)]
+    )
+    best = leaders[0] if len(leaders) == 1 else None
+    return Row(quantity, levels, best, "" if best is not None else _why_none(levels), leaders)
 
 
 def _why_none(levels: Sequence[Level | None]) -> str:
@@ -158,13 +172,13 @@ def _level(quantity: Quantity, result: Result) -> Level | None:
     return level_of(runs, tolerance(quantity).prior)
 
 
-def _best(quantity: Quantity, levels: Sequence[Level | None]) -> int | None:
-    """The one whose interval is apart from all others, on the better side; None without two to compare."""
+def _leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:
+    """Those that no other's interval is apart from on the better side; none without two to compare."""
     present = [(level, place) for place, level in enumerate(levels) if level is not None]
     if len(present) < 2:
-        return None
+        return ()
     if quantity.better == "higher":
-        top, place = max(present, key=lambda pair: pair[0].low)
-        return place if all(other.high < top.low for other, at in present if at != place) else None
-    top, place = min(present, key=lambda pair: pair[0].high)
-    return place if all(other.low > top.high for other, at in present if at != place) else None
+        bar = max(level.low for level, _ in present)
+        return tuple(place for level, place in present if level.high >= bar)
+    bar = min(level.high for level, _ in present)
+    return tuple(place for level, place in present if level.low <= bar)

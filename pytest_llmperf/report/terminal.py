@@ -108,7 +108,7 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):
-            console.print(comparison_table(found, number))
+            console.print(comparison_table(found, number, console.width))
             for line in (found.answer, *(f"note: {note}" for note in found.notes)):
                 console.print(escape(line), soft_wrap=True)
         results = [outcome.result for outcome in measured if outcome.result]
