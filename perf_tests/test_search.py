@@ -1,4 +1,4 @@
-"""Searches of the best configuration; that of Triton is skipped until `make engine-triton` has put it into .engines/."""
+"""Searches of the best configuration; the one of Triton is skipped until `make engine-triton` has been run."""
 
 import pytest
 

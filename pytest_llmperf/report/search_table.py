@@ -79,14 +79,8 @@ def _level(found: Ranked) -> str:
 def _remark(found: Ranked) -> str:
     """Which limits are broken by how much, else why it has failed; of those that are kept the closest."""
     if found.standing != "broken":
-        return found.why or _closest(found)
+        return found.why or found.closest
     return "; ".join(check.describe() for check in found.checks if not check.ok)
-
-
-def _closest(found: Ranked) -> str:
-    """The limit that is nearest to being broken."""
-    near = max((check for check in found.checks if check.by), key=lambda check: check.excess, default=None)
-    return f"{near.name} {near.shown}, {near.by}" if near else ""
 
 
 def _front_lines(result: SearchResult) -> Iterator[str]:

@@ -71,7 +71,10 @@ class Checkpoint:
         }
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self.path)
 
 

@@ -49,6 +49,12 @@ class Ranked:
     def ok(self) -> bool:
         return self.standing == "ok"
 
+    @property
+    def closest(self) -> str:
+        """The limit that is nearest to being broken; empty where none has a share to tell."""
+        near = max((check for check in self.checks if check.by), key=lambda check: check.excess, default=None)
+        return f"{near.name} {near.shown}, {near.by}" if near else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
@@ -128,9 +134,14 @@ class SearchResult:
         if self.best is None:
             return f"{self.name}: none of {len(self.ranked)} configurations tried keeps all limits"
         level = shown_level(self.best.objective, self.unit)
-        so_far = " so far" if self.interrupted else ""
-        tied = f"; {len(self.ties)} more cannot be told from it" if self.ties else ""
-        return f"{self.name}: {self.best.name} is the best{so_far}: {self.objective} {level}{tied}"
+        return f"{self.name}: {self.best.name} {self.claim}: {self.objective} {level}"
+
+    @property
+    def claim(self) -> str:
+        """What may be said of the best: that it is the best only where noise lets that be told."""
+        others = len(self.ties)
+        told = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
+        return f"{told} so far" if self.interrupted else told
 
     @property
     def effort(self) -> str:

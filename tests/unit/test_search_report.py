@@ -18,7 +18,7 @@ from pytest_llmperf.report.search_document import search_csv, search_document, s
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.candidates import candidates
-from pytest_llmperf.search.contest import Contest
+from pytest_llmperf.search.contest import Contest, Hopeless
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
 from pytest_llmperf.search.trial import RunFacts, Trial
@@ -60,11 +60,11 @@ def measured(trial: Trial, rounds: int, name: str) -> Trial:
 
 def searched(name: str = "best", **facts) -> SearchResult:
     found = candidates(parse_plan(PLAN, "plan.yaml"), name, 8)
-    contest = Contest(
-        found.goal,
-        lambda trial, rounds, hopeless: measured(trial, rounds, hopeless, found.configs[trial.position].name),
-        1,
-    )
+
+    def run(trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
+        return measured(trial, rounds, found.configs[trial.position].name)
+
+    contest = Contest(found.goal, run, 1)
     modes.brute(found.space, contest)
     result = make_result(found, contest, FACTS, interrupted=False, notes=["a note"])
     position = contest.ranked()[0]
@@ -146,7 +146,7 @@ def test_the_table_says_it_on_a_terminal():
     assert any("2 =" in line for line in lines)
     assert "SKIPPED  needs 16 GPUs, found 8" in text
     assert "ttft_p99 450 ms at chat, limit <= 400 ms (12 % beyond)" in text
-    assert "grid.tp4.seqs8.plain is the best: output_token_throughput 400 tok/s" in text
+    assert "best: grid.tp4.seqs8.plain leads, 1 other within noise: output_token_throughput 400 tok/s" in text
     assert "note: a note" in text
     assert search_summary(searched(), 200, color=False, verbosity=-1).count("\n") == 1
 
@@ -165,7 +165,7 @@ def test_the_page_has_answer_table_and_charts_and_no_foreign_code():
 
     page = html_report([], STARTED, searches=[searched()])
     body = page[: page.index("<script>")]
-    assert "grid.tp4.seqs8.plain is the best: 400.0 tok/s" in body
+    assert "grid.tp4.seqs8.plain leads, 1 other within noise: 400.0 tok/s" in body
     assert body.count("data-figure=") == 2
     assert body.count("The same as a table") == 2
     assert EVIL not in page

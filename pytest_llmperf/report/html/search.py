@@ -69,7 +69,7 @@ def _headline(result: SearchResult) -> str:
     if result.best is None or result.best.objective is None:
         return result.answer
     level = result.best.objective
-    return f"{result.best.name} is the best: {number(level.value)}{f' {result.unit}' if result.unit else ''}"
+    return f"{result.best.name} {result.claim}: {number(level.value)}{f' {result.unit}' if result.unit else ''}"
 
 
 def _line(found: Ranked, result: SearchResult, on_gpus: bool) -> Line:
@@ -88,4 +88,4 @@ def _line(found: Ranked, result: SearchResult, on_gpus: bool) -> Line:
 
 def _remarks(found: Ranked) -> tuple[str, ...]:
     broken = tuple(check.describe() for check in found.checks if not check.ok)
-    return broken or ((found.why,) if found.why else ())
+    return broken or tuple(text for text in (found.why or found.closest,) if text)

@@ -42,13 +42,12 @@ def _trials_chart(result: SearchResult, measured: Sequence[Ranked]) -> Chart:
         _dots(name, role, [found for found in measured if found.ok is kept], places)
         for name, role, kept in ((_KEPT, "now", True), (_BROKEN, "bad", False))
     ]
-    unit = f" ({result.unit})" if result.unit else ""
-    figure = figure_of([*lines, *(dot for dot in dots if dot["x"])], "trial", f"{result.objective}{unit}")
+    figure = figure_of([*lines, *(dot for dot in dots if dot["x"])], "trial", result.unit or "objective")
     rows = tuple(_row(places[found.name], found) for found in measured)
     when = f"; the best is trial {places[result.best.name]}" if result.best else "; none keeps all limits"
     says = f"{len(measured)} of {result.configurations} configurations, in the order tried{when}. Bars: 90 % intervals."
     headers = ("trial", "configuration", "objective", "from", "to", "limits")
-    return Chart("Objective by trial", says, figure, headers, rows)
+    return Chart(f"Objective by trial: {result.objective}", says, figure, headers, rows)
 
 
 def _best_so_far(result: SearchResult, measured: Sequence[Ranked]) -> list[tuple[int, float]]:
@@ -96,7 +95,7 @@ def _front_chart(result: SearchResult, front: Front) -> Chart:
         _points("best trade-offs", "now", "lines+markers", on),
         _points("beaten in both", "baseline", "markers", [p for p in front.points if not p.on_front and p.ok]),
         _points(_BROKEN, "bad", "markers", [p for p in front.points if not p.ok], symbol="x"),
-        _points("the best by the objective", "now", "markers+text", best, symbol="star", size=18),
+        _points("the best by the objective", "now", "markers", best, symbol="star", size=18),
     ]
     name = f"{front.latency.metric.upper()} {front.latency.stat}"
     figure = figure_of([t for t in traces if t["x"]], "output tokens per second", f"{name} in ms")
@@ -121,7 +120,6 @@ def _points(
         "x": [six(p.throughput) for p in points],
         "y": [six(p.latency_ms) for p in points],
         "text": [safe(p.name) for p in points],
-        "textposition": "top center",
         "cliponaxis": False,
         "hovertemplate": "%{text}: %{x:.4g} tok/s, %{y:.4g} ms<extra></extra>",
     }
