@@ -18,7 +18,7 @@ from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
-from pytest_llmperf.search.files import write_search
+from pytest_llmperf.search.files import missing_for_html, write_search
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
 from pytest_llmperf.session import Session, default_output
@@ -46,6 +46,8 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
     Exit status: 0 when a configuration keeps all limits, 1 when none does, 2 usage, 130 interrupted (continue with
     --resume; what was measured is stored).
     """
+    if options["html_path"] and (missing := missing_for_html()):
+        raise click.UsageError(f"--html {missing}")
     try:
         gpus = visible_gpus()
         found = _chosen(load_plan(plan), plan, name, options, len(gpus))

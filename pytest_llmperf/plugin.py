@@ -37,6 +37,11 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
     ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
     ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
+    (
+        "resume",
+        "flag",
+        "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
+    ),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),

@@ -50,6 +50,7 @@ class Options:
     exports: tuple[str, ...]
     """Names of interchange.exports.NAMES."""
     output: Path
+    resume: bool
     baselines: Path
     strict: bool
     runs: int | None
@@ -366,6 +367,7 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         html=invoked_from / options["html"] if options["html"] else None,
         exports=tuple(options["export"].split(",")) if options["export"] else (),
         output=output,
+        resume=bool(options["resume"]),
         baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
         strict=bool(options["strict"]),
         runs=int(options["runs"]) if options["runs"] else None,

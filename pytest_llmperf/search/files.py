@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 from pytest_llmperf.report.search_document import search_csv, search_document
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.session import Session
+
+
+def missing_for_html() -> str | None:
+    """What a page needs and is not installed; None when nothing is missing."""
+    missing = [name for name in ("plotly", "jinja2") if importlib.util.find_spec(name) is None]
+    return f"needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'" if missing else None
 
 
 def write_search(

@@ -96,6 +96,7 @@ class _Search:
 
     def __init__(self, found: Candidates, how: SearchRun) -> None:
         self._found, self._how = found, how
+        self._plan_text = how.plan.read_text(encoding="utf-8")  # now, since it may be edited meanwhile
         self._checkpoint = _checkpoint(found, how)
         self._bench = Bench(
             found.name,
@@ -146,7 +147,7 @@ class _Search:
 
     def _with_takeaways(self, result: SearchResult, best: str) -> SearchResult:
         position = next(at for at, config in self._found.configs.items() if config.name == best)
-        text, config = self._how.plan.read_text(encoding="utf-8"), self._found.configs[position]
+        text, config = self._plan_text, self._found.configs[position]
         return replace(
             result,
             snippet=server_snippet(text, self._found, position),

@@ -131,6 +131,13 @@ def test_without_optuna_its_mode_says_what_to_install(search, monkeypatch):
     assert "pip install 'pytest-llmperf[search]'" in result.output
 
 
+def test_a_page_needs_its_libraries_before_the_search_begins(search, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    result = search("--search=best", "--html=r.html")
+    assert result.exit_code == 2, result.output
+    assert "--html needs plotly and jinja2: pip install 'pytest-llmperf[report]'" in result.output
+
+
 def test_a_dry_run_starts_nothing(search, folder):
     result = search("--search=bounded", "--dry-run")
     assert result.exit_code == 0, result.output
