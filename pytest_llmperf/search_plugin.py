@@ -41,7 +41,7 @@ def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
         if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
             from pytest_llmperf.search.fixture import dry_run
 
-            yield from dry_run(_search_of(item, item.callspec.params["llmperf_search"]))
+            yield from dry_run(_search_of(item, str(item.callspec.params["llmperf_search"])))
 
 
 def _search_of(item: pytest.Item, name: str) -> Search:
