@@ -68,6 +68,7 @@ class Bench:
         self._checkpoint, self._session, self._gpus, self._live = checkpoint, session, tuple(gpus), live
         self._workers = workers or (lambda point: point.workers)
         self._runs: dict[tuple[Position, str], list[Run]] = {}
+        self._numbers: dict[Position, int] = {}
         self.measured = 0
         """Runs of a load in this process."""
         self.taken = 0
@@ -180,8 +181,9 @@ class Bench:
 
     def _show(self, trial: Trial, text: str) -> None:
         if self._live:
-            rounds = trial.rounds([point.name for point in self._points])
-            self._live(f"llmperf search {self._name}: {self._configs[trial.position].name}, run {rounds + 1}, {text}")
+            number = self._numbers.setdefault(trial.position, len(self._numbers) + 1)
+            name, rounds = self._configs[trial.position].name, trial.rounds([point.name for point in self._points])
+            self._live(f"llmperf search {self._name}: trial {number}: {name}, run {rounds + 1}, {text}")
 
 
 class _Launch:

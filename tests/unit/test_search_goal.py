@@ -130,3 +130,14 @@ def test_a_run_that_is_not_to_be_trusted_does_not_count_where_another_is():
 def test_facts_survive_json():
     facts = run(limits={TAIL: "<= 100 ms"}, output_token_throughput=1.5, ttft_p99=None, invalid=["a"], memory=3.0)
     assert parse_facts(facts.as_dict()) == facts
+
+
+def test_a_percentile_that_too_many_requests_break_says_so():
+    """The mean of the runs' p99 is kept, the share of requests beyond the limit is not."""
+    (limit,) = parse_limits({TAIL: "<= 100 ms"})
+    runs = [
+        RunFacts("chat", n, {RATE: 1.0, TAIL: 98.0}, {str(limit): LimitRun(98.0, 1000, 40)}, 1000, 0) for n in (1, 2)
+    ]
+    found = goal(limits={TAIL: "<= 100 ms"}).assess(trial(*runs))
+    assert found.standing == "broken"
+    assert "(80 of 2000 requests were beyond the limit: a share of" in found.why
