@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -48,6 +49,8 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
     """
     if options["html_path"] and (missing := missing_for_html()):
         raise click.UsageError(f"--html {missing}")
+    # A CI job that is cancelled gets TERM: it ends like Ctrl-C, with what was measured.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         gpus = visible_gpus()
         found = _chosen(load_plan(plan), plan, name, options, len(gpus))

@@ -11,7 +11,7 @@ import yaml
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.server_axes import written_out
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig, TritonServer
 from pytest_llmperf.servers.commands import shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -64,7 +64,10 @@ def _yaml(data: Mapping[str, Any]) -> str:
 
 
 def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
-    """The shell line of its first replica; secrets are `${NAME}` references in it."""
+    """The shell line of its first replica; secrets are `${NAME}` references in it, PLAN is the plan of the best."""
     if isinstance(config, RemoteServer):
         return config.url
-    return shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
+    command = shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
+    if isinstance(config, TritonServer) and config.models:
+        return f"llmperf model-repository PLAN {config.name} -o MODEL_REPOSITORY && {command}"
+    return command
