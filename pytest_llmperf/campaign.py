@@ -20,7 +20,7 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
-from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
 Live = Callable[[str], None]
@@ -86,6 +86,14 @@ class Task:
         done = self.error is not None or all(side.steady for side in self._sides)
         return 0 if done else max(0, self.first_runs - self._count)
 
+    @property
+    def sides(self) -> tuple[tuple[Environment, tuple[Run, ...]], ...]:
+        """Environment and all runs of each server; the one that is judged comes last."""
+        return tuple((self._environment(side), tuple(side.runs)) for side in self._sides)
+
+    def _environment(self, side: _Side) -> Environment:
+        return environment(side.server.config, side.server.version, self._gpus)
+
     def result(self) -> Result:
         """Of the runs so far."""
         *before, now = self._sides
@@ -93,8 +101,7 @@ class Task:
         return replace(self._result(now, self.name), reference=reference)
 
     def _result(self, side: _Side, name: str) -> Result:
-        config = side.server.config
-        return make_result(name, config, self.point, environment(config, side.server.version, self._gpus), side.runs)
+        return make_result(name, side.server.config, self.point, self._environment(side), side.runs)
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""

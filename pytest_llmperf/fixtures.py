@@ -14,7 +14,7 @@ from pytest_llmperf.campaign import measure_together
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline, StoredSession
-from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.growth import appended, recorded, stored_session, without_session
 from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
@@ -49,6 +49,9 @@ class LoadDriver:
         """The coroutine of `run`."""
         state = self._state
         state.servers[self._test] = server
+        taken = state.taken_over(self._test, server, point)
+        if taken is not None:
+            return taken
         task = state.measured(self._test, server, point)
         if task is None:
             task, *others = state.assign(self._test, server, point, self._runs)
@@ -63,6 +66,8 @@ class LoadDriver:
             finally:
                 if self._live:
                     self._live("")
+            for measured in (task, *others):
+                state.keep(measured)
         if task.error is not None:
             raise task.error
         return task.result()
@@ -128,7 +133,13 @@ class BaselineGate:
         if missing == "skip" and not path.exists():
             return
         try:
-            regression = self._state.judging.regression(self._test, result)
+            own = self._session(result).id if self._test in self._state.takeover.taken else None
+            if own and without_session(read_baseline(path), own) is None:
+                self._state.session.notes.append(
+                    f"{result.point_id}: baseline {path} was recorded from these very runs"
+                )
+                return
+            regression = self._state.judging.regression(self._test, result, own)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
         self._state.session.update(self._test, result.point_id, regression=regression)
@@ -152,7 +163,7 @@ class BaselineGate:
         self._pending = appended(read_baseline(path), result, self._session(result))
 
     def _session(self, result: Result) -> StoredSession:
-        return stored_session(result, self._state.session.started, self._state.git_sha(), launch_sizes(result))
+        return stored_session(result, self._state.began(self._test), self._state.git_sha(), launch_sizes(result))
 
     def record_if_passed(self) -> None:
         """Write the pending baseline; one of a failed test is dropped."""

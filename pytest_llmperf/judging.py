@@ -11,6 +11,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import read_baseline
 from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
+from pytest_llmperf.gate.growth import without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
     RULES,
@@ -58,9 +59,10 @@ class Judging:
         """Says that the test will be held against a baseline."""
         self.to_come[test] = len(self.margins_of(test, point))
 
-    def regression(self, test: str, result: Result) -> Regression:
+    def regression(self, test: str, result: Result, own: str | None = None) -> Regression:
         """The result against its baseline. BaselineError says why nothing can be compared.
 
+        `own` is the id of the result's own session, which the baseline may hold already: it is left out.
         One of a duet is held against the old server's, and no file is read.
         """
         margins, profile = self.margins_of(test, result.load), self.profile_of(result.load)
@@ -69,6 +71,7 @@ class Judging:
             sides = (old.server.name, result.server.name)
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
         stored = read_baseline(self.file(test, result.environment.slug))
+        stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         return Regression(self._judged(test, series, RULES[profile]), notes)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.load_spec import LoadPoint
     from pytest_llmperf.servers.start import LlmServer
@@ -94,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_workers(_option(config, "workers"))
     _check_dialect(_option(config, "dialect"))
     _check_budget(_option(config, "budget"))
+    _check_resume(_option(config, "resume"), _option(config, "output"), config.invocation_params.dir)
     _check_html(_option(config, "html"))
     _check_exports(_option(config, "export"))
     for name, kind, _ in _OPTIONS:
@@ -128,6 +131,13 @@ def _check_budget(budget: Any) -> None:
         parse_budget(budget)
     except ValueError as error:
         raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:
+    if resume and output and (invoked_from / output).is_file():
+        raise pytest.UsageError(
+            f"--llmperf-resume (ini llmperf_resume): --llmperf-output {output!r} is a file, not the folder of a session"
+        )
 
 
 def _check_html(path: Any) -> None:
@@ -243,11 +253,13 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         state.whole = False
 
 
+@pytest.hookimpl(tryfirst=True)  # the headline of the terminal's own implementation tells what came of it
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash.get(_STATE, None)
     if state and not state.plan_errors:  # pytest calls this after the error too
         for item in session.items:
             _plan_test(state, item)
+        state.take_over()
 
 
 def _plan_test(state: State, item: pytest.Item) -> None:
@@ -269,6 +281,8 @@ def _plan_test(state: State, item: pytest.Item) -> None:
             alone=any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()),
         )
         state.plan_test(planned)
+    elif "llm_server" in parameters:
+        state.needed.add(parameters["llm_server"])
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +28,14 @@ from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
+from pytest_llmperf.resume import newest_session
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.takeover import Takeover, asked_of
+from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 from pytest_llmperf.units import parse_seconds
 
@@ -98,6 +102,7 @@ class State:
     gpus: tuple[Gpu, ...]
     session: Session
     judging: Judging
+    takeover: Takeover
     plans: dict[Path, Plan] = field(default_factory=dict)
     plan_errors: list[str] = field(default_factory=list)
     """Raised together when collection is over, so that a person sees all of them at once."""
@@ -108,6 +113,11 @@ class State:
     tasks: dict[str, Task] = field(default_factory=dict)
     """By test id: what was assigned; taken out when its test asks for it."""
     assigned: set[str] = field(default_factory=set)
+    """Tests whose points are measured, or being so."""
+    undecided: set[str] = field(default_factory=set)
+    """Tests that a gate wanted more runs of than the budget had."""
+    needed: set[ServerConfig | Duet] = field(default_factory=set)
+    """Servers that tests ask for other than to measure a point."""
     whole: bool = True
     """Whether every test of the collected files was selected and had its turn."""
     begun_s: float | None = None
@@ -156,6 +166,57 @@ class State:
         self.judging.own[planned.test] = parse_margins(planned.margins)
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
+
+    def take_over(self) -> None:
+        """With --llmperf-resume: which of the planned points the continued session has; they count as assigned."""
+        if not self.options.resume:
+            return
+        self.takeover.read()
+        for test, planned in self.planned.items():
+            name = f"{planned.server.name}-{planned.point.name}"
+            judged = planned.server.b if isinstance(planned.server, Duet) else planned.server
+            now = environment(judged, None, self.gpus)
+            if self.missing(test) is None and self.takeover.take(test, name, self._asked(planned), now, planned.point):
+                result = self.takeover.result(test, planned.server, planned.point)
+                if "baseline" in planned.gates and (wanted := self._wanted_runs(test, result)) > len(result.runs):
+                    self.takeover.refuse(test, name, f"it has {len(result.runs)} runs, and {wanted} are needed now")
+                else:
+                    self.assigned.add(test)
+
+    def _asked(self, planned: PlannedTest) -> dict[str, Any]:
+        point = planned.point
+        runs = self.runs(planned.runs, point)
+        return asked_of(planned.server, point, runs, self.workers(point), self.relaunch(point))
+
+    def taken_over(self, test: str, server: LlmServer, point: LoadPoint) -> Result | None:
+        """What the continued session has for the test; None where it is to be measured."""
+        stored, planned = self.takeover.taken.get(test), self.planned.get(test)
+        if stored is None or planned is None or (planned.server, planned.point) != (server.asked, point):
+            return None
+        version = stored.sides[-1].environment.engine_version
+        if server.started and version != server.version:
+            self.assigned.discard(test)
+            name = f"{server.asked.name}-{point.name}"
+            self.takeover.refuse(test, name, f"engine_version was {version}, is {server.version}")
+            return None
+        result = self.takeover.result(test, server.asked, point)
+        self.session.update(
+            test, result.point_id, result=result, reruns=stored.reruns, taken_from=stored.measured, error="interrupted"
+        )
+        return result
+
+    def keep(self, task: Task) -> None:
+        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
+        planned = self.planned.get(task.test)
+        incomplete = task.error is not None or task.test in self.undecided
+        if planned is None or planned.point != task.point or incomplete or task.result().incomparable:
+            return
+        self.takeover.keep(task, self._asked(planned), self.session.outcomes[task.test].reruns)
+
+    def began(self, test: str) -> datetime:
+        """The session that measured the test's point: this one, or the continued one."""
+        stored = self.takeover.taken.get(test)
+        return self.session.started if stored is None else stored.session
 
     def missing(self, test: str) -> str | None:
         """What the test's load needs and this machine lacks; told before the server is started for it."""
@@ -207,6 +268,7 @@ class State:
         doubts = {task.test: self._doubt(task) for task in tasks if task.error is None}
         tests = frozenset(test for test, doubt in doubts.items() if doubt.reasons)
         if tests and not self._affordable([task for task in tasks if task.test in tests]):
+            self.undecided |= tests
             self.session.notes.append(
                 f"the budget of {self.options.budget_s:g} s is spent; undecided: "
                 + ", ".join(task.name for task in tasks if task.test in tests)
@@ -221,13 +283,21 @@ class State:
         result, planned = task.result(), self.planned.get(task.test)
         if result.incomparable or planned is None:
             return Doubt()
-        if result.reference and "baseline" in planned.gates and len(result.runs) < DUET.baseline_runs:
-            return Doubt((f"a duet, which takes {DUET.baseline_runs} runs of both servers",))
-        if "baseline" in planned.gates and self.recording(task.test, result):
-            few = len(result.runs) < RECORDED_RUNS
-            return Doubt((f"a baseline, which takes {RECORDED_RUNS} runs",) if few else ())
+        if "baseline" in planned.gates:
+            wanted = self._wanted_runs(task.test, result)
+            if wanted > len(result.runs):
+                what = f"a duet, which takes {wanted} runs of both servers"
+                return Doubt((what if result.reference else f"a baseline, which takes {wanted} runs",))
+            if self.recording(task.test, result):
+                return Doubt()
         doubt = self.judging.doubt(task.test, result, planned.gates)
         return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
+
+    def _wanted_runs(self, test: str, result: Result) -> int:
+        """What a duet, or a baseline that is recorded, takes at least."""
+        if result.reference is not None:
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.recording(test, result) else 1
 
     def _affordable(self, tasks: Sequence[Task]) -> bool:
         """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
@@ -261,10 +331,18 @@ class State:
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
-        folder, gpus = self.session.log_dir(), self.gpus
-        one = start_duet(asked, folder, gpus) if isinstance(asked, Duet) else start_server(asked, folder, gpus)
+        folder, gpus, later = self.session.log_dir(), self.gpus, self._nothing_to_measure(asked)
+        if isinstance(asked, Duet):
+            one = start_duet(asked, folder, gpus, later=later)
+        else:
+            one = start_server(asked, folder, gpus, later=later)
         with one as server:
             yield server
+
+    def _nothing_to_measure(self, asked: ServerConfig | Duet) -> bool:
+        """Whether every point of the server was taken over, so that it need not come up."""
+        tests = [test for test, planned in self.planned.items() if planned.server == asked]
+        return bool(tests) and asked not in self.needed and all(test in self.takeover.taken for test in tests)
 
     def server_log(self, test: str) -> str:
         """Last lines of the logs of the test's servers; empty when there are none here."""
@@ -314,6 +392,8 @@ class State:
         servers = configurations(server for server, _ in points)
         updating = self.options.update_baselines or self.options.accept
         mode = ", recording baselines" if updating else ""
+        if self.options.resume:
+            mode += f", {len(self.takeover.taken)} points taken over from {self.session.output}"
         return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
@@ -359,6 +439,9 @@ class State:
 def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> State:
     """State for one session; `options` by their names without the prefix. Paths count from where pytest was started."""
     output = invoked_from / options["output"] if options["output"] else default_output(root)
+    if options["resume"] and not options["output"]:
+        output = newest_session(output.parent) or output
+    session = Session(output, dialect=options["dialect"])
     resolved = Options(
         update_baselines=bool(options["update-baselines"]),
         update_new=bool(options["update-new"]),
@@ -382,8 +465,9 @@ def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> St
         resolved,
         root,
         visible_gpus(),
-        Session(output, dialect=resolved.dialect),
+        session,
         Judging(resolved.baselines, options["gate"]),
+        Takeover(session),
     )
     try:
         state.judging.margins = _ini_margins(options["margins"])

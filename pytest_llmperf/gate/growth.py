@@ -111,6 +111,14 @@ def appended(baseline: Baseline, result: Result, session: StoredSession) -> Base
     return trimmed(replace(baseline, rolling=(*baseline.rolling, first), anchor=anchor))
 
 
+def without_session(baseline: Baseline, session: str) -> Baseline | None:
+    """What there is to compare with for the session that has this id; None where there is nothing else."""
+    rolling, anchor = (
+        tuple(held for held in side if held.id != session) for side in (baseline.rolling, baseline.anchor)
+    )
+    return replace(baseline, rolling=rolling, anchor=anchor or rolling) if rolling else None
+
+
 def _first_runs(launches: Launches, count: int) -> Launches:
     """The first `count` runs; launches after them are left out."""
     before = itertools.accumulate(map(len, launches), initial=0)

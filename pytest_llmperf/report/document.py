@@ -44,6 +44,8 @@ class Outcome:
     """Why the point was run again after its first runs, once per run."""
     passed: bool | None = None
     """Whether the test passed; None when it was interrupted."""
+    taken_from: datetime | None = None
+    """When it was measured, where an earlier session did; None: in this one."""
 
 
 def sla_verdict(outcome: Outcome) -> str:
@@ -131,6 +133,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "test": outcome.test,
         "passed": outcome.passed,
         "error": outcome.error,
+        "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
     }
     if outcome.result is None:
         return head

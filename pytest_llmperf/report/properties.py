@@ -31,6 +31,8 @@ def outcome_properties(outcome: Outcome) -> list[Property]:
         ("llmperf.requests.failed", result.metrics.failed),
         ("llmperf.requests.cancelled", result.metrics.cancelled),
     ]
+    if outcome.taken_from is not None:
+        head.append(("llmperf.taken_from", outcome.taken_from.isoformat(timespec="seconds")))
     verdicts: list[Property] = [
         ("llmperf.sla", sla_verdict(outcome)),
         ("llmperf.regression", regression_verdict(outcome)),

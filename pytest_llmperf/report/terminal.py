@@ -266,6 +266,9 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         if outcome.result is None:
             continue
+        if outcome.taken_from:
+            measured = outcome.taken_from.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            yield f"{outcome.point_id}: not measured again, taken over from {measured}"
         if outcome.passed is None and outcome.error and outcome.result.runs:
             yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
         for remark in outcome.result.remarks:

@@ -52,19 +52,32 @@ class _Launch:
 
 
 class LlmServer:
-    """A server that is up, and can be launched anew: its port, processes and logs are then others."""
+    """A server that is up, and can be launched anew: its port, processes and logs are then others.
 
-    def __init__(self, config: ServerConfig, launch: Callable[[], _Launch]) -> None:
+    One that is made `later` comes up when it is first asked for anything that only a running server has.
+    """
+
+    def __init__(self, config: ServerConfig, launch: Callable[[], _Launch], *, later: bool = False) -> None:
         self.config = config
         self.launches = 1
         """How often it was started."""
         self.reference: LlmServer | None = None
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
-        self._up = launch()
+        self._launched = None if later else launch()
 
     def __repr__(self) -> str:
-        return f"LlmServer({self.config.name!r}, {self.url!r})"
+        return f"LlmServer({self.config.name!r}, {self.url if self.started else 'not started'!r})"
+
+    @property
+    def started(self) -> bool:
+        return self._launched is not None
+
+    @property
+    def _up(self) -> _Launch:
+        if self._launched is None:
+            self._launched = self._launch()
+        return self._launched
 
     @property
     def name(self) -> str:
@@ -94,7 +107,7 @@ class LlmServer:
         """Stop it and start it anew, ready; False for a server that is not ours to start. Raises ServerError."""
         if not self.processes:
             return False
-        self._up = self._launch()
+        self._launched = self._launch()
         self.launches += 1
         return True
 
@@ -105,7 +118,8 @@ class LlmServer:
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        return tuple(process.log for process in self.processes)
+        """One per replica; empty for a server that was up before, and for one that is not started."""
+        return tuple(process.log for process in self.processes) if self.started else ()
 
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
@@ -155,8 +169,10 @@ class LlmServer:
 
 
 @contextlib.contextmanager
-def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmServer]:
-    """The server of `config`, ready; stopped with all its processes on leaving.
+def start_server(
+    config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False
+) -> Iterator[LlmServer]:
+    """The server of `config`, ready (or `later` so, as LlmServer says); stopped with all its processes on leaving.
 
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
@@ -167,11 +183,11 @@ def start_server(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> It
             stack.close()
             return stack.enter_context(_launched(config, log_dir, gpus))
 
-        yield LlmServer(config, launch)
+        yield LlmServer(config, launch, later=later)
 
 
 @contextlib.contextmanager
-def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmServer]:
+def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False) -> Iterator[LlmServer]:
     """The new server with the old one as its `reference`, both ready, on GPUs of their own.
 
     Raises as start_server does, and MissingRequirement when there are too few GPUs for both at once.
@@ -180,8 +196,8 @@ def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[LlmSe
         raise MissingRequirement(reason)
     taken = local_gpus(duet.a)
     with (
-        start_server(duet.a, log_dir, gpus[:taken]) as old,
-        start_server(duet.b, log_dir, gpus[taken:]) as new,
+        start_server(duet.a, log_dir, gpus[:taken], later=later) as old,
+        start_server(duet.b, log_dir, gpus[taken:], later=later) as new,
     ):
         new.reference = old
         yield new

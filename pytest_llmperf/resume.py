@@ -1,0 +1,65 @@
+"""Files of measured points in a session's folder, and which session is continued.
+
+A file has its name only when it is whole and on the disk: what a crash leaves half-written goes by another name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+from pytest_llmperf.stored_point import StoredPoint, StoredPointError, parse_point, point_json
+
+_FOLDER = "points"
+_SUFFIX = ".json.gz"
+
+
+def write_point(session: Path, name: str, stored: StoredPoint) -> None:
+    """Keep a point in the session's folder under `name`, in the place of an earlier one; all of it, or nothing."""
+    path = session / _FOLDER / f"{name}{_SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(gzip.compress(point_json(stored), compresslevel=6))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """The new name is on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_points(session: Path) -> tuple[dict[str, StoredPoint], list[str]]:
+    """The session's points by test, and a sentence about each file that is passed over."""
+    points, passed_over = {}, []
+    for path in sorted((session / _FOLDER).glob(f"*{_SUFFIX}*")):
+        try:
+            if path.suffix == ".partial":
+                raise StoredPointError(f"{path} is not whole: its writing was interrupted")
+            stored = _read(path)
+            points[stored.test] = stored
+        except StoredPointError as error:
+            passed_over.append(f"{error}; it is passed over")
+    return points, passed_over
+
+
+def _read(path: Path) -> StoredPoint:
+    try:
+        return parse_point(gzip.decompress(path.read_bytes()), str(path))
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoredPointError(f"{path} cannot be read: {error}") from error
+
+
+def newest_session(results: Path) -> Path | None:
+    """The session folder in `results` that was begun last and holds points; None without any."""
+    folders = [path.parent for path in results.glob(f"*/{_FOLDER}") if not path.parent.is_symlink()]
+    return max(folders, key=lambda folder: folder.name, default=None)

@@ -1,0 +1,93 @@
+"""A measured point as JSON, with everything that its Result follows from: what an interrupted suite is continued from.
+
+Pure: text in, facts out. Metrics and verdicts are not in it; they are computed from the runs as ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.gate.fingerprint import changes
+from pytest_llmperf.records import Run
+from pytest_llmperf.telemetry.environment import Environment
+
+SCHEMA = "llmperf.point/1"
+
+
+class StoredPointError(LlmPerfError):
+    """A text that holds no stored point that we can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSide:
+    """What was measured on one server of the point: all runs, those before a stable load became stable too."""
+
+    environment: Environment
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """One point whose measuring was complete."""
+
+    schema: str
+    test: str
+    """The pytest node id."""
+    asked: dict[str, Any]
+    """What was to be measured, as JSON: the server's configuration, the load, runs and workers."""
+    session: datetime
+    """When the session that measured it began."""
+    measured: datetime
+    """When its measuring ended."""
+    sides: tuple[StoredSide, ...]
+    """The one that is judged comes last; in a duet the old server's before it."""
+    reruns: tuple[str, ...]
+    """Why it was run again after its first runs, once per run."""
+
+
+_POINT = TypeAdapter(StoredPoint)
+
+
+def point_json(stored: StoredPoint) -> bytes:
+    """The text that parse_point gives the same point for."""
+    return _POINT.dump_json(stored)
+
+
+def parse_point(text: bytes, source: str) -> StoredPoint:
+    """The point in a text; `source` is what StoredPointError calls it."""
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise StoredPointError(f"{source} is not whole: {error}") from error
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if schema != SCHEMA:
+        raise StoredPointError(f"{source} has the schema {schema!r}; this version reads {SCHEMA}")
+    try:
+        return _POINT.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StoredPointError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def asked_json(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file, so that the two can be compared."""
+    made: dict[str, Any] = json.loads(json.dumps(asked))
+    return made
+
+
+def other_than(stored: StoredPoint, asked: Mapping[str, Any], environment: Environment) -> tuple[str, ...]:
+    """What differs between a stored point and one that is to be measured now; nothing: it need not be measured.
+
+    `environment` is today's. The engine's version is not compared here: a server that is not started tells none.
+    """
+    then, now = asdict(stored.sides[-1].environment), asdict(environment)
+    facts = {name for name in now if name != "engine_version"}
+    machine = changes({name: then[name] for name in facts}, {name: now[name] for name in facts})
+    return tuple(sentence for _, sentence in (*changes(stored.asked, asked_json(asked)), *machine))

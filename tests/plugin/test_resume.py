@@ -1,0 +1,172 @@
+"""--llmperf-resume: what was measured completely is not measured again, and the report is whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+
+import pytest
+from test_interrupts import Started, _until
+
+ONE_RUN = """
+model: embedded
+runs: 1
+servers:
+  grid: {engine: embedded, args: {step: modelled, decode-ms-per-step: {sweep: [1, 2]}}}
+loads:
+  short: {input_tokens: 8, output_tokens: 4, concurrency: {sweep: [1, 2]}, requests: 20, warmup_requests: 0}
+sla: {error_rate: "<= 0"}
+"""
+SLA_ONLY = """
+import pytest
+
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, sla):
+    sla.check(load_driver.run(llm_server, load_point))
+"""
+FIRST, SECOND = "grid.decode_ms_per_step_1", "grid.decode_ms_per_step_2"
+
+
+def servers(suite):
+    return sorted(log.name for log in (suite.output / "servers").iterdir())
+
+
+def stored(suite):
+    return sorted((suite.output / "points").glob("*.json.gz"))
+
+
+@pytest.fixture
+def grid(suite):
+    suite.write(plan=ONE_RUN, test=SLA_ONLY)
+    return suite
+
+
+@pytest.fixture
+def half(grid):
+    """A session that has measured the first of two servers."""
+    assert grid.run("-k", "step_1").ret == 0
+    return grid
+
+
+def test_only_the_rest_is_measured_and_the_report_is_whole(half):
+    before = half.points()
+    result = half.run("--llmperf-resume")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "llmperf: 4 points on 2 servers*, 2 points taken over from *",
+            "*short-c1: not measured again, taken over from 20*",
+        ]
+    )
+    assert servers(half) == [f"{FIRST}.log", f"{SECOND}.log"]
+    after = half.points()
+    assert set(after) == {f"{name}-short-c{count}" for name in (FIRST, SECOND) for count in (1, 2)}
+    for name, point in before.items():
+        assert after[name]["taken_from"]
+        assert after[name]["runs"] == point["runs"]
+        assert after[name]["metrics"] == point["metrics"]
+        assert (after[name]["sla"], after[name]["passed"]) == (point["sla"], True)
+    assert after[f"{SECOND}-short-c1"]["taken_from"] is None
+
+
+def test_every_point_is_there(half):
+    half.run("--llmperf-resume")
+    half.run("--llmperf-resume", "--junit-xml=junit.xml").assert_outcomes(passed=4)
+    assert servers(half) == [f"{FIRST}.log", f"{SECOND}.log"]
+    assert (half.pytester.path / "junit.xml").read_text().count("llmperf.taken_from") == 4
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_suite_goes_on(grid, signum):
+    grid.edit_plan("[1, 2]}}}", "[1, 50]}}}")  # the second server is interrupted before its points are measured
+    started = Started(grid)
+    _until(lambda: len(stored(grid)) == 2 or started.process.poll() is not None, "the first server's points")
+    started.end_with(signum)
+    assert len(stored(grid)) == 2
+    grid.run("--llmperf-resume").assert_outcomes(passed=4)
+    assert [name for name in servers(grid) if name.startswith(f"{FIRST}.")] == [f"{FIRST}.log"]
+    assert [bool(point["taken_from"]) for point in grid.points().values()] == [True, True, False, False]
+    assert all(point["passed"] for point in grid.points().values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("requests: 20", "requests: 22", "requests was 20, is 22"),
+        ("runs: 1", "runs: 2", "runs was 1, is 2"),
+        ("step: modelled,", "step: modelled, max-num-seqs: 3,", "max-num-seqs was None, is 3"),
+    ],
+)
+def test_what_has_changed_is_measured_again_and_says_why(half, old, new, why):
+    half.edit_plan(old, new)
+    result = half.run("--llmperf-resume", "-k", "step_1")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"{FIRST}-short-c1 is measured again, not taken over: {why}"])
+    assert all(point["taken_from"] is None for point in half.points().values())
+
+
+def test_a_file_that_is_not_whole_is_passed_over(half):
+    first, second = stored(half)
+    first.write_bytes(first.read_bytes()[:100])
+    second.with_name(f"{second.name}.1.partial").write_bytes(b"half")
+    result = half.run("--llmperf-resume", "-k", "step_1")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*c1.json.gz cannot be read: *; it is passed over", "*.partial is not whole: *"])
+    assert [bool(point["taken_from"]) for point in half.points().values()] == [False, True]
+
+
+def test_another_machines_points_are_measured_again(half):
+    for path in stored(half):
+        data = json.loads(gzip.decompress(path.read_bytes()))
+        data["sides"][0]["environment"]["cpu"] = "another"
+        path.write_bytes(gzip.compress(json.dumps(data).encode()))
+    result = half.run("--llmperf-resume", "-k", "step_1")
+    result.stdout.fnmatch_lines(["*is measured again, not taken over: cpu was 'another', is *"])
+
+
+def test_nothing_to_resume(grid):
+    result = grid.run("--llmperf-resume", "-k", "step_1")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["--llmperf-resume: no measured points in *out, so everything is measured"])
+
+
+def test_the_newest_session_is_continued(grid):
+    grid.pytester.runpytest_inprocess("-k", "step_1").assert_outcomes(passed=2)
+    grid.pytester.runpytest_inprocess("--llmperf-resume", "-k", "step_1").stdout.fnmatch_lines(
+        ["*2 points taken over from *llmperf-results/20*"]
+    )
+    sessions = [path for path in (grid.pytester.path / "llmperf-results").iterdir() if not path.is_symlink()]
+    assert len(sessions) == 1
+
+
+def test_a_server_that_a_test_asks_otherwise_comes_up(half):
+    half.write(test=SLA_ONLY + "    assert llm_server.url.startswith('http://127.0.0.1')\n")
+    half.run("--llmperf-resume", "-k", "step_1").assert_outcomes(passed=2)
+    assert servers(half) == [f"{FIRST}.2.log", f"{FIRST}.log"]
+
+
+def test_a_baseline_takes_in_a_session_once(suite):
+    args = ("-k", "tp1pp1-short")
+    suite.run("--llmperf-update-baselines", *args).assert_outcomes(passed=1)
+    (path,) = suite.baselines()
+    before = path.read_text()
+    result = suite.run("--llmperf-update-baselines", "--llmperf-resume", *args)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*was recorded from these very runs"])
+    assert path.read_text() == before
+    suite.run("--llmperf-accept", "--llmperf-resume", *args).assert_outcomes(passed=1)
+    assert json.loads(path.read_text())["rolling"] == json.loads(before)["rolling"]
+
+
+def test_a_duet_is_taken_over_with_its_reference(suite):
+    suite.write(
+        test=SLA_ONLY.replace('"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
+    )
+    suite.run().assert_outcomes(passed=1)
+    (before,) = suite.report()["points"]
+    suite.run("--llmperf-resume").assert_outcomes(passed=1)
+    (after,) = suite.report()["points"]
+    assert after["taken_from"]
+    assert {**after, "taken_from": None} == before
+    assert servers(suite) == ["tp1pp1.log", "tp4pp2.log"]
