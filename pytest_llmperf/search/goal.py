@@ -81,8 +81,8 @@ class Assessment:
 
     standing: Standing
     checks: tuple[Check, ...]
-    sessions: tuple[tuple[float, ...], ...]
-    """Scores of its runs, by launch of the server; empty where a load or a value is missing."""
+    scores: tuple[float, ...]
+    """Of its runs; empty where a load or a value is missing."""
     level: Level | None
     """Of these, with the 90 % interval."""
     why: str = ""
@@ -130,18 +130,18 @@ class Goal:
     def assess(self, trial: Trial) -> Assessment:
         """Where a trial stands."""
         checks = tuple(self._checks(trial))
-        sessions = tuple(self._sessions(trial))
-        level = level_of(sessions, self.prior) if sessions else None
-        found = Assessment("ok", checks, sessions, level)
+        scores = tuple(self._scores(trial))
+        level = level_of([scores], self.prior) if scores else None
+        found = Assessment("ok", checks, scores, level)
         if trial.skipped is not None:
             return replace(found, standing="skipped", why=trial.skipped)
         if trial.error is not None:
             return replace(found, standing="failed", why=trial.error)
-        if trial.spoiled and not sessions:
+        if trial.spoiled and not scores:
             return replace(found, standing="invalid", why=trial.spoiled[0])
         if broken := [check.describe() for check in checks if not check.ok]:
             return replace(found, standing="broken", why="; ".join(broken))
-        if not sessions:
+        if not scores:
             return replace(found, standing="failed", why=self._missing(trial))
         return found
 
@@ -150,7 +150,7 @@ class Goal:
         found = self.assess(trial)
         if clear := next((check for check in found.checks if not check.ok and check.clear), None):
             return f"breaks {clear.describe()}"
-        if best and found.sessions and self.beats(best, found):
+        if best and found.scores and self.beats(best, found):
             return "is worse than the best so far, beyond noise"
         return None
 
@@ -164,7 +164,7 @@ class Goal:
             return one.excess < other.excess
         if one.standing != "ok":
             return None
-        ratio = compare(other.sessions, one.sessions, self.prior, "higher")
+        ratio = compare([other.scores], [one.scores], self.prior, "higher")
         if ratio.bound(1 - _CONFIDENCE) < 0:
             return True
         return False if ratio.bound(_CONFIDENCE) > 0 else None
@@ -178,17 +178,16 @@ class Goal:
         score = found.level.value if found.level else 0.0
         return (_ORDER.index(found.standing), found.excess, -score)
 
-    def _sessions(self, trial: Trial) -> Iterator[tuple[float, ...]]:
-        """A score per round (one run of every load), by launch; none where a value is missing."""
-        rounds = trial.rounds(self.loads)
-        by_launch: dict[int, list[float]] = {}
-        for number in range(rounds):
-            runs = [trial.of(load)[number] for load in self.loads]
-            score = self._score(runs)
-            if score is None:
-                return
-            by_launch.setdefault(max(run.launch for run in runs), []).append(score)
-        yield from map(tuple, by_launch.values())
+    def _scores(self, trial: Trial) -> Iterator[float]:
+        """One per round, a run of every load; none where a value is missing.
+
+        Runs of all launches count as those of one: their spread then holds that of the launches, which are too few to
+        tell the two apart.
+        """
+        rounds = range(trial.rounds(self.loads))
+        scores = [self._score([trial.of(load)[number] for load in self.loads]) for number in rounds]
+        if None not in scores:
+            yield from (score for score in scores if score is not None)
 
     def _score(self, runs: Sequence[RunFacts]) -> float | None:
         logs = []

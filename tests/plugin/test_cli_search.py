@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from pytest_llmperf.cli import main
 from pytest_llmperf.plan_file import load_plan
 
-# Steps of one to 27 ms: what is best no busy machine can hide.
+# Steps of 10 to 90 ms: what is best no busy machine can hide, and the client keeps up with it.
 PLAN = """
 model: embedded
 servers:
@@ -26,10 +26,10 @@ servers:
     args:
       step: modelled
       step-overhead-ms: 0
-      decode-ms-per-step: {sweep: [27, 9, 3, 1]}
+      decode-ms-per-step: {sweep: [90, 45, 20, 10]}
       max-num-seqs: {sweep: [1, 4]}
 loads:
-  chat: {input_tokens: 8, output_tokens: 8, concurrency: 4, requests: 12, warmup_requests: 1}
+  chat: {input_tokens: 8, output_tokens: 5, concurrency: 4, requests: 12, warmup_requests: 1}
 searches:
   best: {server: grid, loads: chat}
   bounded: {server: grid, loads: chat, objective: ttft_p50, constraints: {output_token_throughput: ">= 1 ktok/s"}}
@@ -66,26 +66,26 @@ def test_the_best_configuration_is_found_and_can_be_taken_away(search, tmp_path)
     pytest.importorskip("plotly")
     result = search("--search=best", "--json=r.json", "--csv=r.csv", "--html=r.html")
     assert result.exit_code == 0, result.output
-    assert "best: grid.decode_ms_per_step_1.seqs4 is the best: output_token_throughput" in result.output
+    assert "best: grid.decode_ms_per_step_10.seqs4 is the best: output_token_throughput" in result.output
     found = json.loads(Path("r.json").read_text())
     assert found == document("best")
     assert (found["schema"], found["configurations"], found["brute_force_runs"]) == ("llmperf.search/1", 8, 8)
-    assert found["ranked"][0]["values"] == {"decode-ms-per-step": 1, "max-num-seqs": 4}
+    assert found["ranked"][0]["values"] == {"decode-ms-per-step": 10, "max-num-seqs": 4}
     assert found["runs"] == sum(row["runs"] for row in found["ranked"])
     with Path("r.csv").open() as file:
         assert [row["server"] for row in csv.DictReader(file)] == [row["server"] for row in found["ranked"]]
     best = load_plan(Path("out/search-best.best.yaml"))
     (config,) = best.server_configs()
     assert config.args == found["ranked"][0]["config"]["args"]
-    assert "--decode-ms-per-step 1 --max-num-seqs 4" in found["command"]
-    assert "grid.decode_ms_per_step_1.seqs4" in Path("r.html").read_text()
+    assert "--decode-ms-per-step 10 --max-num-seqs 4" in found["command"]
+    assert "grid.decode_ms_per_step_10.seqs4" in Path("r.html").read_text()
 
 
 def test_brute_force_agrees(search):
     result = search("--search=best", "--mode=brute")
     assert result.exit_code == 0, result.output
     found = document("best")
-    assert (len(found["ranked"]), found["best"]) == (8, "grid.decode_ms_per_step_1.seqs4")
+    assert (len(found["ranked"]), found["best"]) == (8, "grid.decode_ms_per_step_10.seqs4")
 
 
 def test_a_limit_decides_before_the_objective(search):
@@ -169,7 +169,7 @@ def test_an_interrupted_search_goes_on_without_measuring_again(search, folder, s
     assert result.exit_code == 0, result.output
     after, found = json.loads(checkpoint.read_text())["trials"], document("best")
     assert all(after[name]["runs"][: len(trial["runs"])] == trial["runs"] for name, trial in before.items())
-    assert (found["best"], found["interrupted"]) == ("grid.decode_ms_per_step_1.seqs4", False)
+    assert (found["best"], found["interrupted"]) == ("grid.decode_ms_per_step_10.seqs4", False)
     assert (
         f"continued: {sum(len(trial['runs']) for trial in before.values())} runs were measured before" in result.output
     )
@@ -182,7 +182,7 @@ def test_a_changed_plan_is_not_continued(search, folder):
     result = search("--search=best", "--resume")
     assert result.exit_code == 2, result.output
     assert "the plan has changed: loads.chat.requests was 12, is 14" in " ".join(result.output.split())
-    (folder / "plan.yaml").write_text(text.replace("[27, 9, 3, 1]", "[27, 9, 3, 1, 0]"))
+    (folder / "plan.yaml").write_text(text.replace("[90, 45, 20, 10]", "[90, 45, 20, 10, 5]"))
     grown = search("--search=best", "--resume")
     assert grown.exit_code == 0, grown.output
     assert document("best")["configurations"] == 10

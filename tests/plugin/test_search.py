@@ -12,10 +12,10 @@ model: embedded
 servers:
   grid:
     engine: embedded
-    args: {step: modelled, step-overhead-ms: 0, decode-ms-per-step: {sweep: [27, 9, 1]}, max-num-seqs: 4}
+    args: {step: modelled, step-overhead-ms: 0, decode-ms-per-step: {sweep: [60, 25, 10]}, max-num-seqs: 4}
   many: {engine: embedded, gpus: {sweep: [900, 1000]}}
 loads:
-  chat: {input_tokens: 8, output_tokens: 8, concurrency: 4, requests: 12, warmup_requests: 1}
+  chat: {input_tokens: 8, output_tokens: 5, concurrency: 4, requests: 12, warmup_requests: 1}
 searches:
   best: {server: grid}
   tight: {server: grid, constraints: {itl_p50: "<= 0.01 ms"}, trials: 1}
@@ -28,7 +28,7 @@ import pytest
 def test_search(llmperf_search):
     result = llmperf_search.run()
     assert result.best
-    assert result.best.values == {"decode-ms-per-step": 1}
+    assert result.best.values == {"decode-ms-per-step": 10}
     assert result.best.objective.low > 100
     assert [found.rank for found in result.ranked] == [1, 2, 3]
     assert [point.name for front in result.pareto for point in front.points if point.on_front]
@@ -46,13 +46,13 @@ def test_a_search_is_a_test(searching):
     result = searching.run("-k", "best", f"--junitxml={junit}", "-v")
     result.assert_outcomes(passed=1, deselected=2)
     result.stdout.fnmatch_lines(["*test_search[[]best[]] PASSED*"])
-    result.stdout.fnmatch_lines(["*llmperf search*", "best: grid.decode_ms_per_step_1 is the best: *"])
+    result.stdout.fnmatch_lines(["*llmperf search*", "best: grid.decode_ms_per_step_10 is the best: *"])
     properties = {one.get("name"): one.get("value") for one in ElementTree.parse(junit).iter("property")}
-    assert properties["llmperf.search.best"] == "grid.decode_ms_per_step_1"
-    assert properties["llmperf.search.best.decode-ms-per-step"] == "1"
+    assert properties["llmperf.search.best"] == "grid.decode_ms_per_step_10"
+    assert properties["llmperf.search.best.decode-ms-per-step"] == "10"
     assert float(properties["llmperf.search.best.objective_tok_s"]) > 100
     (found,) = searching.report()["searches"]
-    assert (found["search"], found["best"]) == ("best", "grid.decode_ms_per_step_1")
+    assert (found["search"], found["best"]) == ("best", "grid.decode_ms_per_step_10")
     folder = searching.output / "search-test_perf.py.test_search-best"
     points = json.loads((folder / "report.json").read_text())["points"]
     assert {point["error"] for point in points} == {None}
@@ -99,7 +99,7 @@ def test_the_html_report_has_the_search(searching):
     page = searching.pytester.path / "report.html"
     searching.run("-k", "best", f"--llmperf-html={page}").assert_outcomes(passed=1, deselected=2)
     text = page.read_text()
-    assert "grid.decode_ms_per_step_1 is the best" in text
+    assert "grid.decode_ms_per_step_10 is the best" in text
     assert "Objective by trial" in text
 
 

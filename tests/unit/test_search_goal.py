@@ -59,9 +59,14 @@ def test_less_is_better_where_the_metric_says_so():
     assert wanted.beats(slow, fast) is False
 
 
-def test_scores_are_kept_by_launch():
-    found = goal().assess(trial(*(run(launch=n, output_token_throughput=100.0) for n in (1, 1, 2))))
-    assert [len(launch) for launch in found.sessions] == [2, 1]
+def test_launches_that_differ_widen_the_interval():
+    alike, apart = (
+        goal().assess(trial(*(run(launch=n, output_token_throughput=rate) for n, rate in enumerate(rates))))
+        for rates in ((100.0, 100.0, 100.0), (80.0, 100.0, 125.0))
+    )
+    assert alike.level
+    assert apart.level
+    assert apart.level.high > 1.1 * alike.level.high
 
 
 @pytest.mark.parametrize(
