@@ -6,15 +6,18 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
+.PHONY: perf test test-unit test-plugin test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
 
-test: check test-unit test-engines  ## everything that CI runs
+test: check test-unit test-plugin test-engines  ## everything that CI runs
 
-test-unit: $(STAMP)  ## unit and plugin tests
-	$(BIN)/python -m pytest tests/unit tests/plugin $(ARGS)
+test-unit: $(STAMP)  ## unit tests, two files at a time
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
+
+test-plugin: $(STAMP)  ## the plugin from outside; one at a time, because its tests measure
+	$(BIN)/python -m pytest tests/plugin $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)

@@ -11,20 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load.schedule import slot_plan
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.live import Live, Moment
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
-
-Live = Callable[[str], None]
-"""Shows a line that replaces itself."""
 
 
 @dataclass(slots=True)
@@ -40,7 +39,46 @@ class _Side:
         return self.measurement is not None and self.measurement.steady
 
 
-class Task:
+class Task(Protocol):
+    """What is measured in turns with others: points of a load, and searches of a capacity."""
+
+    error: LlmPerfError | None
+    """What ended the measuring before its time."""
+
+    @property
+    def test(self) -> str: ...
+
+    @property
+    def server(self) -> LlmServer: ...
+
+    @property
+    def name(self) -> str:
+        """`server-load`."""
+        ...
+
+    @property
+    def point(self) -> LoadPoint: ...
+
+    @property
+    def runs_left(self) -> int:
+        """Of the first runs; 0 when there is no use in another."""
+        ...
+
+    @property
+    def run_seconds(self) -> float:
+        """Mean time that a run has taken; 0 before the first."""
+        ...
+
+    def result(self) -> Result:
+        """Of the runs so far."""
+        ...
+
+    async def run(self, live: Live | None) -> None:
+        """One more run; an error is kept, not raised."""
+        ...
+
+
+class PointTask:
     """One point to be measured for one test; every run of it is kept in the session at once.
 
     In a duet a run is one of each server, A B B A A B B A: a disturbance that comes or goes meets both alike.
@@ -64,7 +102,7 @@ class Task:
         self._session, self._gpus, self._workers = session, tuple(gpus), workers
         self._sides = [_Side(side) for side in (server.reference, server) if side is not None]
         """The one that is judged comes last."""
-        self._seconds = 0.0
+        self._seconds, self._begun_s = 0.0, 0.0
 
     @property
     def name(self) -> str:
@@ -105,7 +143,6 @@ class Task:
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""
-        begun = time.monotonic()
         try:
             await self._run_all_sides(live)
             while self.point.stability and self.runs_left:
@@ -113,12 +150,17 @@ class Task:
         except LlmPerfError as error:
             self.error = error
             self._session.update(self.test, self.name, error=str(error))
-        self._seconds += time.monotonic() - begun
 
     async def _run_all_sides(self, live: Live | None) -> None:
-        for side in self._sides if self._count % 2 == 0 else self._sides[::-1]:
-            measurement = side.measurement = side.measurement or self._begin(side)
-            await measurement.run(self._progress(live, side))
+        self._begun_s = time.monotonic()
+        try:
+            for place, side in enumerate(self._sides if self._count % 2 == 0 else self._sides[::-1]):
+                measurement = side.measurement = side.measurement or self._begin(side)
+                await measurement.run(self._progress(live, side, place))
+        finally:
+            self._seconds += time.monotonic() - self._begun_s
+        if live is not None:
+            live.ran(self.test, self.name, self.first_runs, time.monotonic() - self._begun_s)
 
     def _begin(self, side: _Side) -> Measurement:
         self._update("interrupted")
@@ -135,15 +177,27 @@ class Task:
     def _update(self, error: str) -> None:
         self._session.update(self.test, self.name, result=self.result(), error=error)
 
-    def _progress(self, live: Live | None, side: _Side) -> Progress | None:
+    def _progress(self, live: Live | None, side: _Side, place: int) -> Progress | None:
+        """`place`: how many servers have had their turn in this run."""
         shown = f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
-        return None if live is None else partial(self._show, live, shown)
+        return None if live is None or live.show is None else partial(self._show, live, shown, place)
 
-    def _show(self, live: Live, shown: str, run_index: int, done: int, total: int, failed: int) -> None:
-        trouble = f", {failed} failed" if failed else ""
-        more = "" if run_index < self.first_runs else " (one more: the gate is in doubt)"
-        count = max(self.first_runs, run_index + 1)
-        live(f"llmperf {shown}: run {run_index + 1}/{count}{more}, {done}/{total} requests{trouble}")
+    def _show(self, live: Live, shown: str, place: int, run_index: int, done: int, total: int, failed: int) -> None:
+        by_time = slot_plan(self.point) is not None
+        live.tell(
+            Moment(
+                test=self.test,
+                name=shown,
+                run=run_index + 1,
+                runs=max(self.first_runs, run_index + 1),
+                extra=run_index >= self.first_runs,
+                done=done,
+                total=None if by_time else total,
+                failed=failed,
+                elapsed_s=time.monotonic() - self._begun_s,
+                share=0.0 if by_time or not total else (place + done / total) / len(self._sides),
+            )
+        )
 
 
 class Again(NamedTuple):

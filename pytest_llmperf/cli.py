@@ -15,13 +15,15 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf import __version__
+from pytest_llmperf.capacity.task import make_task
+from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
-from pytest_llmperf.cli_input import header, problem
+from pytest_llmperf.cli_import import import_files
+from pytest_llmperf.cli_input import capacity, header, problem, stderr_line
 from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.interchange.imports import parse_import
 from pytest_llmperf.load.datasets import parse_dataset
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
@@ -29,7 +31,7 @@ from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.plan_schema import plan_schema
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.imported import imported_table
+from pytest_llmperf.report.capacity import capacity_table
 from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
@@ -49,6 +51,7 @@ def main() -> None:
 
 main.add_command(baseline)
 main.add_command(duet)
+main.add_command(import_files)
 main.add_command(search)
 
 
@@ -69,6 +72,8 @@ def schema() -> None:
 )
 @click.option("--concurrency", metavar="N[,N…]", help="Closed loop: requests in flight; of a list, one point each")
 @click.option("--request-rate", type=float, help="Open loop: requests per second")
+@click.option("--capacity", metavar="AXIS=LOW:HIGH", help="Search the highest request_rate or concurrency within --sla")
+@click.option("--sla", "limits", multiple=True, metavar="LIMIT", help="Of --capacity, as in 'ttft_p99<=500ms'")
 @click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), default="constant", show_default=True)
 @click.option("--burstiness", type=float, help="Shape of --arrival gamma: 1 is Poisson, less comes in bursts")
 @click.option("--requests", type=int, help="Measured requests per run (default: as many as --input-data has prompts)")
@@ -119,7 +124,12 @@ def profile(runs: int, **options: Any) -> None:
         document = profile_export(results, "triton" if isinstance(config, TritonRemoteServer) else "openai")
         export.write_text(json.dumps(document) + "\n", encoding="utf-8")
         _print(f"profile export: {export}")
-    sys.exit(0 if all(result.valid and not result.metrics.failed for result in results) else 1)
+    sys.exit(0 if all(map(_is_fine, results)) else 1)
+
+
+def _is_fine(result: Result) -> bool:
+    found = result.capacity is None or result.capacity.value is not None
+    return result.valid and found and not result.metrics.failed
 
 
 def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer:
@@ -141,6 +151,7 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
 
 def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
+    options["capacity"] = capacity(options.pop("capacity"), options.pop("limits"))
     given = {name: value for name, value in options.items() if value is not None}
     counts = _counts(given.pop("concurrency", None))
     if counts:
@@ -149,7 +160,10 @@ def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
         given["prompts"] = {"file": path}
         if not {"requests", "duration"} & given.keys():
             given["requests"] = max(_prompts_in(path), *counts, 1)
-    return LoadSpec.model_validate(given).points("profile")
+    spec = LoadSpec.model_validate(given)
+    if not has_criterion((), spec):
+        raise click.UsageError("--capacity needs --sla, which says what a level must meet")
+    return tuple(with_limits((), point) for point in spec.points("profile"))
 
 
 def _counts(text: str | None) -> list[int]:
@@ -162,18 +176,6 @@ def _counts(text: str | None) -> list[int]:
 def _prompts_in(path: str) -> int:
     file = PromptFile(file=path)
     return len(parse_dataset(Path(path).read_text(encoding="utf-8"), file.kind, path))
-
-
-@main.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def import_files(files: tuple[Path, ...]) -> None:
-    """Show results of GenAI-Perf, AIPerf or `vllm bench serve`, under their own definitions."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    try:
-        for path in files:
-            console.print(imported_table(parse_import(path.read_text(encoding="utf-8"), str(path)), path.name, number))
-    except (LlmPerfError, UnicodeDecodeError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command("model-repository")
@@ -202,17 +204,35 @@ def _measured(
         return [_measured_point(server, point, runs, session) for point in points]
 
 
+def _searched_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
+    task = make_task(point.name, server, point, runs, session=session, gpus=(), workers=point.workers)
+    live = stderr_line()
+    while task.runs_left:
+        asyncio.run(task.run(live))
+    if live:
+        live.clear()
+    if task.error is not None:
+        raise task.error
+    result = task.result()
+    session.update(point.name, task.name, result=result, error=None, passed=_is_fine(result))
+    return result
+
+
 def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
+    if point.capacity:
+        return _searched_point(server, point, runs, session)
     done: list[Run] = []
+    results: list[Result] = []
 
     def keep(run: Run) -> None:
         done.append(run)
         session.save_requests(point.name, run, point)
-        session.update(point.name, point.name, result=_result(server, point, done), error="interrupted")
+        results.append(_result(server, point, done))
+        session.update(point.name, point.name, result=results[-1], error="interrupted")
 
     progress = _show_progress if sys.stderr.isatty() else None
     asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
-    result = _result(server, point, done)
+    result = results[-1]
     session.update(point.name, point.name, result=result, error=None, passed=result.valid)
     return result
 
@@ -227,6 +247,9 @@ def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
 
 def _show(result: Result, session: Session) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if result.capacity is not None:
+        console.print(capacity_table(result.point_id, result.capacity, number))
+        _print(result.capacity.sentence)
     console.print(metrics_table(result))
     if has_server_side([result]):
         console.print(server_side_table([result], number))

@@ -15,8 +15,9 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Again, Live, Task, measure_together
-from pytest_llmperf.cli_input import header, problem
+from pytest_llmperf.campaign import Again, Task, measure_together
+from pytest_llmperf.capacity.task import make_task
+from pytest_llmperf.cli_input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
@@ -196,7 +197,7 @@ def _measured(
     judging = Judging(Path(), None)
     with start_duet(pair, session.log_dir(), gpus) as server:
         tasks = [
-            Task(
+            make_task(
                 f"{pair.name}-{point.name}",
                 server,
                 point,
@@ -211,7 +212,7 @@ def _measured(
             judging.own[task.test] = margins
             judging.expect(task.test, task.point)
         again = partial(_again, judging, session)
-        asyncio.run(measure_together(server, tasks, again, _live()))
+        asyncio.run(measure_together(server, tasks, again, stderr_line()))
     for task in tasks:
         if task.error is not None:
             raise task.error
@@ -222,13 +223,6 @@ def _first_runs(point: LoadPoint, given: int | None) -> int:
     if point.stability:
         return point.stability.max_windows
     return given or max(point.runs or DUET.baseline_runs, DUET.baseline_runs)
-
-
-def _live() -> Live | None:
-    """A line of its own on stderr; None where that is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-    return lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True)
 
 
 def _again(judging: Judging, session: Session, tasks: Sequence[Task]) -> Again:

@@ -67,6 +67,8 @@ _ALL = (
         "goodput_share", "ratio", "higher", "scalar", "measured requests within every slo limit / all measured ones"
     ),
     Metric("concurrency_mean", "requests", "neither", "scalar", "time-weighted mean of requests in flight"),
+    _rate("capacity", "req/s", "highest request rate that meets the limits of a capacity search, interpolated at them"),
+    _rate("capacity_concurrency", "requests", "the same of the requests in flight of a closed loop"),
     Metric("error_rate", "ratio", "lower", "scalar", "failed / sent, of the measured requests"),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}

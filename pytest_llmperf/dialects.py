@@ -191,10 +191,17 @@ def _aiperf(run: Run) -> _Report:
     """AIPerf: chunks with text, reasoning too; failed requests are counted apart."""
     answered = [(record, seen) for record in _good(run) if (seen := _with_text(record))]
     span_ns = _span_ns(answered)
-    prompt, output = _total([record for record, _ in answered])
+    good = [record for record, _ in answered]
+    prompt, output = _total(good)
+    failed = len(run.records) - len(answered)
     first_answer = [(record, seen[0]) for record, _ in answered if (seen := _with_answer(record))]
     prefill = [(record.input_tokens, seen[0] - _sent(record)) for record, seen in answered]
+    by_usage = [record for record in good if record.token_source == "usage"]
+    told = [float(r.input_tokens) for r in good if r.input_tokens is not None and r.input_tokens_source != "tokenizer"]
     own = {
+        "usage_prompt_tokens": ("tokens", told),
+        "usage_completion_tokens": ("tokens", [float(_tokens(record)) for record in by_usage]),
+        "decode_duration": ("ms", [(seen[-1] - seen[0]) / _MS for record, seen in answered if _tokens(record) > 1]),
         "time_to_first_output_token": ("ms", [(moment - _sent(record)) / _MS for record, moment in first_answer]),
         "inter_chunk_latency": ("ms", [(b - a) / _MS for _, seen in answered for a, b in itertools.pairwise(seen)]),
         "prefill_throughput_per_user": ("tok/s/user", [n / ns * _S for n, ns in prefill if n is not None and ns > 0]),
@@ -208,10 +215,15 @@ def _aiperf(run: Run) -> _Report:
         numbers={
             "benchmark_duration": ("s", span_ns / _S if answered else None),
             "output_token_throughput": ("tok/s", _per_s(output, span_ns)),
+            "input_token_throughput": ("tok/s", _per_s(prompt, span_ns)),
             "total_token_throughput": ("tok/s", _per_s(prompt + output, span_ns)),
             "request_throughput": ("req/s", _per_s(len(answered), span_ns)),
             "request_count": ("requests", len(answered)),
-            "error_request_count": ("requests", len(run.records) - len(answered)),
+            "error_request_count": ("requests", failed),
+            "completed_request_count": ("requests", len(run.records)),
+            "request_error_rate": ("%", 100 * failed / len(run.records) if run.records else None),
+            "total_isl": ("tokens", prompt),
+            "total_osl": ("tokens", output),
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +26,8 @@ from pytest_llmperf.state import State
 class LoadDriver:
     """Measures a load point on a server and keeps what it measured for the reports."""
 
-    def __init__(self, state: State, test: str, runs: int | None, live: Callable[[str], None] | None) -> None:
-        self._state, self._test, self._runs, self._live = state, test, runs, live
+    def __init__(self, state: State, test: str, runs: int | None) -> None:
+        self._state, self._test, self._runs = state, test, runs
 
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
@@ -60,12 +60,12 @@ class LoadDriver:
                     server,
                     [task, *others],
                     state.again,
-                    self._live,
+                    state.live,
                     relaunch_always=state.relaunch(point) == "always",
                 )
             finally:
-                if self._live:
-                    self._live("")
+                if state.live:
+                    state.live.clear()
             for measured in (task, *others):
                 state.keep(measured)
         if task.error is not None:
@@ -151,16 +151,27 @@ class BaselineGate:
         """Against the old server's runs; baseline files are left alone."""
         __tracebackhide__ = True
         self._state.note_duet_update()
-        regression = self._state.judging.regression(self._test, result)
+        try:
+            regression = self._state.judging.regression(self._test, result)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         self._state.session.update(self._test, result.point_id, regression=regression)
         _settle(self._state, result, regression)
 
     def _record(self, path: Path, result: Result) -> None:
+        __tracebackhide__ = True
+        if result.capacity is not None and result.capacity.value is None:
+            raise AssertionError(f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record")
         margins = self._state.judging.margins_of(self._test, result.load)
         self._pending = recorded(path, self._test, result, self._session(result), margins)
 
     def _append(self, path: Path, result: Result) -> None:
-        self._pending = appended(read_baseline(path), result, self._session(result))
+        stored = read_baseline(path)
+        if stored.imported:
+            note = f"{path} is imported and grows no further; --llmperf-accept replaces it by a session of your own"
+            self._state.session.notes.append(note)
+            return
+        self._pending = appended(stored, result, self._session(result))
 
     def _session(self, result: Result) -> StoredSession:
         return stored_session(result, self._state.began(self._test), self._state.git_sha(), launch_sizes(result))

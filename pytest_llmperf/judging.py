@@ -11,6 +11,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import read_baseline
 from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
+from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.growth import without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
@@ -69,10 +70,12 @@ class Judging:
         if old := result.reference:
             series, notes = duet_series(old, result, margins)
             sides = (old.server.name, result.server.name)
+            notes = (*notes, *bound_notes(result, margins, series))
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
         stored = read_baseline(self.file(test, result.environment.slug))
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
+        notes = (*notes, *bound_notes(result, margins, series))
         return Regression(self._judged(test, series, RULES[profile]), notes)
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:

@@ -18,65 +18,18 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.definitions import METRICS, Quantity, parse_quantity
+from pytest_llmperf.capacity_spec import CapacitySpec, check_capacity
+from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.fields import Frozen, Seconds, entry
+from pytest_llmperf.limits import Sla
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.prompt_spec import Lengths, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace
-from pytest_llmperf.units import Op, parse_limit, parse_margin, parse_seconds, parse_sweep
+from pytest_llmperf.units import parse_margin, parse_seconds, parse_sweep
 
 Margin = Annotated[
     float, BeforeValidator(parse_margin), WithJsonSchema({"type": ["number", "string"], "examples": ["10 %"]})
-]
-
-
-class Limit(Frozen):
-    """One absolute limit of an SLA; `value` in the metric's unit."""
-
-    metric: str
-    stat: str | None
-    op: Op
-    value: float
-
-    @property
-    def quantity(self) -> Quantity:
-        return Quantity(self.metric, self.stat)
-
-    def __str__(self) -> str:
-        return f"{self.quantity} {self.op} {self.quantity.shown(self.value, 'g')}"
-
-
-def _limit(name: str, given: object) -> Limit:
-    quantity = parse_quantity(name)
-    op, value = parse_limit(quantity.unit, given)
-    wrong = {"lower": (">", ">="), "higher": ("<", "<="), "neither": ()}[quantity.better]
-    if op in wrong:
-        raise ValueError(f"{given!r}: {quantity.better} is better for {name}, so its limit is written {_flip(op)}")
-    return Limit(metric=quantity.metric, stat=quantity.stat, op=op, value=value)
-
-
-def _flip(op: str) -> str:
-    return op.replace(">", "<") if ">" in op else op.replace("<", ">")
-
-
-def parse_limits(given: Mapping[Any, object]) -> tuple[Limit, ...]:
-    """Limits by quantity, as a plan writes them; ValueError says which entry is wrong."""
-    limits = []
-    for name, value in given.items():
-        with entry(str(name)):
-            limits.append(_limit(str(name), value))
-    return tuple(limits)
-
-
-def _limits(given: object) -> object:
-    return parse_limits(given) if isinstance(given, Mapping) else given
-
-
-Sla = Annotated[
-    tuple[Limit, ...],
-    BeforeValidator(_limits),
-    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "examples": ["<= 500 ms"]}}),
 ]
 
 
@@ -193,6 +146,8 @@ class _Load(PromptSpec):
     """Limits per request, in ms, that make it count as goodput."""
     sla: Sla = ()
     """Limits of this load, beside the plan's; one on the same quantity replaces the plan's."""
+    capacity: CapacitySpec | None = None
+    """Search the highest rate or concurrency that meets limits, in the place of a given one."""
     stability: Stability | None = None
     """Measure until it is stable; None: a fixed number of runs."""
     workers: Workers = None
@@ -239,6 +194,8 @@ class LoadPoint(_Load):
     @property
     def closed_loop(self) -> bool:
         """Whether requests follow the ends of others; else they have due times."""
+        if self.capacity is not None:
+            return self.capacity.concurrency is not None
         return self.concurrency is not None or any(stage.concurrency for stage in self.stages)
 
 
@@ -354,6 +311,7 @@ class LoadSpec(_Load):
         )
         for point in points:
             check_values(point)
+            check_capacity(point)
             _check_prompts(point)
         return points
 

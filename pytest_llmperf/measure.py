@@ -82,9 +82,11 @@ class Measurement:
         """
         salt = f"{self._salt}.{number}." if number else self._salt
         before = self.server.reading()
+        self.server.begin_watching()
         run = await _execute(
             self.server.targets, self.point, self._trace, salt, self._on_run, self.runs, workers, progress
         )
+        run = replace(run, telemetry=self.server.end_watching())
         after = self.server.reading() if before else None
         return replace(run, server_side=gained(before, after)) if before and after else run
 

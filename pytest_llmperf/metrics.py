@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,10 @@ class Summary:
         if quantity.stat is not None:
             return self.distributions[quantity.metric].n
         return self.sent if quantity.metric in ("error_rate", "goodput_share") else self.ok
+
+    def with_scalars(self, scalars: Mapping[str, float | None]) -> Summary:
+        """The same with these scalars set: what does not follow from the records of these runs alone."""
+        return replace(self, scalars={**self.scalars, **scalars})
 
     def as_dict(self) -> dict[str, Any]:
         """Distributions under `<name>_ms`, rates as value and unit, and the request counts."""

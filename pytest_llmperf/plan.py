@@ -16,10 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.combinations import LoadEntry, check_name
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.load_spec import GateProfile, Limit, LoadPoint, Margins, Relaunch, Sla, check_tokenizer
+from pytest_llmperf.limits import Sla
+from pytest_llmperf.load_spec import GateProfile, LoadPoint, Margins, Relaunch, check_tokenizer
 from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import ServerSpace
@@ -110,6 +112,29 @@ class Plan(Frozen):
         """The entries in plan order, their configurations with name, model and locked arguments filled in."""
         return {name: space.named(name).each(self._complete) for name, space in self.servers.items()}
 
+    @model_validator(mode="after")
+    def _capacities_have_limits(self) -> Plan:
+        for name, load in self.loads.items():
+            if not all(has_criterion(self.sla, spec) for spec in load.specs):
+                raise EntryError(
+                    "no limit says what a level must meet; give it one, as in sla: {ttft_p99: '<= 500 ms'}",
+                    *("loads", name, "capacity"),
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _goodput_is_defined(self) -> Plan:
+        for name, load in self.loads.items():
+            for spec in load.specs:
+                limited = {limit.metric for limit in (*self.sla, *spec.sla)}
+                if not spec.slo and limited & {"goodput", "goodput_share"}:
+                    raise EntryError(
+                        "a limit on goodput needs to know which requests are good: give the load an `slo`, as in "
+                        "slo: {ttft: 500 ms, itl: 50 ms}",
+                        *("loads", name),
+                    )
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """Every configuration of every entry, in plan order, as in `server_spaces`."""
         return tuple(config for space in self.server_spaces().values() for config in space.configs)
@@ -122,13 +147,7 @@ class Plan(Frozen):
         points = (point for name, load in self.loads.items() for point in load.points(name))
         shared = {"runs": self.runs, "margins": self.margins, "gate": self.gate, "relaunch": self.relaunch}
         return tuple(
-            point.model_copy(
-                update={
-                    **shared,
-                    "sla": _merged(self.sla, point.sla),
-                    "tokenizer": point.tokenizer or self.tokenizer,
-                }
-            )
+            with_limits(self.sla, point).model_copy(update={**shared, "tokenizer": point.tokenizer or self.tokenizer})
             for point in points
         )
 
@@ -149,11 +168,6 @@ def _search_problems(plan: Plan, search: SearchSpec) -> Iterator[tuple[str, str]
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:
     return {name: value for name, value in {**locked, **server.args}.items() if value is not None}
-
-
-def _merged(general: tuple[Limit, ...], own: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    replaced = {limit.quantity for limit in own}
-    return (*(limit for limit in general if limit.quantity not in replaced), *own)
 
 
 def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:

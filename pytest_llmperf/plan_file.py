@@ -14,6 +14,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.fields import EntryError
@@ -52,6 +53,7 @@ _SERVER_PARTS: dict[str, type[BaseModel]] = {
 }
 # What a load's mapping is, by its key or the tag of its union; any other is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
+    "capacity": CapacitySpec,
     "lengths of": Lengths,
     "prompts": PromptFile,
     "shared_prefix": SharedPrefix,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.load_spec import LoadPoint
+    from pytest_llmperf.report.live import Live
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 
@@ -286,7 +287,7 @@ def _plan_test(state: State, item: pytest.Item) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
-    state = config.stash.get(_STATE, None)
+    state = config.stash.get(_STATE, None) if config.get_verbosity() >= 0 else None
     return state.headline(_points(items)) if state and _points(items) else None
 
 
@@ -351,6 +352,7 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     from pytest_llmperf.errors import MissingRequirement, ServerError
 
     state = state_of(request.config)
+    state.live = state.live or live_of(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
     with contextlib.ExitStack() as stack:
@@ -389,20 +391,41 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    return LoadDriver(state_of(request.config), request.node.nodeid, runs, live_line(reporter))
+    return LoadDriver(state_of(request.config), request.node.nodeid, runs)
 
 
-def live_line(reporter: pytest.TerminalReporter | None) -> Any:
-    """Rewrites a terminal line of its own; None where output is no terminal."""
-    if reporter is None or not reporter.isatty or reporter.config.get_verbosity() < 0:
+def live_of(config: pytest.Config) -> Live | None:
+    """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
+    from pytest_llmperf.report.live import Live
+
+    reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
+    if reporter is None or verbosity < 0:
         return None
+    rewritable = reporter.isatty and not _ci_variable() and os.environ.get("TERM") != "dumb"
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
+    width = reporter._tw.fullwidth - 1
 
     def show(text: str) -> None:
-        reporter.ensure_newline()
-        reporter.rewrite(text, erase=True)
+        with around():
+            reporter.ensure_newline()
+            reporter.rewrite(text.ljust(width))
+            if not text:
+                reporter.rewrite("")  # what comes next begins at the left
+            reporter.flush()
 
-    return show
+    def say(text: str) -> None:
+        with around():
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    return Live(
+        show=show if rewritable else None,
+        say=say if verbosity > 0 or not rewritable else None,
+        every_run=verbosity > 0,
+        width=width,
+        outlook=state_of(config).outlook,
+    )
 
 
 @pytest.fixture

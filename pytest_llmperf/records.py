@@ -168,6 +168,27 @@ class ServerSide:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """What one source (a server, its processes, a GPU) told over a run."""
+
+    source: str
+    at_ns: tuple[int, ...]
+    """When, by CLOCK_REALTIME."""
+    series: tuple[tuple[str, tuple[float | None, ...]], ...]
+    """Values by name, one per moment; None where the source did not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Server and GPUs over a run: a sample every `interval_s`, fewer in a long run, none where nothing is told."""
+
+    interval_s: float
+    tracks: tuple[Track, ...]
+    notes: tuple[str, ...] = ()
+    """What was asked for and could not be had, and why."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a load point: its requests in trace order, and the state of the client."""
 
@@ -185,3 +206,5 @@ class Run:
     """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""
     server_side: ServerSide | None = None
     """What the server counted, where it tells: Triton."""
+    telemetry: Telemetry | None = None
+    """What was sampled meanwhile; None where nothing was to be."""

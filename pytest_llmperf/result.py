@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.records import Run
@@ -43,6 +44,10 @@ class Result:
 
     steadiness: Steadiness | None = None
     """How far the last windows agreed; None when the load asks for no stability."""
+    imported: tuple[str, ...] = ()
+    """Of a file of another tool: which, and what follows for the numbers; empty for what was measured here."""
+    capacity: Capacity | None = None
+    """Of a load that searches it: one search per run; `runs` and `metrics` are then of the highest level that holds."""
     reference: Result | None = None
     """In a duet the old server's result, of runs in turns with these; else None."""
 
@@ -64,6 +69,8 @@ class Result:
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the numbers must know though they are right."""
         return (
+            *self.imported,
+            *(self.capacity.notes if self.capacity else ()),
             *self._stability_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),

@@ -45,14 +45,14 @@ def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
 
 
 def _search_of(item: pytest.Item, name: str) -> Search:
-    from pytest_llmperf.plugin import live_line, state_of
+    from pytest_llmperf.plugin import live_of, state_of
     from pytest_llmperf.search.fixture import Search
 
     marker = item.get_closest_marker("llmperf_search")
     assert marker is not None
-    reporter = item.config.pluginmanager.get_plugin("terminalreporter")
+    live = live_of(item.config)
     plan = item.path.parent / marker.kwargs["plan"]
-    return Search(state_of(item.config), item.nodeid, plan, name, live_line(reporter))
+    return Search(state_of(item.config), item.nodeid, plan, name, live.show if live else None)
 
 
 @pytest.hookimpl(wrapper=True)

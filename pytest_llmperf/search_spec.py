@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, WithJsonSchem
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.load_spec import Limit, parse_limits
+from pytest_llmperf.limits import Limit, parse_limits
 
 _MEMORY = re.compile(r"^\s*(<=|<)\s*(\d+\.?\d*)\s*(GB|GiB|MB|MiB)\s*$")
 _BYTES = {"GB": 1e9, "GiB": 2.0**30, "MB": 1e6, "MiB": 2.0**20}

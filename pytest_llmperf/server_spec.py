@@ -124,7 +124,7 @@ class _Server(Frozen):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the configuration; secrets are `${NAME}` references in it."""
-        return self.model_dump(mode="json", exclude={"ready_timeout"})
+        return self.model_dump(mode="json", exclude={"ready_timeout", "server_metrics"})
 
     @property
     def output_args(self) -> dict[str, ArgValue]:
@@ -141,6 +141,13 @@ class _Launched(_Server):
     """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
     replicas: PositiveInt = 1
     """Equal instances to start, each with its own GPUs; requests are spread over them."""
+    server_metrics: bool = True
+    """Whether its `/metrics`, processes and GPUs are sampled while it is measured."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether there is anything to look at during a run."""
+        return self.server_metrics
 
     @field_validator("env", mode="after")
     @classmethod
@@ -295,12 +302,30 @@ class RemoteServer(_Server):
     gpus: NonNegativeInt | None = None
     """GPUs behind the URL, for per-GPU throughput."""
     ready_timeout: Seconds = 30.0
+    server_metrics: bool | str = False
+    """Whether its `/metrics` is sampled while it is measured: the URL's own, or a URL of its own. Not unless asked for:
+    a server of others is asked nothing that the load does not need."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether there is anything to look at during a run."""
+        return bool(self.server_metrics)
 
     @field_validator("headers")
     @classmethod
     def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         _no_literal_secrets(headers)
         return headers
+
+    @field_validator("server_metrics")
+    @classmethod
+    def _metrics_url(cls, given: bool | str) -> bool | str:
+        if isinstance(given, str):
+            _no_literal_secret("server_metrics", given)
+            parts = urlsplit(given)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError(f"{given!r} is neither true, false nor a URL, such as 'http://10.0.0.5:9090/metrics'")
+        return given
 
     @field_validator("url")
     @classmethod
@@ -346,7 +371,11 @@ class TritonRemoteServer(RemoteServer):
     grpc: str | None = None
     """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
     metrics: str | None = None
-    """URL of its metrics, as in http://10.0.0.5:8002/metrics."""
+    """URL of its metrics, as in http://10.0.0.5:8002/metrics; they are then sampled while it is measured."""
+
+    @property
+    def is_sampled(self) -> bool:
+        return bool(self.metrics or self.server_metrics)
 
     @property
     def grpc_target(self) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import write_parquet
 from pytest_llmperf.load_spec import LoadPoint
@@ -62,15 +63,15 @@ class Session:
         """Folder for server logs."""
         return self._folder() / "servers"
 
-    def save_requests(self, test: str, run: Run, point: LoadPoint) -> None:
-        """Append one run's requests to the point's JSONL file."""
+    def save_requests(self, test: str, run: Run, point: LoadPoint, level: float | None = None) -> None:
+        """Append one run's requests to the point's JSONL file; of a capacity search with the `level` of the run."""
         path = self._folder() / "requests" / f"{file_name(test)}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder given by the user may hold an earlier session's file: that is replaced, this session's appended to.
         mode = "a" if path in self._begun else "w"
         self._begun.add(path)
         with path.open(mode, encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point))
+            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point, level))
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
@@ -91,9 +92,13 @@ class Session:
             folder.mkdir(parents=True, exist_ok=True)
             texts = [EXPORTS[name](result) for name in names if name in EXPORTS]
             for name, text in chain.from_iterable(files.items() for files in texts):
-                (folder / name).write_text(text, encoding="utf-8")
+                (folder / name).write_text(text, encoding="utf-8", newline="")
             if "parquet" in names:
                 write_parquet(result.runs, folder / "requests.parquet")
+        for sweep, text in analyze.analyze_files(measured).items() if "genai-perf" in names else ():
+            path = self._folder() / "export" / file_name(sweep) / analyze.FILE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
         if names and measured:
             self.written.append(f"exports: {self.output / 'export'}")
 
@@ -113,6 +118,7 @@ class Session:
             self.output.mkdir(parents=True, exist_ok=True)
             if self.output.parent.name == _RESULTS:  # the parent of a folder that the user chose is not ours
                 _point_latest_at(self.output)
+                _keep_out_of_git(self.output.parent)
         return self.output
 
 
@@ -134,3 +140,9 @@ def _point_latest_at(folder: Path) -> None:
         if link.is_symlink():
             link.unlink()
         link.symlink_to(folder.name)
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Results are of one machine and moment; what is there already is the user's."""
+    with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
+        file.write("# Made by pytest-llmperf: baselines are for git, results are not.\n*\n")

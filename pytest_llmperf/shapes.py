@@ -77,7 +77,7 @@ class Cancel(Frozen):
     """From sending the request."""
 
 
-_KINDS = ("concurrency", "request_rate", "stages", "trace")
+_KINDS = ("concurrency", "request_rate", "stages", "trace", "capacity")
 _OF_TRACE = (
     "requests",
     "duration",
@@ -93,6 +93,7 @@ _OF_TRACE = (
     "phase",
     "stability",
 )
+_OF_CAPACITY = ("ramp", "stability")
 _OF_STAGES = ("requests", "duration", "ramp", "stability")
 
 
@@ -101,7 +102,8 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
     kinds = [kind for kind in _KINDS if kind in given]
     if len(kinds) != 1:
         raise ValueError(
-            "a load has either `concurrency` (closed loop) or `request_rate` (open loop), or else `stages` or `trace`; "
+            "a load has either `concurrency` (closed loop) or `request_rate` (open loop), or else `stages`, `trace` or "
+            "`capacity`; "
             f"given: {', '.join(kinds) or 'none of them'}"
         )
     kind = kinds[0]
@@ -109,11 +111,13 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
         given, _OF_TRACE if kind == "trace" else (), "has no place beside `trace`, whose file has due times and lengths"
     )
     _refuse(given, _OF_STAGES if kind == "stages" else (), "has no place beside `stages`, which have durations")
-    if kind in ("concurrency", "request_rate"):
+    _refuse(given, _OF_CAPACITY if kind == "capacity" else (), "has no place beside `capacity`, which chooses levels")
+    if kind in ("concurrency", "request_rate", "capacity"):
         _check_bound(given)
     _check_stages(load, given)
     _check_dialect(load, given)
-    _check_open_only(load, closed=kind == "concurrency" or any(stage.concurrency for stage in load.stages))
+    closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
+    _check_open_only(load, closed or (load.capacity is not None and load.capacity.concurrency is not None))
 
 
 def _check_bound(given: Set[str]) -> None:

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_llmperf.campaign import Again, Task
+from pytest_llmperf.campaign import Again, PointTask, Task
+from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet, configurations, local_gpus
 from pytest_llmperf.errors import PlanError
@@ -23,9 +24,11 @@ from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.outlook import Outlook, Work
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.report import terminal
+from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
 from pytest_llmperf.resume import newest_session
@@ -124,6 +127,9 @@ class State:
     """When the first point was begun, by the monotonic clock; the budget counts from then."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
+    outlook: Outlook = field(default_factory=Outlook)
+    live: Live | None = None
+    """Where progress is shown; None where it is not."""
 
     def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         """What a marker selects; nothing when it or its plan is wrong, which `plan_errors` then says."""
@@ -166,6 +172,30 @@ class State:
         self.judging.own[planned.test] = parse_margins(planned.margins)
         if "baseline" in planned.gates:
             self.judging.expect(planned.test, planned.point)
+        self.outlook.plan(self._work(planned))
+
+    def _work(self, planned: PlannedTest) -> Work:
+        """What is known beforehand of the time that a test takes."""
+        server, point = planned.server, planned.point
+        sides = 2 if isinstance(server, Duet) else 1
+        run_s = terminal.load_seconds(point)
+        return Work(
+            test=planned.test,
+            server=server.name,
+            engine=(server.a if isinstance(server, Duet) else server).engine,
+            load=point.name,
+            runs=max(self.runs(planned.runs, point), self._runs_to_come(planned)),
+            run_s=None if run_s is None else run_s * sides,
+            open_ended=point.stability is not None,
+        )
+
+    def _runs_to_come(self, planned: PlannedTest) -> int:
+        """As many as its baseline or its duet takes in any case; 0 where that is not known beforehand."""
+        if "baseline" not in planned.gates:
+            return 0
+        if isinstance(planned.server, Duet):
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.options.accept else 0
 
     def take_over(self) -> None:
         """With --llmperf-resume: which of the planned points the continued session has; they count as assigned."""
@@ -182,6 +212,7 @@ class State:
                     self.takeover.refuse(test, name, f"it has {len(result.runs)} runs, and {wanted} are needed now")
                 else:
                     self.assigned.add(test)
+                    self.outlook.settle(test)
 
     def _asked(self, planned: PlannedTest) -> dict[str, Any]:
         point = planned.point
@@ -206,10 +237,15 @@ class State:
         return result
 
     def keep(self, task: Task) -> None:
-        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
+        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed.
+
+        A capacity search is not stored: its runs are of other loads than the point's.
+        """
         planned = self.planned.get(task.test)
         incomplete = task.error is not None or task.test in self.undecided
         if planned is None or planned.point != task.point or incomplete or task.result().incomparable:
+            return
+        if not isinstance(task, PointTask):
             return
         self.takeover.keep(task, self._asked(planned), self.session.outcomes[task.test].reruns)
 
@@ -253,7 +289,7 @@ class State:
                 yield other
 
     def _task(self, test: str, server: LlmServer, point: LoadPoint, runs: int | None) -> Task:
-        return Task(
+        return make_task(
             test,
             server,
             point,
@@ -277,11 +313,12 @@ class State:
         for task in tasks:
             if task.test in tests:
                 self.session.add_rerun(task.test, task.name, doubts[task.test].reasons[0])
+                self.outlook.more(task.test)
         return Again(tests, any(doubts[test].relaunch for test in tests))
 
     def _doubt(self, task: Task) -> Doubt:
         result, planned = task.result(), self.planned.get(task.test)
-        if result.incomparable or planned is None:
+        if result.incomparable or planned is None or (result.capacity and result.capacity.value is None):
             return Doubt()
         if "baseline" in planned.gates:
             wanted = self._wanted_runs(task.test, result)
@@ -332,11 +369,21 @@ class State:
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
         folder, gpus, later = self.session.log_dir(), self.gpus, self._nothing_to_measure(asked)
+        begun = time.monotonic()
+        if self.live and not later:
+            self.live.starting(asked.name)
         if isinstance(asked, Duet):
             one = start_duet(asked, folder, gpus, later=later)
         else:
             one = start_server(asked, folder, gpus, later=later)
-        with one as server:
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(one)
+            finally:
+                if self.live:
+                    self.live.clear()
+            engine = (asked.a if isinstance(asked, Duet) else asked).engine
+            self.outlook.started(engine, asked.name, time.monotonic() - begun)
             yield server
 
     def _nothing_to_measure(self, asked: ServerConfig | Duet) -> bool:
@@ -355,6 +402,8 @@ class State:
 
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
+        if phase == "call" or error is not None:
+            self.outlook.settle(test)
         if phase == "call" and error is None:
             self.passed.add(test)
         if phase != "call" and error is None:
@@ -390,11 +439,14 @@ class State:
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""
         servers = configurations(server for server, _ in points)
-        updating = self.options.update_baselines or self.options.accept
+        updating = self.options.update_baselines or self.options.update_new or self.options.accept
         mode = ", recording baselines" if updating else ""
+        counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
+        measured, on, gpus = (terminal.counted(count, noun) for count, noun in counts)
         if self.options.resume:
-            mode += f", {len(self.takeover.taken)} points taken over from {self.session.output}"
-        return f"llmperf: {len(points)} points on {len(servers)} servers, {len(self.gpus)} GPUs{mode}"
+            taken = terminal.counted(len(self.takeover.taken), "point")
+            mode += f", {taken} taken over from {self.session.output}"
+        return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.campaign import Task
+from pytest_llmperf.campaign import PointTask
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load_spec import LoadPoint
@@ -64,7 +64,7 @@ class Takeover:
         )
         return replace(now, point_id=f"{server.name}-{point.name}", reference=before[0] if before else None)
 
-    def keep(self, task: Task, asked: Mapping[str, Any], reruns: tuple[str, ...]) -> None:
+    def keep(self, task: PointTask, asked: Mapping[str, Any], reruns: tuple[str, ...]) -> None:
         """Store a point whose measuring is complete."""
         stored = StoredPoint(
             schema=SCHEMA,

@@ -23,7 +23,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "req/s": {"req/s": 1.0, "requests/s": 1.0, "rps": 1.0, "/s": 1.0},
     "ratio": {"": 1.0, "%": 0.01},
     "tokens": {"": 1.0, "tokens": 1.0, "tok": 1.0},
-    "requests": {"": 1.0, "requests": 1.0},
+    "requests": {"": 1.0, "requests": 1.0, "requests in flight": 1.0},
 }
 
 Op = Literal["<=", ">=", "<", ">"]
@@ -104,6 +104,20 @@ def parse_limit(kind: str, value: object) -> tuple[Op, float]:
         )
     op: Op = match["op"]  # type: ignore[assignment]  # the pattern admits only these four
     return op, _scaled(match["number"], match["unit"], kind, value)
+
+
+def parse_span(value: object) -> tuple[float, float]:
+    """`1:200` -> (1.0, 200.0): where something is searched. A list of the two ends will do too."""
+    given = value.split(":") if isinstance(value, str) else value
+    try:
+        low, high = map(float, given if isinstance(given, list | tuple) else ())
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{value!r} is not a range; write 'low:high' in quotes (without them YAML takes 1:50 for a number)"
+        ) from None
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"{value!r} is not a range: 0 < low < high is needed")
+    return low, high
 
 
 _MAX_SWEEP = 1000

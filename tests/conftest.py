@@ -1,8 +1,13 @@
 """Shared by all tests."""
 
+import os
 import signal
 
 pytest_plugins = ["pytester"]
+
+# Many tests start a pytest or a server of their own. Where no bytecode may be written (containers often say so), pytest
+# rewrites the assertions of hundreds of modules anew in each of them, which takes seconds of CPU every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Shells start background jobs without Ctrl-C, nohup ignores SIGHUP, and both are inherited: the tests of what a signal
 # does would wait for nothing.

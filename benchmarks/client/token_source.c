@@ -83,8 +83,8 @@ struct conn {
 
 static struct {
     int port, tokens_per_chunk, max_running, fail_every;
-    double ttft_ms, interval_ms;
-    bool real_time;
+    double ttft_ms, interval_ms, end_ms;
+    bool real_time, in_step;
     enum role role;
     const char *log, *model;
 } options = {.tokens_per_chunk = 1, .ttft_ms = 50, .interval_ms = 10, .model = "source"};
@@ -271,10 +271,16 @@ static void final_events(struct output *out, const struct stream *stream) {
 
 /* Streams: queued, running, ended. */
 
+/* With --in-step, tokens leave at whole multiples of the interval only: all streams' in one burst. */
+static ns_t step_from(ns_t at) {
+    ns_t interval = (ns_t)(options.interval_ms * 1e6);
+    return options.in_step && interval ? (at + interval - 1) / interval * interval : at;
+}
+
 static void start_stream(struct stream *stream, ns_t at) {
     running++;
     stream->record->head.started = at;
-    stream->due = at + (ns_t)(options.ttft_ms * 1e6);
+    stream->due = step_from(at + (ns_t)(options.ttft_ms * 1e6));
     heap_push(stream);
 }
 
@@ -332,6 +338,10 @@ static void finish(struct stream *stream) {
 static void emit(struct stream *stream) {
     struct output out = {.size = 0};
     struct head *head = &stream->record->head;
+    if (head->tokens == stream->max_tokens) {
+        finish(stream);
+        return;
+    }
     struct emission *emission = &stream->record->emissions[head->chunks++];
     int left = stream->max_tokens - head->tokens;
     int tokens = left < options.tokens_per_chunk ? left : options.tokens_per_chunk;
@@ -342,8 +352,8 @@ static void emit(struct stream *stream) {
     emission->before = now_ns();
     send_bytes(stream->conn, out.text, out.size);
     emission->after = now_ns();
-    stream->due += (ns_t)(options.interval_ms * 1e6);
-    if (tokens == left) finish(stream);
+    stream->due += (ns_t)((tokens == left ? options.end_ms : options.interval_ms) * 1e6);
+    if (tokens == left && !options.end_ms) finish(stream);
     else sift_down(stream, stream->position);
 }
 
@@ -648,6 +658,8 @@ static const char *const help =
     "  --port N               default: a free one\n"
     "  --ttft-ms X            first token, after the request's arrival or its turn in the queue (50)\n"
     "  --interval-ms X        between chunks (10)\n"
+    "  --in-step              all streams' chunks in one burst every interval, as an engine's decode steps send them\n"
+    "  --end-ms X             usage and [DONE] so long after the last chunk (0: right after it, in a write of their own)\n"
     "  --tokens-per-chunk N   1 to 200 (1)\n"
     "  --role WHEN            chat's role-only chunk: first = in the first token's write, early = at once, none (first)\n"
     "  --max-running N        the rest waits in a queue (0: no limit)\n"
@@ -660,7 +672,8 @@ static const struct option long_options[] = {
     {"port", 1, NULL, 'p'},        {"ttft-ms", 1, NULL, 't'},    {"interval-ms", 1, NULL, 'i'},
     {"role", 1, NULL, 'r'},        {"log", 1, NULL, 'l'},        {"tokens-per-chunk", 1, NULL, 'k'},
     {"max-running", 1, NULL, 'q'}, {"fail-every", 1, NULL, 'f'}, {"model", 1, NULL, 'm'},
-    {"real-time", 0, NULL, 'R'},   {"help", 0, NULL, 'h'},       {NULL, 0, NULL, 0}};
+    {"real-time", 0, NULL, 'R'},   {"in-step", 0, NULL, 's'},   {"end-ms", 1, NULL, 'e'},
+    {"help", 0, NULL, 'h'},        {NULL, 0, NULL, 0}};
 
 static void set_option(int option) {
     switch (option) {
@@ -674,6 +687,8 @@ static void set_option(int option) {
     case 'm': options.model = optarg; break;
     case 'l': options.log = optarg; break;
     case 'R': options.real_time = true; break;
+    case 's': options.in_step = true; break;
+    case 'e': options.end_ms = atof(optarg); break;
     default: fputs(help, option == 'h' ? stdout : stderr); exit(option == 'h' ? 0 : 2);
     }
 }

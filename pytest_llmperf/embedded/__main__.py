@@ -10,7 +10,7 @@ import os
 import resource
 import socket
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 from pytest_llmperf.embedded.engine import make_step
 from pytest_llmperf.embedded.server import serve
@@ -79,7 +79,8 @@ def _log_settings(settings: EngineSettings) -> None:
     changed = {item.name: given[item.name] for item in fields(settings) if given[item.name] != item.default}
     logger.info("non-default args: %s", changed)
     logger.info(
-        "Initializing the embedded engine with config: %s", asdict(settings) | {"kv_blocks": settings.kv_blocks}
+        "Initializing the embedded engine: %s steps, %d KV blocks of %d tokens, at most %d requests at once",
+        *(settings.step, settings.kv_blocks, settings.block_size, settings.max_num_seqs),
     )
 
 

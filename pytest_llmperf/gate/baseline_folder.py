@@ -42,9 +42,14 @@ def read_measured(report: Path) -> Measured:
     """Environments and tests of a report.json. BaselineError when it is none."""
     try:
         data = json.loads(report.read_text(encoding="utf-8"))
-        return Measured(tuple(data["environments"]), tuple(point["test"] for point in data["points"]))
+        found = Measured(tuple(data["environments"]), tuple(point["test"] for point in data["points"]))
+    except FileNotFoundError as error:
+        raise BaselineError(f"there is no report {report}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaselineError(f"{report} is no report of pytest-llmperf ({error!r})") from error
+    if not any("::" in test for test in found.tests):
+        raise BaselineError(f"{report} is not of a pytest run, so it does not tell which tests there are")
+    return found
 
 
 def find_baseline(folder: Path, name: str) -> Baseline:

@@ -17,13 +17,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import HISTOGRAMS, RENEW_HINT, Baseline, StoredRun, StoredSession
+from pytest_llmperf.gate.baselines import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.fingerprint import Identity
 from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
 SCHEMA_VERSION = 2
-_LATER = frozenset({"server_queue", "server_prefill", "server_decode"})
+_LATER = frozenset({"server_queue", "server_prefill", "server_decode", "capacity", "capacity_concurrency"})
 """Metrics that joined the catalogue after this schema: files without them are whole."""
 _OF_ALL_SENT = ("error_rate", "goodput_share")
 _MAY_BE_NEGATIVE = ("queued",)
@@ -41,6 +41,13 @@ class _Run(_Part):
     histograms: dict[str, dict[int, PositiveInt]]
 
 
+class _Provenance(_Part):
+    tool: str
+    files: list[str]
+    left_out: dict[str, str]
+    notes: list[str]
+
+
 class _Session(_Part):
     id: str = Field(min_length=1)
     started: AwareDatetime
@@ -48,6 +55,7 @@ class _Session(_Part):
     environment: Environment
     args: dict[str, Any]
     launches: list[list[_Run]]
+    imported: _Provenance | None = None
 
 
 class _File(_Part):
@@ -147,7 +155,9 @@ def _session(file: _Session) -> StoredSession:
     launches = tuple(tuple(map(_run, runs)) for runs in file.launches)
     if not launches or not all(launches):
         raise ValueError(f"session {file.id} has a launch without runs, or none")
-    return StoredSession(file.id, file.started, file.git_sha, file.environment, file.args, launches)
+    found = file.imported
+    imported = Provenance(found.tool, tuple(found.files), found.left_out, tuple(found.notes)) if found else None
+    return StoredSession(file.id, file.started, file.git_sha, file.environment, file.args, launches, imported)
 
 
 def _run(file: _Run) -> StoredRun:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_parse import SCHEMA_NAME, SCHEMA_VERSION
-from pytest_llmperf.gate.baselines import Baseline, StoredRun, StoredSession
+from pytest_llmperf.gate.baselines import Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.fingerprint import Identity
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -51,7 +52,12 @@ def _session_dict(session: StoredSession) -> dict[str, Any]:
         "environment": _plain(session.environment),
         "args": dict(sorted(session.args.items())),
         "launches": [[_run_dict(run) for run in launch] for launch in session.launches],
+        **({"imported": _provenance_dict(session.imported)} if session.imported else {}),
     }
+
+
+def _provenance_dict(found: Provenance) -> dict[str, Any]:
+    return {**asdict(found), "files": list(found.files), "notes": list(found.notes)}
 
 
 def _run_dict(run: StoredRun) -> dict[str, Any]:

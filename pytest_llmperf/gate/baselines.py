@@ -45,6 +45,20 @@ Launches = tuple[tuple[StoredRun, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Of a session that another tool measured: `llmperf import --baseline`."""
+
+    tool: str
+    """Its name and version."""
+    files: tuple[str, ...]
+    """Names of the files, a run each."""
+    left_out: Mapping[str, str]
+    """By metric why there is no value: its definition is another, or the files do not tell it."""
+    notes: tuple[str, ...]
+    """What its definitions mean for the other metrics."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredSession:
     """What one pytest session measured of a point: where, on what, and its runs."""
 
@@ -60,6 +74,8 @@ class StoredSession:
     """The server's arguments that do not change outputs."""
     launches: Launches
     """Never empty, nor is one of them."""
+    imported: Provenance | None = None
+    """None: measured by this package."""
 
     @property
     def runs(self) -> tuple[StoredRun, ...]:
@@ -90,6 +106,11 @@ class Baseline:
         """All of them once, oldest first."""
         held = {session.id: session for session in (*self.anchor, *self.rolling)}
         return tuple(sorted(held.values(), key=lambda session: (session.started, session.id)))
+
+    @property
+    def imported(self) -> Provenance | None:
+        """Where its figures come from when another tool measured them; such a baseline never grows."""
+        return self.rolling[-1].imported
 
     @property
     def provisional(self) -> bool:
@@ -137,7 +158,9 @@ def sample_sizes(sessions: Sequence[StoredSession], metric: str) -> tuple[int, .
 
 def assert_comparable(baseline: Baseline, result: Result) -> None:
     """BaselineError when a hard fact differs, since then nothing compares."""
-    hard = [sentence for _, sentence in changes(asdict(baseline.identity), asdict(identity(result)))]
+    facts = changes(asdict(baseline.identity), asdict(identity(result)))
+    # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
+    hard = [sentence for path, sentence in facts if not (baseline.imported and path == "trace_hash")]
     if hard:
         raise BaselineError(
             f"baseline {baseline.path} is not comparable: {'; '.join(hard)}. If the change is meant, {RENEW_HINT}"
@@ -150,7 +173,17 @@ def differences(baseline: Baseline, result: Result, reference: Reference = "roll
     BaselineError when a hard fact differs.
     """
     assert_comparable(baseline, result)
+    if baseline.imported:
+        return Differences((_imported_note(baseline.imported),), elsewhere=True)
     now = circumstances(result.environment, soft_args(result))
     found = [dict(changes(circumstances(s.environment, s.args), now)) for s in baseline.reference(reference)]
     new = {path: sentence for path, sentence in found[-1].items() if all(path in others for others in found)}
     return Differences(tuple(new.values()), any(not path.startswith("args.") for path in new))
+
+
+def _imported_note(found: Provenance) -> str:
+    count = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
+    return (
+        f"client and prompts changed: it was imported from {found.tool} ({count}); record one of your own with "
+        "--llmperf-accept"
+    )

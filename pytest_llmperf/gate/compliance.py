@@ -17,7 +17,7 @@ from scipy.special import betaincinv, stdtrit
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import tolerance
-from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.units import OPERATORS
 
 _LEVEL = 0.95
@@ -105,14 +105,15 @@ def _by_share(limit: Limit, runs: Sequence[LimitRun], values: Sequence[float], a
 
 
 def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL) -> tuple[float, float]:
-    """One-sided bounds of the share of requests beyond a limit, from counts and sample sizes (> 0) of two runs or more.
+    """One-sided bounds of the share of requests beyond a limit, from counts and sample sizes (> 0) of one run or more.
 
     Clopper and Pearson (1934) with the effective sample size of a clustered sample (Korn and Graubard, 1998).
     """
     shares = [count / size for count, size in zip(beyond, n, strict=True)]
     share = _mean(shares)
     binomial = share * (1 - share) / _mean(n)
-    effect = max(_LEAST_DESIGN_EFFECT, _variance(shares) / binomial) if binomial else _LEAST_DESIGN_EFFECT
+    between = _variance(shares) / binomial if binomial and len(shares) > 1 else 0.0
+    effect = max(_LEAST_DESIGN_EFFECT, between)
     size = sum(n) / effect
     count = share * size
     lower = float(betaincinv(count, size - count + 1, 1 - level)) if count else 0.0

@@ -42,7 +42,7 @@ def stored_session(
 
     BaselineError when the result has no run, ValueError when the launches do not add up to its runs.
     """
-    runs = tuple(map(_stored_run, result.runs, result.summaries))
+    runs = tuple(map(stored_run, result.runs, result.summaries))
     if not runs:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to make a baseline of")
     started = started.astimezone(UTC).replace(microsecond=0)
@@ -64,7 +64,8 @@ def _by_launch(runs: Sequence[StoredRun], launches: Sequence[int]) -> Launches:
     return tuple(tuple(itertools.islice(rest, count)) for count in launches)
 
 
-def _stored_run(run: Run, summary: Summary) -> StoredRun:
+def stored_run(run: Run, summary: Summary) -> StoredRun:
+    """What is kept of one run."""
     samples = latency_samples(run)
     return StoredRun(
         values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},

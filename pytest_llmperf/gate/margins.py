@@ -48,6 +48,8 @@ _TAIL = Tolerance(0.20, Prior(0.08, 0.02))
 
 _STEP_TIMES = ("itl", "tpot", "icl", "ttst", "e2e", "service_e2e")
 """Metrics that are sums of many steps, and so steadier than the wait for one of them."""
+_SEARCHED = ("capacity", "capacity_concurrency")
+"""Where a latency's curve meets its limit: steeper than the latency itself, but found from few levels."""
 _TAILS = {"p90": _SHOULDER, "p95": _SHOULDER, "p99": _TAIL, "max": _TAIL}
 
 GATED_BY_DEFAULT = (
@@ -84,6 +86,8 @@ MINIMUM_REQUESTS: Mapping[str, Minimum] = {
 def tolerance(quantity: Quantity) -> Tolerance:
     """The default margin and prior of any quantity; also of those that are gated only when a plan asks for it."""
     steady = quantity.metric in _STEP_TIMES
+    if quantity.metric in _SEARCHED:
+        return _QUEUED
     if quantity.stat is None:
         return _STEADY
     if quantity.stat not in _TAILS:

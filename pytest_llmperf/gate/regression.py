@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from pytest_llmperf.capacity.answer import coarsened
+from pytest_llmperf.capacity_spec import CAPACITIES
 from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import (
     Baseline,
     Reference,
@@ -17,7 +20,7 @@ from pytest_llmperf.gate.baselines import (
     sample_sizes,
 )
 from pytest_llmperf.gate.fingerprint import changes, circumstances, soft_args
-from pytest_llmperf.gate.margins import OFFERED, default_margins, duet, elsewhere, tolerance
+from pytest_llmperf.gate.margins import OFFERED, Prior, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
@@ -48,7 +51,15 @@ class Regression:
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
-    """What is gated at this point: the defaults and the given margins, without an open loop's throughput."""
+    """What is gated at this point: the defaults and the given margins, without an open loop's throughput.
+
+    Of a capacity search the capacity alone: all other numbers are of a level that may be another in every session.
+    """
+    if point.capacity is not None:
+        quantity = point.capacity.quantity
+        given = margins.get(str(quantity), margins.get("capacity"))
+        return {quantity: tolerance(quantity).margin if given is None else given}
+    margins = {name: margin for name, margin in margins.items() if name not in CAPACITIES}
     open_loop = not point.closed_loop
     merged = {**default_margins(open_loop), **margins}
     quantities = {parse_quantity(name): margin for name, margin in merged.items()}
@@ -63,6 +74,9 @@ def gated_series(
     BaselineError when a hard fact differs.
     """
     notes = differences(baseline, result).sentences
+    if baseline.imported and margins and not any(held_by(baseline.rolling, quantity) for quantity in margins):
+        names = ", ".join(map(str, margins))
+        raise BaselineError(f"baseline {baseline.path} is imported and has nothing of what is gated ({names})")
     rolling = _against("rolling", baseline, result, margins)
     same = {session.id for session in baseline.anchor} == {session.id for session in baseline.rolling}
     return (*rolling, *(() if same else _against("anchor", baseline, result, margins))), notes
@@ -73,7 +87,19 @@ def _against(
 ) -> tuple[Series, ...]:
     sessions = baseline.reference(reference)
     moved = differences(baseline, result, reference).elsewhere
-    return tuple(_series(reference, quantity, margin, sessions, result, moved) for quantity, margin in margins.items())
+    return tuple(
+        replace(_series(reference, quantity, margin, sessions, result, moved), left_out=_left_out(baseline, quantity))
+        for quantity, margin in margins.items()
+    )
+
+
+def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:
+    """Whether any run of these sessions has a value."""
+    return any(value is not None for runs in per_run(sessions, quantity) for value in runs)
+
+
+def _left_out(baseline: Baseline, quantity: Quantity) -> str:
+    return baseline.imported.left_out.get(quantity.metric, "") if baseline.imported else ""
 
 
 def _series(
@@ -84,7 +110,7 @@ def _series(
     result: Result,
     moved: bool,
 ) -> Series:
-    prior = tolerance(quantity).prior
+    prior = _prior(quantity, result)
     now = tuple(summary.n(quantity) for summary in result.summaries)
     return Series(
         quantity=quantity,
@@ -95,6 +121,12 @@ def _series(
         requests=(*sample_sizes(sessions, quantity.metric), *now),
         reference=reference,
     )
+
+
+def _prior(quantity: Quantity, result: Result) -> Prior:
+    """Of a capacity that was not interpolated, with the width between the two levels that it lies between."""
+    prior = tolerance(quantity).prior
+    return prior if result.capacity is None else coarsened(prior, result.capacity.resolution)
 
 
 def duet_rules(profile: GateProfile) -> Rules:
@@ -114,7 +146,7 @@ def duet_series(
         Series(
             quantity=quantity,
             margin=margin,
-            prior=duet(tolerance(quantity).prior),
+            prior=coarsened(duet(_prior(quantity, new)), old.capacity.resolution if old.capacity else 0.0),
             baseline=_one_session(old, quantity),
             candidate=_one_session(new, quantity),
             requests=tuple(summary.n(quantity) for summary in (*old.summaries, *new.summaries)),

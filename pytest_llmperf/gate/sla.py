@@ -7,11 +7,12 @@ it stands and the check says that it is unverified.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.gate.compliance import Compliance, LimitRun, allowed_share, beyond, judge_limit, share_bounds
-from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics import Summary, latency_samples
 from pytest_llmperf.result import Result
 
@@ -40,12 +41,16 @@ class SlaCheck:
 
     def describe(self) -> str:
         """One line: quantity, value, limit, n, and how sure that is."""
+        if self.value is None and self.reason:
+            return f"{self.limit.quantity}: {self.reason}, limit {self._limit}"
         if self.value is None:
             return (
                 f"{self.limit.quantity}: no value (n = {self.n}: no successful request gave one), limit {self._limit}"
             )
         measured = self.limit.quantity.shown(self.value)
         doubt = f"; INCONCLUSIVE: {self.reason}" if self.verdict == "INCONCLUSIVE" else ""
+        if self.verdict == "FAIL" and self.reason and not self.verified:
+            doubt = f"; {self.reason}"
         return f"{self.limit.quantity}: {measured}, limit {self._limit}{self._excess()}, n = {self.n}{doubt}"
 
     @property
@@ -63,13 +68,24 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
 
     A limit that the runs so far leave open is INCONCLUSIVE while what was measured keeps it, and FAIL when it does not.
     """
+    if result.capacity is not None:
+        limits = (*limits, *_implied(limits, result.capacity))
     needed = any(limit.quantity.stat is not None for limit in limits)
     samples = [latency_samples(run) if needed else {} for run in result.runs]
     return tuple(_check(limit, result, samples, most_runs) for limit in limits)
 
 
+def _implied(limits: Sequence[Limit], capacity: Capacity) -> Iterator[Limit]:
+    """A search that nobody limits must find a level that holds: its lowest one at least."""
+    if all(limit.quantity != capacity.quantity for limit in limits):
+        yield Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
+
+
 def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:
-    value, n = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity)
+    value, n, capacity = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity), result.capacity
+    if capacity is not None and limit.quantity == capacity.quantity and (value is None or capacity.is_bound):
+        verdict: Compliance = "FAIL" if value is None or beyond(limit, value) else "PASS"
+        return SlaCheck(limit, value, n, verdict, reason=capacity.sentence)
     runs = [limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
     return check_runs(limit, value, n, runs, most_runs)
 

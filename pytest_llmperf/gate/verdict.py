@@ -37,6 +37,8 @@ class Series:
     requests: tuple[int, ...] = ()
     """Sample size of the metric in every run of both sides; only percentiles need it."""
     reference: Reference = "rolling"
+    left_out: str = ""
+    """Why an imported baseline was made without this metric; empty where it was not."""
 
     @property
     def runs(self) -> int:
@@ -140,6 +142,8 @@ def _obstacle(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
     holder, cure = ("the baseline", "; record it anew") if stored else ("the old server", "")
     if not then:
         return "NO BASELINE", "there is no baseline to compare with" if stored else f"{holder} has no run"
+    if _absent(then) and series.left_out:
+        return "NOT GATED", f"not in the imported baseline: {series.left_out}"
     if _absent(then) and _absent(now):
         return "NOT GATED", f"neither {holder} nor this session has a value"
     if not now or any(map(_unusable, now)):

@@ -17,7 +17,10 @@ from pytest_llmperf import __version__
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.frame import COLUMNS, request_rows
+from pytest_llmperf.interchange.from_aiperf import OWN_MARK
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.report.capacity import capacity_csv
 from pytest_llmperf.result import Result
 
 Files = Mapping[str, str]
@@ -30,7 +33,7 @@ def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, Any]:
     """One metric as GenAI-Perf and AIPerf write it; `avg` alone for what is one number per run."""
     if "value" in values:
         return {"unit": unit, "avg": values["value"]}
-    return {"unit": unit, "avg": values["mean"], **{stat: values[stat] for stat in _STATS}}
+    return {"unit": unit, "avg": values["mean"], **{stat: values[stat] for stat in _STATS}, "n": values["n"]}
 
 
 def _metrics(result: Result, dialect: str) -> dict[str, dict[str, Any]]:
@@ -42,14 +45,16 @@ def _metrics(result: Result, dialect: str) -> dict[str, dict[str, Any]]:
 
 
 def _unit(name: str, unit: str) -> str:
-    return "count" if name.endswith("_count") else _UNITS.get(unit, unit)
+    return _UNITS.get(unit, unit)
 
 
-def _input_config(result: Result) -> dict[str, Any]:
-    load = result.load
-    stimulus = {"concurrency": load.concurrency} if load.concurrency else {"request_rate": load.request_rate}
-    lengths = {"input_tokens": load.as_dict().get("input_tokens"), "output_tokens": load.as_dict().get("output_tokens")}
-    return {"model_names": [result.server.model], "stimulus": stimulus, **lengths, "written_by": _writer()}
+def _stimulus(load: LoadPoint) -> dict[str, Any]:
+    return {"concurrency": load.concurrency} if load.concurrency else {"request_rate": load.request_rate}
+
+
+def _length(tokens: Any) -> dict[str, Any]:
+    """A fixed length has no spread; a distribution's parts have other names in every tool, and are left out."""
+    return {"mean": tokens, "stddev": 0} if isinstance(tokens, int) else {}
 
 
 def _writer() -> str:
@@ -59,25 +64,48 @@ def _writer() -> str:
 def genai_perf(result: Result) -> Files:
     """`profile_export_genai_perf.json` and `.csv`."""
     metrics = _metrics(result, "genai-perf")
-    document = {**metrics, "input_config": _input_config(result)}
+    metrics = {name: {k: v for k, v in values.items() if k != "n"} for name, values in metrics.items()}
+    if "request_count" in metrics:
+        metrics["request_count"]["unit"] = "count"
+    document = {**metrics, "input_config": _genai_perf_config(result)}
     return {
         "profile_export_genai_perf.json": _json(document),
         "profile_export_genai_perf.csv": _genai_perf_csv(metrics),
     }
 
 
+def _genai_perf_config(result: Result) -> dict[str, Any]:
+    """The parts of GenAI-Perf's configuration that a load of ours has too."""
+    load = result.load
+    entries = load.dataset_entries or load.requests
+    return {
+        "model_names": [result.server.model],
+        "subcommand": "profile",
+        "endpoint": {"type": load.endpoint, "streaming": True},
+        "perf_analyzer": {"stimulus": _stimulus(load), "warmup_request_count": load.warmup_requests},
+        "input": {
+            "batch_size": load.batch_size,
+            "num_dataset_entries": entries,
+            "random_seed": load.seed or 0,
+            "output_tokens": _length(load.output_tokens),
+            "synthetic_tokens": _length(load.input_tokens),
+        },
+        "written_by": _writer(),
+    }
+
+
 def _genai_perf_csv(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Two tables with an empty line between them: of requests, and of the run."""
+    """Two tables with an empty line between them: of requests, and of the run. Lines end in CRLF, as the tool's do."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(["Metric", *_CSV_STATS])
     for name, values in metrics.items():
         if "p50" in values:
-            writer.writerow([_title(name, values["unit"]), *(f"{values[stat]:.2f}" for stat in _CSV_STATS)])
+            writer.writerow([_title(name, values["unit"]), *(f"{values[stat]:,.2f}" for stat in _CSV_STATS)])
     writer.writerows([[], ["Metric", "Value"]])
     for name, values in metrics.items():
         if "p50" not in values:
-            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:.2f}"])
+            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:,.2f}"])
     return text.getvalue()
 
 
@@ -91,18 +119,39 @@ def _title(name: str, unit: str) -> str:
 def aiperf(result: Result) -> Files:
     """`profile_export_aiperf.json`, and `profile_export.jsonl` with a line per request."""
     first, last = result.runs[0], result.runs[-1]
+    metrics = _metrics(result, "aiperf")
+    for values in metrics.values():
+        if "n" in values:
+            values |= {"count": values["n"], "sum": values["avg"] * values.pop("n")}
     document = {
         "schema_version": "1.4",
         "aiperf_version": _writer(),
-        **_metrics(result, "aiperf"),
-        "input_config": _input_config(result),
+        **metrics,
+        "input_config": _aiperf_config(result),
+        "run_info": {"random_seed": result.load.seed or 0, "trial": 0},
         "was_cancelled": False,
+        "is_complete": True,
         "start_time": _iso(first.started_ns),
         "end_time": _iso(last.ended_ns),
         "error_summary": _errors(result.runs),
     }
     lines = [json.dumps(_aiperf_line(run, record)) for run in result.runs for record in run.records]
     return {"profile_export_aiperf.json": _json(document), "profile_export.jsonl": "\n".join(lines) + "\n"}
+
+
+def _aiperf_config(result: Result) -> dict[str, Any]:
+    """The parts of AIPerf's configuration that a load of ours has too."""
+    load = result.load
+    closed = {"type": "concurrency", "concurrency": load.concurrency}
+    phase = closed if load.concurrency else {"type": load.arrival, "rate": load.request_rate}
+    return {
+        "models": {"items": [{"name": result.server.model}]},
+        "endpoint": {"type": load.endpoint, "streaming": True},
+        "datasets": [
+            {"name": "main", "prompts": {"isl": _length(load.input_tokens), "osl": _length(load.output_tokens)}}
+        ],
+        "phases": [{"name": "profiling", "kind": "profiling", **phase, "requests": load.requests}],
+    }
 
 
 def _iso(ns: int) -> str:
@@ -122,6 +171,9 @@ def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     alone = Run(run.index, run.started_ns, run.ended_ns, run.trace_hash, (record,), run.client)
     found = dialect_metrics("aiperf", [alone]) if record.ok and record.chunk_ns else {}
     metrics = {name: {"value": v["mean"], "unit": _unit(name, v["unit"])} for name, v in found.items() if "mean" in v}
+    if "inter_chunk_latency" in metrics:
+        seen = record.chunk_ns
+        metrics["inter_chunk_latency"]["value"] = [(b - a) / 1e6 for a, b in itertools.pairwise(seen)] or None
     error = {"code": record.status, "type": "RequestError", "message": record.error} if record.error else None
     metadata = {
         "session_num": record.index,
@@ -132,16 +184,13 @@ def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
         "request_ack_ns": None,
         "request_end_ns": record.end_ns,
         "worker_id": f"run-{run.index + 1}",
-        "record_processor_id": "pytest-llmperf",
+        "record_processor_id": OWN_MARK,
         "benchmark_phase": "profiling",
         "was_cancelled": record.cancelled,
         "cancellation_time_ns": None,
     }
-    return {
-        "metadata": metadata,
-        "metrics": {n: m for n, m in metrics.items() if m["value"] is not None},
-        "error": error,
-    }
+    line = {"metadata": metadata, "metrics": {n: m for n, m in metrics.items() if m["value"] is not None}}
+    return {**line, "error": error} if error else line
 
 
 def vllm(result: Result) -> Files:
@@ -169,6 +218,7 @@ def vllm(result: Result) -> Files:
         "total_output_tokens": sum(record.output_tokens or 0 for record in records if record.ok),
         **dict(_vllm_statistics(found)),
         **_vllm_details(records),
+        "llmperf_runs": [len(run.records) for run in result.runs],
     }
     return {"vllm.json": _json(document)}
 
@@ -186,24 +236,27 @@ _VLLM_STATS = {"mean": "mean", "median": "p50", "std": "std", "p50": "p50", "p90
 
 def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
     sent = [(record.sent_ns or record.end_ns, sorted((*record.chunk_ns, *record.tokenless_ns))) for record in records]
+    begun = min(begin for begin, _ in sent)
     return {
         "input_lens": [record.input_tokens or 0 for record in records],
         "output_lens": [record.output_tokens or 0 for record in records],
         "ttfts": [(seen[0] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
         "itls": [[(b - a) / 1e9 for a, b in itertools.pairwise(seen)] for _, seen in sent],
         "latencies": [(seen[-1] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
-        "start_times": [begin / 1e9 for begin, _ in sent],
+        # Of a clock without a date, as vLLM's: seconds since 1970 have no digits left for the nanoseconds.
+        "start_times": [(begin - begun) / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }
 
 
 def requests_csv(result: Result) -> Files:
-    """`requests.csv`: a row per request, columns as in `result.to_frame()`."""
+    """`requests.csv`: a row per request, columns as in `result.to_frame()`; levels of a search in `capacity.csv`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(request_rows(result.runs))
-    return {"requests.csv": text.getvalue()}
+    searched = {"capacity.csv": capacity_csv(result.capacity)} if result.capacity else {}
+    return {"requests.csv": text.getvalue(), **searched}
 
 
 def _json(document: Mapping[str, Any]) -> str:

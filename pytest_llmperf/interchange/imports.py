@@ -1,110 +1,58 @@
-"""Files of other tools read as one summary: what `llmperf import` shows. Pure: text in, numbers out.
-
-Their numbers are under their definitions (docs/metrics.md), which the summary says by naming the tool; a summary has no
-single runs, so it is no baseline: the gate needs to know how much runs differ.
-"""
+"""Another tool's file told from its text, and read: `llmperf import`. Pure: text in, facts out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.metrics import distribution
-
-Tool = Literal["genai-perf", "aiperf", "vllm"]
-
-
-class ImportFileError(LlmPerfError):
-    """The file is of none of the tools, or is damaged; the message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What a tool reported: `metrics` by the tool's name, each with `unit` and statistics (`avg` alone for a rate)."""
-
-    tool: Tool
-    model: str | None
-    metrics: Mapping[str, Mapping[str, float | str]]
+from pytest_llmperf.interchange.from_aiperf import aiperf_lines, aiperf_summary
+from pytest_llmperf.interchange.from_genai_perf import (
+    Count,
+    analyze_csv,
+    genai_perf_csv,
+    genai_perf_summary,
+    profile_export,
+)
+from pytest_llmperf.interchange.from_guidellm import guidellm_report
+from pytest_llmperf.interchange.from_rows import requests_csv
+from pytest_llmperf.interchange.from_vllm import vllm_result
+from pytest_llmperf.interchange.imported import EXPECTED, Imported, ImportFileError, read_json
+from pytest_llmperf.interchange.statistics import theirs
 
 
-def parse_import(text: str, name: str) -> Imported:
-    """Of GenAI-Perf's and AIPerf's summaries, AIPerf's JSONL or vLLM's result; ImportFileError says what is allowed."""
-    document = _document(text)
-    if document is None:
-        return _aiperf_lines(text, name)
+def parse_import(text: str, name: str, *, beside: str | None = None, count: Count | None = None) -> Imported:
+    """What a file says. ImportFileError names the file, the line where there is one, and what was expected.
+
+    `beside`: the text of AIPerf's summary of the same run, for its JSONL, which names neither load nor model. `count`:
+    tokens of a text, for files that hold texts and no counts.
+    """
+    first = text.lstrip().partition("\n")[0].rstrip()
+    if first.startswith(("Metric,", "Config Name,", "run,")):
+        return _csv(text, name, first)
+    if _is_aiperf_line(first):
+        return aiperf_lines(text, name, read_json(beside, f"the summary beside {name}") if beside else None)
+    return _document(read_json(text, name), name, count)
+
+
+def _csv(text: str, name: str, header: str) -> Imported:
+    if header.startswith("Config Name,"):
+        return analyze_csv(text, name)
+    return genai_perf_csv(text, name) if header.startswith("Metric,") else requests_csv(text, name)
+
+
+def _is_aiperf_line(first: str) -> bool:
+    """A line of JSONL is an object by itself, also where a later one is damaged."""
+    return first.startswith('{"metadata"') and '"request_start_ns"' in first
+
+
+def _document(document: dict[str, Any], name: str, count: Count | None) -> Imported:
+    if "experiments" in document:
+        return profile_export(document, name, count)
+    if "benchmarks" in document and "guidellm_version" in document.get("metadata", {}):
+        return guidellm_report(document, name)
     if "mean_ttft_ms" in document:
-        return _vllm(document)
-    metrics = {key: value for key, value in document.items() if isinstance(value, dict) and {"unit", "avg"} <= {*value}}
-    if not metrics:
-        raise _unknown(name)
-    tool: Tool = "aiperf" if "aiperf_version" in document or "schema_version" in document else "genai-perf"
-    return Imported(tool, _model(document.get("input_config")), metrics)
-
-
-def _unknown(name: str) -> ImportFileError:
-    return ImportFileError(
-        f"{name} is neither profile_export_genai_perf.json nor profile_export_aiperf.json, profile_export.jsonl or "
-        "vLLM's --save-result JSON"
-    )
-
-
-def _document(text: str) -> dict[str, Any] | None:
-    """None when it is not one JSON object; a JSONL of a single line is none either."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) and "metadata" not in found else None
-
-
-def _model(config: Any) -> str | None:
-    """The first model that a configuration names, wherever this version of the tool puts it."""
-    if not isinstance(config, dict):
-        return None
-    names = config.get("model_names") or config.get("endpoint", {}).get("model_names")
-    return str(names[0]) if isinstance(names, list) and names else None
-
-
-def _aiperf_lines(text: str, name: str) -> Imported:
-    samples: dict[str, tuple[str, list[float]]] = {}
-    try:
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-        for line in lines:
-            for metric, held in line["metrics"].items():
-                if isinstance(held["value"], int | float):
-                    samples.setdefault(metric, (held["unit"], []))[1].append(float(held["value"]))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise _unknown(name) from error
-    if not samples:
-        raise _unknown(name)
-    return Imported("aiperf", None, {metric: _pooled(unit, values) for metric, (unit, values) in samples.items()})
-
-
-def _pooled(unit: str, values: list[float]) -> dict[str, float | str]:
-    found = distribution(values).as_dict()
-    return {"unit": unit, "avg": found.pop("mean"), **found}
-
-
-_RATES = {
-    "request_throughput": "requests/sec",
-    "output_throughput": "tokens/sec",
-    "total_token_throughput": "tokens/sec",
-    "duration": "sec",
-    "completed": "count",
-    "failed": "count",
-}
-
-
-def _vllm(document: Mapping[str, Any]) -> Imported:
-    latencies = {f"{name}_ms": _vllm_latency(document, name) for name in ("ttft", "tpot", "itl", "e2el")}
-    rates = {name: {"unit": unit, "avg": document[name]} for name, unit in _RATES.items() if name in document}
-    return Imported("vllm", document.get("model_id"), {n: v for n, v in latencies.items() if len(v) > 1} | rates)
-
-
-def _vllm_latency(document: Mapping[str, Any], name: str) -> dict[str, float | str]:
-    stats = {key.removesuffix(f"_{name}_ms"): value for key, value in document.items() if key.endswith(f"_{name}_ms")}
-    renamed = {"mean": "avg", "median": "p50"}
-    return {"unit": "ms", **{renamed.get(stat, stat): value for stat, value in stats.items()}}
+        return vllm_result(document, name)
+    if "aiperf_version" in document:
+        return aiperf_summary(document, name)
+    if theirs(document) and "input_config" in document:
+        return genai_perf_summary(document, name)
+    raise ImportFileError(f"{name}: of no tool that is known; expected {EXPECTED}")

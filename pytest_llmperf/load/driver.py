@@ -24,9 +24,11 @@ from pytest_llmperf.load.interpret import answer_text, interpret
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message, request_body
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.schedule import Level, SlotPlan, busiest
 from pytest_llmperf.load.slots import Slots
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
+from pytest_llmperf.load.template import Templates
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.transport import Connection, Exchange, Origin, describe
@@ -162,6 +164,7 @@ class _Load:
         self.gate = gate
         self.pieces = trace.pieces
         self.endpoint = ENDPOINTS[point.endpoint]
+        self.templates = Templates(self.endpoint.read)
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.think_s = (point.conversation.think_time if point.conversation else None) or 0.0
         self.prompts = {request.index: self._marked(request) for request in requests}
@@ -243,6 +246,7 @@ class _Load:
 
     async def run(self, progress: Progress | None) -> None:
         """Sends everything and waits for the last answer; every socket is closed afterwards, whatever happens."""
+        self.reception = Reception()
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch(progress))
@@ -251,6 +255,7 @@ class _Load:
         finally:
             for connection in self.connections:
                 connection.close()
+            self.reception.close()
             for exchange in self.exchanges.values():
                 if not exchange.has_ended:
                     exchange.end("interrupted")
@@ -334,7 +339,7 @@ class _Load:
         history: list[Message] = []
         for request in later:
             due_s = clock() + self.think_s
-            answer = answer_text(exchange.capture(), self.endpoint)
+            answer = answer_text(exchange.capture(), self.endpoint, self.templates)
             if answer is None:
                 self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
                 return
@@ -369,11 +374,12 @@ class _Load:
                 for request in self.requests.values():
                     pool = pools[request.index % len(pools)]
                     wire = self._wire(pool.number, request)
-                    await _until(start_s + (request.due_ns or 0) / 1e9, self.window)
+                    await _until(start_s + (request.due_ns or 0) / 1e9, self.window, self.reception)
                     exchange = self.exchanges[request.index] = Exchange(self.store)
                     if room is not None:
                         exchange.held_ns = await room.enter(self.window.started_ns + (request.due_ns or 0))
                     self._send_due(request, pool, wire, exchange, group)
+                self.reception.due_s = math.inf
 
     def _spare(self) -> int:
         """Idle connections per target to start with; none where each request opens its own."""
@@ -432,7 +438,7 @@ class _Load:
 
     def _link(self, number: int) -> Link:
         if self.endpoint.framing != "messages":
-            return Connection(self.origins[number])
+            return Connection(self.origins[number], self.reception)
         target = self.targets[number]
         if not target.grpc:
             raise PlanError(f"{target.url} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
@@ -501,6 +507,7 @@ class _Load:
             due_ns=due_ns,
             endpoint=self.endpoint,
             count=self.count,
+            templates=self.templates,
         )
 
 
@@ -571,9 +578,10 @@ class _Room:
         self._free.release()
 
 
-async def _until(time_s: float, window: Window) -> None:
+async def _until(time_s: float, window: Window, reception: Reception) -> None:
     """Returns at `time_s` of the loop's clock, a few microseconds late at best; serves other I/O until then."""
     loop = asyncio.get_running_loop()
+    reception.due_s = time_s
     if (left := time_s - loop.time() - _SPIN_S) > 0:
         await asyncio.sleep(left)
     while (now := loop.time()) < time_s:

@@ -32,18 +32,36 @@ class ResponseReader:
         self.keep_alive = False
         """Whether the connection may carry another request after this response."""
         self.until_close = False
+        self.chunks = 0
+        """That began in the last read; of one that is exactly one chunk, 0."""
         self._buffer = bytearray()
         self._scanned = 0
         self._left = 0  # bytes to come of the body (content-length) or of the chunk
         self._between_chunks = False
         self._step: Callable[[list[bytes]], bool] = self._head
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the next byte begins a chunk, or the end of them."""
+        return self._between_chunks and not self._buffer
+
+    def one_chunk(self, data: bytes) -> bytes | None:
+        """The body bytes of a read that is exactly one chunk, as nearly every read of a stream is; else None, and
+        nothing has happened."""
+        if not self._between_chunks or self._buffer:
+            return None
+        size = len(data)
+        head = _HEADS.get(size) or _remembered_head(size)
+        if data.startswith(head) and data.endswith(b"\r\n"):
+            return data[len(head) : -2]
+        return None
+
     def feed(self, data: bytes) -> bytes:
         """The body bytes in this read. Raises ProtocolError on anything malformed."""
-        if self._between_chunks and not self._buffer:
-            piece = _single_chunk(data)
-            if piece is not None:
-                return piece
+        self.chunks = 0
+        piece = self.one_chunk(data)
+        if piece is not None:
+            return piece
         self._buffer += data
         body: list[bytes] = []
         while self._step(body):
@@ -119,6 +137,7 @@ class ResponseReader:
         if line is None:
             return False
         self._between_chunks = False
+        self.chunks += 1
         self._left = _parse_chunk_size(line)
         self._step = self._chunk_data if self._left else self._trailer
         return True
@@ -187,16 +206,20 @@ class ResponseReader:
             raise ProtocolError(f"{what} of the response is longer than {limit} bytes")
 
 
-def _single_chunk(data: bytes) -> bytes | None:
-    """The body of a read that is exactly one chunk with data, else None."""
-    end = data.find(b"\r\n", 0, 20)
-    size = data[:end]
-    if end <= 0 or size.strip(_HEX):
-        return None
-    length = int(size, 16)
-    if length and len(data) == end + length + 4 and data.endswith(b"\r\n"):
-        return data[end + 2 : -2]
-    return None
+_HEADS: dict[int, bytes] = {}
+"""The size line of the only chunk in a read, by the read's size."""
+_NO_HEAD = b"\n"
+
+
+def _remembered_head(size: int) -> bytes:
+    """One that no read begins with when no chunk makes a read of this size."""
+    _HEADS[size] = next((head for digits in range(1, 16) if (head := _head(size, digits))), _NO_HEAD)
+    return _HEADS[size]
+
+
+def _head(size: int, digits: int) -> bytes:
+    length = size - digits - 4
+    return b"%x\r\n" % length if length > 0 and len(f"{length:x}") == digits else b""
 
 
 def _parse_chunk_size(line: bytes) -> int:

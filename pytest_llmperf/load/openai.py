@@ -15,6 +15,8 @@ from pytest_llmperf.records import ServerTimes
 Message = tuple[str, str]
 """Role and text."""
 
+NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError)
+"""What reading an event raises that is none of the endpoint's."""
 _MESSAGE_LIMIT = 500
 _NOTHING: dict[str, Any] = {}
 

@@ -18,9 +18,13 @@ class SseParser:
         self._after_cr = False
         self._at_start = True
 
+    @property
+    def is_between_events(self) -> bool:
+        return not (self._buffer or self._data or self._after_cr)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that these bytes complete; several `data` lines of one event are joined by LF."""
-        if self._is_one_plain_event(data):
+        if self.is_one_plain_event(data):
             return [data[6:-2]]
         if self._after_cr and data:
             # The CR has ended its line already, so that an event is not held back until the next read.
@@ -29,14 +33,14 @@ class SseParser:
         self._buffer += data
         return self._take_lines()
 
-    def _is_one_plain_event(self, data: bytes) -> bool:
+    def is_one_plain_event(self, data: bytes) -> bool:
         """What nearly every read of a stream is: worth a short cut, because it runs once per token."""
         return (
             data.find(b"\n") == len(data) - 2
             and data.endswith(b"\n\n")
             and data.startswith(b"data: ")
             and b"\r" not in data
-            and not (self._buffer or self._data or self._after_cr)
+            and self.is_between_events
         )
 
     def _take_lines(self) -> list[bytes]:

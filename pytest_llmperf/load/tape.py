@@ -11,60 +11,71 @@ import struct
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from typing import IO, NamedTuple
 
 KEPT_BYTES = 256 * 1024 * 1024
 """Of all tapes of a process together; about a million chunks."""
 
 _HEAD = struct.Struct("=qqI")
+_HEAD_SIZE, _pack = _HEAD.size, _HEAD.pack
 
 
-class Read(NamedTuple):
-    """One read of a socket. The kernel's stamp is 0 where it gave none."""
+class Reads(NamedTuple):
+    """Reads of a socket, in order."""
 
-    kernel_ns: int
-    user_ns: int
-    piece: bytes
+    kernel_ns: tuple[int, ...] = ()
+    """0 where the kernel gave no stamp."""
+    user_ns: tuple[int, ...] = ()
+    pieces: tuple[bytes, ...] = ()
     """Of the response's body."""
 
 
 class Tape:
     """The reads of one response, in order."""
 
-    __slots__ = ("_bytes", "_moved", "_store", "count", "unstamped")
+    __slots__ = ("_body", "_heads", "_moved", "_store", "unstamped")
 
     def __init__(self, store: Store) -> None:
-        self.count = 0
         self.unstamped = 0
         """Reads without a stamp from the kernel."""
         self._store = store
-        self._bytes = bytearray()
-        self._moved: list[tuple[int, int]] = []  # where in the file, how many bytes
+        self._heads = bytearray()
+        self._body = bytearray()
+        self._moved: list[tuple[int, int, int]] = []  # where in the file, how many bytes of heads and of body
+
+    @property
+    def count(self) -> int:
+        return (len(self._heads) + sum(heads for _, heads, _ in self._moved)) // _HEAD.size
 
     def add(self, kernel_ns: int, user_ns: int, piece: bytes) -> None:
-        if not self._bytes:
+        if not self._heads:
             self._store.holding.append(self)
-        self._bytes += _HEAD.pack(kernel_ns, user_ns, len(piece))
-        self._bytes += piece
-        self.count += 1
-        self.unstamped += not kernel_ns
-        self._store.kept_bytes += _HEAD.size + len(piece)
+        self._heads += _pack(kernel_ns, user_ns, len(piece))
+        self._body += piece
+        if not kernel_ns:
+            self.unstamped += 1
+        self._store.kept_bytes += _HEAD_SIZE + len(piece)
 
     def move(self) -> None:
         """What it holds goes to the store's file. Raises OSError with nothing lost."""
-        self._moved.append((self._store.write(self._bytes), len(self._bytes)))
-        self._store.kept_bytes -= len(self._bytes)
-        self._bytes = bytearray()
+        both = self._heads + self._body
+        self._moved.append((self._store.write(both), len(self._heads), len(self._body)))
+        self._store.kept_bytes -= len(both)
+        self._heads, self._body = bytearray(), bytearray()
 
-    def reads(self) -> Iterator[Read]:
-        """From memory or disk, one response's worth at a time. Raises OSError."""
-        data = b"".join([*(self._store.read(at, size) for at, size in self._moved), self._bytes])
-        at = 0
-        while at < len(data):
-            kernel_ns, user_ns, size = _HEAD.unpack_from(data, at)
-            at += _HEAD.size + size
-            yield Read(kernel_ns, user_ns, data[at - size : at])
+    def reads(self) -> Reads:
+        """From memory or disk. Raises OSError."""
+        heads, body = b"", b""
+        for at, heads_size, body_size in self._moved:
+            both = self._store.read(at, heads_size + body_size)
+            heads, body = heads + both[:heads_size], body + both[heads_size:]
+        heads, body = heads + self._heads, body + self._body
+        if not heads:
+            return Reads()
+        kernel_ns, user_ns, sizes = zip(*_HEAD.iter_unpack(heads), strict=True)
+        bounds = pairwise(accumulate(sizes, initial=0))
+        return Reads(kernel_ns, user_ns, tuple([body[begin:end] for begin, end in bounds]))
 
 
 class Store:

@@ -15,11 +15,13 @@ import ssl
 import struct
 import sys
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
 from pytest_llmperf.load.patience import Patience
+from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
@@ -28,7 +30,12 @@ from pytest_llmperf.load.tls import TlsSession
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
 _ANCILLARY_SPACE = socket.CMSG_SPACE(_TIMESPEC.size)
-_READ_SIZE = 64 * 1024
+_unpack = _TIMESPEC.unpack
+_Ancillary = list[tuple[int, int, bytes]]
+_READ_SIZE = 8 * 1024
+_FIRST_READS = 2
+"""Of a response: the head, then a role and the first token, which many servers write at once."""
+_now_ns = time.time_ns
 
 
 class Origin:
@@ -136,7 +143,7 @@ class Exchange:
 
     def capture(self) -> Capture:
         """Raises OSError when the tape cannot be read back."""
-        kernel_ns, user_ns, pieces = tuple(zip(*self.tape.reads(), strict=True)) or ((), (), ())
+        kernel_ns, user_ns, pieces = self.tape.reads()
         return Capture(
             sent_ns=self.sent_ns,
             ended_ns=self.ended_ns,
@@ -155,11 +162,13 @@ class Exchange:
 class Connection:
     """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, reception: Reception) -> None:
         self.origin = origin
         self.is_open = False
+        self._reception = reception
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
+        self._recvmsg: Callable[[int, int], tuple[bytes, _Ancillary, int, object]]
         self._tls: TlsSession | None = None
         self._exchange: Exchange | None = None
         self._unsent = memoryview(b"")
@@ -180,7 +189,8 @@ class Connection:
         self._sock = sock
         self.is_open = True
         self._used = False
-        self._loop.add_reader(sock, self._on_readable if self._tls is None else self._on_readable_tls, sock)
+        self._recvmsg = sock.recvmsg
+        self._reception.add(sock, self._on_readable if self._tls is None else self._on_readable_tls)
 
     async def _handshake(self, sock: socket.socket) -> TlsSession | None:
         tls = self.origin.tls_session()
@@ -197,6 +207,7 @@ class Connection:
     def start(self, request: bytes, exchange: Exchange) -> None:
         """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
         self._exchange = exchange
+        self._reception.streams += 1
         self._patience.begin(self._loop.time())
         self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
         exchange.sent_ns = time.time_ns()
@@ -226,27 +237,31 @@ class Connection:
             if overdue:
                 self.close(overdue)
 
-    def _on_readable(self, sock: socket.socket) -> None:
+    def _on_readable(self) -> None:
         """The hot path: runs once per token."""
         try:
-            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+            data, ancillary, _, _ = self._recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lost(describe(error))
             return
-        now = time.time_ns()
+        now = _now_ns()
         exchange = self._exchange
-        if not data or exchange is None:
-            self._on_end(exchange, data)
-            return
-        self._take(exchange, _kernel_ns(ancillary), now, data)
+        if exchange is not None and data:
+            piece = exchange.reader.one_chunk(data)
+            if piece is None:
+                self._take(exchange, self._kernel_ns(ancillary), now, data)
+            else:
+                exchange.tape.add(self._kernel_ns(ancillary), now, piece)
+        else:
+            self._on_end(exchange)
 
-    def _on_readable_tls(self, sock: socket.socket) -> None:
+    def _on_readable_tls(self) -> None:
         assert self._tls is not None
         try:
-            data, ancillary, _, _ = sock.recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
-            now = time.time_ns()
+            data, ancillary, _, _ = self._recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
+            now = _now_ns()
             plain = self._tls.decrypt(data) if data else b""
         except (BlockingIOError, InterruptedError):
             return
@@ -255,15 +270,26 @@ class Connection:
             return
         exchange = self._exchange
         if plain and exchange is not None:
-            self._take(exchange, _kernel_ns(ancillary), now, plain)
+            self._take(exchange, self._kernel_ns(ancillary), now, plain)
         if not data or self._tls.eof or (plain and exchange is None):
-            self._on_end(self._exchange, plain)
+            self._on_end(self._exchange)
         elif self.is_open and (answer := self._tls.to_send()):
             self._unsent = memoryview(bytes(self._unsent) + answer)
             self._send()
 
+    def _kernel_ns(self, ancillary: _Ancillary) -> int:
+        """The stamp; 0 without one."""
+        if not ancillary:
+            self._reception.unstamped += 1
+            return 0
+        seconds: int
+        nanoseconds: int
+        seconds, nanoseconds = _unpack(ancillary[0][2])
+        return seconds * 1_000_000_000 + nanoseconds
+
     def _take(self, exchange: Exchange, kernel_ns: int, user_ns: int, data: bytes) -> None:
         reader = exchange.reader
+        streaming = reader.streaming
         try:
             piece = reader.feed(data)
         except ProtocolError as error:
@@ -276,8 +302,10 @@ class Connection:
                 self._disconnect()
             self._used = True
             self._end()
+        elif streaming and reader.chunks > 1 and exchange.tape.count > _FIRST_READS:
+            self._reception.shared += 1
 
-    def _on_end(self, exchange: Exchange | None, data: bytes) -> None:
+    def _on_end(self, exchange: Exchange | None) -> None:
         """The server closed, or sent something that nobody asked for."""
         if exchange is None:
             self._disconnect()
@@ -293,6 +321,7 @@ class Connection:
     def _end(self, error: str | None = None) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
+            self._reception.streams -= 1
             exchange.end(error)
 
     def _send(self) -> None:
@@ -314,19 +343,10 @@ class Connection:
         sock, self._sock = self._sock, None
         self.is_open = False
         if sock is not None:
-            self._loop.remove_reader(sock)
+            self._reception.remove(sock)
             self._loop.remove_writer(sock)
             self.losses = self.losses.plus(tcp_losses(sock))
             sock.close()
-
-
-def _kernel_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
-    if not ancillary:
-        return 0
-    seconds: int
-    nanoseconds: int
-    seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-    return seconds * 1_000_000_000 + nanoseconds
 
 
 def describe(error: OSError) -> str:

@@ -59,6 +59,10 @@ def facts(baseline: Baseline) -> Iterator[str]:
     yield f"engine       {hard.engine} {last.environment.engine_version or '(version unknown)'}, model {hard.model}"
     yield f"arguments    {_arguments({**hard.output_args, **last.args})}"
     yield f"load         {hard.load_shape}, trace {hard.trace_hash[:12]}"
+    if found := baseline.imported:
+        yield f"imported     from {found.tool}: {', '.join(found.files)}"
+        yield from (f"             {note}" for note in found.notes)
+        yield from (f"             without {metric}: {reason}" for metric, reason in found.left_out.items())
     provisional = "; provisional: one session does not tell how much sessions differ" if baseline.provisional else ""
     yield f"rolling      {sessions_by_runs(baseline.rolling)}{provisional}"
     yield f"anchor       {sessions_by_runs(baseline.anchor)}, the last of {baseline.anchor[-1].started:%Y-%m-%d %H:%M}"

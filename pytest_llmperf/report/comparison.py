@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_llmperf.capacity.answer import coarsened
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import OFFERED, tolerance, too_few
 from pytest_llmperf.gate.regression import candidate
@@ -128,7 +129,9 @@ def comparisons(measured: Sequence[tuple[str, Result]]) -> tuple[Comparison, ...
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:
-    rows = (_row(quantity, results) for quantity in QUANTITIES)
+    # What was searched was found at a level of each configuration's own, so nothing else compares.
+    searched = results[0].load.capacity
+    rows = (_row(quantity, results) for quantity in ([searched.quantity] if searched else QUANTITIES))
     return Comparison(
         load=results[0].load.name,
         environment=results[0].environment.slug,
@@ -166,10 +169,13 @@ def _why_none(levels: Sequence[Level | None]) -> str:
 
 
 def _level(quantity: Quantity, result: Result) -> Level | None:
+    if result.capacity is not None and result.capacity.is_bound:
+        return None  # at least so much is no level
     runs = [[value for value in launch if value is not None] for launch in candidate(result, quantity)]
     if sum(map(len, runs)) < len(result.runs) or any(value <= 0 for launch in runs for value in launch):
         return None
-    return level_of(runs, tolerance(quantity).prior)
+    prior = tolerance(quantity).prior
+    return level_of(runs, coarsened(prior, result.capacity.resolution) if result.capacity else prior)
 
 
 def _leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:

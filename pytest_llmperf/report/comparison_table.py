@@ -1,83 +1,107 @@
-"""The comparison of configurations on a terminal, the best one bold.
+"""The comparison of configurations on a terminal: metrics down, configurations across, bold what none is better than.
 
-Metrics down and configurations across; of more configurations than stand side by side, as in a sweep over servers'
-arguments, the other way round.
+Where they do not fit side by side, configurations go down and metrics across: as many metrics to a block as fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.statistic import Level
-from pytest_llmperf.report.comparison import Comparison, Row
+from pytest_llmperf.report.comparison import NO_WINNER, Comparison, Row
 
 Shown = Callable[[float | None], str]
+_CELL = 13
+"""Columns of a level with its interval below it, `1115 – 1287`, and of the gap beside it."""
+_SHORT = {
+    "input_token_throughput": "in tok/s",
+    "output_token_throughput": "out tok/s",
+    "output_token_throughput_per_gpu": "out tok/s/GPU",
+}
 
 
-_SIDE_BY_SIDE = 4
-_NARROW = 110
-"""Columns of a terminal below which a p99 has no room beside its p50."""
+def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[Text | Table]:
+    """A title, then one table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
+    # Not the table's own, which would be broken to the width of the table.
+    title = f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)"
+    yield Text(title, style="italic")
+    metric = max((len(_metric(row)) for row in found.rows), default=0) + 1
+    best = max(len("no winner"), *map(len, found.configurations)) + 1
+    if metric + best + sum(max(_CELL, len(name)) + 2 for name in found.configurations) <= width:
+        yield _metrics_down(found, number)
+        return
+    name = max(map(len, found.configurations)) + 1
+    per_block = max(1, (width - name) // (_CELL + 4))
+    for place in range(0, len(found.rows), per_block):
+        yield _configurations_down(found, found.rows[place : place + per_block], number)
 
 
-def comparison_table(found: Comparison, number: Shown, width: int = _NARROW) -> Table:
-    """Each cell is the level over the runs with its 90 % interval."""
-    if len(found.configurations) > _SIDE_BY_SIDE:
-        return _rows_of_configurations(found, number, width)
-    title = f"configurations at {found.load} (90 % intervals; bold: better than all others beyond noise)"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _metrics_down(found: Comparison, number: Shown) -> Table:
+    table = _table()
     table.add_column("metric", no_wrap=True)
     for name in found.configurations:
         invalid = "\n[bold red]INVALID[/]" if name in found.invalid else ""
-        table.add_column(f"{escape(name)}{invalid}", justify="right", overflow="fold")
+        table.add_column(f"{escape(name)}{invalid}", justify="right", no_wrap=True)
     table.add_column("best", overflow="fold")
     for row in found.rows:
-        table.add_row(*_cells(row, found, number))
+        table.add_row(_metric(row), *(_cell(row, place, number) for place in range(len(row.levels))), _best(row, found))
     return table
 
 
-def _rows_of_configurations(found: Comparison, number: Shown, width: int) -> Table:
-    """Bold is what no other is better than beyond noise, for among many there is seldom a single winner."""
-    title = f"configurations at {found.load} (90 % intervals; bold: no other is better beyond noise)"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("\nconfiguration", overflow="fold", min_width=12)
-    rows = [row for row in found.rows if width >= _NARROW or row.quantity.stat != "p99"]
+def _configurations_down(found: Comparison, rows: Sequence[Row], number: Shown) -> Table:
+    table = _table()
+    table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_column(_header(row), justify="right", no_wrap=True)
+        table.add_column(_heading(row.quantity), justify="right", no_wrap=True)
     for place, name in enumerate(found.configurations):
-        invalid = " [bold red]INVALID[/]" if name in found.invalid else ""
-        table.add_row(f"{escape(name)}{invalid}", *(_short_cell(row, place, number) for row in rows))
+        invalid = "\n[bold red]INVALID[/]" if name in found.invalid else ""
+        table.add_row(f"{escape(name)}{invalid}", *(_cell(row, place, number) for row in rows))
+    table.add_row("best", *(_best(row, found) for row in rows))
     return table
 
 
-def _header(row: Row) -> str:
-    """`output_token_throughput` has no room over a number."""
-    short = {"input_token_throughput": "in", "output_token_throughput": "out"}
-    name = str(row.quantity).replace("output_token_throughput_per_gpu", "out/GPU")
-    return f"{short.get(name, name)}\n{row.quantity.unit}"
+def _metric(row: Row) -> str:
+    return f"{row.quantity} ({row.quantity.unit})"
 
 
-def _short_cell(row: Row, place: int, number: Shown) -> str:
-    """The level and how far the interval reaches from it, on the wider side."""
-    level = row.levels[place]
+def _heading(quantity: Quantity) -> str:
+    """`TTFT p50` over `ms`."""
+    if quantity.stat is None:
+        return _SHORT.get(quantity.metric, str(quantity))
+    return f"{quantity.metric.upper()} {quantity.stat} {quantity.unit}"
+
+
+def _best(row: Row, found: Comparison) -> str:
+    if row.best is not None:
+        return f"[bold green]{escape(found.configurations[row.best])}[/]"
+    return "no winner" if row.why == NO_WINNER else "[dim]-[/]"
+
+
+def _cell(row: Row, place: int, number: Shown) -> str:
+    level: Level | None = row.levels[place]
     if level is None:
         return "-"
-    reach = max(level.high / level.value - 1, 1 - level.low / level.value)
     value = f"[bold]{number(level.value)}[/]" if place in row.leaders else number(level.value)
-    return f"{value} [dim]±{reach:.0%}[/]"
-
-
-def _cells(row: Row, found: Comparison, number: Shown) -> list[str]:
-    cells = [_cell(level, place == row.best, number) for place, level in enumerate(row.levels)]
-    best = escape(row.why) if row.best is None else f"[bold green]{escape(found.configurations[row.best])}[/]"
-    return [f"{row.quantity} ({row.quantity.unit})", *cells, best]
-
-
-def _cell(level: Level | None, best: bool, number: Shown) -> str:
-    if level is None:
-        return "-"
-    value = f"[bold]{number(level.value)}[/]" if best else number(level.value)
     return f"{value}\n[dim]{number(level.low)} – {number(level.high)}[/]"
+
+
+def reasons(found: Comparison) -> Iterator[str]:
+    """Why metrics have no best configuration, each reason once."""
+    whys: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.best is None and row.why != NO_WINNER:
+            whys.setdefault(row.why, []).append(str(row.quantity))
+    for why, quantities in whys.items():
+        yield f"no best in {', '.join(quantities)}: {why}"
+    if any(row.why == NO_WINNER for row in found.rows):
+        yield "no winner: intervals overlap"

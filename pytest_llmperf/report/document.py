@@ -16,7 +16,8 @@ from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
-from pytest_llmperf.records import ModelSide, Run, ServerSide
+from pytest_llmperf.records import ModelSide, Run, ServerSide, Telemetry
+from pytest_llmperf.report.capacity import capacity_dict
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.search_document import search_document
@@ -163,6 +164,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         **({"dialect": {"name": dialect, "metrics": dialect_metrics(dialect, result.runs)}} if dialect else {}),
         "sla": {"verdict": sla_verdict(outcome), "checks": [_check_dict(check) for check in outcome.sla or ()]},
         "regression": _regression_dict(outcome),
+        **({"capacity": capacity_dict(result.capacity)} if result.capacity else {}),
         **({"duet": _duet_dict(result.reference)} if result.reference else {}),
     }
 
@@ -180,6 +182,7 @@ def _duet_dict(old: Result) -> dict[str, Any]:
         "trace_hash": old.trace_hash,
         "runs": [_run_dict(run, summary, old.load) for run, summary in zip(old.runs, old.summaries, strict=True)],
         "metrics": old.metrics.as_dict(),
+        **({"capacity": capacity_dict(old.capacity)} if old.capacity else {}),
     }
 
 
@@ -197,7 +200,21 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
         **({"server_side": _server_side_dict(run.server_side)} if run.server_side else {}),
+        **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),
     }
+
+
+def _telemetry_dict(found: Telemetry, started_ns: int) -> dict[str, Any]:
+    """Seconds count from the run's start."""
+    tracks = [
+        {
+            "source": track.source,
+            "seconds": [round((at - started_ns) / 1e9, 3) for at in track.at_ns],
+            "series": {name: [rounded(value) for value in values] for name, values in track.series},
+        }
+        for track in found.tracks
+    ]
+    return {"interval_s": found.interval_s, "notes": list(found.notes), "tracks": tracks}
 
 
 def _server_side_dict(side: ServerSide) -> dict[str, Any]:
@@ -296,11 +313,13 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
     }
 
 
-def request_lines(run: Run, point: LoadPoint) -> Iterator[Mapping[str, Any]]:
+def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Iterator[Mapping[str, Any]]:
     """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
 
-    `drain` says that it ended after the window, when the load was no longer what the point asks for.
+    `drain` says that it ended after the window, when the load was no longer what the point asks for. Those of a
+    capacity search have the `level` that they were sent at.
     """
+    at = {} if level is None else {"level": level}
     window = run_window(run, point)
     for record in run.records:
-        yield {"run": run.index + 1, "drain": window is not None and in_drain(record, window), **asdict(record)}
+        yield {"run": run.index + 1, **at, "drain": window is not None and in_drain(record, window), **asdict(record)}

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from pytest_llmperf.interchange.imports import Imported
+from pytest_llmperf.interchange.imported import Imported, ImportedPoint
 
 _STATS = ("avg", "min", "max", "p99", "p95", "p90", "p50")
 
 
-def imported_table(found: Imported, name: str, number: Callable[[float | None], str]) -> Table:
-    """One row per metric, under the tool's own names and definitions."""
+def imported_tables(found: Imported, name: str, number: Callable[[float | None], str]) -> Iterator[Table]:
+    """One per load that the file has figures of: a row per metric, under the tool's own names and definitions."""
     model = f", model {found.model}" if found.model else ""
-    title = f"{name}: by the definitions of {found.tool}{model}"
+    for point in found.points:
+        if point.metrics:
+            yield _table(point, f"{name}: by the definitions of {found.source}{model}{_level(point)}", number)
+
+
+def _level(point: ImportedPoint) -> str:
+    if point.request_rate is not None:
+        return f", {point.request_rate:g} req/s"
+    return "" if point.concurrency is None else f", concurrency {point.concurrency}"
+
+
+def _table(point: ImportedPoint, title: str, number: Callable[[float | None], str]) -> Table:
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Metric", overflow="fold")
     for stat in _STATS:
         table.add_column(stat, justify="right", no_wrap=True)
-    for metric, values in found.metrics.items():
+    for metric, values in point.metrics.items():
         cells = (values.get(stat) for stat in _STATS)
         shown = (number(float(cell)) if isinstance(cell, int | float) else "" for cell in cells)
         table.add_row(escape(f"{metric} ({values['unit']})"), *shown)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.report.capacity import Property, capacity_properties
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
 from pytest_llmperf.result import Result
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
-
-Property = tuple[str, str | int | float | bool]
 
 
 def outcome_properties(outcome: Outcome) -> list[Property]:
@@ -37,7 +36,8 @@ def outcome_properties(outcome: Outcome) -> list[Property]:
         ("llmperf.sla", sla_verdict(outcome)),
         ("llmperf.regression", regression_verdict(outcome)),
     ]
-    return [*head, *_metric_properties(result.metrics), *_duet_properties(result.reference), *verdicts]
+    searched = capacity_properties(result.capacity)
+    return [*head, *searched, *_metric_properties(result.metrics), *_duet_properties(result.reference), *verdicts]
 
 
 def _duet_properties(old: Result | None) -> Iterator[Property]:
@@ -57,7 +57,8 @@ def _metric_properties(summary: Summary) -> Iterator[Property]:
             value = rounded(values.stat(stat))
             if value is not None:
                 yield f"llmperf.{METRICS[name].key}.{stat}", value
-        yield f"llmperf.{METRICS[name].key}.n", values.n
+        if values.n:
+            yield f"llmperf.{METRICS[name].key}.n", values.n
     for name, scalar in summary.scalars.items():
         value = rounded(scalar)
         if value is not None:

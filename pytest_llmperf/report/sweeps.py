@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.report.comparison import comparable, load_family
 from pytest_llmperf.result import Result
 

@@ -17,7 +17,8 @@ from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.report.comparison_table import comparison_table
+from pytest_llmperf.report.capacity import capacity_table, describe_capacity
+from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import (
     Outcome,
@@ -60,9 +61,11 @@ _SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
 
 def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
+    if load.capacity is not None:
+        return f"{describe_capacity(load, runs)}; {_sent(load)}"
     repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
     count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
-    seconds = _seconds(load)
+    seconds = load_seconds(load)
     time = "as long as the server takes" if seconds is None else f"about {seconds * runs:.0f} s"
     return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
 
@@ -87,7 +90,7 @@ def _shape(load: LoadPoint) -> str:
     return f"concurrency {load.concurrency}{ramp}"
 
 
-def _seconds(load: LoadPoint) -> float | None:
+def load_seconds(load: LoadPoint) -> float | None:
     """How long one run sends; None where that depends on the server or on a file."""
     if load.stages:
         return sum(stage.duration for stage in load.stages)
@@ -105,11 +108,14 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     if verbosity >= 0:
         for title, group in _groups(measured):
             console.print(_table(title, group, console.width))
+        for line in _capacities(measured):
+            console.print(line, soft_wrap=isinstance(line, str))
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):
-            console.print(comparison_table(found, number, console.width))
-            for line in (found.answer, *(f"note: {note}" for note in found.notes)):
+            for table in comparison_tables(found, number, console.width):
+                console.print(table)
+            for line in (found.answer, *reasons(found), *(f"note: {note}" for note in found.notes)):
                 console.print(escape(line), soft_wrap=True)
         results = [outcome.result for outcome in measured if outcome.result]
         if has_server_side(results):
@@ -123,6 +129,7 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             if session.dialect:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
+        *_skipped(session.outcomes.values()),
         *_remarks(session.outcomes.values()),
         *session.notes,
         *session.written,
@@ -130,6 +137,15 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
     ]:
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()
+
+
+def _capacities(outcomes: Iterable[Outcome]) -> Iterator[Table | str]:
+    """Of every point that was searched a table, and the answer; of a duet the old server's first."""
+    for result in (outcome.result for outcome in outcomes if outcome.result is not None):
+        for side in filter(None, (result.reference, result)):
+            if side.capacity is not None:
+                yield capacity_table(side.point_id, side.capacity, number)
+                yield escape(f"{side.point_id}: {side.capacity.sentence}")
 
 
 def _groups(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
@@ -196,6 +212,11 @@ def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
     yield from ("-", "-" if old.valid else f"[{STYLES['INVALID']}]INVALID[/]")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float | None) -> str:
     """Four significant digits without an exponent; a dash for None."""
     if value is None:
@@ -225,6 +246,8 @@ def metrics_table(result: Result, width: int = _WIDE) -> Table:
         values = result.metrics.distributions[name]
         table.add_row(header, *(number(values.stat(stat)) for stat in stats), str(values.n))
     for name, header in _RATES:
+        if name == "goodput" and not result.load.slo:
+            continue
         table.add_row(header, number(result.metrics.value(Quantity(name))), *("" for _ in stats))
     return table
 
@@ -261,6 +284,16 @@ _RATES = (
 )
 
 
+def _skipped(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Pytest itself tells the reasons only with -rs, and a suite that measured nothing would look green."""
+    points_of: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.passed is None and outcome.error and outcome.error.startswith("skipped: "):
+            points_of.setdefault(outcome.error, []).append(outcome.point_id)
+    for reason, points in points_of.items():
+        yield f"{reason} ({', '.join(points)})"
+
+
 def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
     points_of: dict[str, list[str]] = {}
     for outcome in outcomes:
@@ -270,13 +303,13 @@ def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
             measured = outcome.taken_from.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             yield f"{outcome.point_id}: not measured again, taken over from {measured}"
         if outcome.passed is None and outcome.error and outcome.result.runs:
-            yield f"{outcome.point_id}: {outcome.error} after {len(outcome.result.runs)} runs"
+            yield f"{outcome.point_id}: {outcome.error} after {counted(len(outcome.result.runs), 'run')}"
         for remark in outcome.result.remarks:
             yield f"{outcome.point_id}: {remark}"
         for reason in outcome.result.incomparable if outcome.result.runs else ():
             yield f"INVALID {outcome.point_id}: {reason}"
         if outcome.reruns:
-            runs = f"{len(outcome.reruns)} more run{'s' if len(outcome.reruns) > 1 else ''}"
+            runs = counted(len(outcome.reruns), "more run")
             yield f"{outcome.point_id}: {runs}, the last because of {outcome.reruns[-1]}"
         if outcome.regression:
             yield from _gate_remarks(outcome.point_id, outcome.regression)

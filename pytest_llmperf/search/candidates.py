@@ -8,7 +8,8 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import Limit, LoadPoint
+from pytest_llmperf.limits import Limit
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.space import Position, Space

@@ -17,7 +17,7 @@ from pytest_llmperf.gate.compliance import Compliance, LimitRun, beyond, judge_l
 from pytest_llmperf.gate.margins import Prior, tolerance
 from pytest_llmperf.gate.sla import check_runs
 from pytest_llmperf.gate.statistic import Level, compare, level_of
-from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.search.trial import RunFacts, Trial
 from pytest_llmperf.search_spec import MemoryLimit
 from pytest_llmperf.units import OPERATORS

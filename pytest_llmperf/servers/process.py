@@ -134,15 +134,20 @@ def free_ports(count: int) -> tuple[int, ...]:
         return tuple(probe.getsockname()[1] for probe in probes)
 
 
-def wait_until(ready: Callable[[], bool], process: ServerProcess | None, name: str, timeout_s: float) -> None:
-    """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over."""
+def wait_until(
+    ready: Callable[[], bool], process: ServerProcess | None, name: str, timeout_s: float, why: Callable[[], str] = str
+) -> None:
+    """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over.
+
+    `why` ends the message of a server that has no process of ours, whose log would tell.
+    """
     deadline = time.monotonic() + timeout_s
     while not ready():
         if process is not None and process.exit_code() is not None:
             raise process.error("ended before it was ready")
         if time.monotonic() > deadline:
             what = f"was not ready within {timeout_s:g} s (ready_timeout)"
-            raise process.error(what) if process else ServerError(f"server {name!r} {what}")
+            raise process.error(what) if process else ServerError(f"server {name!r} {what}{why()}")
         time.sleep(0.05)
 
 

@@ -15,6 +15,7 @@ import httpx
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import Target
+from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import (
     EmbeddedServer,
     OpenAIServer,
@@ -27,11 +28,13 @@ from pytest_llmperf.server_spec import (
 from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
 from pytest_llmperf.servers.log import log_tail
 from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
+from pytest_llmperf.servers.sampling import sources
 from pytest_llmperf.servers.secrets import expand, redact, secret_values
 from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.triton.service import metrics_text, service
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.watch import Watcher, watcher
 
 _PROBE_TIMEOUT_S = 5.0
 _LAST_GASP_S = 1.0
@@ -57,13 +60,23 @@ class LlmServer:
     One that is made `later` comes up when it is first asked for anything that only a running server has.
     """
 
-    def __init__(self, config: ServerConfig, launch: Callable[[], _Launch], *, later: bool = False) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        launch: Callable[[], _Launch],
+        gpus: Sequence[Gpu] = (),
+        watcher: Watcher | None = None,
+        *,
+        later: bool = False,
+    ) -> None:
+        """`gpus` are those it runs on; without a `watcher` nothing is sampled."""
         self.config = config
         self.launches = 1
         """How often it was started."""
         self.reference: LlmServer | None = None
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
+        self._gpus, self._watcher = tuple(gpus), watcher
         self._launched = None if later else launch()
 
     def __repr__(self) -> str:
@@ -162,6 +175,15 @@ class LlmServer:
             for target in self.targets
         ]
 
+    def begin_watching(self) -> None:
+        """Sample the server, its processes and its GPUs from now on."""
+        if self._watcher is not None:
+            self._watcher.begin(sources(self.config, self.targets, self.processes, self._gpus))
+
+    def end_watching(self) -> Telemetry | None:
+        """What was sampled since; None where nothing is."""
+        return self._watcher.end() if self._watcher is not None else None
+
     def log_tail(self) -> str:
         """Last lines of every replica's log, secrets hidden."""
         tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
@@ -177,13 +199,15 @@ def start_server(
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
     """
-    with contextlib.ExitStack() as stack:
+    watching = watcher() if config.is_sampled else contextlib.nullcontext()
+    # The sampler is begun before the server, so that it is ready when that is.
+    with watching as sampler, contextlib.ExitStack() as stack:
 
         def launch() -> _Launch:
             stack.close()
             return stack.enter_context(_launched(config, log_dir, gpus))
 
-        yield LlmServer(config, launch, later=later)
+        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, later=later)
 
 
 @contextlib.contextmanager
@@ -276,7 +300,8 @@ def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
         target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
         return _Launch((target,), (), service(target).version(), secrets)
-    wait_until(lambda: any(_answers(target, path) for path in _UP), None, name, config.ready_timeout)
+    up, why = (lambda: any(_answers(target, path) for path in _UP)), (lambda: f"; {_problem(target, _UP[0])}")
+    wait_until(up, None, name, config.ready_timeout, why)
     _first_request(target, None, config)
     return _Launch((target,), (), _version(target), secrets)
 
@@ -310,13 +335,18 @@ def _triton_ready(target: Target, process: ServerProcess | None, name: str, time
 
 
 def _answers(target: Target, path: str) -> bool:
+    return _problem(target, path) is None
+
+
+def _problem(target: Target, path: str) -> str | None:
+    """What is wrong with the answer to a GET; None when it is 200. ServerError when waiting will not help."""
     try:
         response = httpx.get(target.url + path, headers=dict(target.headers), timeout=_PROBE_TIMEOUT_S, trust_env=False)
-    except httpx.TransportError:
-        return False
+    except httpx.TransportError as error:
+        return f"GET {path}: {type(error).__name__}: {error}"
     if response.status_code in (401, 403):
         raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
-    return response.status_code == 200
+    return None if response.status_code == 200 else f"GET {path}: HTTP {response.status_code}"
 
 
 def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:

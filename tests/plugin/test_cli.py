@@ -53,6 +53,17 @@ def test_profile_closed_loop_prints_the_table_and_writes_the_report(server, tmp_
     assert len((tmp_path / "out" / "requests" / "profile.jsonl").read_text().splitlines()) == 2 * (20 + 2)
 
 
+def test_profile_searches_a_capacity(server, tmp_path):
+    asked = ("--capacity", "concurrency=1:4")
+    result = _profile(server, tmp_path, *asked, "--sla", "ttft_mean<=500ms")
+    assert result.exit_code == 0, result.output
+    assert "capacity is at least 4 requests in flight: the end of the range still holds" in result.output
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert [level["level"] for level in point["capacity"]["searches"][0]["levels"]] == [1, 2, 4]
+    assert "--capacity needs --sla" in _profile(server, tmp_path, *asked).output
+    assert "is not a limit such as" in _profile(server, tmp_path, *asked, "--sla", "ttft_mean=500ms").output
+
+
 def test_profile_open_loop_on_completions(server, tmp_path):
     result = _profile(server, tmp_path, "--request-rate", "100", "--arrival", "poisson", "--endpoint", "completions")
     assert result.exit_code == 0, result.output

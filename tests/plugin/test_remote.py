@@ -121,9 +121,9 @@ def test_wrong_credentials_are_told_at_once(suite, server, monkeypatch):
 def test_a_variable_that_is_not_set_is_a_skip_reason(suite, server, monkeypatch):
     monkeypatch.delenv("LLM_KEY", raising=False)
     _write(suite, server, "bearer: '${LLM_KEY}'", ("", ""))
-    result = suite.run("-rs")
+    result = suite.run()
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["*needs the environment variable LLM_KEY, which is not set*"])
+    result.stdout.fnmatch_lines(["skipped: needs the environment variable LLM_KEY, which is not set (prod-short)"])
 
 
 def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):
@@ -131,4 +131,6 @@ def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):
     suite.edit_plan(str(server.server_address[1]), "1")
     result = suite.run()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*prod at http://127.0.0.1:1*was not ready within 0.1 s (ready_timeout)*"])
+    result.stdout.fnmatch_lines(
+        ["*prod at http://127.0.0.1:1*was not ready within 0.1 s (ready_timeout); GET /v1/models: ConnectError: *"]
+    )

@@ -145,6 +145,14 @@ def test_prune_leaves_other_environments_alone_unless_told(folder, tmp_path):
     assert not file(folder, SHORT).exists()
 
 
+def test_prune_by_the_report_of_a_profile_deletes_nothing(folder, tmp_path):
+    kept = report(tmp_path, "profile-c1")
+    done = llmperf("prune", folder, "--keep-from", kept, "--yes")
+    assert done.exit_code == 1
+    assert f"{kept} is not of a pytest run, so it does not tell which tests there are" in done.output
+    assert len(list(folder.rglob("*.json"))) == 2
+
+
 def test_prune_of_nothing(tmp_path):
     done = llmperf("prune", tmp_path / "none", "--keep-from", report(tmp_path, LONG), "--all-environments")
     assert done.output == "nothing to prune\n"
@@ -163,7 +171,7 @@ def test_prune_without_a_report(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = llmperf("prune", folder)
     assert done.exit_code == 1
-    assert "llmperf-results/latest/report.json is no report" in done.output
+    assert "there is no report llmperf-results/latest/report.json" in done.output
     assert "--keep-from" in done.output
 
 

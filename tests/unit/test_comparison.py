@@ -128,6 +128,18 @@ def test_the_terminal_shows_the_table_and_the_answer():
     assert "–" in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_five_configurations_fit_a_terminal_without_a_broken_word(width):
+    names = {"plain": 1.0, "instances2": 0.9, "batch2": 0.8, "batch8": 0.4, "delay": 1.3}
+    text = summary(session(*(measured(name, slowness) for name, slowness in names.items())), width, False, 0)
+    part = text[text.index("configurations at") : text.index("short: batch8 is better in")]
+    assert all(len(line.rstrip()) <= width for line in part.splitlines())
+    words = set(part.split())
+    assert set(names) <= words
+    assert not {"needs", "requests", "overlap"} & words, "reasons stand below the table"
+    assert "no best in ttft_p99, itl_p99: p99 needs 200 requests per run, there were 40" in text
+
+
 def test_the_report_has_the_comparison():
     outcomes = list(session(measured("a"), measured("b", 0.5)).outcomes.values())
     report = json.loads(json.dumps(report_document(outcomes, datetime.now(UTC)), allow_nan=False))

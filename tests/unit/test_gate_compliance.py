@@ -10,7 +10,7 @@ from scipy import stats
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.gate.compliance import Compliance, LimitRun, beyond, judge_limit, share_bounds
-from pytest_llmperf.load_spec import Limit
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.units import parse_limit
 
 

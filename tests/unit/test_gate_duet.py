@@ -242,7 +242,7 @@ def measure(monkeypatch, tmp_path):
 
     def measured_with(runs, more=0, **options):
         new = _Server("new", _Server("old"))
-        task = campaign.Task("t", new, point(), runs, session=Session(tmp_path / "out"), gpus=(), workers=None)
+        task = campaign.PointTask("t", new, point(), runs, session=Session(tmp_path / "out"), gpus=(), workers=None)
         again = iter([campaign.Again(frozenset({"t"}))] * more)
         coroutine = campaign.measure_together(
             new, [task], lambda _: next(again, campaign.Again(frozenset())), None, **options

@@ -10,14 +10,16 @@ from html.parser import HTMLParser
 
 import pytest
 from report_samples import EVIL, STARTED, outcomes
-from samples import failed, record, result, run
+from samples import START_NS, failed, record, result, run
 
 from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.records import Telemetry, Track
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.charts import distribution_charts, safe
 from pytest_llmperf.report.html.page import html_report
+from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.standing import headline, standing
-from pytest_llmperf.report.html.timeline import SHOWN, load_chart, timeline_chart
+from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
 
 
 class Elements(HTMLParser):
@@ -149,11 +151,12 @@ def test_the_reason_of_a_test_that_fails_on_its_own():
     assert found.reasons == ("my own",)
 
 
-def test_a_timeline_shows_the_first_requests_and_what_failed():
-    chart = timeline_chart(run([record(n * 10.0, [n * 10.0 + 5, n * 10.0 + 9]) for n in range(SHOWN + 5)] + [failed()]))
+def test_a_timeline_shows_requests_of_the_whole_run_and_what_failed():
+    records = [record(n * 10.0, [n * 10.0 + 5, n * 10.0 + 9], index=n + 1) for n in range(SHOWN + 5)]
+    chart = timeline_chart(run([failed(5.0), *records]))
     assert chart is not None
-    assert len(chart.rows) == SHOWN
-    assert f"the first {SHOWN} of {SHOWN + 6} requests" in chart.says
+    assert len(chart.rows) == (SHOWN + 6) / 2 + 1
+    assert f"{len(chart.rows)} of {SHOWN + 6} requests, every 2nd one and what failed" in chart.says
     assert [trace["name"] for trace in chart.figure["data"]] == ["prefill", "decode", "failed"]
 
 
@@ -164,8 +167,48 @@ def test_an_open_loops_timeline_begins_when_requests_were_due():
     assert row[:5] == (1, 0.0, 5.0, 4.0, 1.0)
 
 
+def test_what_was_sampled_stands_under_the_requests_on_their_axis():
+    records = [record(n * 500.0, [n * 500.0 + 5, n * 500.0 + 400]) for n in range(4)]
+    at = tuple(START_NS + n * 500_000_000 for n in range(4))
+    tracks = (
+        Track("a", at, (("requests_running", (0.0, 1.0, None, 1.0)), ("kv_cache_usage", (0.0, 0.5, 0.25, 0.5)))),
+        Track("GPU 0", at, (("gpu_utilization", (0.1, 0.9, 0.9, 0.9)),)),
+        Track("GPU 1", at, (("gpu_utilization", (0.1, 0.8, 0.8, 0.8)),)),
+        Track("none", at, (("preemptions", (0.0, 0.0, 0.0, 0.0)),)),
+    )
+    found = replace(run(records), telemetry=Telemetry(0.5, tracks, ("GPU 2: NVML: <gone>",)))
+    bars, below = timeline_chart(found), series_chart(found)
+    assert bars.figure["layout"]["xaxis"]["range"] == below.figure["layout"]["xaxis"]["range"] == [0, 1.9]
+    assert bars.figure["layout"]["margin"] == below.figure["layout"]["margin"]
+    lines = {trace["name"]: trace for trace in below.figure["data"]}
+    names = ["running", "output tok/s", "KV cache", "GPU utilisation (GPU 0)", "GPU utilisation (GPU 1)"]
+    assert list(lines) == ["in flight (client)", *names], "no preemptions, no chart of them"
+    assert lines["KV cache"]["y"] == [0.0, 50.0, 25.0, 50.0]
+    assert lines["running"]["y"][2] is None
+    assert [note["text"] for note in below.figure["layout"]["annotations"]] == [
+        "requests",
+        "output tok/s (client)",
+        "KV cache in %",
+        "GPU utilisation in %",
+    ]
+    assert below.headers == ("seconds", *lines)
+    assert below.rows[-1][0] == 1.9
+    assert below.rows[-1][-1] == 80.0
+    assert "GPU 2: NVML: <gone>." in below.says
+
+
+def test_a_duets_distributions_lie_over_those_of_the_old_server():
+    old, new = (result([run([record(n * 10.0) for n in range(20)])]) for _ in range(2))
+    named = replace(old, server=old.server.model_copy(update={"name": "old<b>"}))
+    text = html_report([Outcome("t", "p", replace(new, reference=named), passed=True)], STARTED)
+    figures = [json.loads(data) for kind, data in Elements(text).scripts if kind.get("type") == "application/json"]
+    names = [[trace["name"] for trace in figure["data"]] for figure in figures]
+    assert names.count([new.server.name, "old&lt;b&gt;"]) == 6, "histogram and curve of three latencies"
+    assert "beside those of old&lt;b&gt;: 20" in text
+
+
 def test_runs_without_tokens_have_no_load_chart():
-    assert load_chart(run([failed()])) is None
+    assert series_chart(run([failed()])) is None
     assert timeline_chart(run([failed(None)])) is None
 
 

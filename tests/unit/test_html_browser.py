@@ -19,13 +19,21 @@ def report(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def page(tmp_path):
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
     program = executable()
     if program is None:
         pytest.skip("no Chromium or Chrome on PATH to open the report in")
-    with browser(program, tmp_path / "profile") as opened:
+    with browser(program, tmp_path_factory.mktemp("chromium") / "profile") as opened:
         yield opened
+
+
+@pytest.fixture
+def page(tab):
+    """The one tab, as if it were new: what is opened in it next keeps nothing of what was there."""
+    tab.complaints.clear()
+    tab.requests.clear()
+    return tab
 
 
 DRAWN = "[...document.querySelectorAll('.chart')].filter(c => c.dataset.drawn && c.querySelector('svg')).length"

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from samples import failed, record, result, run, steady_run
+from samples import failed, point, record, result, run, steady_run
 
-from pytest_llmperf.cli import main
 from pytest_llmperf.dialects import dialect_metrics
+from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import COLUMNS, write_parquet
-from pytest_llmperf.interchange.imports import ImportFileError, parse_import
+from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.result import Result
+
+DATA = Path(__file__).parent / "data"
 
 RESULT = result([steady_run(0), run([*steady_run(1).records, failed(status=500)], 1)])
 
@@ -22,17 +24,18 @@ def test_genai_perf_round_trip():
     files = EXPORTS["genai-perf"](RESULT)
     found = parse_import(files["profile_export_genai_perf.json"], "x")
     theirs = dialect_metrics("genai-perf", RESULT.runs)
-    assert (found.tool, found.model) == ("genai-perf", "m")
-    assert set(found.metrics) == set(theirs)
+    (one,) = found.points
+    assert (found.tool, found.model, one.concurrency) == ("genai-perf", "m", 2)
+    assert set(one.metrics) == set(theirs)
     for name, values in theirs.items():
-        assert found.metrics[name]["avg"] == values.get("mean", values.get("value"))
-    assert found.metrics["time_to_first_token"]["p99"] == theirs["time_to_first_token"]["p99"]
-    assert found.metrics["output_token_throughput"]["unit"] == "tokens/sec"
+        assert one.metrics[name]["avg"] == values.get("mean", values.get("value"))
+    assert one.metrics["time_to_first_token"]["p99"] == theirs["time_to_first_token"]["p99"]
+    assert one.metrics["output_token_throughput"]["unit"] == "tokens/sec"
 
 
 def test_genai_perf_csv_has_its_two_tables():
     text = EXPORTS["genai-perf"](RESULT)["profile_export_genai_perf.csv"]
-    requests, rates = (list(csv.reader(io.StringIO(part))) for part in text.split("\n\n"))
+    requests, rates = (list(csv.reader(io.StringIO(part))) for part in text.split("\r\n\r\n"))
     assert requests[0] == ["Metric", "avg", "min", "max", "p99", "p95", "p90", "p75", "p50", "p25", "p10", "p5", "p1"]
     assert requests[1][0] == "Time To First Token (ms)"
     assert rates[0] == ["Metric", "Value"]
@@ -44,19 +47,11 @@ def test_aiperf_round_trip():
     files = EXPORTS["aiperf"](RESULT)
     found = parse_import(files["profile_export_aiperf.json"], "x")
     theirs = dialect_metrics("aiperf", RESULT.runs)
-    assert found.tool == "aiperf"
-    assert found.metrics["request_latency"]["p90"] == theirs["request_latency"]["p90"]
+    assert found.points[0].metrics["request_latency"]["p90"] == theirs["request_latency"]["p90"]
+    assert found.points[0].known["e2e"].stat("p90") == theirs["request_latency"]["p90"]
+    assert (found.points[0].concurrency, found.points[0].ok) == (2, 20), "numbers of several runs are their mean"
     (error,) = json.loads(files["profile_export_aiperf.json"])["error_summary"]
     assert (error["count"], error["error_details"]["message"]) == (1, "HTTP 500")
-
-
-def test_aiperf_lines_give_the_same_distributions():
-    files = EXPORTS["aiperf"](RESULT)
-    whole = parse_import(files["profile_export_aiperf.json"], "x").metrics
-    lines = parse_import(files["profile_export.jsonl"], "x").metrics
-    assert len(files["profile_export.jsonl"].splitlines()) == 41
-    for name in ("time_to_first_token", "request_latency", "inter_token_latency"):
-        assert lines[name]["p50"] == pytest.approx(whole[name]["p50"], rel=1e-4)
 
 
 def test_vllm_round_trip():
@@ -65,7 +60,7 @@ def test_vllm_round_trip():
     document = json.loads(text)
     assert (found.tool, document["completed"], document["failed"]) == ("vllm", 40, 1)
     assert document["median_ttft_ms"] == document["p50_ttft_ms"] == theirs["ttft_ms"]["p50"]
-    assert found.metrics["e2el_ms"]["avg"] == theirs["e2el_ms"]["mean"]
+    assert found.points[0].metrics["e2el_ms"]["avg"] == theirs["e2el_ms"]["mean"]
     assert len(document["itls"]) == len(document["ttfts"]) == len(document["errors"]) == 41
     assert document["ttfts"][0] == pytest.approx(0.01)
 
@@ -98,37 +93,39 @@ def test_parquet_holds_the_rows(tmp_path):
     assert table.column("sent_ns")[0].as_py() == RESULT.runs[0].records[0].sent_ns
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "nonsense", '{"metadata": {}}', '{"a": 1}'])
-def test_what_is_no_such_file_is_named(text):
-    with pytest.raises(ImportFileError, match=r"x\.json is neither"):
-        parse_import(text, "x.json")
+def swept(**sweep: object) -> list[tuple[str, Result]]:
+    """Two points of a sweep; the second is twice as fast."""
+    (axis, values), *_ = sweep.items()
+    loads = [point(name=f"short-{value}", **{axis: value}) for value in values]
+    runs = [steady_run(0), steady_run(0, 0.5)]
+    made = [result([one], load=load) for one, load in zip(runs, loads, strict=True)]
+    return [(f"a.py::test[seqs2-{load.name}]", one) for one, load in zip(made, loads, strict=True)]
 
 
-def test_import_on_the_command_line(tmp_path):
-    path = tmp_path / "profile_export_genai_perf.json"
-    path.write_text(EXPORTS["genai-perf"](RESULT)[path.name])
-    done = CliRunner().invoke(main, ["import", str(path)])
-    assert done.exit_code == 0, done.output
-    assert "by the definitions of genai-perf, model m" in done.output
-    assert "time_to_first_token (ms)" in done.output
-    path.write_text("{}")
-    done = CliRunner().invoke(main, ["import", str(path)])
-    assert done.exit_code == 1
-    assert "is neither" in done.output
+def test_a_sweep_is_a_file_of_analyze():
+    ((name, text),) = analyze_files(swept(concurrency=(1, 2))).items()
+    assert name == "a.py::test[seqs2-short]"
+    rows = list(csv.reader(io.StringIO(text)))
+    real = list(csv.reader(io.StringIO((DATA / "genai_perf_0.0.16_analyze_export_genai_perf.csv").read_text())))
+    assert rows[0] == real[0]
+    assert rows[-2:] == real[-2:], "an empty line, and the table of GPUs without any"
+    assert [row[:4] for row in rows[1:3]] == [["m_run_config_1", "2", "8", "20"], ["m_run_config_0", "1", "8", "20"]]
+    assert text.endswith("\r\n")
 
 
-def test_a_real_file_of_vllm_bench_serve():
-    """Of vLLM 0.32, `--save-result`, against the embedded engine; only the path of the tokenizer was cut."""
-    text = (Path(__file__).parent / "data" / "vllm_bench_serve_0.32.json").read_text()
-    found = parse_import(text, "vllm.json")
-    assert (found.tool, found.model) == ("vllm", "embedded")
-    assert {"avg", "p50", "p99", "std"} <= set(found.metrics["ttft_ms"])
-    assert found.metrics["completed"]["avg"] == 12
-    ours = json.loads(EXPORTS["vllm"](RESULT)["vllm.json"])
-    left_out = set(json.loads(text)) - set(ours)
-    assert left_out <= NOT_OURS, "what we write has every key of theirs for which there is a fact"
+def test_a_sweep_over_rates_says_so():
+    (text,) = analyze_files(swept(request_rate=(10.0, 20.5))).values()
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0][1] == "Request Rate"
+    assert [row[1] for row in rows[1:3]] == ["20.5", "10.0"]
 
 
-NOT_OURS = {
-    *("max_output_tokens_per_s", "max_concurrent_requests", "request_goodput", "rtfx", "queue_times"),
-}
+def test_one_point_is_no_sweep():
+    assert analyze_files(swept(concurrency=(1, 2))[:1]) == {}
+
+
+def test_the_file_of_analyze_is_read_again():
+    (text,) = analyze_files(swept(concurrency=(1, 2))).values()
+    faster, slower = parse_import(text, "a.csv").points
+    assert (faster.concurrency, slower.concurrency) == (2, 1)
+    assert faster.known["e2e"].stat("p99") == pytest.approx(slower.known["e2e"].stat("p99") / 2, abs=0.01)

@@ -270,6 +270,25 @@ def test_event_that_is_not_understood_is_failed_with_what_was_seen(event: bytes)
     assert record.chunk_ns == (1000,)
 
 
+@pytest.mark.parametrize(
+    ("choice", "usage"),
+    [
+        ({"delta": {"content": [{"type": "text", "text": "b"}]}}, None),
+        ({"delta": {"content": {"text": "b"}}}, None),
+        ({"delta": {"reasoning": ["b"]}}, None),
+        ({"text": 7}, None),
+        ({"text": "b", "finish_reason": ["stop"]}, None),
+        ({"text": "b", "index": [0]}, None),
+        ({"text": "b"}, {"completion_tokens": "two"}),
+    ],
+)
+def test_event_with_facts_of_another_kind_fails_its_request_only(choice: dict[str, Any], usage: Any) -> None:
+    record = _record(_text("a"), _sse({"choices": [choice], "usage": usage}), _text("c", "stop"), DONE)
+    assert record.error is not None
+    assert record.error.startswith("event not understood (")
+    assert record.chunk_ns == (1000,)
+
+
 def test_transport_error_without_a_response() -> None:
     record = _record(status=None, content_type="", error="no connection: connection refused", sent_ns=None)
     assert (record.error, record.status, record.sent_ns) == ("no connection: connection refused", None, None)

@@ -17,7 +17,7 @@ from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.health import stamps_of
 from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.prompts import PlannedRequest
-from pytest_llmperf.load.tape import Read, Store, Tape
+from pytest_llmperf.load.tape import Reads, Store, Tape
 from pytest_llmperf.records import RequestRecord
 
 NS = 1_800_000_000_000_000_000
@@ -36,12 +36,12 @@ def _chat(text: str) -> bytes:
 
 
 def _record(tape: Tape) -> RequestRecord:
-    kernel_ns, user_ns, pieces = zip(*tape.reads(), strict=True)
-    capture = Capture(NS, NS, kernel_ns, user_ns, pieces, 200, "text/event-stream", None)
+    capture = Capture(NS, NS, *tape.reads(), 200, "text/event-stream", None)
     return interpret(capture, PLANNED, "kernel", request_id="id", due_ns=None)
 
 
-reads = st.lists(st.builds(Read, st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.binary(max_size=40)))
+Read = tuple[int, int, bytes]
+reads = st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.binary(max_size=40)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), reads), max_size=12), st.integers(0, 200))
@@ -61,9 +61,9 @@ def test_tapes_give_back_what_was_read_wherever_it_was_kept(parts: list[tuple[in
         tapes = [Tape(store) for _ in range(4)]
         asyncio.run(play(store, tapes))
         for number, tape in enumerate(tapes):
-            assert list(tape.reads()) == expected[number]
+            assert list(zip(*tape.reads(), strict=True)) == expected[number]
             assert tape.count == len(expected[number])
-            assert tape.unstamped == sum(read.kernel_ns == 0 for read in expected[number])
+            assert tape.unstamped == sum(kernel_ns == 0 for kernel_ns, _, _ in expected[number])
 
 
 def test_records_are_the_same_from_memory_and_from_the_file() -> None:
@@ -74,7 +74,7 @@ def test_records_are_the_same_from_memory_and_from_the_file() -> None:
             for number in range(50):
                 tape.add(NS + number, NS + number + 9, _chat(f" t{number}"))
                 asyncio.run(store.relieve())
-            assert store.kept_bytes == (0 if limit == 0 else len(b"".join(read.piece for read in tape.reads())) + 1000)
+            assert store.kept_bytes == (0 if limit == 0 else len(b"".join(tape.reads().pieces)) + 1000)
             records.append(_record(tape))
     assert records[0] == records[1]
     assert len(records[0].chunk_ns) == 50
@@ -113,7 +113,7 @@ def test_what_cannot_be_written_stays_in_memory(tmp_path: Path, monkeypatch: pyt
         with pytest.warns(UserWarning, match="raw capture stays in memory"):
             asyncio.run(store.relieve())
         asyncio.run(store.relieve())
-        assert list(tape.reads()) == [Read(1, 2, b"x")]
+        assert tape.reads() == Reads((1,), (2,), (b"x",))
 
 
 def test_stamps_are_the_kernels_only_when_every_read_has_one() -> None:

@@ -27,6 +27,12 @@ class Server:
     def reading(self) -> None:
         """It counts nothing itself."""
 
+    def begin_watching(self) -> None:
+        pass
+
+    def end_watching(self) -> None:
+        """Nothing is sampled."""
+
 
 @pytest.fixture
 def busy_until(monkeypatch):

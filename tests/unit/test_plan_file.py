@@ -45,6 +45,7 @@ def vllm(entry: str) -> str:
             "3: servers.a: engine 'vlm' is not known; allowed: embedded, openai, tri",
         ),
         (plan_text("  a: {args: {}}"), "3: servers.a: 'engine' is missing"),
+        (plan_text(rest="sla: {goodput: '>= 1 req/s'}"), "5: loads.s: a limit on goodput needs to know which requests"),
         (plan_text("  a: {engine: openai}"), "3: servers.a: 'url' is missing"),
         (plan_text(loads="  s: {input_tokens: 8, concurrency: 2}"), "5: loads.s: 'requests' is missing"),
         ("servers: {}\nmodel: m\n", "1: 'loads' is missing"),

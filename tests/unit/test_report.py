@@ -156,7 +156,18 @@ def test_properties_have_units_in_their_names():
     assert properties["llmperf.ttft_ms.p99"] == 11.0
     assert properties["llmperf.ttft_ms.n"] == 100
     assert {"llmperf.output_token_throughput_tok_s", "llmperf.request_throughput_req_s"} <= set(properties)
-    assert "llmperf.ttft_ms.p99" not in dict(outcome_properties(outcome(FAILED)))
+    assert not [name for name in dict(outcome_properties(outcome(FAILED))) if name.startswith("llmperf.ttft_ms.")]
+
+
+def test_skipped_points_are_told_with_their_reason():
+    skipped = [Outcome(f"a.py::t[{name}]", name, None, error="skipped: needs 8 GPUs") for name in ("x", "y")]
+    assert "skipped: needs 8 GPUs (x, y)\n" in printed(*skipped)
+    assert "skipped: needs 8 GPUs (x, y)\n" in printed(*skipped, verbosity=-1)
+    assert "skipped" not in printed(outcome())
+
+
+def test_goodput_is_shown_where_it_is_defined():
+    assert "Goodput" not in printed(outcome(), verbosity=1)
 
 
 def printed(*outcomes: Outcome, width: int = 120, verbosity: int = 0, color: bool = False) -> str:

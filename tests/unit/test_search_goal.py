@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.gate.compliance import LimitRun
-from pytest_llmperf.load_spec import parse_limits
+from pytest_llmperf.limits import parse_limits
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts
 from pytest_llmperf.search_spec import MemoryLimit

@@ -59,6 +59,20 @@ def test_the_latest_session_has_a_link(tmp_path):
         assert (tmp_path / "llmperf-results" / "latest").resolve() == session.output
 
 
+def test_results_stay_out_of_git_unless_the_user_says_otherwise(tmp_path):
+    Session(default_output(tmp_path)).write_report(None)
+    ignored = tmp_path / "llmperf-results" / ".gitignore"
+    assert ignored.read_text().endswith("\n*\n")
+    ignored.write_text("")
+    Session(default_output(tmp_path)).write_report(None)
+    assert ignored.read_text() == ""
+
+
+def test_a_folder_that_the_user_chose_gets_nothing_else(session):
+    session.write_report(None)
+    assert [path.name for path in session.output.parent.iterdir()] == ["out"]
+
+
 def test_no_link_beside_a_folder_that_the_user_chose(session, tmp_path):
     (tmp_path / "latest").symlink_to("elsewhere")
     session.write_report(None)

@@ -56,7 +56,7 @@ def test_a_shape_and_its_words(load: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        ("input_tokens: 8, requests: 9", "or else `stages` or `trace`; given: none of them"),
+        ("input_tokens: 8, requests: 9", "or else `stages`, `trace` or `capacity`; given: none of them"),
         (f"input_tokens: 8, concurrency: 2, requests: 9, {TRACE}", "given: concurrency, trace"),
         ("input_tokens: 8, concurrency: 2, requests: 9, duration: 1 s", "by `duration`; both are given"),
         ("input_tokens: 8, concurrency: 2", "'requests' is missing; a load is bounded by `requests: 100` or by"),

@@ -57,6 +57,12 @@ class Server:
     def reading(self):
         """It counts nothing itself."""
 
+    def begin_watching(self):
+        pass
+
+    def end_watching(self):
+        """Nothing is sampled."""
+
 
 @pytest.mark.parametrize(
     ("slowness", "windows", "valid"),

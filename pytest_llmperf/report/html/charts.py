@@ -36,6 +36,8 @@ class Chart:
     figure: Mapping[str, Any]
     headers: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    wide: bool = False
+    """Takes the page's whole width: charts over time, which stand under one another."""
 
 
 def safe(text: str) -> str:
@@ -44,7 +46,7 @@ def safe(text: str) -> str:
 
 
 def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[str, Any]:
-    """Plotly's figure with these titles of its axes."""
+    """Plotly's JSON with titled axes; `layout` may add to `xaxis` and `yaxis`."""
     axes = {"xaxis": {"title": {"text": x}, **layout.pop("xaxis", {})}, "yaxis": {"title": {"text": y}}}
     axes["yaxis"] |= layout.pop("yaxis", {})
     return {"data": list(traces), "layout": {**axes, **layout}}
@@ -53,35 +55,50 @@ def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[st
 # Distributions
 
 
+Labels = tuple[str, str]
+"""What is called what is judged, and what it is held against."""
+BASELINE: Labels = ("this session", "baseline")
+
+
 def distribution_charts(
-    samples: Mapping[str, Sequence[float]], baseline: Mapping[str, Histogram]
+    samples: Mapping[str, Sequence[float]], baseline: Mapping[str, Histogram], labels: Labels = BASELINE
 ) -> tuple[tuple[Chart, Chart], ...]:
-    """Of every latency in NAMES its histogram and its percentile curve; of those without a value none."""
+    """Of every latency in NAMES its histogram and its percentile curve; of those without a value none.
+
+    `baseline` is what it is held against, stored or, in a duet, the old server's; `labels` say which.
+    """
     return tuple(
-        (_histogram_chart(name, samples[name], baseline.get(name, {})), _curve_chart(name, samples[name], baseline))
+        (
+            _histogram_chart(name, samples[name], baseline.get(name, {}), labels),
+            _curve_chart(name, samples[name], baseline.get(name, {}), labels),
+        )
         for name in NAMES
         if samples.get(name)
     )
 
 
-def _histogram_chart(name: str, values: Sequence[float], then: Histogram) -> Chart:
+def _histogram_chart(name: str, values: Sequence[float], then: Histogram, labels: Labels) -> Chart:
     now = histogram(values)
     edges = _edges([*now, *then])
-    sides = {"this session": now, **({"baseline": then} if then else {})}
+    sides = dict(zip(labels, [now, then] if then else [now], strict=False))
     shares = {label: _shares(held, edges) for label, held in sides.items()}
-    traces = [_step(label, edges, share) for label, share in shares.items()]
+    traces = [_step(label, edges, share, role) for (label, share), role in zip(shares.items(), _ROLES, strict=False)]
     rows = tuple(
         (f"{_ms(low)} – {_ms(high)}", *(f"{share[place]:.1f} %" for share in shares.values()))
         for place, (low, high) in enumerate(itertools.pairwise(edges))
         if any(share[place] for share in shares.values())
     )
     figure = figure_of(traces, f"{name.upper()} in ms (log scale)", "requests in %", xaxis={"type": "log"})
-    says = f"How {NAMES[name].lower()} was spread over {len(values)} requests{_beside(then)}."
+    says = f"How {NAMES[name].lower()} was spread over {len(values)} requests{_beside(then, labels)}."
     return Chart(f"{NAMES[name]}: histogram", says, figure, ("ms", *shares), rows)
 
 
-def _beside(then: Histogram) -> str:
-    return f", beside the baseline's {sum(then.values())}" if then else ""
+def _beside(then: Histogram, labels: Labels) -> str:
+    old = "the baseline's" if labels == BASELINE else f"those of {labels[1]}:"
+    return f", beside {old} {sum(then.values())}" if then else ""
+
+
+_ROLES = ("now", "baseline")
 
 
 def _edges(bins: Sequence[int]) -> list[float]:
@@ -99,37 +116,36 @@ def _shares(held: Histogram, edges: Sequence[float]) -> list[float]:
     return [100 * float(count) / total for count in counts]
 
 
-def _step(label: str, edges: Sequence[float], share: Sequence[float]) -> Trace:
+def _step(label: str, edges: Sequence[float], share: Sequence[float], role: str) -> Trace:
     """An outline, because two sets of bars on one another hide one of them."""
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": label,
+        "name": safe(label),
         "x": [six(edge) for edge in edges],
         "y": [*(six(value) for value in share), 0],
         "line": {"shape": "hv"},
-        "fill": "tozeroy" if label != "baseline" else None,
-        "meta": "baseline" if label == "baseline" else "now",
-        "hovertemplate": "%{y:.1f} % of the requests from %{x:.4g} ms<extra>" + label + "</extra>",
+        "fill": "tozeroy" if role == "now" else None,
+        "meta": role,
+        "hovertemplate": "%{y:.1f} % of the requests from %{x:.4g} ms<extra>" + safe(label) + "</extra>",
     }
 
 
-def _curve_chart(name: str, values: Sequence[float], baseline: Mapping[str, Histogram]) -> Chart:
-    sides = {"this session": _percentiles(values)}
-    if then := baseline.get(name):
-        sides["baseline"] = _histogram_percentiles(then)
+def _curve_chart(name: str, values: Sequence[float], then: Histogram, labels: Labels) -> Chart:
+    curves = [_percentiles(values), *([_histogram_percentiles(then)] if then else [])]
+    sides = dict(zip(labels, curves, strict=False))
     traces = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": label,
+            "name": safe(label),
             "x": [_nines(p) for p, _ in curve],
             "y": [six(value) for _, value in curve],
             "customdata": [f"{p:.4g}" for p, _ in curve],
-            "meta": "baseline" if label == "baseline" else "now",
-            "hovertemplate": "p%{customdata}: %{y:.4g} ms<extra>" + label + "</extra>",
+            "meta": role,
+            "hovertemplate": "p%{customdata}: %{y:.4g} ms<extra>" + safe(label) + "</extra>",
         }
-        for label, curve in sides.items()
+        for (label, curve), role in zip(sides.items(), _ROLES, strict=False)
     ]
     marks = [0.0, *_TAIL]
     axis = {"tickvals": [_nines(p) for p in marks], "ticktext": [f"p{p:g}" for p in marks]}
@@ -187,7 +203,7 @@ def _sweep_chart(group: SweepGroup, quantity: Quantity) -> Chart | None:
         return None
     limit = group.limit(quantity)
     name = f"{NAMES[quantity.metric]} {quantity.stat}"
-    layout = _limit_line(limit.value, f"SLA {limit.op} {limit.value:g} ms") if limit else {}
+    layout = limit_line(limit.value, f"SLA {limit.op} {limit.value:g} ms") if limit else {}
     traces += [_knee_trace(sweep, quantity, place) for place, sweep in enumerate(group.sweeps)]
     figure = figure_of((t for t in traces if t["x"]), "output tokens per second", f"{name} in ms", **layout)
     rows = tuple(row for sweep in group.sweeps for row in _sweep_rows(sweep, quantity))
@@ -240,7 +256,8 @@ def _sweep_rows(sweep: Sweep, quantity: Quantity) -> Iterable[tuple[Cell, ...]]:
         yield sweep.server, level.label, x, y, mark
 
 
-def _limit_line(value: float, label: str) -> dict[str, Any]:
+def limit_line(value: float, label: str) -> dict[str, Any]:
+    """Layout with a dashed line at a limit, and its name."""
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "line": {"dash": "dash"}}
     note = {"xref": "paper", "x": 0.01, "y": value, "text": safe(label), "showarrow": False, "yanchor": "bottom"}
     return {"shapes": [line], "annotations": [{**note, "xanchor": "left"}]}
@@ -284,7 +301,7 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
 
 
 def six(value: float) -> float:
-    """To six digits: more would only make the page larger."""
+    """To six significant digits."""
     return float(f"{value:.6g}")
 
 

@@ -21,13 +21,13 @@ function laidOut(layout, narrow) {
   const ink = colour("ink");
   return {
     ...layout,
-    ...Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key], ...(key === "yaxis2" ? { showgrid: false } : {}) }])),
+    ...Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key] }])),
     shapes: (layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colour("bad"), width: 2 } })),
-    annotations: (layout.annotations || []).map((note) => ({ ...note, font: { color: colour("bad") } })),
+    annotations: (layout.annotations || []).map((note) => ({ ...note, font: { color: colour(note.name === "label" ? "quiet" : "bad") } })),
     font: { family: "system-ui, sans-serif", size: narrow ? 11 : 13, color: ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 20, r: 20, t: 10, b: 20 },
-    legend: { orientation: "h", y: -0.25 },
+    margin: { l: 20, r: 20, t: 10, b: 20, ...layout.margin },
+    legend: { orientation: "h", y: -0.25, ...layout.legend },
     hoverlabel: { font: { size: 13 } },
     height: layout.height || 340,
   };

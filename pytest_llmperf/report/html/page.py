@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
-from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.gate.histogram import Histogram, histogram
 from pytest_llmperf.metrics import latency_samples
 from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons
-from pytest_llmperf.report.html.charts import NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
+from pytest_llmperf.report.html.capacity import answers
+from pytest_llmperf.report.html.charts import (
+    BASELINE,
+    NAMES,
+    Chart,
+    distribution_charts,
+    pareto_chart,
+    sweep_charts,
+)
 from pytest_llmperf.report.html.search import search_view
+from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
 from pytest_llmperf.report.html.templating import render_page
-from pytest_llmperf.report.html.timeline import load_chart, timeline_chart
+from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import number
@@ -86,10 +94,12 @@ def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any
         "meanings": {word: text for word, text in MEANINGS.items() if word in {p.standing.word for p in points}},
         "comparisons": comparisons,
         "overall": overall(comparisons),
+        "capacities": answers(results),
         "sweeps": [(group, sweep_charts(group)) for group in sweep_groups(measured)],
         "fronts": [pareto_chart(group, _PARETO_LATENCY) for group in pareto_groups(measured, _PARETO_LATENCY)],
         "environments": list({result.environment.slug: result.environment for result in results}.values()),
         "metrics": list(METRICS.values()),
+        "series": SERIES,
         "merged_models": merged_models,
     }
 
@@ -98,7 +108,7 @@ def _points(outcomes: Sequence[Outcome], baselines: Baselines) -> Iterator[Point
     for place, (outcome, held) in enumerate(by_gravity(outcomes), start=1):
         point = Point(f"point-{place}", outcome, held)
         result = outcome.result
-        if result is None or not result.runs:
+        if result is None or not (result.runs or result.imported):
             yield replace(point, values=("-",) * (len(_COLUMNS) + 1))
             continue
         yield replace(
@@ -128,12 +138,19 @@ def _errors(result: Result) -> list[tuple[str, int]]:
 
 
 def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart]:
-    samples = {name: list(_pooled(result, name)) for name in NAMES}
-    for pair in distribution_charts(samples, baseline):
+    if not result.runs:
+        return
+    old = result.reference
+    then = baseline if old is None else {name: histogram(values) for name, values in _pooled(old).items() if values}
+    labels = BASELINE if old is None else (result.server.name, old.server.name)
+    for pair in distribution_charts(_pooled(result), then, labels):
         yield from pair
     last = result.runs[-1]
-    yield from (chart for chart in (timeline_chart(last), load_chart(last)) if chart is not None)
+    yield from (chart for chart in (timeline_chart(last), series_chart(last)) if chart is not None)
 
 
-def _pooled(result: Result, name: str) -> Iterator[float]:
-    return itertools.chain.from_iterable(latency_samples(run)[name] for run in result.runs)
+def _pooled(result: Result) -> dict[str, list[float]]:
+    """Latencies of all runs, by name; none of those that an import leaves out, though it has requests all the same."""
+    runs = [latency_samples(run) for run in result.runs]
+    known = [name for name in NAMES if result.metrics.distributions[name].n]
+    return {name: [value for samples in runs for value in samples[name]] if name in known else [] for name in NAMES}

@@ -1,0 +1,160 @@
+"""All searches of a point together: the capacity, how sure it is, and what must be said beside it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pytest_llmperf.capacity.bracket import Search, Trial
+from pytest_llmperf.capacity_spec import CapacitySpec
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.margins import Prior, tolerance
+from pytest_llmperf.gate.statistic import Level, level_of
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The highest level that meets the limits of `asked`; one search per run."""
+
+    asked: CapacitySpec
+    searches: tuple[Search, ...]
+
+    @property
+    def quantity(self) -> Quantity:
+        return self.asked.quantity
+
+    @property
+    def value(self) -> float | None:
+        """Geometric mean of the searches' estimates; None when one found no level that holds."""
+        found = [search.estimate for search in self.searches if search.estimate is not None]
+        if not found or len(found) < len(self.searches):
+            return None
+        return math.exp(math.fsum(map(math.log, found)) / len(found))
+
+    @property
+    def holds(self) -> float | None:
+        """The highest level that held in every search; None when one found none."""
+        found = [search.holds for search in self.searches if search.holds is not None]
+        return min(found) if found and len(found) == len(self.searches) else None
+
+    @property
+    def breaks(self) -> float | None:
+        """The lowest level that failed, of the search that got highest; None when one met none."""
+        found = [search.breaks for search in self.searches if search.breaks is not None]
+        return max(found) if found and len(found) == len(self.searches) else None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the value is only a lower bound: a search met no level that fails."""
+        return self.value is not None and any(search.is_bound for search in self.searches)
+
+    @property
+    def resolution(self) -> float:
+        """By what share the answer is known only to lie between two levels; 0 where the limit was interpolated."""
+        return max((_width(search) for search in self.searches), default=0.0)
+
+    @property
+    def interval(self) -> Level | None:
+        """The value with its 90 % interval, as another session would see it; None for a bound, and without a value."""
+        found = [search.estimate for search in self.searches if search.estimate]
+        if self.value is None or self.is_bound:
+            return None
+        return level_of([found], coarsened(tolerance(self.quantity).prior, self.resolution))
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return tuple(trial for search in self.searches for trial in search.trials)
+
+    @property
+    def sentence(self) -> str:
+        """The answer."""
+        shown = self._shown
+        if not self.searches:
+            return "no level was measured"
+        if self.value is None:
+            search = next(search for search in self.searches if search.estimate is None)
+            return f"no capacity: {self._no_level(search)}"
+        if self.is_bound:
+            search = next(search for search in self.searches if search.is_bound)
+            return f"capacity is at least {shown(self.value)}: {self._why_bound(search)}"
+        return f"capacity {shown(self.value)} {self._between()}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know beside the answer."""
+        return tuple(dict.fromkeys((*self._ends(), *self._contradictions(), *self._doubts())))
+
+    def _shown(self, level: float) -> str:
+        count = f"{level:.4g} request{'' if level == 1 else 's'} in flight"
+        return f"{level:.4g} req/s" if self.asked.request_rate else count
+
+    def _no_level(self, search: Search) -> str:
+        if not search.trials:
+            return "the search was interrupted before a level was measured"
+        lowest = min(search.trials, key=lambda trial: trial.level)
+        return f"even {self._shown(lowest.level)} {_does_not(lowest)} ({lowest.reason})"
+
+    def _why_bound(self, search: Search) -> str:
+        if search.stopped_by is not None:
+            return f"the client could not offer {self._shown(search.stopped_by.level)} ({search.stopped_by.reason})"
+        return "the search was interrupted" if search.ended == "interrupted" else "the end of the range still holds"
+
+    def _between(self) -> str:
+        assert self.holds is not None, "the value rests on levels that hold"
+        interval, count = self.interval, len(self.searches)
+        sure = "" if interval is None else f"90 % interval {interval.low:.4g} to {interval.high:.4g}; "
+        above = f", {self.breaks:.4g} does not" if self.breaks else ""
+        return f"({sure}{self.holds:.4g} holds{above}; {count} search{'es' if count > 1 else ''})"
+
+    def _ends(self) -> Iterator[str]:
+        for search in self.searches:
+            if (last := search.stopped_by) is not None and last.verdict == "DIED":
+                yield f"the server died at {self._shown(last.level)}: {last.reason}"
+            elif last is not None and search.breaks is not None:
+                yield f"INVALID at {self._shown(last.level)}, where the search had to stop: {last.reason}"
+            if search.ended == "interrupted":
+                yield f"a search was interrupted after {len(search.trials)} levels"
+
+    def _contradictions(self) -> Iterator[str]:
+        held = [
+            (trial.level, number) for number, s in enumerate(self.searches, 1) for trial in s.trials if _held(trial)
+        ]
+        failed = [
+            (t.level, number) for number, s in enumerate(self.searches, 1) for t in s.trials if t.verdict == "FAILS"
+        ]
+        pairs = [(high, low, a, b) for high, a in held for low, b in failed if high >= low]
+        if pairs:
+            high, low, a, b = max(pairs, key=lambda pair: pair[0] / pair[1])
+            yield (
+                f"searches disagree: {self._shown(high)} held in search {a}, {low:.4g} did not in search {b}; the "
+                "interval has that noise in it"
+            )
+
+    def _doubts(self) -> Iterator[str]:
+        open_ = dict.fromkeys(f"{trial.level:.4g}" for trial in self.trials if not trial.sure and trial.repeats > 1)
+        if open_:
+            yield f"in doubt after all repeats, taken by the mean: {', '.join(open_)}"
+
+
+def _held(trial: Trial) -> bool:
+    return trial.verdict == "HOLDS"
+
+
+def _does_not(trial: Trial) -> str:
+    return {"DIED": "ended the server", "INVALID": "could not be offered"}.get(trial.verdict, "does not hold")
+
+
+def _width(search: Search) -> float:
+    if search.interpolated or search.holds is None or search.breaks is None:
+        return 0.0
+    return search.breaks / search.holds - 1
+
+
+def coarsened(prior: Prior, resolution: float) -> Prior:
+    """With the error of an answer that is only known to lie between two levels.
+
+    It is spread evenly over that width (variance: its square / 12, in logarithms) and is the same in every search of a
+    session that ends at the same two levels, so it counts as the session's.
+    """
+    return replace(prior, session_sd=math.hypot(prior.session_sd, math.log1p(resolution) / math.sqrt(12)))

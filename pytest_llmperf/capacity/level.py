@@ -1,0 +1,163 @@
+"""Whether a level holds: its executions against the limits of the search. Pure.
+
+One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
+gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
+machine makes a server slower and never faster, and one slow execution would end the search there. The session's part of
+the noise is left out: the question is what this server, as it was launched, does at this level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pytest_llmperf.capacity.bracket import Trial
+from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.gate.compliance import allowed_share, beyond, share_bounds
+from pytest_llmperf.gate.margins import tolerance
+from pytest_llmperf.gate.statistic import level_of
+from pytest_llmperf.limits import Limit
+from pytest_llmperf.metrics import Summary
+from pytest_llmperf.saturation import Saturation
+
+FIGURES = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "output_token_throughput", "request_throughput")
+"""What a level is shown with, beside the quantities of its limits."""
+Stand = Literal["met", "broken", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of a level."""
+
+    summary: Summary
+    saturation: Saturation | None
+    """None where it cannot be told, as in a closed loop."""
+    invalid: tuple[str, ...] = ()
+    """Why the client did not offer what it should."""
+    achieved_rate: float | None = None
+    gave_out: str = ""
+    """That the server failed requests before the measured part; empty when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One limit at one level."""
+
+    limit: Limit
+    value: float | None
+    stand: Stand
+    n: int = 0
+
+    @property
+    def is_broken(self) -> bool:
+        """By the mean, where it is not sure."""
+        return self.value is None or beyond(self.limit, self.value)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
+        return self.value is None or self.limit.metric == "error_rate"
+
+    @property
+    def nearness(self) -> float:
+        """Value over limit, or what says the same: the largest is the one that restrains."""
+        if self.value is None or not self.limit.value or not self.value:
+            return math.inf if self.is_broken else 0.0
+        ratio = self.value / self.limit.value
+        return ratio if self.limit.op in ("<", "<=") else 1 / ratio
+
+    def describe(self) -> str:
+        shown = self.limit.quantity.shown
+        measured = "no value" if self.value is None else shown(self.value)
+        return f"{self.limit.quantity} {measured}, limit {self.limit.op} {shown(self.limit.value, 'g')}"
+
+
+def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
+    """The verdict of one execution or more; where it is not `sure`, another may tell.
+
+    Executions that the client spoiled are left out, unless there is no other.
+    """
+    repeats = len(executions)
+    executions = [execution for execution in executions if not execution.invalid] or executions
+    trial = replace(_facts(level, criterion, executions), repeats=repeats)
+    if executions[-1].invalid:
+        return replace(trial, verdict="INVALID", reason=executions[-1].invalid[0])
+    if gave_out := next((execution.gave_out for execution in executions if execution.gave_out), ""):
+        return replace(trial, verdict="FAILS", reason=gave_out)
+    behind = [found for e in executions if (found := e.saturation) is not None and found.saturated]
+    if 2 * len(behind) > len(executions):
+        return replace(trial, verdict="FAILS", reason=_behind(behind[-1]))
+    findings = [_finding(limit, executions) for limit in criterion]
+    gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
+    broken = any(finding.is_broken for finding in findings)
+    enough = (finding for finding in findings if len(executions) > 1 or finding.is_failure)
+    settled = any(finding.stand == "broken" for finding in enough) or all(
+        finding.stand == "met" for finding in findings
+    )
+    return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
+
+
+def _behind(found: Saturation) -> str:
+    return (
+        f"over-saturated: latency from the due time grew from {found.first_ms:.0f} ms to {found.last_ms:.0f} ms over "
+        "the level"
+    )
+
+
+def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
+    """Everything but the verdict."""
+    summaries = [execution.summary for execution in executions]
+    names = dict.fromkeys((*(str(limit.quantity) for limit in criterion), *FIGURES))
+    return Trial(
+        level=level,
+        verdict="HOLDS",
+        sure=True,
+        reason="",
+        values=tuple((limit, _mean(limit.quantity, summaries)) for limit in criterion),
+        repeats=len(executions),
+        sent=sum(summary.sent for summary in summaries),
+        failed=sum(summary.failed for summary in summaries),
+        figures={name: _mean(parse_quantity(name), summaries) for name in names},
+        achieved_rate=executions[-1].achieved_rate,
+    )
+
+
+def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
+    """Over executions, geometric where it can be; None when one has no value."""
+    values = [value for summary in summaries if (value := summary.value(quantity)) is not None]
+    if not values or len(values) < len(summaries):
+        return None
+    if quantity.unit == "ratio" or min(values) <= 0:
+        return math.fsum(values) / len(values)
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
+def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:
+    summaries = [execution.summary for execution in executions]
+    value = _mean(limit.quantity, summaries)
+    plain: Stand = "broken" if value is None or beyond(limit, value) else "met"
+    stand = plain if value is None else _stand(limit, summaries, plain)
+    return _Finding(limit, value, stand, sum(summary.n(limit.quantity) for summary in summaries))
+
+
+def _stand(limit: Limit, summaries: Sequence[Summary], plain: Stand) -> Stand:
+    """Which side of the limit the interval lies on; a plain comparison where there is none."""
+    quantity = limit.quantity
+    values = [summary.value(quantity) or 0.0 for summary in summaries]
+    if quantity.unit == "ratio":
+        allowed = allowed_share(limit)
+        return plain if allowed is None else _share_stand(limit, allowed, summaries, values)
+    if min(values) <= 0 or limit.value <= 0:
+        return plain
+    held = level_of([values], replace(tolerance(quantity).prior, session_sd=0.0))
+    ends = {beyond(limit, held.low), beyond(limit, held.high)}
+    return "open" if len(ends) > 1 else "broken" if ends.pop() else "met"
+
+
+def _share_stand(limit: Limit, allowed: float, summaries: Sequence[Summary], values: Sequence[float]) -> Stand:
+    sizes = [summary.n(limit.quantity) for summary in summaries]
+    shares = values if limit.op in ("<", "<=") else [1 - value for value in values]
+    low, high = share_bounds([round(share * n) for share, n in zip(shares, sizes, strict=True)], sizes)
+    return "met" if high <= allowed else "broken" if low > allowed else "open"

@@ -1,0 +1,211 @@
+"""The searches of one point on one server while they go on: offers a level, judges it, asks for the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytest_llmperf.capacity.answer import Capacity
+from pytest_llmperf.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
+from pytest_llmperf.capacity.level import Execution, judge_level
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.measure import Measurement, Progress
+from pytest_llmperf.metrics import summarize
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.saturation import saturation
+from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.validity import invalid_reasons
+
+MOST_REPEATS = 3
+"""Executions of a level that is in doubt, in a first search."""
+_LATER_REPEATS = 2
+"""The same in a later one, which is a repeat itself."""
+_PATIENCE = 20.0
+_LEAST_PATIENCE_S = 30.0
+"""A request may take this many times the longest of the levels that held, and this long at least; then the client
+breaks it off, so that a server that no longer gets along is left alone."""
+Tell = Callable[[int, float, int], Progress | None]
+"""Makes the progress of a level, from the number of levels before it, the level, and how often it was executed."""
+
+
+class Searcher:
+    """One capacity search after the other; every later one begins where the first one ended."""
+
+    def __init__(
+        self, server: LlmServer, point: LoadPoint, on_run: Callable[[Run, float], None], workers: int | None = None
+    ) -> None:
+        """`on_run` gets every execution of a level as it ends, an interrupted one too, and the level."""
+        assert point.capacity is not None, "a point without a capacity is measured as it is"
+        self.server, self.point, self.asked = server, point, point.capacity
+        self.searches: list[Search] = []
+        self.shown: list[tuple[float, Run]] = []
+        """Of each search an execution of the highest level that held, else of the lowest."""
+        self.trials: list[Trial] = []
+        """Of the search that is under way."""
+        self._on_run, self._workers = on_run, workers
+        self._hash = search_hash(point)
+        self._ceiling: Trial | None = None
+        self._longest_s: float | None = None
+        self._top: tuple[float, Run] | None = None
+
+    @property
+    def capacity(self) -> Capacity:
+        """Of the searches so far; one that was broken off counts as far as it came when there is no other."""
+        searches = self.searches or ([concluded(self.trials, self.asked, interrupted=True)] if self.trials else [])
+        return Capacity(self.asked, tuple(searches))
+
+    @property
+    def runs(self) -> tuple[tuple[float, Run], ...]:
+        """What the point is shown by, one per search of `capacity`."""
+        under_way = [self._top] if self._top and not self.searches else []
+        return (*self.shown, *under_way)
+
+    async def run(self, tell: Tell) -> None:
+        """One search. Raises ServerError when the server was dead before it began, or does not come up again."""
+        self.trials, self._top = [], None
+        ceiling = float("inf") if self._ceiling is None else self._ceiling.level
+        while (level := next_level(self.asked, self.trials, self._start(), ceiling)) is not None:
+            await self._try(level, tell)
+        self.searches.append(concluded(self.trials, self.asked, self._ceiling))
+        if self._top is not None:
+            self.shown.append(self._top)
+        if self.trials[-1].verdict in ENDS:
+            self._ceiling = self.trials[-1]
+        if self.trials[-1].verdict == "DIED":
+            self.server.relaunch()
+
+    def _start(self) -> Start | None:
+        if not self.searches or self.searches[0].holds is None:
+            return None
+        return Start(self.searches[0].holds, self.searches[0].breaks)
+
+    async def _try(self, level: float, tell: Tell) -> None:
+        """Executes a level until its verdict is sure, and notes it as a trial."""
+        point = level_point(self.point, level, self._patience())
+        done: list[Run] = []
+        measurement = Measurement(
+            self.server, point, self.point.name, lambda run: self._keep(done, run, level), self._workers
+        )
+        executions: list[Execution] = []
+        trial = None
+        while trial is None or not (trial.sure or len(executions) >= self._repeats):
+            try:
+                await measurement.run(tell(len(self.trials), level, len(executions)))
+            except ServerError as error:
+                self._died(level, executions, error, done)
+                return
+            executions.append(_execution(done[-1], point))
+            trial = judge_level(level, self.asked.sla, executions)
+        self._note(trial, done)
+
+    @property
+    def _repeats(self) -> int:
+        return _LATER_REPEATS if self.searches else MOST_REPEATS
+
+    def _patience(self) -> float:
+        longest_s = self._longest_s
+        if longest_s is None:
+            return self.point.read_timeout
+        return min(self.point.read_timeout, max(_LEAST_PATIENCE_S, _PATIENCE * longest_s))
+
+    def _keep(self, done: list[Run], run: Run, level: float) -> None:
+        if run.records:
+            done.append(dataclasses.replace(run, index=len(self.searches)))
+            self._on_run(done[-1], level)
+
+    def _note(self, trial: Trial, done: Sequence[Run]) -> None:
+        """A search is shown by the highest level that holds (no later one is lower); without one by the lowest."""
+        self.trials.append(trial)
+        holds = trial.verdict == "HOLDS"
+        if holds:
+            self._longest_s = max(self._longest_s or 0.0, *map(_seconds, done))
+        none_yet = not any(earlier.verdict == "HOLDS" for earlier in self.trials)
+        if done and (holds or (none_yet and (self._top is None or trial.level < self._top[0]))):
+            self._top = trial.level, dataclasses.replace(done[-1], trace_hash=self._hash)
+
+    def _died(self, level: float, executions: Sequence[Execution], error: ServerError, done: Sequence[Run]) -> None:
+        """A server that is gone before a level was offered went at the one before."""
+        if not self.trials and not done:
+            raise error
+        if not done and self.trials[-1].verdict == "FAILS":
+            last = self.trials.pop()
+            self.trials.append(dataclasses.replace(last, verdict="DIED", reason=f"{last.reason}; then {error}"))
+            return
+        known = judge_level(level, self.asked.sla, executions) if executions else Trial(level, "DIED", True, "")
+        self._note(dataclasses.replace(known, verdict="DIED", sure=True, reason=str(error)), done)
+
+
+def _execution(run: Run, point: LoadPoint) -> Execution:
+    """Requests that fail in the lead-in make a run INVALID elsewhere; here they say that the server gave out."""
+    failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
+    gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
+    invalid = () if failed else invalid_reasons([run], point)
+    return Execution(summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
+
+
+def _seconds(run: Run) -> float:
+    """The longest request, from sent to end."""
+    return max(((r.end_ns - r.sent_ns) / 1e9 for r in run.records if r.sent_ns is not None), default=0.0)
+
+
+def level_point(point: LoadPoint, level: float, read_timeout: float | None = None) -> LoadPoint:
+    """The load at one level of a point's search.
+
+    In a closed loop so few requests as the levels may have are not enough at high levels: every slot has two at least.
+    """
+    asked = point.capacity
+    assert asked is not None, "a point without a capacity has no levels"
+    changes: dict[str, Any] = {"capacity": None, "sla": asked.sla, "read_timeout": read_timeout or point.read_timeout}
+    if asked.request_rate is not None:
+        return point.model_copy(update={**changes, "name": f"{point.name}-{level:.15g}rps", "request_rate": level})
+    slots = int(level)
+    turns = (point.conversation.turns if point.conversation else None) or 1
+    requests = None if point.requests is None else max(point.requests, 2 * slots * turns)
+    named = {"name": f"{point.name}-c{slots}", "concurrency": slots, "requests": requests}
+    return point.model_copy(update={**changes, **named})
+
+
+def search_hash(point: LoadPoint) -> str:
+    """Identity of what is searched: what level 1 sends, and what a level must meet. The range is no part of it."""
+    asked = point.capacity
+    assert asked is not None, "a point without a capacity has no search"
+    facts = [make_trace(level_point(point, 1), point.name).hash, asked.quantity.metric, sorted(map(str, asked.sla))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def capacity_result(
+    point_id: str, config: ServerConfig, point: LoadPoint, environment: Environment, searcher: Searcher
+) -> Result:
+    """The result of all searches so far: per run its estimate, beside the metrics at the highest level that holds."""
+    capacity, shown = searcher.capacity, searcher.runs
+    runs = [run for _, run in shown]
+    everything = make_result(point_id, config, point, environment, runs)
+    estimates = {capacity.quantity.metric: [search.estimate for search in capacity.searches]}
+    top = capacity.holds if any(level == capacity.holds for level, _ in shown) else shown[-1][0] if shown else None
+    at_top = make_result(point_id, config, point, environment, [run for level, run in shown if level == top])
+    return dataclasses.replace(
+        everything,
+        capacity=capacity,
+        summaries=tuple(
+            summary.with_scalars({name: values[place] for name, values in estimates.items()})
+            for place, summary in enumerate(everything.summaries)
+        ),
+        metrics=at_top.metrics.with_scalars({capacity.quantity.metric: capacity.value}),
+        invalid_reasons=_invalid(capacity, at_top),
+    )
+
+
+def _invalid(capacity: Capacity, at_top: Result) -> tuple[str, ...]:
+    """A level that could not be offered only bounds the answer, unless it was the lowest."""
+    lowest = [search for search in capacity.searches if search.ended == "invalid" and search.holds is None]
+    if lowest:
+        return tuple(search.stopped_by.reason for search in lowest if search.stopped_by)
+    return at_top.invalid_reasons if not capacity.searches else ()

@@ -1,0 +1,219 @@
+"""`llmperf import`: other tools' files as tables, as a report of ours, and as a baseline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.interchange.from_genai_perf import Count
+from pytest_llmperf.interchange.from_rows import requests_rows
+from pytest_llmperf.interchange.imported import Imported, ImportFileError
+from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.interchange.results import imported_environment, imported_results
+from pytest_llmperf.load.tokenizer import load_tokenizer
+from pytest_llmperf.report.document import outcome_comparisons
+from pytest_llmperf.report.imported import imported_tables
+from pytest_llmperf.report.terminal import metrics_table, number
+from pytest_llmperf.result import Result
+from pytest_llmperf.session import Session, default_output
+
+if TYPE_CHECKING:
+    from pytest_llmperf.interchange.to_baseline import Source, Target
+
+_PATH = click.Path(path_type=Path)
+_REPORT = Path("llmperf-results") / "latest" / "report.json"
+_NEEDS_REPORT = (
+    "A baseline needs what no other tool's file holds: the machine, engine, arguments and load of the test. Run the "
+    "test once (it fails for want of a baseline), and name the report of that session with --report"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    name: str
+    found: Imported
+    results: tuple[Result, ...]
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--concurrency", type=click.IntRange(min=1), help="Load of files that do not say it: a closed loop")
+@click.option("--request-rate", type=float, help="Load of files that do not say it: an open loop, in req/s")
+@click.option(
+    "--tokenizer", type=click.Path(exists=True), help="Folder of the model's, to count perf_analyzer's answers"
+)
+@click.option("--environment", default="imported", show_default=True, help="Where it was measured, for the report")
+@click.option("--output", type=_PATH, help="Folder for report.json and the requests")
+@click.option("--json", "json_path", type=_PATH, help="Write the report here")
+@click.option("--html", type=_PATH, help="Write the HTML report here")
+@click.option(
+    "--baseline", "test", metavar="TEST", help="Make FILES the baseline of this test: its id, or its file's path"
+)
+@click.option(
+    "--report", type=_PATH, help="A report that holds the test  [default: llmperf-results/latest/report.json]"
+)
+@click.option("--folder", type=_PATH, default=Path("baselines"), show_default=True, help="Folder of the baselines")
+@click.option("--model", help="What FILES call the test's model, where that is another name")
+@click.option("--replace", "replacing", is_flag=True, help="Write over a baseline that is there")
+def import_files(files: tuple[Path, ...], **options: Any) -> None:
+    """Show results of GenAI-Perf, perf_analyzer, AIPerf, vllm bench serve or GuideLLM, or take them over.
+
+    Figures are shown under the tool's own definitions, and under ours as far as the file lets that be told. --json,
+    --html and --output write a report of ours; --baseline makes the files, a run each, the baseline of a test.
+    """
+    try:
+        read = _read(files, options)
+        _show(read)
+        _write_reports(read, options)
+        if options["test"]:
+            _write_baseline(read, options)
+    except LlmPerfError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[_File]:
+    count = load_tokenizer(options["tokenizer"]).count if options["tokenizer"] else None
+    load = {"concurrency": options["concurrency"], "request_rate": options["request_rate"]}
+    if all(load.values()):
+        raise click.UsageError("--concurrency is a closed loop, --request-rate an open one; give one of them")
+    environment = imported_environment(options["environment"])
+    found = [_with_load(_parse(path, count), load) for path in paths]
+    return [
+        _File(path, name, one, imported_results(one, name, environment))
+        for path, name, one in zip(paths, _names(paths), found, strict=True)
+    ]
+
+
+def _parse(path: Path, count: Count | None) -> Imported:
+    if path.suffix == ".parquet":
+        return requests_rows(_parquet_rows(path), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+        beside = path.with_name("profile_export_aiperf.json")
+        summary = beside.read_text(encoding="utf-8") if path.suffix == ".jsonl" and beside.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImportFileError(f"{path} cannot be read: {error}") from error
+    return parse_import(text, str(path), beside=summary, count=count)
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except ImportError as error:
+        raise ImportFileError(f"{path}: {error}; pip install 'pytest-llmperf[report]'") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ImportFileError(f"{path} is no Parquet file: {error}") from error
+    return rows
+
+
+def _with_load(found: Imported, load: dict[str, Any]) -> Imported:
+    """A load that the file names itself stays."""
+    points = (
+        replace(point, **load) if point.concurrency is None and point.request_rate is None else point
+        for point in found.points
+    )
+    return replace(found, points=tuple(points))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What tells the files apart: the names of the files, else of their folders, else their numbers."""
+    absolute = [path.absolute() for path in paths]
+    for names in ([path.stem for path in paths], [path.parent.name for path in absolute]):
+        if len({*names}) == len(names) and all(names):
+            return names
+    return [f"{path.stem}-{place}" for place, path in enumerate(paths, start=1)]
+
+
+def _show(read: Sequence[_File]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for file in read:
+        for table in imported_tables(file.found, file.path.name, number):
+            console.print(table)
+        for result in file.results:
+            console.print(metrics_table(result))
+            for line in (*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)):
+                console.print(line, markup=False, soft_wrap=True)
+            console.print()
+
+
+def _results(read: Sequence[_File]) -> list[Result]:
+    return [result for file in read for result in file.results]
+
+
+def _session(read: Sequence[_File], output: Path | None) -> Session:
+    session = Session(output or default_output(Path.cwd()))
+    for result in _results(read):
+        session.update(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
+    return session
+
+
+def _write_reports(read: Sequence[_File], options: dict[str, Any]) -> None:
+    output, json_path, html = options["output"], options["json_path"], options["html"]
+    session = _session(read, output)
+    _show_comparisons(session)
+    if json_path or output:
+        session.write_report(json_path)
+        for result in _results(read):
+            for run in result.runs:
+                session.save_requests(f"import[{result.point_id}]", run, result.load)
+        click.echo(f"report: {session.output / 'report.json'}")
+    if html:
+        session.write_html(html, {})
+        click.echo(session.written[-1])
+
+
+def _show_comparisons(session: Session) -> None:
+    from pytest_llmperf.report.comparison_table import comparison_tables
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for found in outcome_comparisons(list(session.outcomes.values())):
+        console.print(*comparison_tables(found, number, console.width))
+
+
+def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:
+    # scipy comes with these, and takes longer than all the rest.
+    from pytest_llmperf.gate.baseline_file import write_baseline
+    from pytest_llmperf.interchange.to_baseline import imported_baseline, shortage
+
+    target, path = _target(options)
+    if path.exists() and not options["replacing"]:
+        raise click.UsageError(f"there is a baseline already: {path}; --replace writes over it")
+    sources = [_source(file) for file in read]
+    write_baseline(imported_baseline(sources, target, path, datetime.now(UTC), options["model"]))
+    click.echo(f"baseline: {path}")
+    if note := shortage(sources):
+        click.echo(note)
+
+
+def _source(file: _File) -> Source:
+    """A file is one run."""
+    from pytest_llmperf.interchange.to_baseline import Source
+
+    if len(file.results) > 1 or len(file.results[0].runs) > 1:
+        held = [f"{len(result.runs) or 1} × {result.load.name.removeprefix('import-')}" for result in file.results]
+        raise ImportFileError(f"{file.path} holds {', '.join(held)}; a baseline takes files of one run each")
+    return Source(f"{file.path.absolute().parent.name}/{file.path.name}", file.found, file.results[0])
+
+
+def _target(options: dict[str, Any]) -> tuple[Target, Path]:
+    """The test of the report, and the file of its baseline."""
+    from pytest_llmperf.interchange.to_baseline import find_target
+
+    report = options["report"] or _REPORT
+    try:
+        text = report.read_text(encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{report} cannot be read ({error.strerror}). {_NEEDS_REPORT}") from error
+    return find_target(text, str(report), options["test"], options["folder"])

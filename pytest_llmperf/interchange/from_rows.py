@@ -1,0 +1,76 @@
+"""Our own `requests.csv` and `requests.parquet`: a row per request (frame.COLUMNS). Pure.
+
+Rows have no load, and of the chunks the first and the last only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pytest_llmperf.interchange.frame import COLUMNS
+from pytest_llmperf.interchange.imported import CHUNK_GAPS, Imported, ImportedPoint, ImportFileError, because
+from pytest_llmperf.records import RequestRecord
+
+_NO_CHUNKS = "the file has no times of chunks between the first and the last"
+_NO_OUTPUT = "the file does not tell reasoning from answer"
+
+
+def requests_csv(text: str, name: str) -> Imported:
+    """`requests.csv`."""
+    reader = csv.DictReader(io.StringIO(text))
+    return requests_rows(reader, name, first_line=2)
+
+
+def requests_rows(rows: Iterable[Mapping[str, Any]], name: str, first_line: int = 1) -> Imported:
+    """Rows with COLUMNS as keys: text as CSV has it, or values as Parquet has them."""
+    runs: dict[str, list[RequestRecord]] = {}
+    for line, row in enumerate(rows, start=first_line):
+        if missing := [column for column in COLUMNS if column not in row]:
+            raise ImportFileError(f"{name}:{line}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+        try:
+            runs.setdefault(str(row["run"]), []).append(_record(row))
+        except (ValueError, TypeError) as error:
+            raise ImportFileError(f"{name}:{line}: {error}") from error
+    if not runs:
+        raise ImportFileError(f"{name}: no request in it")
+    unknown = because(_NO_CHUNKS, *CHUNK_GAPS) | because(_NO_OUTPUT, "ttfo")
+    point = ImportedPoint(metrics={}, runs=tuple(tuple(records) for records in runs.values()), unknown=unknown)
+    return Imported("llmperf", None, None, (point,))
+
+
+def _record(row: Mapping[str, Any]) -> RequestRecord:
+    first, last = _whole(row["first_token_ns"]), _whole(row["last_token_ns"])
+    several = (_whole(row["chunks"]) or 0) > 1
+    phase = str(row["phase"])
+    if phase not in ("lead-in", "measured"):
+        raise ValueError(f"phase is {phase!r}, neither 'lead-in' nor 'measured'")
+    end_ns = _whole(row["end_ns"])
+    if end_ns is None:
+        raise ValueError("a request has no end_ns")
+    return RequestRecord(
+        index=_whole(row["index"]) or 0,
+        phase="lead-in" if phase == "lead-in" else "measured",
+        request_id=str(row["request_id"]),
+        due_ns=_whole(row["due_ns"]),
+        sent_ns=_whole(row["sent_ns"]),
+        chunk_ns=() if first is None or last is None else (first, last) if several else (first,),
+        chunk_tokens=None,
+        first_output_ns=None,
+        end_ns=end_ns,
+        input_tokens=_whole(row["input_tokens"]),
+        output_tokens=_whole(row["output_tokens"]),
+        requested_output_tokens=0,
+        token_source=None,
+        finish_reason=None,
+        status=_whole(row["status"]),
+        error=str(row["error"]) if row["error"] else None,
+        coalesced_chunks=0,
+        cancelled=row["cancelled"] in (True, "True"),
+    )
+
+
+def _whole(cell: Any) -> int | None:
+    return None if cell in (None, "") else int(cell)

@@ -1,0 +1,200 @@
+"""What was imported as results: requests go through our own metrics, and what cannot be told stays None. Pure.
+
+In a closed loop the first request of every slot is the lead-in, as in our own runs: the burst of the start is in none
+of our figures, though it is in the tools'. Where only statistics were kept it cannot be taken off, and that is told.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytest_llmperf import __version__
+from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.interchange.imported import Imported, ImportedPoint, ImportFileError, because
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics import Distribution, Summary, distribution, summarize, summarize_runs
+from pytest_llmperf.records import ClientHealth, RequestRecord, Run
+from pytest_llmperf.result import Result
+from pytest_llmperf.server_spec import OpenAIServer
+from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.validity import invalid_reasons
+
+_NOWHERE = "http://imported.invalid"
+"""A URL that no server has (RFC 2606): the file does not say what is to be asked again."""
+_DUE = "the file tells when requests were sent and not when they were due: see service_ttft and service_e2e"
+_FROM_DUE = ("ttft", "ttfo", "e2e", "queued", "prefill_throughput_per_user")
+_CLIENT = ClientHealth(
+    stamps="user",
+    cpu_share=None,
+    receive_lag_p50_us=None,
+    receive_lag_p99_us=None,
+    receive_lag_max_us=None,
+    send_late_p50_us=None,
+    send_late_p99_us=None,
+    coalesced_share=None,
+    clock_step_ns=0,
+    connect_ms=None,
+)
+
+
+def imported_results(found: Imported, name: str, environment: Environment) -> tuple[Result, ...]:
+    """One per load of the file; `name` takes the place of a server's. ImportFileError where a file names no load."""
+    return tuple(_result(found, point, name, environment) for point in found.points)
+
+
+def imported_environment(slug: str) -> Environment:
+    """Where it was measured, as far as the user says: no file holds the rest."""
+    return Environment(
+        slug=slug,
+        simulated=False,
+        engine="openai",
+        engine_version=None,
+        gpus=(),
+        driver=None,
+        cpu="unknown",
+        cpu_cores=0,
+        memory_gib=None,
+        host="unknown",
+        kernel="unknown",
+        python="unknown",
+        llmperf=__version__,
+    )
+
+
+def _result(found: Imported, point: ImportedPoint, name: str, environment: Environment) -> Result:
+    load = _load(point, name)
+    runs = tuple(_run(place, records, load, name) for place, records in enumerate(point.runs))
+    unknown = unknown_metrics(point)
+    if runs:
+        summaries = tuple(_without(summarize(run, load), unknown) for run in runs)
+        metrics = _without(summarize_runs(runs, load), unknown)
+    else:
+        summaries, metrics = (), _without(_summary(point), unknown)
+    return Result(
+        point_id=f"{name}-{load.name}",
+        server=OpenAIServer(engine="openai", name=name, model=found.model or "unknown", url=_NOWHERE),
+        load=load,
+        environment=environment,
+        runs=runs,
+        summaries=summaries,
+        metrics=metrics,
+        invalid_reasons=invalid_reasons(runs, load) if runs else (),
+        imported=tuple(import_notes(found, point, load)),
+    )
+
+
+def unknown_metrics(point: ImportedPoint) -> Mapping[str, str]:
+    """By metric why it is left out."""
+    closed = point.request_rate is None or any(record.due_ns is not None for run in point.runs for record in run)
+    return {**point.unknown, **({} if closed else because(_DUE, *_FROM_DUE))}
+
+
+def import_notes(found: Imported, point: ImportedPoint, load: LoadPoint) -> list[str]:
+    """What a reader of the figures must know."""
+    reasons: dict[str, list[str]] = {}
+    for metric, reason in unknown_metrics(point).items():
+        reasons.setdefault(reason, []).append(metric)
+    left_out = [f"left out {', '.join(metrics)}: {reason}" for reason, metrics in reasons.items()]
+    client = f"imported from {found.source}: whether its client was the bottleneck is not known"
+    return [client, *point.notes, *_lead_in_note(point, load), *left_out]
+
+
+def _lead_in_note(point: ImportedPoint, load: LoadPoint) -> list[str]:
+    slots = load.concurrency
+    if slots is None:
+        return []
+    if not point.runs:
+        return ["the first request of each slot is in the figures; in those of our own runs it is not"]
+    if any(_has_lead_in(records) or _takes_lead_in(records, load) for records in point.runs):
+        return [f"the first {slots} requests (one per slot) are the lead-in, in none of our figures"]
+    return [f"of so few requests none was taken off as lead-in: {slots} slots, {len(point.runs[0])} requests"]
+
+
+def _load(point: ImportedPoint, name: str) -> LoadPoint:
+    if point.concurrency is None and point.request_rate is None:
+        raise ImportFileError(f"{name} does not say its load; give --concurrency N, or --request-rate R")
+    records = [record for run in point.runs for record in run if record.ok]
+    prompts = [record.input_tokens for record in records if record.input_tokens]
+    answers = [record.output_tokens for record in records if record.output_tokens]
+    level = f"c{point.concurrency}" if point.request_rate is None else f"{point.request_rate:.15g}rps"
+    lengths: dict[str, Any] = {"output_tokens": statistics.mode(answers)} if answers else {}
+    return LoadPoint(
+        name=f"import-{level}",
+        input_tokens=statistics.mode(prompts) if prompts else None,
+        concurrency=None if point.request_rate else point.concurrency,
+        request_rate=point.request_rate,
+        requests=len(point.runs[0]) if point.runs else (point.ok + point.failed) or None,
+        warmup_requests=0,
+        ignore_eos=False,
+        **lengths,
+    )
+
+
+def _run(place: int, records: Sequence[RequestRecord], load: LoadPoint, name: str) -> Run:
+    begun = [record.sent_ns for record in records if record.sent_ns is not None]
+    if not begun:
+        raise ImportFileError(f"{name}: no request in it was sent")
+    return Run(
+        index=place,
+        started_ns=min(begun),
+        ended_ns=max(record.end_ns for record in records),
+        trace_hash=f"imported: {name}",
+        records=_phased(records, load),
+        client=_CLIENT,
+    )
+
+
+def _has_lead_in(records: Sequence[RequestRecord]) -> bool:
+    """Our own files say which requests are the lead-in."""
+    return any(record.phase == "lead-in" for record in records)
+
+
+def _takes_lead_in(records: Sequence[RequestRecord], load: LoadPoint) -> bool:
+    return load.concurrency is not None and len(records) >= 2 * load.concurrency
+
+
+def _phased(records: Sequence[RequestRecord], load: LoadPoint) -> tuple[RequestRecord, ...]:
+    """Numbered, with lead-in; in an open loop the moment of sending stands for the one due, to count rates by."""
+    lead = load.concurrency or 0
+    if _has_lead_in(records) or not _takes_lead_in(records, load):
+        lead = 0
+    return tuple(
+        replace(
+            record,
+            index=place,
+            phase="lead-in" if place < lead else record.phase,
+            due_ns=record.sent_ns if load.concurrency is None and record.due_ns is None else record.due_ns,
+        )
+        for place, record in enumerate(records)
+    )
+
+
+def _without(summary: Summary, unknown: Mapping[str, str]) -> Summary:
+    return replace(
+        summary,
+        distributions={n: distribution([]) if n in unknown else v for n, v in summary.distributions.items()},
+        scalars={n: None if n in unknown else v for n, v in summary.scalars.items()},
+    )
+
+
+def _summary(point: ImportedPoint) -> Summary:
+    """Of statistics without requests. An open loop's latencies count from sending: they are service times."""
+    sent = point.ok + point.failed
+    known = {**point.known}
+    if point.request_rate is not None:
+        known |= {f"service_{name}": known[name] for name in ("ttft", "e2e") if name in known}
+    nothing: Distribution = distribution([])
+    scalars = {name: None for name, metric in METRICS.items() if metric.kind == "scalar"}
+    return Summary(
+        distributions={n: known.get(n, nothing) for n, metric in METRICS.items() if metric.kind == "distribution"},
+        scalars={**scalars, "error_rate": point.failed / sent if sent else None},
+        sent=sent,
+        ok=point.ok,
+        failed=point.failed,
+        cancelled=0,
+        window_s=None,
+        token_sources=(),
+    )

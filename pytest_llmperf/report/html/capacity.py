@@ -1,0 +1,111 @@
+"""Capacity searches as charts: every level against the limit that ends the search. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmperf.capacity.answer import Capacity
+from pytest_llmperf.capacity.bracket import Trial
+from pytest_llmperf.limits import Limit
+from pytest_llmperf.report.capacity import trial_label
+from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, safe, six
+from pytest_llmperf.result import Result
+
+_SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
+"""Told apart by shape too, not by colour alone."""
+_ROLES = {"HOLDS": "now", "FAILS": "bad", "INVALID": "queue", "DIED": "bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One capacity as the page shows it."""
+
+    point_id: str
+    sentence: str
+    notes: tuple[str, ...]
+    charts: tuple[Chart, ...]
+
+
+def answers(results: Sequence[Result]) -> tuple[Answer, ...]:
+    """Of every result that was searched, the old server's of a duet first."""
+    sides = [side for result in results for side in (result.reference, result) if side is not None]
+    return tuple(
+        Answer(side.point_id, side.capacity.sentence, side.capacity.notes, _charts(side.point_id, side.capacity))
+        for side in sides
+        if side.capacity is not None and side.capacity.trials
+    )
+
+
+def _charts(point_id: str, capacity: Capacity) -> tuple[Chart, ...]:
+    """One per limit that has values to show; that of failed requests only when some failed."""
+    limits = [limit for limit in capacity.asked.sla if any(_shown(trial, limit) for trial in capacity.trials)]
+    return tuple(_chart(point_id, capacity, limit) for limit in limits or capacity.asked.sla[:1])
+
+
+def _shown(trial: Trial, limit: Limit) -> bool:
+    return bool(dict(trial.values).get(limit))
+
+
+def _chart(point_id: str, capacity: Capacity, limit: Limit) -> Chart:
+    unit = "req/s" if capacity.asked.request_rate else "requests in flight"
+    quantity = limit.quantity
+    name = f"{quantity} in {quantity.unit}" if quantity.unit != "ratio" else str(quantity)
+    words = dict.fromkeys(trial.verdict for trial in capacity.trials)
+    traces = [_line(capacity, limit), *(_marks(capacity, limit, word) for word in words)]
+    layout = limit_line(limit.value, f"limit {limit.op} {quantity.shown(limit.value, 'g')}")
+    scale = {"type": "log"} if quantity.unit != "ratio" else {}
+    figure = figure_of(
+        traces,
+        f"{unit} (log scale)",
+        f"{name}{' (log scale)' if scale else ''}",
+        xaxis={"type": "log"},
+        yaxis=scale,
+        **(_on_log(layout, limit.value) if scale else layout),
+    )
+    rows = tuple(
+        (f"{trial.level:.4g}", place, trial_label(trial), dict(trial.values).get(limit), trial.reason)
+        for place, search in enumerate(capacity.searches, start=1)
+        for trial in search.trials
+    )
+    says = f"Every mark is a level of the search, the dashed line its limit. {capacity.sentence[:1].upper()}"
+    headers = (unit, "search", "verdict", name, "what decided")
+    return Chart(f"{point_id}: {quantity} by level", f"{says}{capacity.sentence[1:]}.", figure, headers, rows)
+
+
+def _line(capacity: Capacity, limit: Limit) -> Trace:
+    """Through all levels from low to high, so that the eye sees the curve."""
+    known = sorted((trial.level, value) for trial in capacity.trials if (value := dict(trial.values).get(limit)))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "showlegend": False,
+        "x": [six(level) for level, _ in known],
+        "y": [six(value) for _, value in known],
+        "meta": "queue",
+        "hoverinfo": "skip",
+    }
+
+
+def _marks(capacity: Capacity, limit: Limit, verdict: str) -> Trace:
+    chosen = [(t, value) for t in capacity.trials if t.verdict == verdict and (value := dict(t.values).get(limit))]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": verdict.lower(),
+        "x": [six(trial.level) for trial, _ in chosen],
+        "y": [six(value) for _, value in chosen],
+        "text": [safe(trial.reason) for trial, _ in chosen],
+        "marker": {"symbol": _SHAPES[verdict], "size": 11},
+        "cliponaxis": False,
+        "meta": _ROLES[verdict],
+        "hovertemplate": "%{x:.4g}: %{text}<extra>" + verdict + "</extra>",
+    }
+
+
+def _on_log(layout: dict[str, Any], value: float) -> dict[str, Any]:
+    """Plotly wants an annotation's place on a logarithmic axis as the logarithm, unlike a shape's."""
+    notes = [{**note, "y": math.log10(value)} for note in layout["annotations"]] if value > 0 else []
+    return {**layout, "annotations": notes}

@@ -1,0 +1,147 @@
+"""Our end of the sampler process: what it is asked to look at, and what of its answer goes into a Run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pytest_llmperf.records import Telemetry, Track
+from pytest_llmperf.telemetry import sampler
+
+INTERVAL_S = 0.5
+_ANSWER_S = 3.0
+"""A sampler answers at once; this is for a machine on which nothing does."""
+
+
+class MetricsSource(NamedTuple):
+    """A Prometheus URL and what to send with the question; either may hold secrets."""
+
+    source: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return f"MetricsSource({self.source!r})"
+
+
+class Sources(NamedTuple):
+    """What is looked at during a run. Each has the name by which the report calls it."""
+
+    metrics: tuple[MetricsSource, ...] = ()
+    processes: tuple[tuple[str, int], ...] = ()
+    """Name and process id of a server's supervisor."""
+    gpus: tuple[tuple[str, str], ...] = ()
+    """Name, and index or UUID."""
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics or self.processes or self.gpus)
+
+
+class Watcher:
+    """The sampler process of one server: started beside it, idle but for its runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._rest = b""
+        self._is_ready = False
+
+    def begin(self, sources: Sources) -> None:
+        """Returns when the sampler has been told, which then takes its first samples."""
+        if not self._is_ready:
+            self._is_ready = self._answer() == "ready"
+        self._tell(
+            json.dumps(
+                {
+                    "interval_s": INTERVAL_S,
+                    "metrics": [{**one._asdict(), "headers": dict(one.headers)} for one in sources.metrics],
+                    "processes": [{"source": source, "pid": pid} for source, pid in sources.processes],
+                    "gpus": [{"source": source, "device": device} for source, device in sources.gpus],
+                }
+            )
+        )
+
+    def end(self) -> Telemetry:
+        """What was seen since `begin`."""
+        self._tell("end")
+        return telemetry(self._answer())
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        """None where none comes: telemetry is never worth a run."""
+        assert self._process.stdout is not None
+        deadline, pipe = time.monotonic() + _ANSWER_S, self._process.stdout.fileno()
+        while b"\n" not in self._rest:
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return None
+            got = os.read(pipe, 1 << 16)
+            if not got:
+                return None
+            self._rest += got
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def watcher() -> Iterator[Watcher]:
+    """A sampler process that is gone on leaving."""
+    with subprocess.Popen(
+        [sys.executable, "-P", sampler.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield Watcher(process)
+        finally:
+            process.kill()
+
+
+def telemetry(answer: Sequence[Mapping[str, Any]] | None) -> Telemetry:
+    """The sampler's answer as facts of a run; None is the answer that did not come."""
+    if answer is None:
+        return Telemetry(INTERVAL_S, (), ("the sampler gave no answer",))
+    notes = tuple(f"{told['source']}: {told['note']}" for told in answer if told["note"])
+    return Telemetry(INTERVAL_S, tuple(_track(told) for told in answer if told["at_ns"]), notes)
+
+
+def _track(told: Mapping[str, Any]) -> Track:
+    values = {name: tuple(found) for name, found in told["values"].items()}
+    if "preemptions" in values:
+        values["preemptions"] = _since_the_first(values["preemptions"])
+    if "queue_us" in values:
+        values["queue_ms"] = _per_request_ms(values.pop("queue_us"), values.pop("requests_finished", ()))
+    return Track(told["source"], tuple(told["at_ns"]), tuple(values.items()))
+
+
+_Values = tuple[float | None, ...]
+
+
+def _since_the_first(values: _Values) -> _Values:
+    first = next((value for value in values if value is not None), 0.0)
+    return tuple(None if value is None else value - first for value in values)
+
+
+def _per_request_ms(queue_us: _Values, finished: _Values) -> _Values:
+    """Mean time that the requests which ended between two samples had waited; None where none did."""
+    gains: list[float | None] = [None]
+    for place in range(1, min(len(queue_us), len(finished))):
+        around = (queue_us[place - 1], queue_us[place], finished[place - 1], finished[place])
+        if any(value is None for value in around):
+            gains.append(None)
+            continue
+        us, next_us, count, next_count = (value or 0.0 for value in around)
+        gains.append((next_us - us) / (next_count - count) / 1e3 if next_count > count else None)
+    return tuple(gains)

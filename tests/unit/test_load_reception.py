@@ -1,0 +1,161 @@
+"""Sockets of a load are served in any event loop; naps are taken where they pay and harm nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytest_llmperf.load.reception import NAP_S, Reception, nap_s
+
+needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll here, so no nap")
+
+
+@contextlib.contextmanager
+def _pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(count)]
+        for sock in [sock for pair in pairs for sock in pair]:
+            stack.enter_context(sock).setblocking(False)
+        yield pairs
+
+
+@pytest.mark.parametrize(
+    ("reads_per_s", "streams", "naps"),
+    [
+        (25_600, 256, True),  # 10 ms between two tokens of a stream
+        (100_000, 1000, True),
+        (6_400, 64, False),  # so few cost little
+        (32_000, 64, False),  # 2 ms between two tokens: two might fall into one nap
+        (10_000, 50, True),
+        (10_000, 49, False),
+        (0, 0, False),
+    ],
+)
+def test_naps_are_taken_where_there_are_many_reads_far_apart(reads_per_s: float, streams: int, naps: bool) -> None:
+    assert nap_s(reads_per_s, streams) == (NAP_S if naps else 0)
+
+
+def test_every_socket_is_read_until_it_is_removed() -> None:
+    async def main() -> list[bytes]:
+        reception, loop = Reception(), asyncio.get_running_loop()
+        seen: list[bytes] = []
+        done = loop.create_future()
+
+        def reader(ours: socket.socket) -> Callable[[], None]:
+            def read() -> None:
+                seen.append(ours.recv(10))
+                if len(seen) == 3:
+                    done.set_result(None)
+
+            return read
+
+        with _pairs(4) as pairs:
+            for ours, _ in pairs:
+                reception.add(ours, reader(ours))
+            reception.remove(pairs[3][0])
+            for number, (_, theirs) in enumerate(pairs):
+                theirs.send(b"%d" % number)
+            await done
+            reception.remove(pairs[0][0])
+            reception.add(pairs[0][0], reader(pairs[0][0]))  # as a connection that is opened again
+            for ours, _ in pairs[:3]:
+                reception.remove(ours)
+            reception.close()
+        return sorted(seen)
+
+    assert asyncio.run(main()) == [b"0", b"1", b"2"]
+
+
+def test_a_socket_that_is_removed_by_another_is_not_read() -> None:
+    async def main() -> list[int]:
+        reception, loop = Reception(), asyncio.get_running_loop()
+        read: list[int] = []
+        with _pairs(2) as pairs:
+            for number, (ours, theirs) in enumerate(pairs):
+
+                def reader(number: int = number) -> None:
+                    read.append(number)
+                    for sock, _ in pairs:
+                        reception.remove(sock)
+
+                reception.add(ours, reader)
+                theirs.send(b"x")
+            await asyncio.sleep(0)
+            while not read:
+                await loop.run_in_executor(None, time.sleep, 0)
+            reception.close()
+        return read
+
+    assert len(asyncio.run(main())) == 1
+
+
+async def _busy_streams(reception: Reception, *, until: Callable[[], bool]) -> None:
+    """Sockets that always have something to read, each in turn, as if 1000 streams shared them."""
+    done = asyncio.get_running_loop().create_future()
+    reception.streams = 1_000_000
+    with _pairs(2) as pairs:
+        for ours, theirs in pairs:
+
+            def read(ours: socket.socket = ours, theirs: socket.socket = theirs) -> None:
+                ours.recv(10)
+                theirs.send(b"x")
+                if until() and not done.done():
+                    done.set_result(None)
+
+            reception.add(ours, read)
+            theirs.send(b"x")
+        await asyncio.wait_for(done, 20)
+        for ours, _ in pairs:
+            reception.remove(ours)
+    reception.close()
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each was. Nobody sleeps meanwhile, so that a busy machine makes no difference."""
+    taken: list[float] = []
+    monkeypatch.setattr(time, "sleep", taken.append)
+    monkeypatch.setattr("pytest_llmperf.load.reception._RATE", 1)
+    monkeypatch.setattr("pytest_llmperf.load.reception._ENOUGH_READS", 1)
+    return taken
+
+
+@needs_epoll
+def test_naps_are_taken_while_tokens_come_thick_and_fast(naps: list[float]) -> None:
+    async def main() -> None:
+        await _busy_streams(Reception(), until=lambda: len(naps) > 10)
+
+    asyncio.run(main())
+    assert set(naps) == {NAP_S}
+
+
+@needs_epoll
+@pytest.mark.parametrize("what", ["due", "shared", "unstamped"])
+def test_no_naps_before_a_send_nor_where_times_would_suffer(naps: list[float], what: str) -> None:
+    """What is due soon, chunks that share reads, reads without the kernel's stamp."""
+
+    async def main() -> int:
+        reception = Reception()
+        begin_s, first = time.monotonic(), []
+
+        def on_read() -> bool:
+            if what == "due":
+                reception.due_s = asyncio.get_running_loop().time() + NAP_S
+            else:
+                setattr(reception, what, getattr(reception, what) + 1)
+            passed_s = time.monotonic() - begin_s
+            if passed_s > 0.1 and not first:  # that chunks share reads is known a period later
+                first.append(len(naps))
+            return passed_s > 0.2
+
+        await _busy_streams(reception, until=on_read)
+        return first[0] if what == "shared" else 0
+
+    expected = asyncio.run(main())
+    assert len(naps) == expected
