@@ -22,6 +22,7 @@ from pytest_llmperf.report.live import Live, Moment
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -71,6 +72,10 @@ class Task(Protocol):
 
     def result(self) -> Result:
         """Of the runs so far."""
+        ...
+
+    def stored_sides(self) -> tuple[StoredSide, ...]:
+        """What the result follows from, of each server; the one that is judged comes last."""
         ...
 
     async def run(self, live: Live | None) -> None:
@@ -124,10 +129,8 @@ class PointTask:
         done = self.error is not None or all(side.steady for side in self._sides)
         return 0 if done else max(0, self.first_runs - self._count)
 
-    @property
-    def sides(self) -> tuple[tuple[Environment, tuple[Run, ...]], ...]:
-        """Environment and all runs of each server; the one that is judged comes last."""
-        return tuple((self._environment(side), tuple(side.runs)) for side in self._sides)
+    def stored_sides(self) -> tuple[StoredSide, ...]:
+        return tuple(StoredSide(self._environment(side), tuple(side.runs)) for side in self._sides)
 
     def _environment(self, side: _Side) -> Environment:
         return environment(side.server.config, side.server.version, self._gpus)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_llmperf.campaign import Again, PointTask, Task
+from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet, configurations, local_gpus
@@ -237,15 +237,13 @@ class State:
         return result
 
     def keep(self, task: Task) -> None:
-        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed.
-
-        A capacity search is not stored: its runs are of other loads than the point's.
-        """
+        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
         planned = self.planned.get(task.test)
         incomplete = task.error is not None or task.test in self.undecided
-        if planned is None or planned.point != task.point or incomplete or task.result().incomparable:
+        if planned is None or planned.point != task.point or incomplete:
             return
-        if not isinstance(task, PointTask):
+        result = task.result()
+        if result.incomparable or not result.runs:
             return
         self.takeover.keep(task, self._asked(planned), self.session.outcomes[task.test].reruns)
 
@@ -331,7 +329,9 @@ class State:
         return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
 
     def _wanted_runs(self, test: str, result: Result) -> int:
-        """What a duet, or a baseline that is recorded, takes at least."""
+        """What a duet, or a baseline that is recorded, takes at least; where nothing was found no more is wanted."""
+        if result.capacity and result.capacity.value is None:
+            return 1
         if result.reference is not None:
             return DUET.baseline_runs
         return RECORDED_RUNS if self.recording(test, result) else 1

@@ -28,6 +28,11 @@ def test_serving(llm_server, load_driver, load_point, sla):
 FIRST, SECOND = "grid.decode_ms_per_step_1", "grid.decode_ms_per_step_2"
 
 
+SEARCHES = ONE_RUN.replace("requests: 20", "requests: 8").replace(
+    "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
+)
+
+
 def servers(suite):
     return sorted(log.name for log in (suite.output / "servers").iterdir())
 
@@ -90,6 +95,26 @@ def test_an_interrupted_suite_goes_on(grid, signum):
     assert all(point["passed"] for point in grid.points().values())
 
 
+def test_a_capacity_is_taken_over_and_the_other_searched(suite):
+    suite.write(plan=SEARCHES.replace("[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
+    started = Started(suite)
+    until(lambda: stored(suite) or started.process.poll() is not None, "the first server's capacity")
+    started.end_with(signal.SIGINT)
+    first = suite.points()[f"{FIRST}-short"]
+    suite.edit_plan("decode-ms-per-step: {sweep: [1, 100]}", "decode-ms-per-step: {sweep: [1, 2]}")
+    result = suite.run("--llmperf-resume")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["llmperf: 2 points on 2 servers*, 1 point taken over from *"])
+    taken, searched = suite.report()["points"]
+    assert taken["taken_from"]
+    assert [row["level"] for row in taken["capacity"]["searches"][0]["levels"]] == [1, 2]
+    assert all(taken[key] == first[key] for key in ("capacity", "runs", "metrics", "server", "load"))
+    assert searched["taken_from"] is None
+    assert searched["capacity"]["holds"] == 2
+    assert servers(suite)[0] == f"{FIRST}.log"
+    assert f"{FIRST}.2.log" not in servers(suite)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -104,6 +129,22 @@ def test_what_has_changed_is_measured_again_and_says_why(half, old, new, why):
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines([f"{FIRST}-short-c1 is measured again, not taken over: {why}"])
     assert all(point["taken_from"] is None for point in half.points().values())
+
+
+def test_a_capacity_that_is_asked_otherwise_is_searched_again(suite):
+    suite.write(plan=SEARCHES, test=SLA_ONLY)
+    suite.run("-k", "step_1").assert_outcomes(passed=1)
+    suite.edit_plan("1:2', sla: {ttft_p50: '<= 1 min'}", "1:3', sla: {ttft_p50: '<= 2 min'}")
+    result = suite.run("--llmperf-resume", "-k", "step_1")
+    result.stdout.fnmatch_lines(["*again, not taken over: concurrency was [[]1, 2], is [[]1, 3]; sla was *"])
+
+
+def test_a_server_without_a_capacity_is_not_asked_again_for_a_baseline(suite):
+    suite.write(plan=SEARCHES.replace("1 min", "0.001 ms"), test=SLA_ONLY.replace("sla", "baseline"))
+    suite.run("--llmperf-accept", "-k", "step_1").assert_outcomes(failed=1)
+    result = suite.run("--llmperf-accept", "--llmperf-resume", "-k", "step_1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 point taken over from *"])
 
 
 def test_a_file_that_is_not_whole_is_passed_over(half):
