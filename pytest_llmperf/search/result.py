@@ -145,11 +145,9 @@ class SearchResult:
 
     @property
     def effort(self) -> str:
-        """How much was measured, against measuring all."""
-        return (
-            f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs; "
-            f"brute force takes {self.brute_runs}"
-        )
+        """How much was measured, against measuring all where that was not done."""
+        tried = f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs"
+        return tried if len(self.ranked) == self.configurations else f"{tried}; brute force takes {self.brute_runs}"
 
 
 def shown_level(level: Level | None, unit: str) -> str:
