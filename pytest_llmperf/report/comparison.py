@@ -35,8 +35,8 @@ CHOSEN_BY = (
     Quantity("capacity_concurrency"),
 )
 """What the answer names where each configuration is best at something else."""
-_NAMED = 3
-"""Configurations that the answer names per metric."""
+_NAMED = 4
+"""Configurations that the answer names per metric, the others counted as one."""
 NO_WINNER = "no clear winner: intervals overlap"
 _LOAD_LEVEL = re.compile(r"-(?:c\d+|[\d.e+]+rps)(?=-|$)")
 
@@ -95,9 +95,10 @@ class Comparison:
         """Per metric that a choice is made by, those that no other is better than: `best itl_p50: a or b`."""
         for row in self.rows:
             if row.quantity in CHOSEN_BY and 0 < len(row.leaders) < len(self.configurations):
-                first, more = row.leaders[:_NAMED], len(row.leaders) - _NAMED
-                names = " or ".join(self.configurations[place] for place in first)
-                yield f"best {row.quantity}: {names}{f' or {more} others' if more > 0 else ''}"
+                names = [self.configurations[place] for place in row.leaders]
+                if len(names) > _NAMED:
+                    names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} others"]
+                yield f"best {row.quantity}: {' or '.join(names)}"
 
     def _open(self, decided: int) -> str:
         left = len(self.rows) - decided

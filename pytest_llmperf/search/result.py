@@ -144,6 +144,11 @@ class SearchResult:
         return f"{told} so far" if self.interrupted else told
 
     @property
+    def simulated(self) -> bool:
+        """Whether step times were modelled."""
+        return any(found.config.simulated for found in self.ranked)
+
+    @property
     def effort(self) -> str:
         """How much was measured, against measuring all where that was not done."""
         tried = f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs"

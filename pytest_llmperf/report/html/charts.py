@@ -54,6 +54,16 @@ def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[st
     return {"data": list(traces), "layout": {**axes, **layout}}
 
 
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis marked 10, 20, 50, 100: Plotly itself writes 2 and 5 at 20 and 50."""
+    known = [value for value in values if value > 0]
+    if not known or max(known) < 4 * min(known):
+        return {"type": "log"}
+    decades = range(math.floor(math.log10(min(known))), math.floor(math.log10(max(known))) + 1)
+    marks = [six(step * 10.0**decade) for decade in decades for step in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:,g}" for mark in marks]}
+
+
 # Distributions
 
 
