@@ -155,7 +155,7 @@ def test_the_reason_of_a_test_that_fails_on_its_own():
 
 
 def test_a_capacity_without_an_answer_is_no_failed_request():
-    check = SlaCheck(Limit(metric="capacity", op=">=", value=20.0), None, 0, "FAIL")
+    check = SlaCheck(Limit(metric="capacity", stat=None, op=">=", value=20.0), None, 0, "FAIL")
     found = standing(Outcome("t", "p", result(), sla=(check,), passed=False))
     assert found.reasons == ("Capacity has no value: no level of the search holds (limit 20 req/s)",)
 
@@ -223,7 +223,11 @@ def test_runs_without_tokens_have_no_load_chart():
 
 @pytest.mark.parametrize(
     ("values", "marks"),
-    [([16.0, 130.0], ["10", "20", "50", "100", "200", "500"]), ([0.4, 3.0], ["0.1", "0.2", "0.5", "1", "2", "5"])],
+    [
+        ([16.0, 130.0], ["10", "20", "50", "100", "200", "500"]),
+        ([0.4, 3.0], ["0.1", "0.2", "0.5", "1", "2", "5"]),
+        ([20.0], ["20"]),
+    ],
 )
 def test_a_logarithmic_axis_has_whole_numbers_at_its_marks(values, marks):
     assert log_axis(values)["ticktext"] == marks

@@ -57,6 +57,8 @@ def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[st
 def log_axis(values: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis marked 10, 20, 50, 100: Plotly itself writes 2 and 5 at 20 and 50."""
     known = [value for value in values if value > 0]
+    if len(set(known)) == 1:
+        return {"type": "log", "tickvals": known[:1], "ticktext": [f"{known[0]:,g}"]}
     if not known or max(known) < 4 * min(known):
         return {"type": "log"}
     decades = range(math.floor(math.log10(min(known))), math.floor(math.log10(max(known))) + 1)
