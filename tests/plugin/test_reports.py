@@ -120,7 +120,7 @@ import sys
 
 def test_a():
     ours = {name for name in sys.modules if name.startswith("pytest_llmperf")}
-    assert ours == {"pytest_llmperf", "pytest_llmperf.plugin"}
+    assert ours == {"pytest_llmperf", "pytest_llmperf.plugin", "pytest_llmperf.search_plugin"}
     assert not {"numpy", "pandas", "httpx", "grpc", "pynvml", "pydantic", "yaml", "rich"} & set(sys.modules)
 """
     )

@@ -178,7 +178,7 @@ def started(monkeypatch):
     asked = []
 
     @contextlib.contextmanager
-    def start_server(config, _log_dir, gpus):
+    def start_server(config, _log_dir, gpus, **_when):
         asked.append((config.name, [gpu.device for gpu in gpus]))
         yield SimpleNamespace(config=config, reference=None)
 
