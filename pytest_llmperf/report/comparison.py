@@ -27,6 +27,16 @@ QUANTITIES = (
     Quantity("output_token_throughput"),
     Quantity("output_token_throughput_per_gpu"),
 )
+CHOSEN_BY = (
+    Quantity("output_token_throughput"),
+    Quantity("ttft", "p50"),
+    Quantity("itl", "p50"),
+    Quantity("capacity"),
+    Quantity("capacity_concurrency"),
+)
+"""What the answer names where each configuration is best at something else."""
+_NAMED = 4
+"""Configurations that the answer names per metric, the others counted as one."""
 NO_WINNER = "no clear winner: intervals overlap"
 _LOAD_LEVEL = re.compile(r"-(?:c\d+|[\d.e+]+rps)(?=-|$)")
 
@@ -64,16 +74,31 @@ class Comparison:
 
     @property
     def answer(self) -> str:
-        """One sentence: which configuration to take, or that it cannot be told."""
+        """One sentence: which configuration to take, what for where that differs, or that it cannot be told."""
         decided = sum(row.best is not None for row in self.rows)
+        if self.leader is None and (decided or not self.unbeaten):
+            told = "; ".join(self._strengths())
+            return f"{self.load}: no configuration is best at everything; {told}" if told else self._undecided()
         if not decided:
-            some = 0 < len(self.unbeaten) < len(self.configurations)
-            beaten = f"; none is better than {', '.join(self.unbeaten)} in any" if some else ""
-            return f"{self.load}: no clear winner in any of {len(self.rows)} metrics{beaten}"
+            return self._undecided()
         winner, count = max(self.wins.items(), key=lambda pair: pair[1])
         rest = [f"{name} in {won}" for name, won in self.wins.items() if won and name != winner]
         others = f", {', '.join(rest)}" if rest else ""
         return f"{self.load}: {winner} is better in {count} of {len(self.rows)} metrics{others}{self._open(decided)}"
+
+    def _undecided(self) -> str:
+        some = 0 < len(self.unbeaten) < len(self.configurations)
+        beaten = f"; none is better than {', '.join(self.unbeaten)} in any" if some else ""
+        return f"{self.load}: no clear winner in any of {len(self.rows)} metrics{beaten}"
+
+    def _strengths(self) -> Iterator[str]:
+        """Per metric that a choice is made by, those that no other is better than: `best itl_p50: a or b`."""
+        for row in self.rows:
+            if row.quantity in CHOSEN_BY and 0 < len(row.leaders) < len(self.configurations):
+                names = [self.configurations[place] for place in row.leaders]
+                if len(names) > _NAMED:
+                    names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} others"]
+                yield f"best {row.quantity}: {' or '.join(names)}"
 
     def _open(self, decided: int) -> str:
         left = len(self.rows) - decided
@@ -88,18 +113,24 @@ class Comparison:
 
     @property
     def leader(self) -> str | None:
-        """The configuration that wins most metrics; None where nobody wins any, or two win as many."""
+        """The configuration to take: it wins most metrics, and more than it is beaten in. None where there is none."""
         (first, most), *others = sorted(self.wins.items(), key=lambda pair: -pair[1])
-        return first if most and all(won < most for _, won in others) else None
+        place = self.configurations.index(first)
+        beaten = sum(bool(row.leaders) and place not in row.leaders for row in self.rows)
+        return first if most > beaten and all(won < most for _, won in others) else None
 
 
 def overall(found: Sequence[Comparison]) -> tuple[str, ...]:
-    """A line per configuration that leads anywhere, and one for the loads where none does."""
-    loads: dict[str | None, list[str]] = {}
+    """A line per configuration that leads anywhere, one for the loads where none does: of a single one its answer."""
+    loads: dict[str, list[str]] = {}
     for comparison in found:
-        loads.setdefault(comparison.leader, []).append(comparison.load)
-    led = [f"{name} is the better configuration at {', '.join(at)}" for name, at in loads.items() if name is not None]
-    return (*led, *([f"no clear winner at {', '.join(loads[None])}"] if None in loads else []))
+        if comparison.leader is not None:
+            loads.setdefault(comparison.leader, []).append(comparison.load)
+    led = [f"{name} is the better configuration at {', '.join(at)}" for name, at in loads.items()]
+    open_ones = [comparison for comparison in found if comparison.leader is None]
+    if len(open_ones) == 1:
+        return (*led, open_ones[0].answer)
+    return (*led, *([f"no clear winner at {', '.join(one.load for one in open_ones)}"] if open_ones else []))
 
 
 def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], list[Result]]:

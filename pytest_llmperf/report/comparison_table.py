@@ -1,4 +1,4 @@
-"""The comparison of configurations on a terminal: metrics down, configurations across, bold what none is better than.
+"""The comparison of configurations on a terminal: metrics down, configurations across, a star where none is better.
 
 Where they do not fit side by side, configurations go down and metrics across: as many metrics to a block as fit.
 """
@@ -19,6 +19,7 @@ from pytest_llmperf.report.comparison import NO_WINNER, Comparison, Row
 Shown = Callable[[float | None], str]
 _CELL = 13
 """Columns of a level with its interval below it, `1115 – 1287`, and of the gap beside it."""
+_EDGE = 1
 _SHORT = {
     "input_token_throughput": "in tok/s",
     "output_token_throughput": "out tok/s",
@@ -29,11 +30,11 @@ _SHORT = {
 def comparison_tables(found: Comparison, number: Shown, width: int) -> Iterator[Text | Table]:
     """A title, then one table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
     # Not the table's own, which would be broken to the width of the table.
-    title = f"configurations at {found.load} (with 90 % intervals; bold: none is better beyond noise)"
+    title = f"configurations at {found.load} (with 90 % intervals; *: none is better beyond noise)"
     yield Text(title, style="italic")
-    metric = max((len(_metric(row)) for row in found.rows), default=0) + 1
-    best = max(len("no winner"), *map(len, found.configurations)) + 1
-    if metric + best + sum(max(_CELL, len(name)) + 2 for name in found.configurations) <= width:
+    metric = max((len(_metric(row)) for row in found.rows), default=0) + 2
+    best = max(len("no winner"), *map(len, found.configurations)) + 2
+    if _EDGE + metric + best + sum(max(_CELL, len(name)) + 2 for name in found.configurations) <= width:
         yield _metrics_down(found, number)
         return
     name = max(map(len, found.configurations)) + 1
@@ -91,7 +92,7 @@ def _cell(row: Row, place: int, number: Shown) -> str:
     level: Level | None = row.levels[place]
     if level is None:
         return "-"
-    value = f"[bold]{number(level.value)}[/]" if place in row.leaders else number(level.value)
+    value = f"[bold]* {number(level.value)}[/]" if place in row.leaders else number(level.value)
     return f"{value}\n[dim]{number(level.low)} – {number(level.high)}[/]"
 
 

@@ -33,7 +33,9 @@ def search_summary(result: SearchResult, width: int, color: bool, verbosity: int
 
 
 def _table(result: SearchResult) -> Table:
-    title = f"search {result.name}: {result.objective}, {result.better} is better (90 % intervals; = : not told from 1)"
+    label = "SIMULATED step times\n" if result.simulated else ""
+    facts = f"{result.objective}, {result.better} is better (90 % intervals; = : not told from 1)"
+    title = f"{label}search {result.name}: {facts}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("rank", justify="right", no_wrap=True)
     for name in result.axes:
@@ -96,6 +98,8 @@ def _front_lines(result: SearchResult) -> Iterator[str]:
 
 def _details(result: SearchResult) -> Iterator[str]:
     yield result.effort
+    if result.interrupted:
+        yield "interrupted: --resume goes on (in pytest --llmperf-resume), and measures nothing again"
     if result.ties and result.best:
         told = ", ".join(f"{tie.name} {shown_level(tie.objective, result.unit)}" for tie in result.ties)
         yield f"not distinguishable from {result.best.name}: {told}"

@@ -64,10 +64,10 @@ def describe_load(load: LoadPoint, runs: int) -> str:
     """What a load sends and how long that takes, as far as it can be known without the server."""
     if load.capacity is not None:
         return f"{describe_capacity(load, runs)}; {_sent(load)}"
-    repeats = f"until stable, at most {runs} windows" if load.stability else f"{runs} runs"
+    repeats = f"until stable, at most {runs} windows" if load.stability else counted(runs, "run")
     count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
     seconds = load_seconds(load)
-    time = "as long as the server takes" if seconds is None else f"about {seconds * runs:.0f} s"
+    time = "as long as the server takes" if seconds is None else f"about {max(seconds * runs, 1):.0f} s"
     return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
 
 
@@ -134,6 +134,8 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
         *_skipped(session.outcomes.values()),
+        *_taken_over(session.outcomes.values()),
+        *_how_to_continue(session.outcomes.values()),
         *_remarks(session.outcomes.values()),
         *session.notes,
         *session.written,
@@ -298,14 +300,24 @@ def _skipped(outcomes: Iterable[Outcome]) -> Iterator[str]:
         yield f"{reason} ({', '.join(points)})"
 
 
+def _taken_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """One line for all: a resumed suite may have taken over hundreds."""
+    taken = [(outcome.taken_from.astimezone(), outcome.point_id) for outcome in outcomes if outcome.taken_from]
+    if taken:
+        names = ", ".join(name for _, name in taken)
+        yield f"not measured again, taken over from {min(taken)[0]:%Y-%m-%d %H:%M:%S}: {names}"
+
+
+def _how_to_continue(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    if any(outcome.passed is None and outcome.error == "interrupted" for outcome in outcomes):
+        yield "interrupted: --llmperf-resume goes on, and measures again only what was not complete"
+
+
 def _remarks(outcomes: Iterable[Outcome]) -> Iterator[str]:
     points_of: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.result is None:
             continue
-        if outcome.taken_from:
-            measured = outcome.taken_from.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            yield f"{outcome.point_id}: not measured again, taken over from {measured}"
         if outcome.passed is None and outcome.error and outcome.result.runs:
             yield f"{outcome.point_id}: {outcome.error} after {counted(len(outcome.result.runs), 'run')}"
         for remark in outcome.result.remarks:

@@ -144,12 +144,15 @@ class SearchResult:
         return f"{told} so far" if self.interrupted else told
 
     @property
+    def simulated(self) -> bool:
+        """Whether step times were modelled."""
+        return any(found.config.simulated for found in self.ranked)
+
+    @property
     def effort(self) -> str:
-        """How much was measured, against measuring all."""
-        return (
-            f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs; "
-            f"brute force takes {self.brute_runs}"
-        )
+        """How much was measured, against measuring all where that was not done."""
+        tried = f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs"
+        return tried if len(self.ranked) == self.configurations else f"{tried}; brute force takes {self.brute_runs}"
 
 
 def shown_level(level: Level | None, unit: str) -> str:

@@ -61,7 +61,7 @@ def test_only_the_rest_is_measured_and_the_report_is_whole(half):
     result.stdout.fnmatch_lines(
         [
             "llmperf: 4 points on 2 servers*, 2 points taken over from *",
-            "*short-c1: not measured again, taken over from 20*",
+            "not measured again, taken over from 20*: *short-c1, *short-c2",
         ]
     )
     assert servers(half) == [f"{FIRST}.log", f"{SECOND}.log"]

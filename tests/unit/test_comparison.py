@@ -13,7 +13,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import Prior
 from pytest_llmperf.gate.statistic import level_of
 from pytest_llmperf.limits import Limit
-from pytest_llmperf.report.comparison import NO_WINNER, comparisons, load_family
+from pytest_llmperf.report.comparison import NO_WINNER, comparisons, load_family, overall
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import summary
@@ -157,6 +157,27 @@ def test_the_terminal_shows_the_table_and_the_answer():
     assert "configurations at short" in text
     assert "[b] is better in" in text
     assert "–" in text
+
+
+def test_who_wins_one_metric_and_is_beaten_in_others_does_not_lead():
+    narrow = [measured(name, slow, point(requests=40)) for name, slow in (("a", 1.0), ("b", 1.0))]
+    (found,) = comparisons(narrow)
+    first, *others = (row for row in found.rows if row.leaders)
+    won = replace(first, best=0, leaders=(0,))
+    lost = [replace(row, best=1, leaders=(1,)) for row in others[:1]]
+    traded = replace(found, rows=(won, *lost))
+    assert traded.leader is None
+    assert overall([traded]) == (traded.answer,)
+    assert traded.answer == "short: no configuration is best at everything; best ttft_p50: a; best itl_p50: b"
+    tied = replace(found, rows=(won, replace(lost[0], best=None, leaders=(0, 1))))
+    assert tied.leader == "a"
+
+
+def test_values_that_none_beats_are_starred_in_plain_text_too():
+    text = summary(session(measured("a"), measured("b", 0.5)), 120, False, 0).partition("configurations at short")[2]
+    (row,) = [line for line in text.splitlines() if line.strip().startswith("ttft_p50")]
+    assert row.split()[3] == "*"
+    assert row.split()[-1] == "b"
 
 
 def test_many_configurations_stand_below_each_other():

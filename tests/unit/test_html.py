@@ -12,14 +12,17 @@ import pytest
 from report_samples import EVIL, STARTED, outcomes
 from samples import START_NS, failed, record, result, run
 
-from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.definitions import METRICS, Quantity
+from pytest_llmperf.gate.sla import SlaCheck
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.records import Telemetry, Track
 from pytest_llmperf.report.document import Outcome
-from pytest_llmperf.report.html.charts import distribution_charts, safe
+from pytest_llmperf.report.html.charts import distribution_charts, log_axis, pareto_chart, safe
 from pytest_llmperf.report.html.page import html_report
 from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.standing import headline, standing
 from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
+from pytest_llmperf.report.sweeps import ParetoGroup, Tradeoff
 
 
 class Elements(HTMLParser):
@@ -151,6 +154,12 @@ def test_the_reason_of_a_test_that_fails_on_its_own():
     assert found.reasons == ("my own",)
 
 
+def test_a_capacity_without_an_answer_is_no_failed_request():
+    check = SlaCheck(Limit(metric="capacity", stat=None, op=">=", value=20.0), None, 0, "FAIL")
+    found = standing(Outcome("t", "p", result(), sla=(check,), passed=False))
+    assert found.reasons == ("Capacity has no value: no level of the search holds (limit 20 req/s)",)
+
+
 def test_a_timeline_shows_requests_of_the_whole_run_and_what_failed():
     records = [record(n * 10.0, [n * 10.0 + 5, n * 10.0 + 9], index=n + 1) for n in range(SHOWN + 5)]
     chart = timeline_chart(run([failed(5.0), *records]))
@@ -210,6 +219,31 @@ def test_a_duets_distributions_lie_over_those_of_the_old_server():
 def test_runs_without_tokens_have_no_load_chart():
     assert series_chart(run([failed()])) is None
     assert timeline_chart(run([failed(None)])) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([16.0, 130.0], ["10", "20", "50", "100", "200", "500"]),
+        ([0.4, 3.0], ["0.1", "0.2", "0.5", "1", "2", "5"]),
+        ([20.0], ["20"]),
+    ],
+)
+def test_a_logarithmic_axis_has_whole_numbers_at_its_marks(values, marks):
+    assert log_axis(values)["ticktext"] == marks
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [90.0, 110.0]])
+def test_an_axis_of_less_than_a_decade_is_left_to_plotly(values):
+    assert log_axis(values) == {"type": "log"}
+
+
+def test_names_on_a_pareto_front_are_not_written_over_each_other():
+    at = {"a": (100.0, 10.0), "b": (600.0, 50.0), "c": (604.0, 51.0), "d": (606.0, 52.0)}
+    group = ParetoGroup("chat", "here", tuple(Tradeoff(name, *place, on_front=True) for name, place in at.items()))
+    (trace,) = pareto_chart(group, Quantity("ttft", "p99")).figure["data"]
+    assert trace["text"] == ["a", "", "", "d"]
+    assert trace["customdata"] == ["a", "b", "c", "d"]
 
 
 def test_a_percentile_curve_ends_where_the_sample_does():

@@ -277,6 +277,7 @@ def test_a_failure_says_what_where_and_what_next():
 def test_an_interrupted_point_is_told_even_when_quiet():
     made = replace(outcome(), passed=None, error="interrupted")
     assert "seqs2-short: interrupted after 5 runs" in printed(made, verbosity=-1)
+    assert "interrupted: --llmperf-resume goes on" in printed(made, verbosity=-1)
 
 
 def test_points_that_were_not_measured_are_in_no_table():

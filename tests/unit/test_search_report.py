@@ -97,7 +97,9 @@ def test_a_search_that_was_interrupted_at_once():
     found = candidates(parse_plan(PLAN, "plan.yaml"), "best", 8)
     result = make_result(found, Contest(found.goal, lambda trial, *_: trial, 1), FACTS, interrupted=True, notes=[])
     assert result.answer == "best: nothing was measured"
-    assert "nothing was measured" in search_summary(result, 80, color=False)
+    text = search_summary(result, 80, color=False)
+    assert "nothing was measured" in text
+    assert "interrupted: --resume goes on" in text
     json.dumps(search_document(result), allow_nan=False)
 
 

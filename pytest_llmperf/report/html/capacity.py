@@ -11,7 +11,7 @@ from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.capacity.bracket import Trial
 from pytest_llmperf.limits import Limit
 from pytest_llmperf.report.capacity import trial_label
-from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, safe, six
+from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, six
 from pytest_llmperf.result import Result
 
 _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
@@ -56,12 +56,13 @@ def _chart(point_id: str, capacity: Capacity, limit: Limit) -> Chart:
     words = dict.fromkeys(trial.verdict for trial in capacity.trials)
     traces = [_line(capacity, limit), *(_marks(capacity, limit, word) for word in words)]
     layout = limit_line(limit.value, f"limit {limit.op} {quantity.shown(limit.value, 'g')}")
-    scale = {"type": "log"} if quantity.unit != "ratio" else {}
+    values = [value for trial in capacity.trials if (value := dict(trial.values).get(limit))]
+    scale = log_axis([*values, limit.value]) if quantity.unit != "ratio" else {}
     figure = figure_of(
         traces,
         f"{unit} (log scale)",
         f"{name}{' (log scale)' if scale else ''}",
-        xaxis={"type": "log"},
+        xaxis=log_axis([trial.level for trial in capacity.trials]),
         yaxis=scale,
         **(_on_log(layout, limit.value) if scale else layout),
     )

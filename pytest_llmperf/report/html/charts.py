@@ -16,12 +16,14 @@ import numpy as np
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.gate.histogram import Histogram, histogram, lower_edge
-from pytest_llmperf.report.sweeps import LATENCIES, THROUGHPUT, ParetoGroup, Sweep, SweepGroup
+from pytest_llmperf.report.sweeps import LATENCIES, THROUGHPUT, ParetoGroup, Sweep, SweepGroup, Tradeoff
 
 Trace = dict[str, Any]
 Cell = str | float | None
 NAMES = {"ttft": "Time to first token", "itl": "Inter-token latency", "e2e": "Request latency"}
 _BARS = 48
+_NAME_ROOM = 0.2
+"""Share of a chart's width that the name of a point takes."""
 _TAIL = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 """Percentiles of the text alternative, and the marks of the axis."""
 
@@ -50,6 +52,18 @@ def figure_of(traces: Iterable[Trace], x: str, y: str, **layout: Any) -> dict[st
     axes = {"xaxis": {"title": {"text": x}, **layout.pop("xaxis", {})}, "yaxis": {"title": {"text": y}}}
     axes["yaxis"] |= layout.pop("yaxis", {})
     return {"data": list(traces), "layout": {**axes, **layout}}
+
+
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis marked 10, 20, 50, 100: Plotly itself writes 2 and 5 at 20 and 50."""
+    known = [value for value in values if value > 0]
+    if len(set(known)) == 1:
+        return {"type": "log", "tickvals": known[:1], "ticktext": [f"{known[0]:,g}"]}
+    if not known or max(known) < 4 * min(known):
+        return {"type": "log"}
+    decades = range(math.floor(math.log10(min(known))), math.floor(math.log10(max(known))) + 1)
+    marks = [six(step * 10.0**decade) for decade in decades for step in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:,g}" for mark in marks]}
 
 
 # Distributions
@@ -267,6 +281,9 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
     """All points of a load, those that nothing beats joined by a line."""
     front = sorted((p for p in group.points if p.on_front), key=lambda p: p.throughput)
     rest = [p for p in group.points if not p.on_front]
+    crowded = _crowded(front, group.points)
+    reached = [p.throughput for p in group.points]
+    middle = (min(reached) + max(reached)) / 2
     traces = [
         {
             "type": "scatter",
@@ -274,11 +291,13 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
             "name": name,
             "x": [six(p.throughput) for p in points],
             "y": [six(p.latency_ms) for p in points],
-            "text": [safe(p.point_id) for p in points],
-            "textposition": "top center",
+            "text": ["" if p.point_id in crowded else safe(p.point_id) for p in points],
+            "customdata": [safe(p.point_id) for p in points],
+            # Names stand on the side where there is room for them.
+            "textposition": ["top left" if p.throughput > middle else "top right" for p in points],
             "cliponaxis": False,
             "meta": role,
-            "hovertemplate": "%{text}: %{x:.4g} tok/s, %{y:.4g} ms<extra></extra>",
+            "hovertemplate": "%{customdata}: %{x:.4g} tok/s, %{y:.4g} ms<extra></extra>",
         }
         for name, role, mode, points in (
             ("best trade-offs", "now", "lines+markers+text", front),
@@ -298,6 +317,20 @@ def pareto_chart(group: ParetoGroup, latency: Quantity) -> Chart:
         ("point", "output tok/s", f"{latency} (ms)", "best trade-off"),
         rows,
     )
+
+
+def _crowded(front: Sequence[Tradeoff], points: Sequence[Tradeoff]) -> set[str]:
+    """Those of the front, in order of throughput, whose name would be written over that of one with more throughput."""
+    reached = [p.throughput for p in points]
+    room = _NAME_ROOM * (max(reached) - min(reached))
+    crowded: set[str] = set()
+    last = math.inf
+    for p in reversed(front):
+        if last - p.throughput < room:
+            crowded.add(p.point_id)
+        else:
+            last = p.throughput
+    return crowded
 
 
 def six(value: float) -> float:

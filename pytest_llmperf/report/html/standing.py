@@ -97,7 +97,9 @@ def _is_told(outcome: Outcome) -> bool:
 def _limit_sentence(check: SlaCheck) -> str:
     quantity, limit = check.limit.quantity, check.limit
     if check.value is None:
-        return f"{_title(quantity)} has no value: no request succeeded (limit {quantity.shown(limit.value, 'g')})"
+        searched = quantity.metric in ("capacity", "capacity_concurrency")
+        why = "no level of the search holds" if searched else "no request succeeded"
+        return f"{_title(quantity)} has no value: {why} (limit {quantity.shown(limit.value, 'g')})"
     side = "at most" if limit.op.startswith("<") else "at least"
     doubt = ", which the runs cannot confirm" if check.verdict == "INCONCLUSIVE" else ""
     bound = quantity.shown(limit.value, "g")
