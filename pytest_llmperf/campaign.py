@@ -34,6 +34,8 @@ class _Side:
     server: LlmServer
     runs: list[Run] = field(default_factory=list)
     measurement: Measurement | None = None
+    result: Result | None = None
+    """Of these runs, once somebody has asked."""
 
     @property
     def steady(self) -> bool:
@@ -142,7 +144,11 @@ class PointTask:
         return replace(self._result(now, self.name), reference=reference)
 
     def _result(self, side: _Side, name: str) -> Result:
-        return make_result(name, side.server.config, self.point, self._environment(side), side.runs)
+        """Made once per run, since the report on disk, the gate and the user's test all ask for it."""
+        environment = self._environment(side)
+        if side.result is None or side.result.environment != environment:
+            side.result = make_result(name, side.server.config, self.point, environment, side.runs)
+        return side.result
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""
@@ -172,6 +178,7 @@ class PointTask:
     def _keep(self, side: _Side, run: Run) -> None:
         if run.records:
             side.runs.append(run)
+            side.result = None
             old = side.server is not self.server
             name = f"{file_name(self.test)}.{side.server.name}" if old else self.test
             self._session.save_requests(name, run, self.point)
