@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pytest_llmperf import __version__
-from pytest_llmperf.errors import PlanError, ServerError
+from pytest_llmperf.errors import LlmPerfError, PlanError, ServerError
 from pytest_llmperf.load import triton_grpc
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import ENDPOINTS
@@ -252,6 +252,8 @@ class _Load:
                 watch = group.create_task(self._watch(progress))
                 await (self._closed_loop() if self._is_closed() else self._open_loop())
                 watch.cancel()
+        except ExceptionGroup as group:
+            raise _told(group) from None
         finally:
             for connection in self.connections:
                 connection.close()
@@ -509,6 +511,14 @@ class _Load:
             count=self.count,
             templates=self.templates,
         )
+
+
+def _told(group: ExceptionGroup[Exception]) -> Exception:
+    """Our own error among those that ended the load, which tells the user what to do; else all of them."""
+    own: Exception | None = group.subgroup(LlmPerfError)
+    while isinstance(own, ExceptionGroup):
+        own = own.exceptions[0]
+    return own or group
 
 
 def _units(requests: Iterable[PlannedRequest]) -> Iterator[tuple[PlannedRequest, ...]]:

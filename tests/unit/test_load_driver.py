@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.errors import ServerError
+from pytest_llmperf.errors import ClientError, ServerError
 from pytest_llmperf.load import transport
 from pytest_llmperf.load.driver import Target, run_load, warm_up
 from pytest_llmperf.load.prompts import make_trace
@@ -162,6 +163,15 @@ def test_closed_loop() -> None:
     assert run.client.send_late_p50_us is None
     assert run.client.cpu_share is not None
     assert abs(run.client.clock_step_ns) < 1e9
+
+
+@pytest.mark.parametrize("point", [_point(concurrency=100), _open(requests=3)], ids=["closed", "open"])
+def test_too_few_open_files_are_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, point: LoadPoint) -> None:
+    """Not a group of errors: whoever reads it is to see what to do, and no traceback."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (5, 5))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with pytest.raises(ClientError, match=r"the hard limit of open files is 5; raise it"):
+        asyncio.run(_run(point, "http://127.0.0.1:9"))
 
 
 def test_at_most_concurrency_requests_are_in_flight_and_the_last_wave_keeps_it() -> None:
