@@ -14,10 +14,11 @@ from pytest_llmperf.load.schedule import busiest
 from pytest_llmperf.load.sender import Gate, Link, Sender
 from pytest_llmperf.load.transport import Exchange
 
-_SPIN_S = 0.001
-"""asyncio's timers round up to whole milliseconds, so the last one before a due time is spent looking at the clock."""
+_SPIN_S = 0.002
+"""asyncio's timers round up to whole milliseconds, and epoll then rounds 0.009 up to 10 of them, so the last two before
+a due time are spent looking at the clock."""
 _NAP_S = 0.0001
-"""Of the last millisecond only twice this is spent so, the rest in naps, between which other I/O is served."""
+"""Of these only twice this is spent so, the rest in naps, between which other I/O is served."""
 _SPARE_S = 0.25
 """An open loop keeps as many idle connections as it would need for this long."""
 
