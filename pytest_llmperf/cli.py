@@ -21,6 +21,7 @@ from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_import import import_files
 from pytest_llmperf.cli_input import capacity, header, problem, stderr_line
+from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
@@ -51,6 +52,7 @@ def main() -> None:
 main.add_command(baseline)
 main.add_command(duet)
 main.add_command(import_files)
+main.add_command(search)
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
@@ -46,14 +46,17 @@ def _flip(op: str) -> str:
     return op.replace(">", "<") if ">" in op else op.replace("<", ">")
 
 
-def _limits(given: object) -> object:
-    if not isinstance(given, Mapping):
-        return given
+def parse_limits(given: Mapping[Any, object]) -> tuple[Limit, ...]:
+    """Limits by quantity, as a plan writes them; ValueError says which entry is wrong."""
     limits = []
     for name, value in given.items():
         with entry(str(name)):
             limits.append(_limit(str(name), value))
     return tuple(limits)
+
+
+def _limits(given: object) -> object:
+    return parse_limits(given) if isinstance(given, Mapping) else given
 
 
 Sla = Annotated[

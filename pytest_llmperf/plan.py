@@ -6,7 +6,7 @@ Reading the YAML file and its errors with line numbers is plan_file.py's part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import (
@@ -18,10 +18,12 @@ from pydantic import (
 
 from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.combinations import LoadEntry, check_name
+from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.fields import EntryError, Frozen, entry
 from pytest_llmperf.limits import Sla
 from pytest_llmperf.load_spec import GateProfile, LoadPoint, Margins, Relaunch, check_tokenizer
 from pytest_llmperf.prompt_spec import PlanPath
+from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import ServerSpace
 from pytest_llmperf.server_spec import (
     EMBEDDED_ARGS,
@@ -56,8 +58,10 @@ class Plan(Frozen):
     relaunch: Relaunch | None = None
     """Whether reruns are on a server launched anew: where launches differ by more than runs (`auto`), or not at all, or
     for every run; `--llmperf-relaunch` wins."""
+    searches: dict[str, SearchSpec] = {}
+    """What `llmperf search` and the marker llmperf_search look for among a server's swept configurations."""
 
-    @field_validator("servers", "loads")
+    @field_validator("servers", "loads", "searches")
     @classmethod
     def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
         for name in entries:
@@ -95,6 +99,13 @@ class Plan(Frozen):
             for spec in load.specs:
                 with entry("loads", name):
                     check_tokenizer(spec.tokenizer or self.tokenizer, spec)
+        return self
+
+    @model_validator(mode="after")
+    def _searches_have_something_to_search(self) -> Plan:
+        for name, search in self.searches.items():
+            for key, problem in _search_problems(self, search):
+                raise EntryError(problem, "searches", name, key)
         return self
 
     def server_spaces(self) -> dict[str, ServerSpace]:
@@ -139,6 +150,20 @@ class Plan(Frozen):
             with_limits(self.sla, point).model_copy(update={**shared, "tokenizer": point.tokenizer or self.tokenizer})
             for point in points
         )
+
+
+def _search_problems(plan: Plan, search: SearchSpec) -> Iterator[tuple[str, str]]:
+    """The key that is wrong, and what is wrong with it."""
+    space = plan.servers.get(search.server)
+    if space is None:
+        yield "server", f"the plan has no server {search.server!r}{did_you_mean(search.server, list(plan.servers))}"
+    elif not space.axes:
+        yield "server", f"{search.server!r} is one configuration; write `{{sweep: ...}}` at what is to be searched"
+    elif isinstance(space.configs[0], RemoteServer):
+        yield "server", f"{search.server!r} is up already: a search starts its configurations itself"
+    for load in search.loads:
+        if load not in plan.loads:
+            yield "loads", f"the plan has no load {load!r}{did_you_mean(load, list(plan.loads))}"
 
 
 def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:

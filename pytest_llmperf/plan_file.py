@@ -21,6 +21,7 @@ from pytest_llmperf.fields import EntryError
 from pytest_llmperf.load_spec import IntSweep, LoadSpec, Stability
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
+from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_spec import (
     EmbeddedServer,
     OpenAIServer,
@@ -207,6 +208,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         return list(Plan.model_fields)
     if loc[0] == "servers":
         model = _part(_SERVER_PARTS, loc[3:], _ENGINES[str(loc[2])])  # [2] is the union's tag
+    elif loc[0] == "searches":
+        model = SearchSpec
     elif len(loc) > 2:
         model = _part(_LOAD_PARTS, loc[2:], IntSweep)
     else:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import State
 
+pytest_plugins = ["pytest_llmperf.search_plugin"]
 _STATE: pytest.StashKey[State] = pytest.StashKey()
 
 # name, kind, help: one table for the command line and its ini twins.
@@ -190,7 +191,12 @@ def _ci_variable() -> str | None:
     return next((name for name in ("CI", "BUILD_NUMBER") if os.environ.get(name)), None)
 
 
-def _state(config: pytest.Config) -> State:
+def known_state(config: pytest.Config) -> State | None:
+    """None where no llmperf test was collected."""
+    return config.stash.get(_STATE, None)
+
+
+def state_of(config: pytest.Config) -> State:
     """Made when the first llmperf test is collected."""
     state = config.stash.get(_STATE, None)
     if state is None:
@@ -209,7 +215,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("llmperf")
     if marker is None:
         return
-    selection = _state(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
+    selection = state_of(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
     if "llm_server" in metafunc.fixturenames:
         ids = [server.name for server in selection.servers]
         metafunc.parametrize("llm_server", selection.servers, ids=ids, indirect=True, scope="session")
@@ -227,7 +233,8 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Each test says it, because a worker of xdist that ends during collection takes the controller down with it.
-    if hasattr(item.config, "workerinput") and item.get_closest_marker("llmperf"):
+    marked = item.get_closest_marker("llmperf") or item.get_closest_marker("llmperf_search")
+    if hasattr(item.config, "workerinput") and marked:
         pytest.fail(
             "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
             "run them with -n0, or deselect them with -m 'not llmperf'",
@@ -296,8 +303,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     state = session.config.stash.get(_STATE, None)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if state and reporter:
+        from pytest_llmperf.search_plugin import dry_run_lines
+
         reporter.section("llmperf dry run")
-        for line in state.dry_run(_points(session.items)):
+        for line in [*state.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
             reporter.write_line(line)
     return True
 
@@ -342,8 +351,8 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
     from pytest_llmperf.errors import MissingRequirement, ServerError
 
-    state = _state(request.config)
-    state.live = state.live or _live(request.config)
+    state = state_of(request.config)
+    state.live = state.live or live_of(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
     with contextlib.ExitStack() as stack:
@@ -382,10 +391,10 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
-    return LoadDriver(_state(request.config), request.node.nodeid, runs)
+    return LoadDriver(state_of(request.config), request.node.nodeid, runs)
 
 
-def _live(config: pytest.Config) -> Live | None:
+def live_of(config: pytest.Config) -> Live | None:
     """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
     from pytest_llmperf.report.live import Live
 
@@ -415,7 +424,7 @@ def _live(config: pytest.Config) -> Live | None:
         say=say if verbosity > 0 or not rewritable else None,
         every_run=verbosity > 0,
         width=width,
-        outlook=_state(config).outlook,
+        outlook=state_of(config).outlook,
     )
 
 
@@ -424,7 +433,7 @@ def sla(request: pytest.FixtureRequest) -> SlaGate:
     """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
     from pytest_llmperf.fixtures import SlaGate
 
-    return SlaGate(_state(request.config), request.node.nodeid)
+    return SlaGate(state_of(request.config), request.node.nodeid)
 
 
 @pytest.fixture
@@ -432,6 +441,6 @@ def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
     """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
     from pytest_llmperf.fixtures import BaselineGate
 
-    gate = BaselineGate(_state(request.config), request.node.nodeid)
+    gate = BaselineGate(state_of(request.config), request.node.nodeid)
     yield gate
     gate.record_if_passed()

@@ -117,6 +117,12 @@ def single_config(spaces: Mapping[str, ServerSpace], name: str) -> ServerConfig:
     raise ValueError(f"{name!r} stands for {len(names)} configurations; name one of them: {shown}")
 
 
+def written_out(given: Mapping[str, Any], space: ServerSpace, coordinates: Sequence[int]) -> dict[str, Any]:
+    """The entry as a plan would write it that means this one of its configurations; `given` is the plan's data."""
+    chosen = {axis: axis.values[at] for axis, at in zip(space.axes, coordinates, strict=True)}
+    return dict(_variant(given, chosen).data)
+
+
 def _dumped(space: ServerSpace) -> list[Any]:
     return [config.model_dump(mode="json") for config in space.configs]
 

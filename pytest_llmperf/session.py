@@ -24,6 +24,7 @@ from pytest_llmperf.interchange.frame import write_parquet
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, report_document, request_lines
+from pytest_llmperf.search.result import SearchResult
 
 _RESULTS = "llmperf-results"
 
@@ -39,6 +40,8 @@ class Session:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""
+    searches: dict[str, SearchResult] = field(default_factory=dict)
+    """By test id: what the searches have found, each with a folder of its own for its points."""
     _begun: set[Path] = field(default_factory=set)
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
@@ -72,7 +75,9 @@ class Session:
 
     def write_report(self, extra: Path | None) -> Mapping[str, Any]:
         """`report.json` in the output folder, and the same at `extra`."""
-        document = report_document(list(self.outcomes.values()), self.started, self.dialect, self.notes)
+        document = report_document(
+            list(self.outcomes.values()), self.started, self.dialect, self.notes, tuple(self.searches.values())
+        )
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for path in [self._folder() / "report.json", *([extra] if extra else [])]:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +106,9 @@ class Session:
         """The report as one file; `baselines` are the histograms that tests were compared with."""
         from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
 
-        text = html_report(list(self.outcomes.values()), self.started, self.notes, baselines)
+        text = html_report(
+            list(self.outcomes.values()), self.started, self.notes, baselines, tuple(self.searches.values())
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         self.written.append(f"HTML report: {path}")

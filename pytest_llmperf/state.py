@@ -142,13 +142,14 @@ class State:
 
     def _select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         _check_marker(args, kwargs, test_file)
-        plan = self._plan(test_file.parent / kwargs["plan"])
+        plan = self.plan(test_file.parent / kwargs["plan"])
         servers = _chosen_servers(plan, kwargs, test_file)
         load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
         loads = tuple(point for point in plan.load_points() if _load_name(point) in load_names)
         return Selection(servers, loads)
 
-    def _plan(self, path: Path) -> Plan:
+    def plan(self, path: Path) -> Plan:
+        """Read once. PlanError says what is wrong with it."""
         path = path.resolve()
         if path not in self.plans:
             self.plans[path] = load_plan(path)
@@ -414,7 +415,7 @@ class State:
     def write_report(self) -> None:
         """The JSON report, if there is anything to report."""
         self.session.notes += self._unused_baselines() if self.whole else ()
-        if self.session.outcomes:
+        if self.session.outcomes or self.session.searches:
             self.session.write_report(self.options.json)
             self.session.write_exports(self.options.exports)
             if self.options.html:
@@ -432,7 +433,7 @@ class State:
         """By test that was compared, what its baseline held before this session."""
         held_against = {test: o for test, o in self.session.outcomes.items() if o.regression and not o.regression.duet}
         compared = {test: o.result for test, o in held_against.items() if o.result}
-        held = {test: self.judging.histograms(test, found, self.session.started) for test, found in compared.items()}
+        held = {test: self.judging.histograms(test, found, self.began(test)) for test, found in compared.items()}
         return {test: histograms for test, histograms in held.items() if histograms}
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:

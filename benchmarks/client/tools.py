@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ _TOKENIZER = str(_ENGINES / "models" / "tiny-llama")
 _MODEL = "source"
 
 Reported = dict[str, dict[str, float | None]]
-"""ttft, tpot, gap: mean, p50, p99 in ms; load: tokens_per_s, requests. A tool leaves out what it does not report."""
+"""ttft, tpot, gap: mean, p50, p99 in ms; load: tokens_per_s, requests that succeeded, their tokens, failed requests.
+A tool leaves out what it does not report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,20 @@ class Tool:
     def reported(self, folder: Path) -> Reported:
         return self.read(json.loads((folder / self.report).read_text()))
 
-    def measured(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
+    def asked(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
         """The requests that the report is about: the last ones, if the tool tried the server before."""
-        return [request for request in sent if request.whole][-load.requests :]
+        return list(sent)[-load.requests :]
 
     def loaded(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
         """The requests of the closed loop, reported or not."""
-        return self.measured(sent, load)
+        return self.asked(sent, load)
 
     def health(self, folder: Path) -> dict[str, Any]:
         """What the tool says about itself."""
+        return {}
+
+    def stamps(self, folder: Path) -> dict[str, list[int]]:
+        """The receive times of each request's chunks, CLOCK_REALTIME in ns, where the tool writes them."""
         return {}
 
 
@@ -91,6 +96,14 @@ class Llmperf(Tool):
     def package(self) -> str:
         return "pytest-llmperf"
 
+    def version(self) -> str:
+        """With the commit of the checkout that runs."""
+        found = importlib.util.find_spec("pytest_llmperf")
+        folder = Path(found.origin).parent if found and found.origin else ROOT
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        return f"{super().version()} ({commit or 'no checkout'})"
+
     def command(self, url: str, load: Load, folder: Path) -> list[str]:
         counts = {"concurrency": load.streams, "requests": load.requests - load.streams}
         lengths = {"input-tokens": load.input_tokens, "output-tokens": load.output_tokens}
@@ -100,25 +113,37 @@ class Llmperf(Tool):
     def read(self, report: Any) -> Reported:
         values = report["points"][0]["metrics"]
         found = {ours: _pick(values[theirs]) for ours, theirs in _LLMPERF.items()}
-        rate, requests = values["output_token_throughput"]["value"], values["requests"]["ok"]
-        return found | {"load": {"tokens_per_s": rate, "requests": requests}}
+        rate, requests = values["output_token_throughput"]["value"], values["requests"]
+        tokens = values["output_tokens"]["mean"] * values["output_tokens"]["n"]
+        load = {"tokens_per_s": rate, "requests": requests["ok"], "tokens": tokens, "failed": requests["failed"]}
+        return found | {"load": load}
 
-    def measured(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
+    def asked(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
         return [request for request in self.loaded(sent, load) if _index(request) >= load.streams]
 
     def loaded(self, sent: Sequence[Sent], load: Load) -> list[Sent]:
-        return [request for request in sent if request.whole and "warmup" not in request.id]
+        """Of the last execution, if a run was done over."""
+        last = _execution(sent[-1])
+        return [request for request in sent if _execution(request) == last]
 
     def health(self, folder: Path) -> dict[str, Any]:
         point = json.loads((folder / self.report).read_text())["points"][0]
         return {key: point[key] for key in ("valid", "invalid_reasons", "timestamps")} | point["runs"][0]["client"]
+
+    def stamps(self, folder: Path) -> dict[str, list[int]]:
+        lines = (folder / "requests" / "profile.jsonl").read_text().splitlines()
+        return {line["request_id"]: line["chunk_ns"] for line in map(json.loads, lines) if not line["error"]}
 
 
 _LLMPERF = {"ttft": "ttft_ms", "tpot": "itl_ms", "gap": "icl_ms"}
 
 
 def _index(request: Sent) -> int:
-    return int(re.split("-", request.id)[-1])
+    return int(request.id.rpartition("-")[2])
+
+
+def _execution(request: Sent) -> str:
+    return request.id.rpartition("-")[0]
 
 
 def _pick(values: Any, mean: str = "mean") -> dict[str, float | None]:
@@ -149,14 +174,20 @@ class Vllm(Tool):
         return [str(self.program), "bench", "serve", *server, *prompts, *lengths, *counts, *metrics, *output]
 
     def read(self, report: Any) -> Reported:
-        rates: dict[str, float | None] = {"tokens_per_s": report["output_throughput"], "requests": report["completed"]}
-        return {ours: self._pick(report, theirs) for ours, theirs in _VLLM.items()} | {"load": rates}
+        found = {ours: self._pick(report, theirs) for ours, theirs in _VLLM.items()}
+        return found | {"load": {ours: report[theirs] for ours, theirs in _VLLM_LOAD.items()}}
 
     def _pick(self, report: Any, name: str) -> dict[str, float | None]:
         return {stat: report[f"{stat}_{name}_ms"] for stat in ("mean", "p50", "p99")}
 
 
 _VLLM = {"ttft": "ttft", "tpot": "tpot", "gap": "itl"}
+_VLLM_LOAD = {
+    "tokens_per_s": "output_throughput",
+    "requests": "completed",
+    "tokens": "total_output_tokens",
+    "failed": "failed",
+}
 
 
 class Aiperf(Tool):
@@ -174,18 +205,22 @@ class Aiperf(Tool):
 
     def read(self, report: Any) -> Reported:
         found = {ours: _pick(report[theirs], "avg") for ours, theirs in _AIPERF.items() if theirs in report}
-        rate, requests = report["output_token_throughput"]["avg"], report["request_count"]["avg"]
-        return found | {"load": {"tokens_per_s": rate, "requests": requests}}
+        load = {ours: report[theirs]["avg"] for ours, theirs in _AIPERF_LOAD.items()}
+        failed = report.get("error_request_count", {"avg": 0})["avg"]
+        return found | {"load": load | {"failed": failed}}
 
     def environment(self) -> dict[str, str]:
         """Told to stay offline, it takes the path of a tokenizer for the name of one in the hub's cache."""
         return dict(os.environ)
 
     def health(self, folder: Path) -> dict[str, Any]:
-        return {"warnings": (folder / "output.txt").read_text(errors="replace").count("taking too long")}
+        warnings = (folder / "output.txt").read_text(errors="replace").count("taking too long")
+        report = json.loads((folder / self.report).read_text())
+        return {"warnings": warnings, "credit_to_start_ms": report.get("credit_to_start_latency", {}).get("avg")}
 
 
 _AIPERF = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "gap": "inter_chunk_latency"}
+_AIPERF_LOAD = {"tokens_per_s": "output_token_throughput", "requests": "request_count", "tokens": "total_output_tokens"}
 
 
 class Guidellm(Tool):
@@ -208,11 +243,17 @@ class Guidellm(Tool):
     def read(self, report: Any) -> Reported:
         benchmark = report["benchmarks"][0]["metrics"]
         found = {ours: self._pick(benchmark[theirs]["successful"]) for ours, theirs in _GUIDELLM.items()}
-        rate, requests = benchmark["output_tokens_per_second"]["successful"], benchmark["request_totals"]["successful"]
-        return found | {"load": {"tokens_per_s": rate["mean"], "requests": requests}}
+        rate, requests = benchmark["output_tokens_per_second"]["successful"], benchmark["request_totals"]
+        tokens = benchmark["output_token_count"]["successful"]["total_sum"]
+        load = {"tokens_per_s": rate["mean"], "requests": requests["successful"], "tokens": tokens}
+        return found | {"load": load | {"failed": requests["errored"]}}
 
     def _pick(self, values: Any) -> dict[str, float | None]:
         return {"mean": values["mean"], "p50": values["percentiles"]["p50"], "p99": values["percentiles"]["p99"]}
+
+    def health(self, folder: Path) -> dict[str, Any]:
+        found = json.loads((folder / self.report).read_text())["benchmarks"][0]["warnings"]
+        return {"warnings": {warning["code"]: warning["observed"] for warning in found}}
 
 
 _GUIDELLM = {"ttft": "time_to_first_token_ms", "tpot": "inter_token_latency_ms"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,24 @@ def metrics(requests: Sequence[Sent]) -> dict[str, dict[str, float]]:
     tpot = [(r.before_ns[-1] - r.before_ns[0]) / 1e6 / (r.tokens - 1) for r in requests if r.tokens > 1]
     gaps = _joined(np.diff(request.before_ns) / 1e6 for request in requests)
     return {"ttft": _summary(ttft), "tpot": _summary(tpot), "gap": _summary(gaps)}
+
+
+def stamp_errors_us(requests: Sequence[Sent], stamps: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Receive time minus write time, chunk by chunk."""
+    both = ((request, stamps[request.id]) for request in requests if request.id in stamps)
+    return _summary(_joined((np.array(seen) - request.before_ns) / 1e3 for request, seen in both))
+
+
+def totals(requests: Sequence[Sent]) -> dict[str, float]:
+    """Of all that were asked: what a report's `load` says."""
+    whole = [request for request in requests if request.whole]
+    tokens = sum(request.tokens for request in whole)
+    return {
+        "tokens_per_s": tokens_per_s(whole),
+        "requests": len(whole),
+        "tokens": tokens,
+        "failed": len(requests) - len(whole),
+    }
 
 
 def lateness_us(requests: Sequence[Sent]) -> dict[str, float]:

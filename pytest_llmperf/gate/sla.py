@@ -82,14 +82,19 @@ def _implied(limits: Sequence[Limit], capacity: Capacity) -> Iterator[Limit]:
 
 
 def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:
-    value, n = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity)
+    value, n, capacity = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity), result.capacity
+    if capacity is not None and limit.quantity == capacity.quantity and (value is None or capacity.is_bound):
+        verdict: Compliance = "FAIL" if value is None or beyond(limit, value) else "PASS"
+        return SlaCheck(limit, value, n, verdict, reason=capacity.sentence)
+    runs = [limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
+    return check_runs(limit, value, n, runs, most_runs)
+
+
+def check_runs(limit: Limit, value: float | None, n: int, runs: Sequence[LimitRun], most_runs: int) -> SlaCheck:
+    """One limit; `value` is that of all runs together, with a sample of `n`."""
     if value is None:
-        searched = result.capacity is not None and limit.quantity == result.capacity.quantity
-        return SlaCheck(limit, None, n, "FAIL", reason=result.capacity.sentence if result.capacity and searched else "")
+        return SlaCheck(limit, None, n, "FAIL")
     plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
-    if result.capacity is not None and result.capacity.is_bound and limit.quantity == result.capacity.quantity:
-        return SlaCheck(limit, value, n, plain, reason=result.capacity.sentence)
-    runs = [_limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
     found = judge_limit(limit, runs)
     if found.verdict == "INCONCLUSIVE" and _certifiable(limit, runs, most_runs):
         verdict: Compliance = "FAIL" if plain == "FAIL" else "INCONCLUSIVE"
@@ -99,7 +104,8 @@ def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs:
     return SlaCheck(limit, value, n, plain)
 
 
-def _limit_run(limit: Limit, summary: Summary, samples: _Samples) -> LimitRun:
+def limit_run(limit: Limit, summary: Summary, samples: Mapping[str, Sequence[float]]) -> LimitRun:
+    """What one run says about a limit; `samples` holds the run's distributions by metric (metrics.latency_samples)."""
     quantity = limit.quantity
     value, n = summary.value(quantity), summary.n(quantity)
     if quantity.stat is not None:

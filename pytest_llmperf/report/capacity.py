@@ -82,7 +82,8 @@ def capacity_table(point_id: str, capacity: Capacity, number: Any) -> Table:
     table.add_column("\nverdict", no_wrap=True)
     table.add_column("repeats", justify="right")
     for limit in capacity.asked.sla:
-        table.add_column(f"{limit.quantity}\n{limit.op} {limit.value:g}", justify="right", overflow="fold")
+        name = str(limit.quantity).replace("_", " ")
+        table.add_column(f"{name}\n{limit.op} {limit.value:g}", justify="right")
     for header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True)
     if capacity.asked.request_rate:

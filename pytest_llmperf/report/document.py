@@ -20,8 +20,10 @@ from pytest_llmperf.records import ModelSide, RequestRecord, Run, ServerSide, Te
 from pytest_llmperf.report.capacity import capacity_dict
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
+from pytest_llmperf.report.search_document import search_document
 from pytest_llmperf.report.verdicts import level
 from pytest_llmperf.result import Result
+from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.stability import Steadiness
 from pytest_llmperf.validity import invalid_reasons
 
@@ -63,7 +65,11 @@ def regression_verdict(outcome: Outcome) -> str:
 
 
 def report_document(
-    outcomes: Sequence[Outcome], started: datetime, dialect: str | None = None, notes: Sequence[str] = ()
+    outcomes: Sequence[Outcome],
+    started: datetime,
+    dialect: str | None = None,
+    notes: Sequence[str] = (),
+    searches: Sequence[SearchResult] = (),
 ) -> dict[str, Any]:
     """The whole report; `dialect` adds a block with that tool's metrics to every point."""
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
@@ -78,6 +84,7 @@ def report_document(
         "points": [_point_dict(outcome, dialect) for outcome in outcomes],
         "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
         "comparisons": [_comparison_dict(found) for found in outcome_comparisons(outcomes)],
+        **({"searches": [search_document(found) for found in searches]} if searches else {}),
     }
 
 
@@ -127,7 +134,6 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "test": outcome.test,
         "passed": outcome.passed,
         "error": outcome.error,
-        "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
     }
     if outcome.result is None:
         return head
@@ -136,6 +142,7 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         **head,
         "environment": result.environment.slug,
         "simulated": result.environment.simulated,
+        "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
         "server": result.server.as_dict(),
         "load": result.load.as_dict(),
         "valid": result.valid,

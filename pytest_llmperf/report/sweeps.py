@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.compliance import beyond
 from pytest_llmperf.limits import Limit
 from pytest_llmperf.report.comparison import comparable, load_family
 from pytest_llmperf.result import Result
@@ -36,6 +37,21 @@ class Sweep:
     knee: int | None
     """Position of the level with the most throughput per latency; None below three valid levels."""
 
+    def answer(self, axis: str) -> str:
+        """What the sweep was made to find: how far the limits hold; without limits, where throughput is highest."""
+        rated = [(level, rate) for level in self.levels if level.result.valid and (rate := _throughput(level.result))]
+        held = [pair for pair in rated if _keeps_limits(pair[0].result)]
+        if not held:
+            return f"{self.server} meets its limits at no {axis}" if rated else f"{self.server} has no valid level"
+        if not any(level.result.load.sla for level in self.levels):
+            best, rate = max(rated, key=lambda pair: pair[1])
+            return f"{self.server} has most output at {axis} {best.label}: {rate:.4g} tok/s"
+        last, rate = held[-1]
+        below = [level for level in self.levels if level.offered <= last.offered]
+        reach = "up to" if len(below) == len(held) else "at some levels, the highest of them"
+        ceiling = ", the highest measured" if last is self.levels[-1] else ""
+        return f"{self.server} meets its limits {reach} {axis} {last.label}{ceiling}: {rate:.4g} tok/s"
+
 
 @dataclass(frozen=True, slots=True)
 class SweepGroup:
@@ -47,11 +63,26 @@ class SweepGroup:
     """`concurrency` or `request rate`."""
     sweeps: tuple[Sweep, ...]
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """A sentence per server."""
+        return tuple(f"{self.load}: {sweep.answer(self.axis)}" for sweep in self.sweeps)
+
     def limit(self, quantity: Quantity) -> Limit | None:
         """What the SLA says about a quantity; None when it says nothing, or not the same at all levels."""
         loads = [level.result.load for sweep in self.sweeps for level in sweep.levels]
         limits = {next((limit for limit in load.sla if limit.quantity == quantity), None) for load in loads}
         return limits.pop() if len(limits) == 1 else None
+
+
+def _throughput(result: Result) -> float | None:
+    return result.metrics.value(THROUGHPUT)
+
+
+def _keeps_limits(result: Result) -> bool:
+    """Whether the figures of all runs together are within the load's limits; one that is not known breaks its limit."""
+    values = ((limit, result.metrics.value(limit.quantity)) for limit in result.load.sla)
+    return all(value is not None and not beyond(limit, value) for limit, value in values)
 
 
 def sweep_groups(measured: Sequence[tuple[str, Result]]) -> tuple[SweepGroup, ...]:
@@ -96,7 +127,7 @@ def _knee(levels: Sequence[Level]) -> int | None:
 
 
 def _power(result: Result) -> float | None:
-    rate, latency = result.metrics.value(THROUGHPUT), result.metrics.value(Quantity("e2e", "p50"))
+    rate, latency = _throughput(result), result.metrics.value(Quantity("e2e", "p50"))
     return rate / latency if result.valid and rate and latency else None
 
 

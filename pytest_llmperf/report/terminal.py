@@ -28,6 +28,7 @@ from pytest_llmperf.report.document import (
     sla_verdict,
 )
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.sweeps import sweep_groups
 from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
 
@@ -110,6 +111,9 @@ def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
             console.print(_table(title, group, console.width))
         for line in _capacities(measured):
             console.print(line, soft_wrap=isinstance(line, str))
+        for sweeps in sweep_groups([(outcome.test, outcome.result) for outcome in measured if outcome.result]):
+            for line in sweeps.answers:
+                console.print(escape(line), soft_wrap=True)
         for curve in outcome_curves(measured):
             console.print(_curve_table(curve))
         for found in outcome_comparisons(measured):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -82,3 +83,25 @@ def test_every_fifth_request_is_refused(source: ModuleType, tmp_path: Path) -> N
     refused = {sent.id for sent in served.sent if sent.status == 503}
     assert len(refused) == 2
     assert {line["request_id"] for line in lines if line["error"]} == refused
+
+
+def test_a_reading_of_the_benchmark_and_its_tables(tmp_path: Path) -> None:
+    """The scripts of the benchmark, as `make bench-client` calls them, on a load of nothing."""
+    readings, core = tmp_path / "readings.jsonl", str(min(os.sched_getaffinity(0)))
+    small = ("--streams", "2", "--per-slot", "2", "--tokens", "8", "--repeats", "1", "--tries", "1", "--quiet-s", "0")
+    chosen = ("--tools", "llmperf", "--kinds", "load", "--probes", "none,queue", "--cores", core)
+    table = _script("measure.py", *small, *chosen, "--json", str(readings))
+    assert "| streams | tool |" in table  # a row too, unless other work takes a whole core
+    plain, queue = map(json.loads, readings.read_text().splitlines())
+    assert (plain["error"], plain["exit_code"], plain["reported"]["load"]["requests"]) == (None, 0, 2)
+    assert plain["stamp_errors_us"]["n"] == 2 * 8
+    assert queue["probe"] == "queue"
+    assert "| llmperf | not measured |" in _script("probes.py", str(readings))
+    assert "times better" in _script("ratios.py", str(readings))
+
+
+def _script(name: str, *options: str) -> str:
+    command = [sys.executable, str(_BENCHMARK / name), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -23,7 +23,7 @@ loads: {short: {input_tokens: 8, output_tokens: 10, concurrency: 2, requests: 10
 """
 
 
-def _until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
@@ -68,14 +68,14 @@ class Started:
             "the server starts": lambda: logs.is_dir() and any(logs.iterdir()),
             "a run is over": lambda: requests.is_dir() and any(requests.iterdir()),
         }
-        _until(lambda: self.process.poll() is not None or reached[moment](), moment)
+        until(lambda: self.process.poll() is not None or reached[moment](), moment)
         assert self.process.poll() is None, self.process.stdout and self.process.stdout.read().decode()
 
     def end_with(self, signum: int) -> str:
         # To the whole group, as a terminal's Ctrl-C does; the server must not be in it.
         os.killpg(self.process.pid, signum)
         output = self.process.communicate(timeout=PATIENCE_S)[0].decode()
-        _until(lambda: not _processes_with(self.mark), "the server's processes to go")
+        until(lambda: not _processes_with(self.mark), "the server's processes to go")
         return output
 
 

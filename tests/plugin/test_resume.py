@@ -7,7 +7,7 @@ import json
 import signal
 
 import pytest
-from test_interrupts import Started, _until
+from test_interrupts import Started, until
 
 ONE_RUN = """
 model: embedded
@@ -81,7 +81,7 @@ def test_every_point_is_there(half):
 def test_an_interrupted_suite_goes_on(grid, signum):
     grid.edit_plan("[1, 2]}}}", "[1, 50]}}}")  # the second server is interrupted before its points are measured
     started = Started(grid)
-    _until(lambda: len(stored(grid)) == 2 or started.process.poll() is not None, "the first server's points")
+    until(lambda: len(stored(grid)) == 2 or started.process.poll() is not None, "the first server's points")
     started.end_with(signum)
     assert len(stored(grid)) == 2
     grid.run("--llmperf-resume").assert_outcomes(passed=4)
@@ -170,3 +170,10 @@ def test_a_duet_is_taken_over_with_its_reference(suite):
     assert after["taken_from"]
     assert {**after, "taken_from": None} == before
     assert servers(suite) == ["tp1pp1.log", "tp4pp2.log"]
+
+
+def test_a_file_is_no_session(grid):
+    grid.output.write_text("")
+    result = grid.run("--llmperf-resume")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--llmperf-resume*is a file, not the folder of a session"])

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from samples import HEALTH, point, result, server, steady_run
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import Prior
 from pytest_llmperf.gate.statistic import level_of
+from pytest_llmperf.limits import Limit
 from pytest_llmperf.report.comparison import NO_WINNER, comparisons, load_family
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
@@ -104,6 +106,35 @@ def test_two_levels_have_no_knee_and_one_is_no_sweep():
     assert sweep_groups(sweep("a", (1.0,), (1,))) == ()
 
 
+def limited_sweep(limit, slowness):
+    sla = (Limit(metric="e2e", stat="p50", op="<=", value=limit),)
+    return [(test, replace(r, load=r.load.model_copy(update={"sla": sla}))) for test, r in sweep("a", slowness)]
+
+
+@pytest.mark.parametrize(
+    ("slowness", "says"),
+    [
+        ((1.0, 1.1, 3.0), "s: a meets its limits up to concurrency 2: * tok/s"),
+        (
+            (1.0, 3.0, 1.1),
+            "s: a meets its limits at some levels, the highest of them concurrency 4, the highest measured: *",
+        ),
+        ((3.0, 3.0, 3.0), "s: a meets its limits at no concurrency"),
+    ],
+)
+def test_a_sweep_says_how_far_its_limits_hold(slowness, says):
+    fast = sweep("a", (1.0,), (1,))[0][1].metrics.value(Quantity("e2e", "p50"))
+    (group,) = sweep_groups(limited_sweep(2 * fast, slowness))
+    (answer,) = group.answers
+    assert fnmatch(answer, says)
+
+
+def test_a_sweep_without_limits_says_where_throughput_is_highest():
+    (group,) = sweep_groups(sweep("a", (1.0, 0.5, 0.8)))
+    (answer,) = group.answers
+    assert fnmatch(answer, "s: a has most output at concurrency 2: * tok/s")
+
+
 def test_the_family_of_a_load_keeps_other_axes():
     names = {"rate-20rps": "rate", "s-c8-in100": "s-in100", "c3": "c3", "x-2.5rps": "x"}
     for name, family in names.items():
@@ -126,6 +157,20 @@ def test_the_terminal_shows_the_table_and_the_answer():
     assert "configurations at short" in text
     assert "[b] is better in" in text
     assert "–" in text
+
+
+def test_many_configurations_stand_below_each_other():
+    names = [f"grid.seqs{number}" for number in range(1, 13)]
+    slowness = [1.0 if number in (3, 7) else 2.0 for number in range(12)]
+    pairs = [measured(name, slow) for name, slow in zip(names, slowness, strict=True)]
+    (found,) = comparisons(pairs)
+    assert found.unbeaten == ("grid.seqs4", "grid.seqs8")
+    assert found.answer.endswith("; none is better than grid.seqs4, grid.seqs8 in any")
+    for width in (80, 120):
+        text = summary(session(*pairs), width, False, 0).partition("configurations at short")[2]
+        rows = [line for line in text.splitlines() if line.strip().startswith("grid.")][: len(names)]
+        assert [row.split()[0] for row in rows] == names
+        assert max(map(len, rows)) <= width
 
 
 @pytest.mark.parametrize("width", [80, 120])

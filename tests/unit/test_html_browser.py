@@ -6,6 +6,7 @@ import zlib
 import pytest
 from chromium import browser, executable
 from report_samples import STARTED, outcomes
+from search_samples import searched
 
 from pytest_llmperf.report.html.page import html_report
 
@@ -71,6 +72,21 @@ def test_it_fits_and_is_not_blank(page, report, width, scheme):
     assert len(set(rows)) > 100, "lines of pixels that differ: there is something to see"
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert dark == (scheme == "dark")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_search_says_its_answer_first_and_fits(page, tmp_path, width):
+    path = tmp_path / "search.html"
+    path.write_text(html_report([], STARTED, searches=[searched()]), encoding="utf-8")
+    page.open(path, width, 1200)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for(f"{DRAWN} == 2")
+    assert page.evaluate("document.querySelector('h1').innerText").endswith(
+        "grid.tp4.seqs8.plain leads, 1 other within noise: 400.0 tok/s"
+    )
+    assert page.evaluate("document.querySelectorAll('table.cards tbody tr').length") == 16
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
     assert page.complaints == []
 
 

@@ -1,22 +1,12 @@
-"""Outcomes to the HTML page: gathers what every section shows, and fills the template. Pure: data in, text out.
-
-Nothing is fetched when it is opened, and the page's own policy forbids it: scripts run by their hash only, so that a
-name or an error message that got past the escaping would still be no code.
-"""
+"""Outcomes to the HTML page: gathers what every section shows, and fills the template. Pure: data in, text out."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.resources
-import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.gate.histogram import Histogram, histogram
 from pytest_llmperf.metrics import latency_samples
@@ -31,14 +21,16 @@ from pytest_llmperf.report.html.charts import (
     pareto_chart,
     sweep_charts,
 )
+from pytest_llmperf.report.html.search import search_view
 from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
+from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import number
-from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
+from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]
 """By test the baseline's histograms by metric; a test that has none is left out."""
@@ -75,52 +67,17 @@ class Point:
 
 
 def html_report(
-    outcomes: Sequence[Outcome], started: datetime, notes: Sequence[str] = (), baselines: Baselines | None = None
+    outcomes: Sequence[Outcome],
+    started: datetime,
+    notes: Sequence[str] = (),
+    baselines: Baselines | None = None,
+    searches: Sequence[SearchResult] = (),
 ) -> str:
     """The whole file. ImportError without plotly or jinja2 (the `report` extra)."""
-    import jinja2
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    ids = itertools.count(1)
-    environment.globals |= {"number": _shown, "describe": describe, "chart_id": lambda: f"chart-{next(ids)}"}
-    environment.filters["figure"] = _figure_json
-    scripts = [get_plotlyjs(), _asset("page.js")]
-    return environment.from_string(_asset("page.html")).render(
-        **_content(outcomes, baselines or {}),
-        started=f"{started.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        version=__version__,
-        notes=notes,
-        style=Markup(_asset("page.css")),
-        scripts=[Markup(script) for script in scripts],
-        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-    )
-
-
-def _asset(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _figure_json(figure: Mapping[str, Any]) -> Any:
-    """JSON that cannot end the script element it stands in."""
-    from markupsafe import Markup
-
-    text = json.dumps(figure, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _shown(value: object) -> str:
-    """A cell of a table: numbers to four digits, None as a dash."""
-    if value is None or (isinstance(value, float) and not isinstance(value, bool)):
-        return number(value)
-    return str(value)
+    views = [search_view(result) for result in searches]
+    content = _content(outcomes, baselines or {})
+    verdict = views[0] if views and not outcomes else content["verdict"]
+    return render_page("page.html", started, {**content, "verdict": verdict, "searches": views, "notes": notes})
 
 
 def _content(outcomes: Sequence[Outcome], baselines: Baselines) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""A search as plain data: JSON (`llmperf.search/1`), CSV, and JUnit properties. No I/O."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from pytest_llmperf import __version__
+from pytest_llmperf.metrics import rounded
+from pytest_llmperf.search.goal import Check
+from pytest_llmperf.search.result import Ranked, SearchResult
+
+SCHEMA = "llmperf.search/1"
+Property = tuple[str, str | int | float | bool]
+"""As of report.properties."""
+
+
+def search_document(result: SearchResult) -> dict[str, Any]:
+    """The whole result. Levels have a 90 % interval; `excess` of a check is the share beyond its limit."""
+    return {
+        "schema": SCHEMA,
+        "llmperf": __version__,
+        "search": result.name,
+        "mode": result.mode,
+        "answer": result.answer,
+        "interrupted": result.interrupted,
+        "objective": {"name": result.objective, "unit": result.unit, "better": result.better},
+        "axes": {name: list(values) for name, values in result.axes.items()},
+        "loads": list(result.loads),
+        "limits": list(result.limits),
+        "best": result.best and result.best.name,
+        "not_distinguishable": [tie.name for tie in result.ties],
+        "snippet": result.snippet,
+        "command": result.command,
+        "configurations": result.configurations,
+        "runs": result.runs,
+        "brute_force_runs": result.brute_runs,
+        "tried": list(result.tried),
+        "ranked": [_ranked_dict(found) for found in result.ranked],
+        "pareto": [{**asdict(front), "latency": str(front.latency)} for front in result.pareto],
+        "environment": dict(result.environment),
+        "notes": list(result.notes),
+    }
+
+
+def _ranked_dict(found: Ranked) -> dict[str, Any]:
+    level = found.objective
+    return {
+        "rank": found.rank,
+        "server": found.name,
+        "values": dict(found.values),
+        "standing": found.standing,
+        "why": found.why,
+        "tied_with_best": found.tied,
+        "objective": level and {key: rounded(value) for key, value in asdict(level).items()},
+        "checks": [_check_dict(check) for check in found.checks],
+        "runs": found.runs,
+        "stopped": found.stopped,
+        "replicas": getattr(found.config, "replicas", 1),
+        "gpus": found.config.gpu_count,
+        "metrics": {
+            load: {name: rounded(value) for name, value in values.items()} for load, values in found.metrics.items()
+        },
+        "config": found.config.as_dict(),
+    }
+
+
+def _check_dict(check: Check) -> dict[str, Any]:
+    return {
+        "load": check.load,
+        "quantity": check.name,
+        "limit": check.limit,
+        "value": rounded(check.value),
+        "ok": check.ok,
+        "verdict": check.verdict,
+        "excess": rounded(check.share),
+        "reason": check.reason,
+    }
+
+
+def search_csv(result: SearchResult) -> str:
+    """A row per configuration tried, the best first; per load the mean of each metric."""
+    rows = list(_rows(result))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(result: SearchResult) -> Iterator[dict[str, Any]]:
+    for found in result.ranked:
+        level = found.objective
+        yield {
+            "rank": found.rank or "",
+            "server": found.name,
+            **found.values,
+            "standing": found.standing,
+            "tied_with_best": found.tied,
+            "objective": rounded(level.value) if level else "",
+            "objective_low": rounded(level.low) if level else "",
+            "objective_high": rounded(level.high) if level else "",
+            "runs": found.runs,
+            "gpus": found.config.gpu_count,
+            "why": found.why or found.stopped or "",
+            **{
+                f"{load}.{name}": rounded(value)
+                for load, values in found.metrics.items()
+                for name, value in values.items()
+                if value is not None
+            },
+        }
+
+
+def search_properties(result: SearchResult) -> list[Property]:
+    """For JUnit: what was found and how; without a best configuration that it is missing."""
+    head: list[Property] = [
+        ("llmperf.search", result.name),
+        ("llmperf.search.mode", result.mode),
+        ("llmperf.search.objective", result.objective),
+        ("llmperf.search.configurations", result.configurations),
+        ("llmperf.search.tried", len(result.ranked)),
+        ("llmperf.search.runs", result.runs),
+        ("llmperf.search.brute_force_runs", result.brute_runs),
+    ]
+    best = result.best
+    if best is None or best.objective is None:
+        return [*head, ("llmperf.search.best", "none")]
+    level = best.objective
+    unit = {"tok/s": "_tok_s", "req/s": "_req_s", "ms": "_ms"}.get(result.unit, "")
+    return [
+        *head,
+        ("llmperf.search.best", best.name),
+        *((f"llmperf.search.best.{name}", _scalar(value)) for name, value in best.values.items()),
+        (f"llmperf.search.best.objective{unit}", float(f"{level.value:.6g}")),
+        ("llmperf.search.best.objective.low", float(f"{level.low:.6g}")),
+        ("llmperf.search.best.objective.high", float(f"{level.high:.6g}")),
+        ("llmperf.search.best.ties", len(result.ties)),
+        ("llmperf.search.best.command", result.command),
+    ]
+
+
+def _scalar(value: Any) -> str | int | float | bool:
+    return value if isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,1 @@
+"""Configuration search: which configuration of a server is the best one that keeps the limits."""

@@ -1,0 +1,204 @@
+"""Measures configurations: starts each server, runs its loads, and keeps what it saw. The only I/O of a search."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.gate.sla import check_sla, limit_run
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.measure import Measurement, Progress
+from pytest_llmperf.metrics import latency_samples, summarize
+from pytest_llmperf.records import Run
+from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.search.checkpoint import Checkpoint
+from pytest_llmperf.search.contest import Hopeless
+from pytest_llmperf.search.space import Position
+from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.servers.commands import missing_requirement
+from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.session import Session
+from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
+from pytest_llmperf.validity import invalid_reasons
+
+REPORTED = tuple(
+    map(
+        parse_quantity,
+        (
+            *("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "e2e_p50", "e2e_p99", "request_throughput"),
+            *("output_token_throughput", "output_token_throughput_per_gpu", "error_rate"),
+        ),
+    )
+)
+"""Kept of every run, whatever the search is for."""
+_MOST_SPOILED = 2
+"""Runs of a configuration that are not to be trusted, after which it is given up."""
+Live = Callable[[str], None]
+
+
+class Bench:
+    """Gives trials their runs: from the checkpoint as far as that reaches, then measured."""
+
+    def __init__(
+        self,
+        name: str,
+        configs: Mapping[Position, ServerConfig],
+        points: Sequence[LoadPoint],
+        aims: Sequence[Quantity],
+        *,
+        checkpoint: Checkpoint,
+        session: Session,
+        gpus: Sequence[Gpu],
+        live: Live | None = None,
+        workers: Callable[[LoadPoint], int | None] | None = None,
+    ) -> None:
+        self._name, self._configs, self._points = name, configs, tuple(points)
+        limited = [limit.quantity for point in points for limit in point.sla]
+        self._quantities = tuple(dict.fromkeys([*aims, *limited, *REPORTED]))
+        self._checkpoint, self._session, self._gpus, self._live = checkpoint, session, tuple(gpus), live
+        self._workers = workers or (lambda point: point.workers)
+        self._runs: dict[tuple[Position, str], list[Run]] = {}
+        self._numbers: dict[Position, int] = {}
+        self.measured = 0
+        """Runs of a load in this process."""
+        self.taken = 0
+        """Runs that the checkpoint held."""
+
+    def run(self, trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
+        """The trial with `rounds` runs of every load; fewer as soon as it is hopeless, fails or is spoiled."""
+        config = self._configs[trial.position]
+        reason = None if isinstance(config, RemoteServer) else missing_requirement(config, self._gpus)
+        if reason:
+            return replace(trial, skipped=reason)
+        with contextlib.ExitStack() as stack:
+            launch = _Launch(stack, config, self._session.log_dir(), self._gpus, trial.launches + 1)
+            while point := self._wanted(trial, rounds):
+                try:
+                    facts = self._next(trial, point, launch)
+                except PlanError:
+                    raise
+                except LlmPerfError as error:
+                    return replace(trial, error=self._failed(trial, point, str(error)))
+                trial = replace(trial, runs=(*trial.runs, facts))
+                if len(trial.spoiled) >= _MOST_SPOILED:
+                    return replace(trial, stopped=f"runs are not to be trusted: {trial.spoiled[-1]}")
+                if why := hopeless(trial):
+                    return replace(trial, stopped=why)
+        return trial
+
+    def _wanted(self, trial: Trial, rounds: int) -> LoadPoint | None:
+        """The load whose turn it is; None when all have as many valid runs."""
+        fewest = min(self._points, key=lambda point: len(trial.of(point.name)))
+        return fewest if len(trial.of(fewest.name)) < rounds else None
+
+    def _next(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
+        """The run that follows those of the trial: known, or measured and written down. Raises LlmPerfError."""
+        entry = self._checkpoint.entry(self._configs[trial.position])
+        if len(trial.runs) < len(entry.runs):
+            self.taken += 1
+            return entry.runs[len(trial.runs)]
+        if entry.error is not None:
+            raise LlmPerfError(entry.error)
+        facts = self._measure(trial, point, launch)
+        entry.runs.append(facts)
+        self._checkpoint.write()
+        return facts
+
+    def _failed(self, trial: Trial, point: LoadPoint, error: str) -> str:
+        """Notes it; gives the line that is shown."""
+        line = next(iter(error.splitlines()), error)
+        self._checkpoint.entry(self._configs[trial.position]).error = line
+        self._checkpoint.write()
+        self._note(trial.position, point, error=line, passed=False)
+        return line
+
+    def _measure(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
+        self._show(trial, f"starting the server, {point.name} next" if launch.server is None else point.name)
+        server = launch.up()
+        self._checkpoint.same_engine(server.version)
+        if point.name not in launch.measurements:
+            keep = partial(self._keep, trial.position, point, launch)
+            launch.measurements[point.name] = Measurement(server, point, point.name, keep, self._workers(point))
+        with MemoryWatch(self._gpus[: server.config.gpu_count]) as memory:
+            asyncio.run(launch.measurements[point.name].run(self._progress(trial, point)))
+        self.measured += 1
+        self._note(trial.position, point, error=None)
+        return self._facts(self._runs[trial.position, point.name][-1], point, server, memory.peak_gb)
+
+    def _facts(self, run: Run, point: LoadPoint, server: LlmServer, gpu_memory_gb: float | None) -> RunFacts:
+        summary, samples = summarize(run, point, server.config.gpu_count), latency_samples(run)
+        return RunFacts(
+            load=point.name,
+            launch=run.launch,
+            values={str(quantity): summary.value(quantity) for quantity in self._quantities},
+            limits={str(limit): limit_run(limit, summary, samples) for limit in point.sla},
+            sent=summary.sent,
+            failed=summary.failed,
+            invalid=invalid_reasons([run], point),
+            gpu_memory_gb=gpu_memory_gb,
+        )
+
+    def _keep(self, position: Position, point: LoadPoint, launch: _Launch, run: Run) -> None:
+        """An interrupted run too is on disk and in the report, but decides nothing."""
+        if not run.records or launch.server is None:
+            return
+        runs = self._runs.setdefault((position, point.name), [])
+        runs.append(replace(run, launch=launch.number, index=len(runs)))
+        self._session.save_requests(self._test(position, point), runs[-1], point)
+        result = self._result(launch.server, point, runs)
+        self._note(position, point, result=result, sla=check_sla(point.sla, result, len(runs)), error="interrupted")
+
+    def _result(self, server: LlmServer, point: LoadPoint, runs: Sequence[Run]) -> Result:
+        config = server.config
+        facts = environment(config, server.version, self._gpus)
+        return make_result(f"{config.name}-{point.name}", config, point, facts, runs)
+
+    def _test(self, position: Position, point: LoadPoint) -> str:
+        return f"{self._name}[{self._configs[position].name}-{point.name}]"
+
+    def _note(self, position: Position, point: LoadPoint, **facts: Any) -> None:
+        self._session.update(self._test(position, point), f"{self._configs[position].name}-{point.name}", **facts)
+
+    def _progress(self, trial: Trial, point: LoadPoint) -> Progress | None:
+        if self._live is None:
+            return None
+
+        def show(run_index: int, done: int, total: int, failed: int) -> None:
+            trouble = f", {failed} failed" if failed else ""
+            self._show(trial, f"{point.name}: {done}/{total} requests{trouble}")
+
+        return show
+
+    def _show(self, trial: Trial, text: str) -> None:
+        if self._live:
+            number = self._numbers.setdefault(trial.position, len(self._numbers) + 1)
+            name, rounds = self._configs[trial.position].name, trial.rounds([point.name for point in self._points])
+            self._live(f"llmperf search {self._name}: trial {number}: {name}, run {rounds + 1}, {text}")
+
+
+class _Launch:
+    """One start of a configuration's server, put off until a run is really needed."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, config: ServerConfig, folder: Path, gpus: Sequence[Gpu], number: int
+    ) -> None:
+        self._stack, self._config, self._folder, self._gpus = stack, config, folder, gpus
+        self.number = number
+        self.server: LlmServer | None = None
+        self.measurements: dict[str, Measurement] = {}
+
+    def up(self) -> LlmServer:
+        """The server, started when it is not up yet. Raises ServerError and MissingRequirement."""
+        if self.server is None:
+            self.server = self._stack.enter_context(start_server(self._config, self._folder, self._gpus))
+        return self.server

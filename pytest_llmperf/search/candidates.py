@@ -1,0 +1,113 @@
+"""From a plan's search to what is tried: the grid of a server entry's configurations, and the loads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.limits import Limit
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan import Plan
+from pytest_llmperf.search.goal import Goal
+from pytest_llmperf.search.space import Position, Space
+from pytest_llmperf.search_spec import SearchSpec
+from pytest_llmperf.server_axes import Axis, ServerSpace
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+
+REPLICAS = "replicas"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a search chooses from. Values of an ordered axis are sorted, whatever order the plan writes them in."""
+
+    name: str
+    spec: SearchSpec
+    server: ServerSpace
+    space: Space
+    orders: tuple[tuple[int, ...], ...]
+    """By axis: the plan's place of each value, smallest value first."""
+    configs: Mapping[Position, ServerConfig]
+    points: tuple[LoadPoint, ...]
+    """Their SLA holds the search's constraints too."""
+
+    @property
+    def goal(self) -> Goal:
+        """What the search wants."""
+        return Goal(
+            aims=self.spec.aims,
+            limits={point.name: point.sla for point in self.points},
+            memory=self.spec.memory_limit,
+            most_runs=self.spec.most_runs,
+        )
+
+    def coordinates(self, position: Position) -> tuple[int, ...]:
+        """The position as the plan's places of values."""
+        return tuple(order[at] for order, at in zip(self.orders, position, strict=True))
+
+    def values(self, position: Position) -> dict[str, Any]:
+        """What the axes are set to, by axis."""
+        pairs = zip(self.server.axes, self.coordinates(position), strict=True)
+        return {axis.name: axis.values[at] for axis, at in pairs}
+
+    def measured_as(self) -> dict[str, Any]:
+        """What runs depend on beside the configuration: what a continued search must find unchanged."""
+        return {
+            "search": self.name,
+            "loads": {point.name: {**point.as_dict(), "sla": [*map(str, point.sla)]} for point in self.points},
+            "objective": dict(self.spec.objective),
+        }
+
+
+def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
+    """The search called `name`; `gpus` are there for replicas. PlanError when the plan has none of that name."""
+    if name not in plan.searches:
+        known = ", ".join(plan.searches) or "none"
+        hint = did_you_mean(name, list(plan.searches))
+        raise PlanError(f"the plan has no search {name!r}{hint}; its searches: {known}")
+    spec = plan.searches[name]
+    server = plan.server_spaces()[spec.server]
+    orders = tuple(_order(axis) for axis in server.axes)
+    space = Space(
+        tuple(len(axis.values) for axis in server.axes), tuple(is_ordered(axis.values) for axis in server.axes)
+    )
+    auto = not any(axis.name == REPLICAS for axis in server.axes)
+    configs = {
+        position: with_replicas(server.config([o[at] for o, at in zip(orders, position, strict=True)]), gpus, auto)
+        for position in space.positions()
+    }
+    return Candidates(name, spec, server, space, orders, configs, _points(plan, spec))
+
+
+def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:
+    """As many equal instances as the GPUs allow, where the plan does not say how many."""
+    if not auto or isinstance(config, RemoteServer) or "replicas" in config.model_fields_set:
+        return config
+    each = config.gpu_count
+    return config.model_copy(update={"replicas": gpus // each}) if each and gpus > each else config
+
+
+def is_ordered(values: Sequence[Any]) -> bool:
+    """Whether all values are numbers, so that they have neighbours."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _order(axis: Axis) -> tuple[int, ...]:
+    places = range(len(axis.values))
+    if not is_ordered(axis.values):
+        return tuple(places)
+    return tuple(sorted(places, key=lambda place: float(str(axis.values[place]))))
+
+
+def _points(plan: Plan, spec: SearchSpec) -> tuple[LoadPoint, ...]:
+    """Of the search's loads, the constraints beside their SLA."""
+    names = spec.loads or tuple(plan.loads)
+    own = tuple(limit for limit in spec.constraints if isinstance(limit, Limit))
+    return tuple(
+        point.model_copy(update={"sla": (*point.sla, *(limit for limit in own if limit not in point.sla))})
+        for point in plan.load_points()
+        if point.name.partition("-")[0] in names
+    )

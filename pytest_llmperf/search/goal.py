@@ -1,0 +1,261 @@
+"""What a search wants of a configuration, and how sure it is that one configuration gives more of it. Pure.
+
+The score of a run is the weighted geometric mean of the objective's metrics over all loads, each turned so that more is
+better: exp(sum of w x (+-)ln v / sum of w). Only ratios of scores mean anything, so metrics need no normalising and the
+ranking depends on no reference. Noise is told by gate.statistic, with the expectation that the gate has of each metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.compliance import Compliance, LimitRun, beyond, judge_limit
+from pytest_llmperf.gate.margins import Prior, tolerance
+from pytest_llmperf.gate.sla import check_runs
+from pytest_llmperf.gate.statistic import Level, compare, level_of
+from pytest_llmperf.limits import Limit
+from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.search_spec import MemoryLimit
+from pytest_llmperf.units import OPERATORS
+
+Standing = Literal["ok", "broken", "invalid", "failed", "skipped"]
+"""All limits hold, one does not, the numbers are not to be trusted, the server failed, this machine cannot run it."""
+_ORDER: Sequence[Standing] = ("ok", "broken", "invalid", "failed", "skipped")
+_HUGE = 10.0
+"""Log of the excess where there is no ratio: nothing was measured, or the limit is 0."""
+_SAME_EXCESS = 0.02
+"""Configurations that break their limits by this little more or less are equally far off."""
+_CONFIDENCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One limit of one load."""
+
+    load: str
+    name: str
+    """Of the quantity."""
+    limit: str
+    """As people read it: `<= 500 ms`."""
+    value: float | None
+    """Mean over the runs."""
+    shown: str
+    """The value with its unit."""
+    verdict: Compliance
+    excess: float
+    """Log of value / limit, turned so that above 0 is broken: 0.1 is 10 % too much (or too little)."""
+    clear: bool
+    """Whether noise cannot change that."""
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict != "FAIL"
+
+    @property
+    def share(self) -> float | None:
+        """Of the limit, by how much the value is beyond it, below 0 by how much to spare; None where there is none."""
+        return None if abs(self.excess) >= _HUGE else math.expm1(self.excess)
+
+    @property
+    def by(self) -> str:
+        """By how much it is kept or broken, as `12 % beyond`; empty where that is no share."""
+        if self.share is None:
+            return ""
+        return f"{abs(self.share):.0%}".replace("%", " %") + (" beyond" if self.share > 0 else " to spare")
+
+    def describe(self) -> str:
+        """`ttft_p99 612 ms at short, limit <= 500 ms (22 % beyond)`."""
+        # A percentile can be broken by the share of requests beyond it though the mean of the runs' values is not.
+        told = self.reason if not self.ok and self.excess <= 0 else self.by
+        return f"{self.name} {self.shown} at {self.load}, limit {self.limit}{f' ({told})' if told else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A trial held against the goal."""
+
+    standing: Standing
+    checks: tuple[Check, ...]
+    scores: tuple[float, ...]
+    """Of its runs; empty where a load or a value is missing."""
+    level: Level | None
+    """Of these, with the 90 % interval."""
+    why: str = ""
+    """What is wrong with it; empty when nothing is."""
+
+    @property
+    def excess(self) -> float:
+        """By how much limits are broken, in all."""
+        return sum(max(0.0, check.excess) for check in self.checks if not check.ok)
+
+    @property
+    def clear(self) -> bool:
+        """Whether more runs would change nothing about the standing."""
+        if self.standing == "broken":
+            return any(check.clear for check in self.checks if not check.ok)
+        return self.standing != "ok" or all(check.clear for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Objective and limits, by load."""
+
+    aims: Mapping[Quantity, float]
+    """Weights."""
+    limits: Mapping[str, tuple[Limit, ...]]
+    """Of every load, in the order in which they are measured."""
+    memory: MemoryLimit | None = None
+    most_runs: int = 3
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        return tuple(self.limits)
+
+    @property
+    def prior(self) -> Prior:
+        """Noise of a score, as if all its metrics were disturbed alike: never less than what there is."""
+        total = sum(self.aims.values())
+        held = [(weight / total, tolerance(quantity).prior) for quantity, weight in self.aims.items()]
+        return Prior(
+            run_sd=math.fsum(weight * prior.run_sd for weight, prior in held),
+            session_sd=math.fsum(weight * prior.session_sd for weight, prior in held),
+            weight=held[0][1].weight,
+        )
+
+    def assess(self, trial: Trial) -> Assessment:
+        """Where a trial stands."""
+        checks = tuple(self._checks(trial))
+        scores = tuple(self._scores(trial))
+        level = level_of([scores], self.prior) if scores else None
+        found = Assessment("ok", checks, scores, level)
+        if trial.skipped is not None:
+            return replace(found, standing="skipped", why=trial.skipped)
+        if trial.error is not None:
+            return replace(found, standing="failed", why=trial.error)
+        if trial.spoiled and not scores:
+            return replace(found, standing="invalid", why=trial.spoiled[0])
+        if broken := [check.describe() for check in checks if not check.ok]:
+            return replace(found, standing="broken", why="; ".join(broken))
+        if not scores:
+            return replace(found, standing="failed", why=self._missing(trial))
+        return found
+
+    def hopeless(self, trial: Trial, best: Assessment | None) -> str | None:
+        """Why no more runs of it are worth their time; None while they may be."""
+        found = self.assess(trial)
+        if clear := next((check for check in found.checks if not check.ok and check.clear), None):
+            return f"breaks {clear.describe()}"
+        if best and found.scores and self.beats(best, found):
+            return "is worse than the best so far, beyond noise"
+        return None
+
+    def beats(self, one: Assessment, other: Assessment) -> bool | None:
+        """Whether `one` is better; None where noise, or a limit in doubt, does not let that be told."""
+        if one.standing != other.standing:
+            broken = next((found for found in (one, other) if found.standing == "broken"), None)
+            open_ = broken is not None and not broken.clear and "ok" in (one.standing, other.standing)
+            return None if open_ else self.stands_above(one, other)
+        if one.standing == "broken" and abs(one.excess - other.excess) > _SAME_EXCESS:
+            return one.excess < other.excess
+        if one.standing != "ok":
+            return None
+        ratio = compare([other.scores], [one.scores], self.prior, "higher")
+        if ratio.bound(1 - _CONFIDENCE) < 0:
+            return True
+        return False if ratio.bound(_CONFIDENCE) > 0 else None
+
+    def stands_above(self, one: Assessment, other: Assessment) -> bool:
+        """By their limits as they were measured, whatever the score."""
+        return _ORDER.index(one.standing) < _ORDER.index(other.standing)
+
+    def order(self, found: Assessment) -> tuple[float, ...]:
+        """Sorts the best first: by standing, then what is measured as it stands."""
+        score = found.level.value if found.level else 0.0
+        return (_ORDER.index(found.standing), found.excess, -score)
+
+    def _scores(self, trial: Trial) -> Iterator[float]:
+        """One per round, a run of every load; none where a value is missing.
+
+        Runs of all launches count as those of one: their spread then holds that of the launches, which are too few to
+        tell the two apart.
+        """
+        rounds = range(trial.rounds(self.loads))
+        scores = [self._score([trial.of(load)[number] for load in self.loads]) for number in rounds]
+        if None not in scores:
+            yield from (score for score in scores if score is not None)
+
+    def _score(self, runs: Sequence[RunFacts]) -> float | None:
+        logs = []
+        for quantity, weight in self.aims.items():
+            sign = 1.0 if quantity.better == "higher" else -1.0
+            for run in runs:
+                value = run.values.get(str(quantity))
+                if value is None or value <= 0:
+                    return None
+                logs.append(sign * weight * math.log(value))
+        return math.exp(math.fsum(logs) / (sum(self.aims.values()) * len(runs)))
+
+    def _missing(self, trial: Trial) -> str:
+        for load in self.loads:
+            for quantity in self.aims:
+                if not all(trial.values(load, quantity)) or not trial.of(load):
+                    return f"no value of {quantity} at {load}"
+        return "nothing was measured"
+
+    def _checks(self, trial: Trial) -> Iterator[Check]:
+        for load, limits in self.limits.items():
+            runs = trial.of(load)
+            for limit in limits if runs else ():
+                yield self._check(load, limit, [run.limits[str(limit)] for run in runs])
+            if self.memory and runs:
+                yield _memory_check(load, self.memory, [run.gpu_memory_gb for run in runs])
+
+    def _check(self, load: str, limit: Limit, runs: Sequence[LimitRun]) -> Check:
+        judged = judge_limit(limit, runs)
+        found = check_runs(limit, judged.value, sum(run.n for run in runs), runs, self.most_runs)
+        value = found.value
+        return Check(
+            load=load,
+            name=str(limit.quantity),
+            limit=f"{limit.op} {limit.quantity.shown(limit.value, 'g')}",
+            value=value,
+            shown="without a value" if value is None else limit.quantity.shown(value),
+            verdict=found.verdict,
+            excess=_excess(limit, value),
+            clear=_clear(limit, runs, found.verified and not found.undecided),
+            reason=found.reason,
+        )
+
+
+def _excess(limit: Limit, value: float | None) -> float:
+    if value is None or limit.value <= 0 or value <= 0:
+        return _HUGE if value is None or beyond(limit, value) else -_HUGE
+    log = math.log(value / limit.value)
+    return log if limit.op in ("<", "<=") else -log
+
+
+def _clear(limit: Limit, runs: Sequence[LimitRun], verified: bool) -> bool:
+    """Whether the interval of the value lies on one side of the limit; of a share as the gate's own verdict says."""
+    values = [run.value for run in runs if run.value is not None]
+    if verified or len(values) < len(runs) or limit.value <= 0:
+        return True
+    if limit.quantity.unit == "ratio" or min(values) <= 0:
+        return False
+    level = level_of([values], tolerance(limit.quantity).prior)
+    met = OPERATORS[limit.op]
+    return met(level.low, limit.value) == met(level.high, limit.value)
+
+
+def _memory_check(load: str, limit: MemoryLimit, runs: Sequence[float | None]) -> Check:
+    """By the fullest run; memory is no matter of chance."""
+    known = [value for value in runs if value is not None]
+    value = max(known) if len(known) == len(runs) else None
+    excess = _HUGE if value is None else math.log(max(value, 1e-9) / limit.gpu_memory_gb)
+    shown = "without a value" if value is None else f"{value:.4g} GB"
+    verdict: Compliance = "FAIL" if excess > 0 else "PASS"
+    return Check(load, "gpu_memory", f"<= {limit.gpu_memory_gb:g} GB", value, shown, verdict, excess, True)

@@ -1,0 +1,288 @@
+"""What a search has found: every configuration with its rank, and which one to take. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmperf.definitions import METRICS, Quantity
+from pytest_llmperf.gate.statistic import Level
+from pytest_llmperf.search.candidates import Candidates
+from pytest_llmperf.search.contest import Contest
+from pytest_llmperf.search.goal import Check, Standing
+from pytest_llmperf.search.space import Position
+from pytest_llmperf.search.trial import Trial
+from pytest_llmperf.search_spec import Mode
+from pytest_llmperf.server_spec import ServerConfig
+
+THROUGHPUT = Quantity("output_token_throughput")
+PER_GPU = Quantity("output_token_throughput_per_gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One configuration that was tried."""
+
+    rank: int | None
+    """From 1, among those that keep all limits; None for all others."""
+    tied: bool
+    """Whether noise does not let it be told from the best one."""
+    name: str
+    config: ServerConfig
+    values: Mapping[str, Any]
+    """What the search's axes are set to."""
+    standing: Standing
+    why: str
+    """What is wrong with it; empty when all limits hold."""
+    objective: Level | None
+    """In the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
+    checks: tuple[Check, ...]
+    runs: int
+    """Of a load each; those not to be trusted too."""
+    stopped: str | None
+    """Why it was given no more runs."""
+    metrics: Mapping[str, Mapping[str, float | None]]
+    """By load and quantity, mean over the runs; None where a run has no value."""
+
+    @property
+    def ok(self) -> bool:
+        return self.standing == "ok"
+
+    @property
+    def closest(self) -> str:
+        """The limit that is nearest to being broken; empty where none has a share to tell."""
+        near = max((check for check in self.checks if check.by), key=lambda check: check.excess, default=None)
+        return f"{near.name} {near.shown}, {near.by}" if near else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tradeoff:
+    """A configuration's throughput and latency at one load, and whether no other has more of both."""
+
+    name: str
+    throughput: float
+    latency_ms: float
+    ok: bool
+    """Whether it keeps all limits."""
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """All configurations at one load."""
+
+    load: str
+    latency: Quantity
+    points: tuple[Tradeoff, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchResult:
+    """The end of a search, or how far it came."""
+
+    name: str
+    mode: Mode
+    objective: str
+    """As people read it."""
+    unit: str
+    better: str
+    """`higher` or `lower`: of the objective's levels as they are shown."""
+    axes: Mapping[str, Sequence[Any]]
+    loads: tuple[str, ...]
+    limits: tuple[str, ...]
+    ranked: tuple[Ranked, ...]
+    """The best first."""
+    tried: tuple[str, ...]
+    """Names, in the order in which they were begun."""
+    pareto: tuple[Front, ...]
+    configurations: int
+    """Of the whole space."""
+    runs: int
+    """That it took: those of an interrupted search that was continued too."""
+    brute_runs: int
+    """That `mode: brute` would take before any that doubt adds."""
+    environment: Mapping[str, Any]
+    snippet: str = ""
+    """The best configuration as the `servers:` part of a plan; empty without one."""
+    plan: str = ""
+    """The plan with it as the only server and the loads of the search; empty without one."""
+    command: str = ""
+    """The shell line that starts it (its first replica); empty without one."""
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def __repr__(self) -> str:
+        # pytest shows the values of a failed assertion, and forty configurations would bury the answer.
+        return f"SearchResult({self.answer!r})"
+
+    @property
+    def best(self) -> Ranked | None:
+        """None when no configuration keeps all limits."""
+        return next((found for found in self.ranked if found.ok), None)
+
+    @property
+    def ties(self) -> tuple[Ranked, ...]:
+        """Those that cannot be told from the best."""
+        return tuple(found for found in self.ranked if found.tied and found.rank != 1)
+
+    @property
+    def answer(self) -> str:
+        """One sentence: which configuration to take."""
+        if not self.ranked:
+            return f"{self.name}: nothing was measured"
+        if self.best is None:
+            return f"{self.name}: none of {len(self.ranked)} configurations tried keeps all limits"
+        level = shown_level(self.best.objective, self.unit)
+        return f"{self.name}: {self.best.name} {self.claim}: {self.objective} {level}"
+
+    @property
+    def claim(self) -> str:
+        """What may be said of the best: that it is the best only where noise lets that be told."""
+        others = len(self.ties)
+        told = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
+        return f"{told} so far" if self.interrupted else told
+
+    @property
+    def effort(self) -> str:
+        """How much was measured, against measuring all."""
+        return (
+            f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs; "
+            f"brute force takes {self.brute_runs}"
+        )
+
+
+def shown_level(level: Level | None, unit: str) -> str:
+    """`412 tok/s (398 to 427)`, a dash for None."""
+    if level is None:
+        return "-"
+    return f"{level.value:.4g}{f' {unit}' if unit else ''} ({level.low:.4g} to {level.high:.4g})"
+
+
+def make_result(
+    found: Candidates, contest: Contest, environment: Mapping[str, Any], *, interrupted: bool, notes: Sequence[str]
+) -> SearchResult:
+    """Everything that follows from the trials."""
+    order = contest.ranked()
+    scale = _Scale(found, contest)
+    best = next((at for at in order if contest.assessment(at).standing == "ok"), None)
+    ok = [at for at in order if contest.assessment(at).standing == "ok"]
+    ranked = tuple(_ranked(found, contest, at, scale, best, ok) for at in order)
+    return SearchResult(
+        name=found.name,
+        mode=found.spec.mode,
+        objective=scale.title,
+        unit=scale.unit,
+        better=scale.better,
+        axes={axis.name: axis.values for axis in found.server.axes},
+        loads=tuple(point.name for point in found.points),
+        limits=tuple(dict.fromkeys(_limits(found))),
+        ranked=ranked,
+        tried=tuple(found.configs[at].name for at in contest.held),
+        pareto=tuple(_fronts(found, ranked)),
+        configurations=len(found.space),
+        runs=sum(one.runs for one in ranked),
+        brute_runs=len(found.space) * found.spec.runs * len(found.points),
+        environment=environment,
+        notes=tuple(notes),
+        interrupted=interrupted,
+    )
+
+
+def _limits(found: Candidates) -> Iterator[str]:
+    for point in found.points:
+        yield from map(str, point.sla)
+    if found.spec.memory_limit:
+        yield str(found.spec.memory_limit)
+
+
+class _Scale:
+    """From scores to what people read: the metric itself, or a ratio to the first configuration tried."""
+
+    def __init__(self, found: Candidates, contest: Contest) -> None:
+        aims = found.spec.aims
+        if len(aims) == 1:
+            (quantity,) = aims
+            self.title, self.unit, self.better = str(quantity), quantity.unit, quantity.better
+            self._reference = 1.0
+            return
+        self.title = " + ".join(f"{weight:g} x {quantity}" for quantity, weight in aims.items())
+        self.unit, self.better = "x", "higher"
+        levels = (contest.assessment(position).level for position in contest.held)
+        self._reference = next((level.value for level in levels if level is not None), 1.0)
+
+    def level(self, level: Level | None) -> Level | None:
+        if level is None:
+            return None
+        if self.better == "lower":
+            return Level(1 / level.value, 1 / level.high, 1 / level.low)
+        return Level(*(value / self._reference for value in (level.value, level.low, level.high)))
+
+
+def _ranked(
+    found: Candidates, contest: Contest, at: Position, scale: _Scale, best: Position | None, ok: Sequence[Position]
+) -> Ranked:
+    trial, assessed = contest.held[at], contest.assessment(at)
+    tied = assessed.standing == "ok" and best is not None and _tied(contest, at, best)
+    return Ranked(
+        rank=ok.index(at) + 1 if at in ok else None,
+        tied=tied,
+        name=found.configs[at].name,
+        config=found.configs[at],
+        values=found.values(at),
+        standing=assessed.standing,
+        why=assessed.why,
+        objective=scale.level(assessed.level),
+        checks=assessed.checks,
+        runs=len(trial.runs),
+        stopped=trial.stopped,
+        metrics=_metrics(found, trial),
+    )
+
+
+def _tied(contest: Contest, at: Position, best: Position) -> bool:
+    first, other = contest.assessment(best), contest.assessment(at)
+    return at == best or not contest.goal.beats(first, other)
+
+
+def _metrics(found: Candidates, trial: Trial) -> dict[str, dict[str, float | None]]:
+    means: dict[str, dict[str, float | None]] = {}
+    for point in found.points:
+        runs = trial.of(point.name)
+        names = dict.fromkeys(name for run in runs for name in run.values)
+        means[point.name] = {name: _mean([run.values.get(name) for run in runs]) for name in names}
+        if any(run.gpu_memory_gb is not None for run in runs):
+            means[point.name]["gpu_memory_gb"] = max(run.gpu_memory_gb or 0.0 for run in runs)
+    return means
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def latency_of(found: Candidates) -> Quantity:
+    """The latency that the search cares for: its objective's, its limits' first, else the median request latency."""
+    limits = [limit.quantity for point in found.points for limit in point.sla]
+    times = [quantity for quantity in (*found.spec.aims, *limits) if METRICS[quantity.metric].unit == "ms"]
+    return times[0] if times else Quantity("e2e", "p50")
+
+
+def _fronts(found: Candidates, ranked: Sequence[Ranked]) -> Iterator[Front]:
+    latency = latency_of(found)
+    for point in found.points:
+        placed = [
+            (one, one.metrics[point.name].get(str(THROUGHPUT)), one.metrics[point.name].get(str(latency)))
+            for one in ranked
+            if one.standing in ("ok", "broken")
+        ]
+        known = [(one, rate, wait) for one, rate, wait in placed if rate is not None and wait is not None]
+        points = (
+            Tradeoff(one.name, rate, wait, one.ok, not any(_dominates(other[1:], (rate, wait)) for other in known))
+            for one, rate, wait in known
+        )
+        yield Front(point.name, latency, tuple(points))
+
+
+def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] >= other[0] and one[1] <= other[1] and one != other

@@ -1,0 +1,171 @@
+"""A whole search, start to end: what the command line and the fixture call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_llmperf.errors import MissingRequirement, PlanError
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.search import modes
+from pytest_llmperf.search.bench import Bench, Live
+from pytest_llmperf.search.candidates import Candidates
+from pytest_llmperf.search.checkpoint import Checkpoint, read_checkpoint
+from pytest_llmperf.search.contest import Contest
+from pytest_llmperf.search.modes import OutOfTrials
+from pytest_llmperf.search.result import SearchResult, make_result
+from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
+from pytest_llmperf.search.tpe import TRIALS, optuna_missing, tpe
+from pytest_llmperf.search_spec import Mode
+from pytest_llmperf.server_spec import changes_output
+from pytest_llmperf.session import Session
+from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.gpu_memory import memory_readable
+
+_FACTS = ("slug", "engine", "gpus", "driver", "cpu", "cpu_cores", "llmperf")
+"""Of the environment, what must be equal for a search to be continued; the engine's version is asked of the server."""
+
+_CAVEATS: Mapping[Mode, str] = {
+    "quick": "quick climbs from one configuration to its neighbours and may end on a local optimum: `starts` begins "
+    "from more places, `mode: brute` measures all",
+    "optuna": "optuna samples: what it did not propose was not measured; `mode: brute` measures all",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRun:
+    """Where and how a search is run."""
+
+    session: Session
+    gpus: tuple[Gpu, ...]
+    plan: Path
+    """The plan's file."""
+    resume_from: Path | None = None
+    """The checkpoint to go on from; None begins anew."""
+    live: Live | None = None
+    workers: Callable[[LoadPoint], int | None] | None = None
+
+
+def checkpoint_name(search: str) -> str:
+    """Of the file in the search's output folder."""
+    return f"search-{search}.checkpoint.json"
+
+
+def newest(paths: Iterable[Path]) -> Path | None:
+    """The one that was written last; None of none."""
+    return max((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def run_search(found: Candidates, how: SearchRun, keep: Callable[[SearchResult], None]) -> SearchResult:
+    """Searches, and gives the result.
+
+    `keep` gets the result too, as far as it came when the search is interrupted, before that goes on its way.
+    MissingRequirement without optuna, PlanError when memory is limited that cannot be told, or when the checkpoint is
+    of another plan or environment; nothing was started then.
+    """
+    _check_needs(found, how.gpus)
+    search = _Search(found, how)
+    try:
+        search.run()
+    except BaseException:
+        keep(search.result(interrupted=True))
+        raise
+    finally:
+        if how.live:
+            how.live("")
+    result = search.result(interrupted=False)
+    keep(result)
+    return result
+
+
+def _check_needs(found: Candidates, gpus: Sequence[Gpu]) -> None:
+    """Raises before anything is started."""
+    if found.spec.mode == "optuna" and (missing := optuna_missing()):
+        raise MissingRequirement(f"search {found.name!r}: {missing}")
+    if found.spec.memory_limit:
+        on_cpu = next((config.name for config in found.configs.values() if not config.gpu_count), None)
+        reason = memory_readable(gpus) or (f"{on_cpu} uses none" if on_cpu else None)
+        if reason:
+            raise PlanError(f"search {found.name!r} limits gpu_memory, which cannot be told here: {reason}")
+
+
+class _Search:
+    """One search while it goes on."""
+
+    def __init__(self, found: Candidates, how: SearchRun) -> None:
+        self._found, self._how = found, how
+        self._plan_text = how.plan.read_text(encoding="utf-8")  # now, since it may be edited meanwhile
+        self._checkpoint = _checkpoint(found, how)
+        self._bench = Bench(
+            found.name,
+            found.configs,
+            found.points,
+            tuple(found.spec.aims),
+            checkpoint=self._checkpoint,
+            session=how.session,
+            gpus=how.gpus,
+            live=how.live,
+            workers=how.workers,
+        )
+        trials = found.spec.trials or (TRIALS if found.spec.mode == "optuna" else None)
+        self._contest = Contest(found.goal, self._bench.run, found.spec.runs, trials)
+        self._notes: list[str] = list(_differing_outputs(found))
+
+    def run(self) -> None:
+        """To its end."""
+        space, contest = self._found.space, self._contest
+        try:
+            self._try_all()
+        except OutOfTrials:
+            self._notes.append(f"trials: {contest.trials} ended the search; the space has {len(space)} configurations")
+        if contest.held:
+            contest.final()
+        if len(contest.held) < len(space) and self._found.spec.mode in _CAVEATS:
+            self._notes.append(_CAVEATS[self._found.spec.mode])
+
+    def _try_all(self) -> None:
+        spec, space = self._found.spec, self._found.space
+        if spec.mode == "brute":
+            modes.brute(space, self._contest)
+        elif spec.mode == "quick":
+            modes.quick(space, self._contest, spec.starts)
+        else:
+            tpe(space, self._contest, spec.seed)
+
+    def result(self, *, interrupted: bool) -> SearchResult:
+        """As far as it is."""
+        facts = {**self._checkpoint.environment, "engine_version": self._checkpoint.engine_version}
+        notes = [*self._notes, *self._continued()]
+        result = make_result(self._found, self._contest, facts, interrupted=interrupted, notes=notes)
+        return result if result.best is None else self._with_takeaways(result, result.best.name)
+
+    def _continued(self) -> Iterator[str]:
+        if self._bench.taken:
+            yield f"continued: {self._bench.taken} runs were measured before, {self._bench.measured} now"
+
+    def _with_takeaways(self, result: SearchResult, best: str) -> SearchResult:
+        position = next(at for at, config in self._found.configs.items() if config.name == best)
+        text, config = self._plan_text, self._found.configs[position]
+        return replace(
+            result,
+            snippet=server_snippet(text, self._found, position),
+            plan=plan_snippet(text, self._found, position, self._how.plan.parent.resolve()),
+            command=launch_command(config, self._how.gpus),
+        )
+
+
+def _checkpoint(found: Candidates, how: SearchRun) -> Checkpoint:
+    """The one to go on with, or a new one."""
+    facts = environment(next(iter(found.configs.values())), None, how.gpus).as_dict()
+    here, path = {name: facts[name] for name in _FACTS}, how.session.output / checkpoint_name(found.name)
+    if how.resume_from is None:
+        return Checkpoint(path, found.measured_as(), here)
+    return replace(read_checkpoint(how.resume_from, found.measured_as(), here), path=path)
+
+
+def _differing_outputs(found: Candidates) -> Iterator[str]:
+    names = [axis.name for axis in found.server.axes if changes_output(axis.name)]
+    if names:
+        yield f"the configurations differ in {', '.join(names)}, which changes what the model outputs (`unlocked`)"

@@ -1,0 +1,73 @@
+"""The best configuration as something to take away: a plan of its own, and a shell line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pytest_llmperf.search.candidates import Candidates
+from pytest_llmperf.search.space import Position
+from pytest_llmperf.server_axes import written_out
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig, TritonServer
+from pytest_llmperf.servers.commands import shown_command
+from pytest_llmperf.telemetry.gpu import Gpu
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what a plan said twice (by an anchor) twice, so that each entry can be read by itself."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def server_snippet(plan_text: str, found: Candidates, position: Position) -> str:
+    """The `servers:` part of a plan that has this configuration alone."""
+    return _yaml({"servers": _servers(yaml.safe_load(plan_text), found, position)})
+
+
+def plan_snippet(plan_text: str, found: Candidates, position: Position, folder: Path | None = None) -> str:
+    """The plan with this configuration as its only server, and the search's loads; paths count from `folder`."""
+    data = yaml.safe_load(plan_text)
+    names = {point.name.partition("-")[0] for point in found.points}
+    whole = {
+        **{key: value for key, value in data.items() if key != "searches"},
+        "servers": _servers(data, found, position),
+        "loads": {name: load for name, load in data["loads"].items() if name in names},
+    }
+    return _yaml(whole if folder is None else _absolute(whole, folder))
+
+
+def _servers(data: Mapping[str, Any], found: Candidates, position: Position) -> dict[str, Any]:
+    config = found.configs[position]
+    entry = written_out(data["servers"][found.spec.server], found.server, found.coordinates(position))
+    if not isinstance(config, RemoteServer) and config.replicas > 1:
+        entry["replicas"] = config.replicas
+    return {config.name: entry}
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    """Texts that start with ./ or ../ as whole paths."""
+    if isinstance(value, Mapping):
+        return {key: _absolute(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_absolute(inner, folder) for inner in value]
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str((folder / value).resolve())
+    return value
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+
+
+def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
+    """The shell line of its first replica; secrets are `${NAME}` references in it, PLAN is the plan of the best."""
+    if isinstance(config, RemoteServer):
+        return config.url
+    command = shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
+    if isinstance(config, TritonServer) and config.models:
+        return f"llmperf model-repository PLAN {config.name} -o MODEL_REPOSITORY && {command}"
+    return command

@@ -1,0 +1,76 @@
+"""What was measured of one configuration: the facts that decide, small enough to be kept after every run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.compliance import LimitRun
+from pytest_llmperf.search.space import Position
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """One run of one load on one configuration."""
+
+    load: str
+    launch: int
+    """Counts from 1: runs on one start of the server share what that start was like."""
+    values: Mapping[str, float | None]
+    """By quantity, in its unit; None where the sample is empty."""
+    limits: Mapping[str, LimitRun]
+    """What the run says about each limit of the load, by the limit as text."""
+    sent: int
+    failed: int
+    invalid: tuple[str, ...] = ()
+    """Why the run is not to be trusted; empty when it is."""
+    gpu_memory_gb: float | None = None
+    """Of the fullest GPU, 1e9 bytes; None where nothing tells."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def parse_facts(data: Mapping[str, Any]) -> RunFacts:
+    """The inverse of `RunFacts.as_dict`. KeyError and TypeError for anything else."""
+    limits = {name: LimitRun(**held) for name, held in data["limits"].items()}
+    return RunFacts(**{**data, "limits": limits, "invalid": tuple(data["invalid"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One configuration, with all its runs so far."""
+
+    position: Position
+    runs: tuple[RunFacts, ...] = ()
+    """In the order in which they were measured."""
+    error: str | None = None
+    """Why it has failed: the first line of what the server said."""
+    skipped: str | None = None
+    """Why this machine cannot run it."""
+    stopped: str | None = None
+    """Why it gets no more runs: it breaks a limit, or is worse than another, beyond doubt."""
+
+    def rounds(self, loads: Sequence[str]) -> int:
+        """Valid runs that every one of the loads has."""
+        return min((len(self.of(load)) for load in loads), default=0)
+
+    def of(self, load: str) -> tuple[RunFacts, ...]:
+        """The load's valid runs."""
+        return tuple(run for run in self.runs if run.load == load and not run.invalid)
+
+    @property
+    def launches(self) -> int:
+        """How often its server was started."""
+        return max((run.launch for run in self.runs), default=0)
+
+    @property
+    def spoiled(self) -> tuple[str, ...]:
+        """Why runs are not to be trusted, one reason a run."""
+        return tuple(run.invalid[0] for run in self.runs if run.invalid)
+
+    def values(self, load: str, quantity: Quantity | str) -> tuple[float | None, ...]:
+        """Per run of the load."""
+        return tuple(run.values.get(str(quantity)) for run in self.of(load))

@@ -1,0 +1,115 @@
+"""The marker llmperf_search and its fixture: translates between pytest and pytest_llmperf.search, computes nothing.
+
+Part of every pytest run, as `plugin` is, so it imports nothing heavy until a test carries the marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_llmperf.search.fixture import Search
+
+_MARKER = (
+    "llmperf_search(plan, search=None): searches the best configuration as `searches:` of the plan file `plan` "
+    "(relative to the test file) says; one test per search, or the named one alone. Run it with the fixture "
+    "llmperf_search."
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("llmperf_search")
+    if marker is None or "llmperf_search" not in metafunc.fixturenames:
+        return
+    from pytest_llmperf.plugin import state_of
+    from pytest_llmperf.search.fixture import selected
+
+    names = selected(state_of(metafunc.config), marker.args, marker.kwargs, metafunc.definition.path)
+    metafunc.parametrize("llmperf_search", names, ids=names, indirect=True)
+
+
+def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
+    """What the searches among them would do."""
+    for item in items:
+        if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
+            from pytest_llmperf.search.fixture import dry_run
+
+            yield from dry_run(_search_of(item, str(item.callspec.params["llmperf_search"])))
+
+
+def _search_of(item: pytest.Item, name: str) -> Search:
+    from pytest_llmperf.plugin import live_of, state_of
+    from pytest_llmperf.search.fixture import Search
+
+    marker = item.get_closest_marker("llmperf_search")
+    assert marker is not None
+    live = live_of(item.config)
+    plan = item.path.parent / marker.kwargs["plan"]
+    return Search(state_of(item.config), item.nodeid, plan, name, live.show if live else None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.when == "call" and item.get_closest_marker("llmperf_search"):
+        from pytest_llmperf.plugin import state_of
+        from pytest_llmperf.report.search_document import search_properties
+
+        result = state_of(item.config).session.searches.get(item.nodeid)
+        item.user_properties.extend(search_properties(result) if result else [])
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    from pytest_llmperf.plugin import known_state
+
+    state = known_state(config)
+    if state and state.session.searches:
+        from pytest_llmperf.report.search_table import search_summary
+
+        terminalreporter.section("llmperf search")
+        width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
+        for result in state.session.searches.values():
+            terminalreporter.write(search_summary(result, width, color, config.get_verbosity()))
+        if not state.session.outcomes:
+            terminalreporter.write("".join(f"{line}\n" for line in state.session.written))
+
+
+@pytest.fixture
+def llmperf_search(request: pytest.FixtureRequest) -> Any:
+    """`llmperf_search.run()` searches and returns a SearchResult: `best`, `ranked`, `pareto`."""
+    from pytest_llmperf.plugin import state_of
+
+    if request.node.get_closest_marker("llmperf_search") is None or not hasattr(request, "param"):
+        raise pytest.UsageError("llmperf_search needs @pytest.mark.llmperf_search(plan='….yaml') on the test")
+    return _Translated(_search_of(request.node, request.param), state_of(request.config).options.strict)
+
+
+class _Translated:
+    """A search whose errors are pytest's outcomes."""
+
+    def __init__(self, search: Search, strict: bool) -> None:
+        self._search, self._strict = search, strict
+
+    def run(self) -> Any:
+        """The SearchResult. Skips where this machine cannot run a single configuration; --llmperf-strict fails."""
+        __tracebackhide__ = True
+        from pytest_llmperf.errors import LlmPerfError, MissingRequirement
+
+        failure: Exception | None = None
+        try:
+            return self._search.run()
+        except LlmPerfError as error:
+            failure = error
+        # Outside of the except block, so that the message is not printed once more as its own cause.
+        if isinstance(failure, MissingRequirement) and not self._strict:
+            pytest.skip(str(failure))
+        pytest.fail(str(failure), pytrace=False)

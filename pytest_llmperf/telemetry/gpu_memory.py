@@ -1,0 +1,73 @@
+"""Memory in use on GPUs while something runs: from NVML, which counts all processes of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from pytest_llmperf.telemetry.gpu import Gpu
+
+_EVERY_S = 0.25
+
+
+def memory_readable(gpus: Sequence[Gpu]) -> str | None:
+    """Why the memory of these GPUs cannot be told here; None when it can."""
+    if not gpus:
+        return "there is no GPU"
+    try:
+        import pynvml
+    except ImportError:
+        return "NVML's Python module is missing: pip install 'pytest-llmperf[gpu]'"
+    try:
+        pynvml.nvmlInit()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return f"NVML does not answer: {error}"
+    return None
+
+
+class MemoryWatch:
+    """Reads a few times a second, from a thread, while it is entered. Without GPUs or NVML it does nothing."""
+
+    def __init__(self, gpus: Sequence[Gpu]) -> None:
+        self._gpus = tuple(gpus)
+        self.peak_gb: float | None = None
+        """Of the fullest GPU, 1e9 bytes; None where nothing tells."""
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._nvml: Any = None
+
+    def __enter__(self) -> MemoryWatch:
+        if self._gpus and memory_readable(self._gpus) is None:
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._done.set()
+            self._thread.join()
+            self._nvml.nvmlShutdown()
+
+    def _watch(self) -> None:
+        while True:
+            for gpu in self._gpus:
+                with contextlib.suppress(self._nvml.NVMLError):
+                    used = self._nvml.nvmlDeviceGetMemoryInfo(self._handle(gpu)).used / 1e9
+                    self.peak_gb = max(used, self.peak_gb or 0.0)
+            if self._done.wait(_EVERY_S):
+                return
+
+    def _handle(self, gpu: Gpu) -> Any:
+        if gpu.device.isdigit():
+            return self._nvml.nvmlDeviceGetHandleByIndex(int(gpu.device))
+        return self._nvml.nvmlDeviceGetHandleByUUID(gpu.device)

@@ -1,0 +1,148 @@
+"""What a search wants: scores of weights, limits, and who beats whom."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from pytest_llmperf.definitions import parse_quantity
+from pytest_llmperf.gate.compliance import LimitRun
+from pytest_llmperf.limits import parse_limits
+from pytest_llmperf.search.goal import Goal
+from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts
+from pytest_llmperf.search_spec import MemoryLimit
+
+RATE, TAIL = "output_token_throughput", "ttft_p99"
+
+
+def goal(weights=None, limits=None, memory=None, loads=("chat",)) -> Goal:
+    aims = {parse_quantity(name): weight for name, weight in (weights or {RATE: 1.0}).items()}
+    return Goal(aims, {load: parse_limits(limits or {}) for load in loads}, memory)
+
+
+def run(load="chat", launch=1, limits=None, memory=None, invalid=(), **values) -> RunFacts:
+    found = {str(limit): LimitRun(values.get(str(limit.quantity)), 100) for limit in parse_limits(limits or {})}
+    return RunFacts(load, launch, values, found, 100, 0, tuple(invalid), memory)
+
+
+def trial(*runs: RunFacts, **facts) -> Trial:
+    return Trial((0,), runs, **facts)
+
+
+def test_weights_are_exponents_of_ratios():
+    """Twice the throughput is worth four times the latency, at weights of 1 and 0.5."""
+    wanted = goal({RATE: 1.0, TAIL: 0.5})
+    slow, fast = (
+        wanted.assess(trial(run(output_token_throughput=rate, ttft_p99=tail)))
+        for rate, tail in ((100.0, 50.0), (200.0, 200.0))
+    )
+    assert slow.level
+    assert fast.level
+    assert fast.level.value == pytest.approx(slow.level.value)
+    assert wanted.beats(slow, fast) is None
+
+
+def test_a_score_is_the_geometric_mean_over_loads():
+    wanted = goal(loads=("chat", "long"))
+    found = wanted.assess(trial(run(output_token_throughput=100.0), run("long", output_token_throughput=400.0)))
+    assert found.level
+    assert found.level.value == pytest.approx(200.0)
+    assert wanted.assess(trial(run(output_token_throughput=100.0))).level is None
+
+
+def test_less_is_better_where_the_metric_says_so():
+    wanted = goal({TAIL: 1.0})
+    slow, fast = (wanted.assess(trial(run(ttft_p99=tail))) for tail in (100.0, 40.0))
+    assert wanted.beats(fast, slow) is True
+    assert wanted.beats(slow, fast) is False
+
+
+def test_launches_that_differ_widen_the_interval():
+    alike, apart = (
+        goal().assess(trial(*(run(launch=n, output_token_throughput=rate) for n, rate in enumerate(rates))))
+        for rates in ((100.0, 100.0, 100.0), (80.0, 100.0, 125.0))
+    )
+    assert alike.level
+    assert apart.level
+    assert apart.level.high > 1.1 * alike.level.high
+
+
+@pytest.mark.parametrize(
+    ("value", "standing", "clear"),
+    [(50.0, "ok", True), (95.0, "ok", False), (105.0, "broken", False), (300.0, "broken", True)],
+)
+def test_a_limit_is_clear_when_noise_cannot_change_it(value, standing, clear):
+    limits = {TAIL: "<= 100 ms"}
+    found = goal(limits=limits).assess(trial(run(limits=limits, output_token_throughput=1.0, ttft_p99=value)))
+    assert (found.standing, found.clear) == (standing, clear)
+
+
+def test_a_check_says_by_how_much():
+    limits = {TAIL: "<= 100 ms", "output_token_throughput": ">= 50 tok/s"}
+    found = goal(limits=limits).assess(trial(run(limits=limits, output_token_throughput=40.0, ttft_p99=80.0)))
+    assert [check.describe() for check in found.checks] == [
+        "ttft_p99 80 ms at chat, limit <= 100 ms (20 % to spare)",
+        "output_token_throughput 40 tok/s at chat, limit >= 50 tok/s (25 % beyond)",
+    ]
+    assert found.excess == pytest.approx(math.log(50 / 40))
+
+
+def test_without_a_value_no_limit_is_kept():
+    limits = {TAIL: "<= 100 ms"}
+    found = goal(limits=limits).assess(trial(run(limits=limits, output_token_throughput=40.0)))
+    assert found.standing == "broken"
+    assert "without a value" in found.why
+
+
+@pytest.mark.parametrize(
+    ("memory", "standing", "why"),
+    [
+        (30.0, "ok", ""),
+        (41.0, "broken", "gpu_memory 41 GB at chat, limit <= 40 GB (2 % beyond)"),
+        (None, "broken", "gpu_memory without a value at chat, limit <= 40 GB"),
+    ],
+)
+def test_gpu_memory_is_never_passed_without_a_value(memory, standing, why):
+    wanted = goal(memory=MemoryLimit(gpu_memory_gb=40.0))
+    found = wanted.assess(trial(run(memory=memory, output_token_throughput=1.0)))
+    assert (found.standing, found.why) == (standing, why)
+
+
+def test_standings_come_before_scores():
+    limits = {TAIL: "<= 100 ms"}
+    wanted = goal(limits=limits)
+    kept = wanted.assess(trial(run(limits=limits, output_token_throughput=1.0, ttft_p99=10.0)))
+    broken = wanted.assess(trial(run(limits=limits, output_token_throughput=99.0, ttft_p99=900.0)))
+    invalid = wanted.assess(trial(run(limits=limits, output_token_throughput=99.0, ttft_p99=9.0, invalid=["slow"])))
+    failed = wanted.assess(trial(error="died"))
+    skipped = wanted.assess(trial(skipped="needs 8 GPUs, found 1"))
+    order = [kept, broken, invalid, failed, skipped]
+    assert [found.standing for found in order] == ["ok", "broken", "invalid", "failed", "skipped"]
+    assert all(wanted.beats(better, worse) for better, worse in itertools.pairwise(order))
+    assert sorted([failed, kept, skipped, broken, invalid], key=wanted.order) == order
+
+
+def test_a_run_that_is_not_to_be_trusted_does_not_count_where_another_is():
+    spoiled = run(output_token_throughput=999.0, invalid=["the client was the bottleneck"])
+    found = goal().assess(trial(spoiled, run(output_token_throughput=100.0)))
+    assert found.standing == "ok"
+    assert found.level
+    assert found.level.value == pytest.approx(100.0)
+
+
+def test_facts_survive_json():
+    facts = run(limits={TAIL: "<= 100 ms"}, output_token_throughput=1.5, ttft_p99=None, invalid=["a"], memory=3.0)
+    assert parse_facts(facts.as_dict()) == facts
+
+
+def test_a_percentile_that_too_many_requests_break_says_so():
+    """The mean of the runs' p99 is kept, the share of requests beyond the limit is not."""
+    (limit,) = parse_limits({TAIL: "<= 100 ms"})
+    runs = [
+        RunFacts("chat", n, {RATE: 1.0, TAIL: 98.0}, {str(limit): LimitRun(98.0, 1000, 40)}, 1000, 0) for n in (1, 2)
+    ]
+    found = goal(limits={TAIL: "<= 100 ms"}).assess(trial(*runs))
+    assert found.standing == "broken"
+    assert "(80 of 2000 requests were beyond the limit: a share of" in found.why
