@@ -16,8 +16,8 @@ test: check test-unit test-plugin test-engines  ## everything that CI runs
 test-unit: $(STAMP)  ## unit tests, two files at a time
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
 
-test-plugin: $(STAMP)  ## the plugin from outside; one at a time, because its tests measure
-	$(BIN)/python -m pytest tests/plugin $(ARGS)
+test-plugin: $(STAMP)  ## the plugin from outside, two files at a time: changes to be seen are large, margins wide
+	$(BIN)/python -m pytest tests/plugin -n 2 --dist loadfile $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)

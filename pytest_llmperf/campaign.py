@@ -22,6 +22,7 @@ from pytest_llmperf.report.live import Live, Moment
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -33,6 +34,8 @@ class _Side:
     server: LlmServer
     runs: list[Run] = field(default_factory=list)
     measurement: Measurement | None = None
+    result: Result | None = None
+    """Of these runs, once somebody has asked."""
 
     @property
     def steady(self) -> bool:
@@ -71,6 +74,10 @@ class Task(Protocol):
 
     def result(self) -> Result:
         """Of the runs so far."""
+        ...
+
+    def stored_sides(self) -> tuple[StoredSide, ...]:
+        """What the result follows from, of each server; the one that is judged comes last."""
         ...
 
     async def run(self, live: Live | None) -> None:
@@ -124,10 +131,8 @@ class PointTask:
         done = self.error is not None or all(side.steady for side in self._sides)
         return 0 if done else max(0, self.first_runs - self._count)
 
-    @property
-    def sides(self) -> tuple[tuple[Environment, tuple[Run, ...]], ...]:
-        """Environment and all runs of each server; the one that is judged comes last."""
-        return tuple((self._environment(side), tuple(side.runs)) for side in self._sides)
+    def stored_sides(self) -> tuple[StoredSide, ...]:
+        return tuple(StoredSide(self._environment(side), tuple(side.runs)) for side in self._sides)
 
     def _environment(self, side: _Side) -> Environment:
         return environment(side.server.config, side.server.version, self._gpus)
@@ -139,7 +144,11 @@ class PointTask:
         return replace(self._result(now, self.name), reference=reference)
 
     def _result(self, side: _Side, name: str) -> Result:
-        return make_result(name, side.server.config, self.point, self._environment(side), side.runs)
+        """Made once per run, since the report on disk, the gate and the user's test all ask for it."""
+        environment = self._environment(side)
+        if side.result is None or side.result.environment != environment:
+            side.result = make_result(name, side.server.config, self.point, environment, side.runs)
+        return side.result
 
     async def run(self, live: Live | None) -> None:
         """One more run; all windows at once where the load asks for stability. An error is kept, not raised."""
@@ -169,6 +178,7 @@ class PointTask:
     def _keep(self, side: _Side, run: Run) -> None:
         if run.records:
             side.runs.append(run)
+            side.result = None
             old = side.server is not self.server
             name = f"{file_name(self.test)}.{side.server.name}" if old else self.test
             self._session.save_requests(name, run, self.point)

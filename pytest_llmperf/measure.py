@@ -9,8 +9,9 @@ from functools import partial
 from typing import Protocol
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.driver import Target, run_load, warm_up
+from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.prompts import Trace, make_trace
+from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.workers import most_workers, run_workers
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize

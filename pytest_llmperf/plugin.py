@@ -126,7 +126,7 @@ def _check_workers(workers: Any) -> None:
 def _check_budget(budget: Any) -> None:
     if budget is None:
         return
-    from pytest_llmperf.state import parse_budget
+    from pytest_llmperf.options import parse_budget
 
     try:
         parse_budget(budget)
@@ -265,7 +265,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _plan_test(state: State, item: pytest.Item) -> None:
     """Tells what the item will measure."""
-    from pytest_llmperf.state import PlannedTest
+    from pytest_llmperf.selection import PlannedTest
 
     marker = item.get_closest_marker("llmperf")
     parameters = getattr(getattr(item, "callspec", None), "params", {})

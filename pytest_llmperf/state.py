@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pytest_llmperf.campaign import Again, PointTask, Task
+from pytest_llmperf.campaign import Again, Task
 from pytest_llmperf.capacity.task import make_task
-from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.duet import Duet, configurations, local_gpus
+from pytest_llmperf.dry_run import describe_points
+from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baseline_folder import unused
 from pytest_llmperf.gate.baselines import baseline_path
@@ -24,6 +24,7 @@ from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
 from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Outlook, Work
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
@@ -31,69 +32,15 @@ from pytest_llmperf.report import terminal
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.result import Result
-from pytest_llmperf.resume import newest_session
-from pytest_llmperf.server_axes import single_config
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
-from pytest_llmperf.servers.commands import missing_requirement, shown_command
+from pytest_llmperf.selection import PlannedTest, Selection, check_marker, selected
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
-from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.session import Session
 from pytest_llmperf.takeover import Takeover, asked_of
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
-from pytest_llmperf.units import parse_seconds
 
 _DEFAULT_RUNS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Command line and ini, resolved."""
-
-    update_baselines: bool
-    update_new: bool
-    accept: bool
-    json: Path | None
-    html: Path | None
-    exports: tuple[str, ...]
-    """Names of interchange.exports.NAMES."""
-    output: Path
-    resume: bool
-    baselines: Path
-    strict: bool
-    runs: int | None
-    no_interleave: bool
-    inconclusive: Literal["pass", "fail", "xfail"]
-    relaunch: Relaunch | None
-    budget_s: float | None
-    dialect: str | None
-    workers: int | Literal["auto"] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The part of a plan that one test function asks for."""
-
-    servers: tuple[ServerConfig | Duet, ...]
-    loads: tuple[LoadPoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTest:
-    """What a collected test will measure, as its parameters say."""
-
-    test: str
-    function: str
-    """Id of the test function: tests of one function do the same with their points."""
-    server: ServerConfig | Duet
-    point: LoadPoint
-    runs: int | None
-    """Of the marker."""
-    gates: frozenset[str] = frozenset()
-    """`sla`, `baseline`: the fixtures by which it will be judged."""
-    margins: Mapping[str, Any] = field(default_factory=dict)
-    """Of the marker."""
-    alone: bool = False
-    """Never measured on the way of another test: it may be skipped."""
 
 
 @dataclass(slots=True)
@@ -141,12 +88,8 @@ class State:
             return Selection((), ())
 
     def _select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
-        _check_marker(args, kwargs, test_file)
-        plan = self.plan(test_file.parent / kwargs["plan"])
-        servers = _chosen_servers(plan, kwargs, test_file)
-        load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
-        loads = tuple(point for point in plan.load_points() if _load_name(point) in load_names)
-        return Selection(servers, loads)
+        check_marker(args, kwargs, test_file)
+        return selected(self.plan(test_file.parent / kwargs["plan"]), kwargs, test_file)
 
     def plan(self, path: Path) -> Plan:
         """Read once. PlanError says what is wrong with it."""
@@ -237,15 +180,13 @@ class State:
         return result
 
     def keep(self, task: Task) -> None:
-        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed.
-
-        A capacity search is not stored: its runs are of other loads than the point's.
-        """
+        """Store a point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
         planned = self.planned.get(task.test)
         incomplete = task.error is not None or task.test in self.undecided
-        if planned is None or planned.point != task.point or incomplete or task.result().incomparable:
+        if planned is None or planned.point != task.point or incomplete:
             return
-        if not isinstance(task, PointTask):
+        result = task.result()
+        if result.incomparable or not result.runs:
             return
         self.takeover.keep(task, self._asked(planned), self.session.outcomes[task.test].reruns)
 
@@ -331,7 +272,9 @@ class State:
         return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
 
     def _wanted_runs(self, test: str, result: Result) -> int:
-        """What a duet, or a baseline that is recorded, takes at least."""
+        """What a duet, or a baseline that is recorded, takes at least; where nothing was found no more is wanted."""
+        if result.capacity and result.capacity.value is None:
+            return 1
         if result.reference is not None:
             return DUET.baseline_runs
         return RECORDED_RUNS if self.recording(test, result) else 1
@@ -450,30 +393,7 @@ class State:
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""
-        for server in dict.fromkeys(server for server, _ in points):
-            yield from self._describe_duet(server) if isinstance(server, Duet) else self._describe_server(server)
-            each = " on each" if isinstance(server, Duet) else ""
-            for load in (load for other, load in points if other == server):
-                yield f"  {load.name}: {terminal.describe_load(load, self.runs(None, load))}{each}"
-
-    def _describe_duet(self, duet: Duet) -> Iterator[str]:
-        reason = duet.too_few_gpus(self.gpus)
-        obstacle = f" (cannot run here: {reason})" if reason else ""
-        yield f"{duet.name}: both up at the same time, measured in turns{obstacle}"
-        yield from self._describe_server(duet.a)
-        yield from self._describe_server(duet.b, local_gpus(duet.a))
-
-    def _describe_server(self, server: ServerConfig, taken: int = 0) -> Iterator[str]:
-        """`taken` GPUs are another server's."""
-        if isinstance(server, RemoteServer):
-            yield f"{server.name}: {server.url} (already up)"
-            return
-        gpus = self.gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
-        reason = missing_requirement(server, self.gpus)
-        yield f"{server.name}: {server.gpu_count} GPUs{f' (cannot run here: {reason})' if reason else ''}"
-        share = server.gpu_count // server.replicas
-        for number in range(server.replicas):
-            yield f"  {shown_command(server, 'PORT', gpus[number * share : (number + 1) * share])}"
+        return describe_points(points, partial(self.runs, None), self.gpus)
 
     def tables(self, width: int, color: bool, verbosity: int) -> str:
         """The terminal summary."""
@@ -488,130 +408,17 @@ class State:
             return None
 
 
-def make_state(options: Mapping[str, Any], root: Path, invoked_from: Path) -> State:
-    """State for one session; `options` by their names without the prefix. Paths count from where pytest was started."""
-    output = invoked_from / options["output"] if options["output"] else default_output(root)
-    if options["resume"] and not options["output"]:
-        output = newest_session(output.parent) or output
-    session = Session(output, dialect=options["dialect"])
-    resolved = Options(
-        update_baselines=bool(options["update-baselines"]),
-        update_new=bool(options["update-new"]),
-        accept=bool(options["accept"]),
-        json=invoked_from / options["json"] if options["json"] else None,
-        html=invoked_from / options["html"] if options["html"] else None,
-        exports=tuple(options["export"].split(",")) if options["export"] else (),
-        output=output,
-        resume=bool(options["resume"]),
-        baselines=invoked_from / options["baselines"] if options["baselines"] else root / "baselines",
-        strict=bool(options["strict"]),
-        runs=int(options["runs"]) if options["runs"] else None,
-        no_interleave=bool(options["no-interleave"]),
-        inconclusive=options["inconclusive"] or "pass",
-        relaunch=options["relaunch"],
-        budget_s=parse_budget(options["budget"]),
-        dialect=options["dialect"],
-        workers=_workers(options["workers"]),
-    )
-    state = State(
-        resolved,
-        root,
-        visible_gpus(),
-        session,
-        Judging(resolved.baselines, options["gate"]),
-        Takeover(session),
-    )
+def make_state(given: Mapping[str, Any], root: Path, invoked_from: Path) -> State:
+    """State for one session; `given` options as make_options takes them, and the ini's lines of margins."""
+    options = make_options(given, root, invoked_from)
+    session = Session(options.output, dialect=options.dialect)
+    judging = Judging(options.baselines, given["gate"])
+    state = State(options, root, visible_gpus(), session, judging, Takeover(session))
     try:
-        state.judging.margins = _ini_margins(options["margins"])
+        judging.margins = ini_margins(given["margins"])
     except PlanError as error:
         state.plan_errors.append(str(error))
     return state
-
-
-def parse_budget(given: str | None) -> float | None:
-    """In seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
-    return None if given is None else parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
-
-
-def _ini_margins(lines: Sequence[str]) -> Mapping[str, float]:
-    pairs = [part.partition("=") for line in lines for part in line.split(",") if part.strip()]
-    return _margins({name.strip(): value.strip() for name, _, value in pairs}, "ini llmperf_margins")
-
-
-def _margins(given: object, where: str) -> Mapping[str, float]:
-    """Checked as a plan's are; PlanError says what is wrong."""
-    try:
-        return parse_margins(given)
-    except ValueError as error:
-        raise PlanError(f"{where}: {error}") from error
-
-
-def _workers(given: str | None) -> int | Literal["auto"] | None:
-    return "auto" if given == "auto" else int(given) if given else None
-
-
-_MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins", "duet")
-
-
-def _check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
-    if args:
-        raise PlanError(f"{test_file}: the llmperf marker takes keywords only, as in llmperf(plan='plan.yaml')")
-    for name in kwargs:
-        if name not in _MARKER_KEYS:
-            raise PlanError(f"{test_file}: the llmperf marker has no {name!r}{did_you_mean(name, list(_MARKER_KEYS))}")
-    if not isinstance(kwargs.get("plan"), str):
-        raise PlanError(f"{test_file}: the llmperf marker needs plan='….yaml', given {kwargs.get('plan')!r}")
-    runs = kwargs.get("runs")
-    if runs is not None and (not isinstance(runs, int) or runs < 1):
-        raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
-    _margins(kwargs.get("margins", {}), f"{test_file}: the llmperf marker's margins")
-
-
-def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
-    """The marker's `servers`, or its `duet` as the one thing to measure on."""
-    spaces = plan.server_spaces()
-    configs = {config.name: config for space in spaces.values() for config in space.configs}
-    names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
-    known = list(dict.fromkeys((*spaces, *configs)))
-    chosen = _checked_names(known, names, "server", test_file)
-    if "duet" not in kwargs:
-        return tuple(
-            config
-            for entry, space in spaces.items()
-            for config in space.configs
-            if entry in chosen or config.name in chosen
-        )
-    try:
-        return (Duet(*(single_config(spaces, name) for name in chosen)),)
-    except ValueError as error:
-        raise PlanError(f"{test_file}: the llmperf marker's duet: {error}") from error
-
-
-def _duet_names(kwargs: Mapping[str, Any], test_file: Path) -> list[str]:
-    """The old server's name, then the new one's."""
-    given = kwargs["duet"]
-    named = isinstance(given, Mapping) and set(given) == {"a", "b"} and all(isinstance(n, str) for n in given.values())
-    if not named:
-        problem = f"needs the old server and the new one, as in {{'a': 'old', 'b': 'new'}}, given {given!r}"
-    elif kwargs.get("servers") is not None:
-        problem = "names its servers itself; leave out servers=, or write a test of its own for the duet"
-    elif given["a"] == given["b"]:
-        problem = f"needs two servers, given {given['a']!r} for both"
-    else:
-        return [given["a"], given["b"]]
-    raise PlanError(f"{test_file}: the llmperf marker's duet {problem}")
-
-
-def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:
-    for name in chosen or ():
-        if name not in known:
-            raise PlanError(f"{test_file}: the plan has no {what} {name!r}{did_you_mean(name, known)}")
-    return known if chosen is None else list(chosen)
-
-
-def _load_name(point: LoadPoint) -> str:
-    """The plan's name of a point's load, without swept values: names hold no dash, values follow one."""
-    return point.name.partition("-")[0]
 
 
 def _point_id(test: str) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pytest_llmperf.capacity.bracket import Search
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.fingerprint import changes
 from pytest_llmperf.records import Run
 from pytest_llmperf.telemetry.environment import Environment
 
-SCHEMA = "llmperf.point/1"
+SCHEMA = "llmperf.point/2"
+"""1 knew no capacity searches."""
 
 
 class StoredPointError(LlmPerfError):
@@ -27,10 +29,19 @@ class StoredPointError(LlmPerfError):
 
 @dataclass(frozen=True, slots=True)
 class StoredSide:
-    """What was measured on one server of the point: all runs, those before a stable load became stable too."""
+    """What was measured on one server of the point."""
 
     environment: Environment
     runs: tuple[Run, ...]
+    """All of them, those before a stable load became stable too; of a capacity those that its searches are shown by."""
+    levels: tuple[float, ...] = ()
+    """Of each of these runs, in req/s or requests in flight; empty where no capacity was searched."""
+    searches: tuple[Search, ...] = ()
+    """Of a capacity; the limits of their levels are in `asked`."""
+
+    def __post_init__(self) -> None:
+        if self.levels and len(self.levels) != len(self.runs):
+            raise ValueError(f"{len(self.levels)} levels for {len(self.runs)} runs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.campaign import PointTask
+from pytest_llmperf.campaign import Task
+from pytest_llmperf.capacity.search import capacity_result, search_hash
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load_spec import LoadPoint
@@ -59,12 +60,11 @@ class Takeover:
         """As it was when the point had been measured."""
         configs = (server.a, server.b) if isinstance(server, Duet) else (server,)
         *before, now = (
-            make_result(f"{config.name}-{point.name}", config, point, side.environment, side.runs)
-            for config, side in zip(configs, self.taken[test].sides, strict=True)
+            _side_result(config, point, side) for config, side in zip(configs, self.taken[test].sides, strict=True)
         )
         return replace(now, point_id=f"{server.name}-{point.name}", reference=before[0] if before else None)
 
-    def keep(self, task: PointTask, asked: Mapping[str, Any], reruns: tuple[str, ...]) -> None:
+    def keep(self, task: Task, asked: Mapping[str, Any], reruns: tuple[str, ...]) -> None:
         """Store a point whose measuring is complete."""
         stored = StoredPoint(
             schema=SCHEMA,
@@ -72,13 +72,21 @@ class Takeover:
             asked=asked_json(asked),
             session=self.session.started,
             measured=datetime.now(UTC),
-            sides=tuple(StoredSide(*side) for side in task.sides),
+            sides=task.stored_sides(),
             reruns=reruns,
         )
         try:
             write_point(self.session.output, file_name(task.test), stored)
         except OSError as error:
             self.session.notes.append(f"{task.name} could not be kept for --llmperf-resume: {error}")
+
+
+def _side_result(config: ServerConfig, point: LoadPoint, side: StoredSide) -> Result:
+    name = f"{config.name}-{point.name}"
+    if point.capacity is None:
+        return make_result(name, config, point, side.environment, side.runs)
+    shown = tuple(zip(side.levels, side.runs, strict=True))
+    return capacity_result(name, config, point, side.environment, side.searches, shown)
 
 
 def asked_of(
@@ -94,5 +102,6 @@ def _other_trace(stored: StoredPoint, point: LoadPoint) -> tuple[str, ...]:
     """Files of prompts, traces and tokenizers may have changed under the same name."""
     if not (point.prompts or point.trace or point.tokenizer):
         return ()
-    same = make_trace(point, point.name).hash == stored.sides[-1].runs[0].trace_hash
+    now = search_hash(point) if point.capacity else make_trace(point, point.name).hash
+    same = now == stored.sides[-1].runs[0].trace_hash
     return () if same else ("a file of prompts, trace or tokenizer has changed",)

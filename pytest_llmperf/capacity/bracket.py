@@ -115,12 +115,12 @@ def _above(asked: CapacitySpec, trials: Sequence[Trial], start: Start | None, ho
     if start is not None and start.high is not None and holds < start.high:
         return start.high
     level = _readable(asked, holds * _stride(asked, trials, start))
-    return min(asked.span[1], max(level, holds + 1) if asked.concurrency else level)
+    return float(min(asked.span[1], max(level, holds + 1) if asked.concurrency else level))
 
 
 def _below(asked: CapacitySpec, breaks: float, stride: float) -> float:
     level = _readable(asked, breaks / stride)
-    return max(asked.span[0], min(level, breaks - 1) if asked.concurrency else level)
+    return float(max(asked.span[0], min(level, breaks - 1) if asked.concurrency else level))
 
 
 def _stride(asked: CapacitySpec, trials: Sequence[Trial], start: Start | None) -> float:

@@ -182,10 +182,20 @@ def search_hash(point: LoadPoint) -> str:
 
 
 def capacity_result(
-    point_id: str, config: ServerConfig, point: LoadPoint, environment: Environment, searcher: Searcher
+    point_id: str,
+    config: ServerConfig,
+    point: LoadPoint,
+    environment: Environment,
+    searches: Sequence[Search],
+    shown: Sequence[tuple[float, Run]],
 ) -> Result:
-    """The result of all searches so far: per run its estimate, beside the metrics at the highest level that holds."""
-    capacity, shown = searcher.capacity, searcher.runs
+    """Per search its estimate, beside the metrics at the highest level that holds.
+
+    `shown`: the runs that the searches are shown by, with their levels.
+    """
+    asked = point.capacity
+    assert asked is not None, "a point without a capacity has no searches"
+    capacity = Capacity(asked, tuple(searches))
     runs = [run for _, run in shown]
     everything = make_result(point_id, config, point, environment, runs)
     estimates = {capacity.quantity.metric: [search.estimate for search in capacity.searches]}

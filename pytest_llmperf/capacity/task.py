@@ -18,7 +18,8 @@ from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import Session, file_name
-from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.stored_point import StoredSide
+from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _Show = Callable[[str], None]
@@ -97,9 +98,23 @@ class CapacityTask:
         return replace(self._result(now, self.name), reference=reference)
 
     def _result(self, side: _Side, name: str) -> Result:
-        config = side.server.config
-        facts = environment(config, side.server.version, self._gpus)
-        return capacity_result(name, config, self.point, facts, side.searcher)
+        searches, shown = side.searcher.capacity.searches, side.searcher.runs
+        return capacity_result(name, side.server.config, self.point, self._environment(side), searches, shown)
+
+    def _environment(self, side: _Side) -> Environment:
+        return environment(side.server.config, side.server.version, self._gpus)
+
+    def stored_sides(self) -> tuple[StoredSide, ...]:
+        return tuple(self._stored(side) for side in self._sides)
+
+    def _stored(self, side: _Side) -> StoredSide:
+        shown = side.searcher.runs
+        return StoredSide(
+            self._environment(side),
+            runs=tuple(run for _, run in shown),
+            levels=tuple(level for level, _ in shown),
+            searches=side.searcher.capacity.searches,
+        )
 
     async def run(self, live: Live | None) -> None:
         """One more search on every side. An error is kept, not raised."""

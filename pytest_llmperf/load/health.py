@@ -52,7 +52,6 @@ class Window:
         processor; CPU time and clock are watched."""
         collecting = gc.isenabled()
         gc.collect()
-        gc.freeze()
         gc.disable()
         offset_ns, collections = _clock_offset_ns(), _gc_collections()
         cpu, wall = time.thread_time(), time.perf_counter()
@@ -65,7 +64,6 @@ class Window:
             self.cpu_share = (time.thread_time() - cpu - self._spun_s()) / (time.perf_counter() - wall)
             self.clock_step_ns = _clock_offset_ns() - offset_ns
             self.gc_collections = _gc_collections() - collections
-            gc.unfreeze()
             if collecting:
                 gc.enable()
 

@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Callable
 
-NAP_S = 0.00025
+LONGEST_NAP_S, _SHORTEST_NAP_S = 0.0005, 0.00025
+_OF_A_GAP = 20
+"""Naps that fit between two reads of a stream, on average: where that makes them too short, there are none."""
 _RATE = 10_000
-"""Reads per second from which naps pay: two or three in each."""
-_FAR_APART = 20
-"""Naps that fit between two reads of a stream, on average: 5 ms."""
-_ENOUGH = 16
+"""Reads per second from which naps pay: several in each."""
+_ENOUGH = 32
 """Reads that are waiting when we come back are no less than a nap would bring."""
 _SPARE_S = 0.0002
 """A nap ends so long before the next request is due."""
@@ -105,5 +105,7 @@ class Reception:
 
 def nap_s(reads_per_s: float, streams: int) -> float:
     """How long to wait for more before sockets are read; 0: not at all."""
-    far_apart = streams >= _FAR_APART * NAP_S * reads_per_s
-    return NAP_S if reads_per_s >= _RATE and far_apart else 0.0
+    if reads_per_s < _RATE:
+        return 0.0
+    longest_s = min(LONGEST_NAP_S, streams / reads_per_s / _OF_A_GAP)
+    return longest_s if longest_s >= _SHORTEST_NAP_S else 0.0

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from pytest_llmperf.load.schedule import SlotPlan
 from pytest_llmperf.records import Phase
+
+
+class Share(NamedTuple):
+    """Which part of a load is this process's: slots and requests `number`, `number + of`, …"""
+
+    number: int
+    of: int
 
 
 class Slots:

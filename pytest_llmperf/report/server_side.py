@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -12,15 +13,9 @@ from rich.table import Table
 from pytest_llmperf.records import ModelSide
 from pytest_llmperf.result import Result
 
-_HEADERS = (
-    "requests",
-    "failed",
-    "queue\nms",
-    "compute\nms",
-    "executions",
-    "average\nbatch",
-    "batches (size x executions)",
-)
+_HEADERS = ("failed\n/sent", "queue\nms", "compute\nms", "execu-\ntions", "average\nbatch")
+_NAME = 22
+"""Columns of a name; a longer one goes on in the next line, after a dash or dot where it has one."""
 
 
 def has_server_side(results: Iterable[Result]) -> bool:
@@ -28,22 +23,36 @@ def has_server_side(results: Iterable[Result]) -> bool:
 
 
 def server_side_table(results: Sequence[Result], number: Callable[[float | None], str]) -> Table:
-    """One row per point and model; all runs of a point together."""
-    title = "server side (Triton's statistics; queue and compute are means per request)"
+    """Under each point a row per model; all runs of a point together."""
+    title = "server side, by Triton (queue, compute: means per request)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("point", overflow="fold")
-    table.add_column("model", overflow="fold")
+    table.add_column("point\n  model", no_wrap=True)
     for header in _HEADERS:
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("batches\nsize × times")
     for result in results:
-        for side in merged_models(result):
-            table.add_row(escape(result.point_id), escape(side.model), *_cells(side, number))
+        models = merged_models(result)
+        if models:
+            table.add_row(_folded(result.point_id))
+        for side in models:
+            table.add_row(_folded(side.model, indent="  "), *_cells(side, number))
     return table
+
+
+def _folded(name: str, indent: str = "") -> str:
+    """A name in lines that fit; only a part without a dash or dot that is longer than a line is broken inside."""
+    lines, room = [indent], _NAME - len(indent)
+    for part in re.split(r"(?<=[-_./])", name):
+        for piece in (part[start : start + room] for start in range(0, len(part), room)):
+            if len(lines[-1]) + len(piece) > _NAME:
+                lines.append(indent)
+            lines[-1] += piece
+    return escape("\n".join(lines))
 
 
 def _cells(side: ModelSide, number: Callable[[float | None], str]) -> Iterable[str]:
     compute_ns = side.compute_input_ns + side.compute_infer_ns + side.compute_output_ns
-    yield from (str(side.requests), str(side.failed))
+    yield f"{side.failed}/{side.requests + side.failed}"
     yield from map(number, (side.mean_ms(side.queue_ns), side.mean_ms(compute_ns)))
     yield from (str(side.executions), number(side.average_batch))
     yield " ".join(f"{size}×{count}" for size, count in side.batch_sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_llmperf.load.driver import Target
+from pytest_llmperf.load.target import Target
 from pytest_llmperf.server_spec import ServerConfig, TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.process import ServerProcess
 from pytest_llmperf.servers.secrets import expand

@@ -14,7 +14,7 @@ import httpx
 
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.load.driver import Target
+from pytest_llmperf.load.target import Target
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import (
     EmbeddedServer,
@@ -25,6 +25,7 @@ from pytest_llmperf.server_spec import (
     TritonServer,
     VllmServer,
 )
+from pytest_llmperf.servers.asking import ask
 from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
 from pytest_llmperf.servers.log import log_tail
 from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
@@ -341,7 +342,7 @@ def _answers(target: Target, path: str) -> bool:
 def _problem(target: Target, path: str) -> str | None:
     """What is wrong with the answer to a GET; None when it is 200. ServerError when waiting will not help."""
     try:
-        response = httpx.get(target.url + path, headers=dict(target.headers), timeout=_PROBE_TIMEOUT_S, trust_env=False)
+        response = ask("GET", target.url + path, headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
     except httpx.TransportError as error:
         return f"GET {path}: {type(error).__name__}: {error}"
     if response.status_code in (401, 403):
@@ -368,9 +369,8 @@ def _first_bodies(model: str) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 def _try_request(target: Target, path: str, body: Mapping[str, object], timeout_s: float) -> str | None:
     """None when the request gave an answer, else what went wrong."""
-    headers = dict(target.headers)
     try:
-        response = httpx.post(target.url + path, json=body, headers=headers, timeout=timeout_s, trust_env=False)
+        response = ask("POST", target.url + path, json=body, headers=target.headers, timeout_s=timeout_s)
     except httpx.TransportError as error:
         return f"{type(error).__name__}: {error}"
     if response.status_code != 200 or not any(key in response.text for key in ("choices", "text_output")):
@@ -380,8 +380,7 @@ def _try_request(target: Target, path: str, body: Mapping[str, object], timeout_
 
 def _version(target: Target) -> str | None:
     try:
-        headers = dict(target.headers)
-        response = httpx.get(target.url + "/version", headers=headers, timeout=_PROBE_TIMEOUT_S, trust_env=False)
+        response = ask("GET", target.url + "/version", headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
         version = response.json()["version"]
     except (httpx.TransportError, ValueError, KeyError, TypeError):
         return None

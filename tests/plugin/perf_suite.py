@@ -18,8 +18,8 @@ servers:
   tp1pp1: {engine: embedded, args: {step: modelled, decode-ms-per-step: 1, max-num-seqs: 4}}
   tp4pp2: {engine: embedded, args: {step: modelled, decode-ms-per-step: 2, max-num-seqs: 4}}
 loads:
-  short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20, warmup_requests: 1}
-  rate: {input_tokens: 8, output_tokens: 4, request_rate: {sweep: "100:200"}, requests: 20, warmup_requests: 1}
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 10, warmup_requests: 1}
+  rate: {input_tokens: 8, output_tokens: 4, request_rate: {sweep: "100:200"}, requests: 10, warmup_requests: 1}
 sla: {error_rate: "<= 0"}
 """
 

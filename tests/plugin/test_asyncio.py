@@ -10,7 +10,7 @@ import pytest
 async def test_serving(llm_server, load_driver, load_point, sla):
     result = await load_driver.arun(llm_server, load_point)
     sla.check(result)
-    assert result.metrics.ok == 40
+    assert result.metrics.ok == 20
 
 @pytest.mark.asyncio
 @pytest.mark.llmperf(plan="plan.yaml", loads=["short"], servers=["tp1pp1"])

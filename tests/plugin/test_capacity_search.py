@@ -56,11 +56,12 @@ def test_the_capacity_of_the_engine_is_found_and_reported(searching):
 def test_a_baseline_is_recorded_and_judged(searching):
     searching.write(test=TEST.replace("sla)", "sla, baseline)").replace("sla.check(result)", "baseline.check(result)"))
     searching.edit_plan("sla:", "margins: {capacity: 90 %}\nsla:")
+    searching.edit_plan('{concurrency: "1:32"}, requests: 24', '{concurrency: "2:12", within: 50 %}, requests: 16')
     searching.run("--llmperf-update-baselines").assert_outcomes(passed=1)
     (path,) = searching.baselines()
     (session,) = json.loads(path.read_text())["sessions"]
     assert [run["scalars"]["capacity_concurrency"] > 3 for run in session["launches"][0]] == [True] * 5
-    searching.run("--llmperf-runs=3").assert_outcomes(passed=1)
+    searching.run("--llmperf-runs=2").assert_outcomes(passed=1)
     (metric,) = searching.points()["a-slots"]["regression"]["metrics"]
     assert (metric["quantity"], metric["verdict"]) == ("capacity_concurrency", "PASS")
 

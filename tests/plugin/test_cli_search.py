@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from pytest_llmperf.cli import main
 from pytest_llmperf.plan_file import load_plan
 
-# Steps of 10 to 90 ms: what is best no busy machine can hide, and the client keeps up with it.
+# Steps of 10 to 60 ms: what is best no busy machine can hide, and the client keeps up with it.
 PLAN = """
 model: embedded
 servers:
@@ -26,10 +26,10 @@ servers:
     args:
       step: modelled
       step-overhead-ms: 0
-      decode-ms-per-step: {sweep: [90, 45, 20, 10]}
+      decode-ms-per-step: {sweep: [60, 40, 20, 10]}
       max-num-seqs: {sweep: [1, 4]}
 loads:
-  chat: {input_tokens: 8, output_tokens: 5, concurrency: 4, requests: 12, warmup_requests: 1}
+  chat: {input_tokens: 8, output_tokens: 4, concurrency: 4, requests: 8, warmup_requests: 1}
 searches:
   best: {server: grid, loads: chat}
   bounded: {server: grid, loads: chat, objective: ttft_p50, constraints: {output_token_throughput: ">= 1 ktok/s"}}
@@ -178,11 +178,11 @@ def test_an_interrupted_search_goes_on_without_measuring_again(search, folder, s
 def test_a_changed_plan_is_not_continued(search, folder):
     assert search("--search=best", "--trials=1").exit_code == 0
     text = (folder / "plan.yaml").read_text()
-    (folder / "plan.yaml").write_text(text.replace("requests: 12", "requests: 14"))
+    (folder / "plan.yaml").write_text(text.replace("requests: 8", "requests: 9"))
     result = search("--search=best", "--resume")
     assert result.exit_code == 2, result.output
-    assert "the plan has changed: loads.chat.requests was 12, is 14" in " ".join(result.output.split())
-    (folder / "plan.yaml").write_text(text.replace("[90, 45, 20, 10]", "[90, 45, 20, 10, 5]"))
+    assert "the plan has changed: loads.chat.requests was 8, is 9" in " ".join(result.output.split())
+    (folder / "plan.yaml").write_text(text.replace("[60, 40, 20, 10]", "[60, 40, 20, 10, 5]"))
     grown = search("--search=best", "--resume")
     assert grown.exit_code == 0, grown.output
     assert document("best")["configurations"] == 10

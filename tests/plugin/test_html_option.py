@@ -17,7 +17,7 @@ def test_the_baseline_of_an_earlier_session_is_overlaid(suite):
     suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines")
     suite.run("-k", "tp1pp1-short", f"--llmperf-html={path}", "--llmperf-update-baselines")
     text = path.read_text(encoding="utf-8")
-    assert "beside the baseline&#39;s 100." in text
+    assert "beside the baseline&#39;s 50." in text
 
 
 def test_without_the_extra_the_option_says_what_to_install(suite, monkeypatch):

@@ -30,14 +30,12 @@ def on_terminal(suite, *args):
     return text.decode()
 
 
-def into_file(suite, *args, **environment):
+def into_file(suite, *args):
     path = suite.pytester.path / "output.txt"
     plain = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
     command = [sys.executable, "-m", "pytest", f"--llmperf-output={suite.output}", *args]
     with path.open("wb") as file:
-        subprocess.run(
-            command, stdout=file, stderr=file, cwd=suite.pytester.path, env={**plain, **environment}, check=True
-        )
+        subprocess.run(command, stdout=file, stderr=file, cwd=suite.pytester.path, env=plain, check=True)
     return path.read_bytes().decode()
 
 
@@ -83,11 +81,12 @@ def test_a_file_has_a_plain_line_per_point(live_suite):
     assert not re.search(r"\d+/\d+ requests", text)
 
 
-def test_verbose_has_a_plain_line_per_run_and_ci_is_no_terminal(live_suite):
-    text = into_file(live_suite, "-v", "-k", "tp1pp1", CI="1")
+def test_verbose_has_a_plain_line_per_run_and_ci_is_no_terminal(live_suite, monkeypatch):
+    monkeypatch.setenv("CI", "1")
+    text = live_suite.run("-v", "-k", "tp1pp1").stdout.str()
     assert len(re.findall(r"^llmperf: tp1pp1-short run [12]/2 in ", text, re.MULTILINE)) == 2
 
 
 def test_quiet_says_nothing(live_suite):
-    text = into_file(live_suite, "-q", "-k", "tp1pp1")
+    text = live_suite.run("-q", "-k", "tp1pp1").stdout.str()
     assert not re.search(r"^llmperf", text, re.MULTILINE)

@@ -18,7 +18,7 @@ def test_junit_has_flat_properties_with_units(suite):
     assert float(properties["llmperf.ttft_ms.p99"]) > 0
     assert float(properties["llmperf.itl_ms.mean"]) > 0
     assert float(properties["llmperf.output_token_throughput_tok_s"]) > 0
-    assert properties["llmperf.itl_ms.n"] == "100", "five runs of 20: what a baseline takes"
+    assert properties["llmperf.itl_ms.n"] == "50", "five runs of 10: what a baseline takes"
     assert properties["llmperf.requests.failed"] == "0"
     assert properties["llmperf.simulated"] == "True"
     assert properties["llmperf.sla"] == "PASS"
@@ -32,7 +32,7 @@ def test_junit_of_a_failed_test_has_its_numbers_too(suite):
     result.stdout.fnmatch_lines(
         [
             "*tp1pp1-short: 2 of 3 SLA limits do not hold",
-            "*ttft_p99: * ms, limit <= 0.001 ms (+*%), n = 40",
+            "*ttft_p99: * ms, limit <= 0.001 ms (+*%), n = 20",
             "*e2e_p50: *",
         ]
     )
@@ -55,7 +55,7 @@ def test_json_report_follows_the_schema(suite):
     assert point["server"]["args"]["max-num-seqs"] == 4
     assert point["load"]["concurrency"] == 2
     assert [run["metrics"]["requests"] for run in point["runs"]] == [
-        {"sent": 20, "ok": 20, "failed": 0, "cancelled": 0}
+        {"sent": 10, "ok": 10, "failed": 0, "cancelled": 0}
     ] * 5
     assert point["reruns"] == ["a baseline, which takes 5 runs"] * 3
     assert set(point["metrics"]["ttft_ms"]) == {
@@ -72,7 +72,7 @@ def test_every_request_is_on_disk(suite):
     suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines")
     path = suite.output / "requests" / "test_perf.py.test_serving-tp1pp1-rate-100rps.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["run"] for line in lines] == [run for run in range(1, 6) for _ in range(20)]
+    assert [line["run"] for line in lines] == [run for run in range(1, 6) for _ in range(10)]
     for line in lines:
         assert line["due_ns"] <= line["chunk_ns"][0] <= line["end_ns"]
         assert line["output_tokens"] == 4
@@ -147,8 +147,8 @@ def test_a_dialect_is_reported_beside_our_metrics(suite):
     result = suite.run("-v", "-k", "tp1pp1-short", "--llmperf-update-baselines", "--llmperf-dialect=guidellm")
     (point,) = suite.points().values()
     assert point["dialect"]["name"] == "guidellm"
-    assert point["dialect"]["metrics"]["request_latency"]["n"] == 5 * (20 + 2)
-    assert point["metrics"]["ttft_ms"]["n"] == 100
+    assert point["dialect"]["metrics"]["request_latency"]["n"] == 5 * (10 + 2)
+    assert point["metrics"]["ttft_ms"]["n"] == 50
     result.stdout.fnmatch_lines(["*by the definitions of guidellm*", "*request_latency*"])
 
 
@@ -163,7 +163,7 @@ def test_workers_share_a_load(suite):
     result.assert_outcomes(passed=1)
     (point,) = suite.points().values()
     assert point["runs"][0]["workers"] == 2
-    assert point["runs"][0]["metrics"]["requests"] == {"sent": 20, "ok": 20, "failed": 0, "cancelled": 0}
+    assert point["runs"][0]["metrics"]["requests"] == {"sent": 10, "ok": 10, "failed": 0, "cancelled": 0}
 
 
 def test_a_number_of_workers_that_is_none_is_a_mistake_of_usage(suite):
@@ -173,7 +173,7 @@ def test_a_number_of_workers_that_is_none_is_a_mistake_of_usage(suite):
 
 
 def test_stable_windows_are_the_result(suite):
-    suite.edit_plan("requests: 20, warmup_requests: 1}", "stability: {window: 20, within: 90 %}, warmup_requests: 1}")
+    suite.edit_plan("requests: 10, warmup_requests: 1}", "stability: {window: 10, within: 90 %}, warmup_requests: 1}")
     suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
     (point,) = suite.points().values()
     assert point["stability"]["reached"] is True
@@ -183,7 +183,7 @@ def test_stable_windows_are_the_result(suite):
 
 def test_a_phase_gives_a_curve_over_the_prompts_lengths(suite):
     suite.edit_plan("input_tokens: 8, output_tokens: 4, concurrency", "input_tokens: {sweep: [50, 400]}, concurrency")
-    suite.edit_plan("concurrency: 2, requests: 20", "phase: prefill, concurrency: 1, requests: 5")
+    suite.edit_plan("concurrency: 2, requests: 10", "phase: prefill, concurrency: 1, requests: 5")
     suite.edit_plan("step: modelled, decode-ms-per-step: 1", "step: modelled, prefill-ms-per-token: 0.2")
     result = suite.run("-k", "tp1pp1-short", "--llmperf-update-baselines")
     result.assert_outcomes(passed=2)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
+from perf_suite import INI
 from test_interrupts import Started, until
 
 ONE_RUN = """
@@ -15,7 +20,7 @@ runs: 1
 servers:
   grid: {engine: embedded, args: {step: modelled, decode-ms-per-step: {sweep: [1, 2]}}}
 loads:
-  short: {input_tokens: 8, output_tokens: 4, concurrency: {sweep: [1, 2]}, requests: 20, warmup_requests: 0}
+  short: {input_tokens: 8, output_tokens: 4, concurrency: {sweep: [1, 2]}, requests: 6, warmup_requests: 0}
 sla: {error_rate: "<= 0"}
 """
 SLA_ONLY = """
@@ -26,6 +31,11 @@ def test_serving(llm_server, load_driver, load_point, sla):
     sla.check(load_driver.run(llm_server, load_point))
 """
 FIRST, SECOND = "grid.decode_ms_per_step_1", "grid.decode_ms_per_step_2"
+
+
+SEARCHES = ONE_RUN.replace("requests: 20", "requests: 8").replace(
+    "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
+)
 
 
 def servers(suite):
@@ -42,10 +52,23 @@ def grid(suite):
     return suite
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What a session leaves that has measured the first of two servers."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "plan.yaml").write_text(ONE_RUN)
+    (folder / "test_perf.py").write_text(SLA_ONLY)
+    (folder / "pytest.ini").write_text(INI)
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
+    command = [sys.executable, "-m", "pytest", "-k", "step_1", "--llmperf-output=out"]
+    subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
+    return folder / "out"
+
+
 @pytest.fixture
-def half(grid):
-    """A session that has measured the first of two servers."""
-    assert grid.run("-k", "step_1").ret == 0
+def half(grid, measured):
+    """A suite of which the first of two servers has been measured."""
+    shutil.copytree(measured, grid.output)
     return grid
 
 
@@ -90,10 +113,30 @@ def test_an_interrupted_suite_goes_on(grid, signum):
     assert all(point["passed"] for point in grid.points().values())
 
 
+def test_a_capacity_is_taken_over_and_the_other_searched(suite):
+    suite.write(plan=SEARCHES.replace("[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
+    started = Started(suite)
+    until(lambda: stored(suite) or started.process.poll() is not None, "the first server's capacity")
+    started.end_with(signal.SIGINT)
+    first = suite.points()[f"{FIRST}-short"]
+    suite.edit_plan("decode-ms-per-step: {sweep: [1, 100]}", "decode-ms-per-step: {sweep: [1, 2]}")
+    result = suite.run("--llmperf-resume")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["llmperf: 2 points on 2 servers*, 1 point taken over from *"])
+    taken, searched = suite.report()["points"]
+    assert taken["taken_from"]
+    assert [row["level"] for row in taken["capacity"]["searches"][0]["levels"]] == [1, 2]
+    assert all(taken[key] == first[key] for key in ("capacity", "runs", "metrics", "server", "load"))
+    assert searched["taken_from"] is None
+    assert searched["capacity"]["holds"] == 2
+    assert servers(suite)[0] == f"{FIRST}.log"
+    assert f"{FIRST}.2.log" not in servers(suite)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("requests: 20", "requests: 22", "requests was 20, is 22"),
+        ("requests: 6", "requests: 7", "requests was 6, is 7"),
         ("runs: 1", "runs: 2", "runs was 1, is 2"),
         ("step: modelled,", "step: modelled, max-num-seqs: 3,", "max-num-seqs was None, is 3"),
     ],
@@ -104,6 +147,22 @@ def test_what_has_changed_is_measured_again_and_says_why(half, old, new, why):
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines([f"{FIRST}-short-c1 is measured again, not taken over: {why}"])
     assert all(point["taken_from"] is None for point in half.points().values())
+
+
+def test_a_capacity_that_is_asked_otherwise_is_searched_again(suite):
+    suite.write(plan=SEARCHES, test=SLA_ONLY)
+    suite.run("-k", "step_1").assert_outcomes(passed=1)
+    suite.edit_plan("1:2', sla: {ttft_p50: '<= 1 min'}", "1:3', sla: {ttft_p50: '<= 2 min'}")
+    result = suite.run("--llmperf-resume", "-k", "step_1")
+    result.stdout.fnmatch_lines(["*again, not taken over: concurrency was [[]1, 2], is [[]1, 3]; sla was *"])
+
+
+def test_a_server_without_a_capacity_is_not_asked_again_for_a_baseline(suite):
+    suite.write(plan=SEARCHES.replace("1 min", "0.001 ms"), test=SLA_ONLY.replace("sla", "baseline"))
+    suite.run("--llmperf-accept", "-k", "step_1").assert_outcomes(failed=1)
+    result = suite.run("--llmperf-accept", "--llmperf-resume", "-k", "step_1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 point taken over from *"])
 
 
 def test_a_file_that_is_not_whole_is_passed_over(half):

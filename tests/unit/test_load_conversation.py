@@ -12,8 +12,10 @@ from samples import record as made_record
 from test_load_driver import END, HEAD, Request, Script, Scripted, _chunk, _serve
 
 from pytest_llmperf.load import driver
-from pytest_llmperf.load.driver import Share, Target, run_load
+from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.slots import Share
+from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.workers import _part
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import run_window

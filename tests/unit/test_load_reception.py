@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_llmperf.load.reception import NAP_S, Reception, nap_s
+from pytest_llmperf.load.reception import LONGEST_NAP_S, Reception, nap_s
 
 needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll here, so no nap")
 
@@ -26,19 +26,20 @@ def _pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 @pytest.mark.parametrize(
-    ("reads_per_s", "streams", "naps"),
+    ("reads_per_s", "streams", "nap_ms"),
     [
-        (25_600, 256, True),  # 10 ms between two tokens of a stream
-        (100_000, 1000, True),
-        (6_400, 64, False),  # so few cost little
-        (32_000, 64, False),  # 2 ms between two tokens: two might fall into one nap
-        (10_000, 50, True),
-        (10_000, 49, False),
-        (0, 0, False),
+        (25_600, 256, 0.5),  # 10 ms between two tokens of a stream
+        (100_000, 1000, 0.5),
+        (20_000, 120, 0.3),
+        (6_400, 64, 0),  # so few cost little
+        (32_000, 64, 0),  # 2 ms between two tokens: two might fall into one nap
+        (10_000, 50, 0.25),
+        (10_000, 49, 0),
+        (0, 0, 0),
     ],
 )
-def test_naps_are_taken_where_there_are_many_reads_far_apart(reads_per_s: float, streams: int, naps: bool) -> None:
-    assert nap_s(reads_per_s, streams) == (NAP_S if naps else 0)
+def test_naps_are_taken_where_there_are_many_reads_far_apart(reads_per_s: float, streams: int, nap_ms: float) -> None:
+    assert nap_s(reads_per_s, streams) == pytest.approx(nap_ms / 1e3)
 
 
 def test_every_socket_is_read_until_it_is_removed() -> None:
@@ -132,7 +133,7 @@ def test_naps_are_taken_while_tokens_come_thick_and_fast(naps: list[float]) -> N
         await _busy_streams(Reception(), until=lambda: len(naps) > 10)
 
     asyncio.run(main())
-    assert set(naps) == {NAP_S}
+    assert set(naps) == {LONGEST_NAP_S}
 
 
 @needs_epoll
@@ -146,7 +147,7 @@ def test_no_naps_before_a_send_nor_where_times_would_suffer(naps: list[float], w
 
         def on_read() -> bool:
             if what == "due":
-                reception.due_s = asyncio.get_running_loop().time() + NAP_S
+                reception.due_s = asyncio.get_running_loop().time() + LONGEST_NAP_S
             else:
                 setattr(reception, what, getattr(reception, what) + 1)
             passed_s = time.monotonic() - begin_s

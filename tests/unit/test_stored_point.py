@@ -7,10 +7,17 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import HEALTH, result
+from samples import HEALTH, result, steady_run
+from test_capacity import loads, searched
 
+from pytest_llmperf.capacity.bracket import Trial, concluded
+from pytest_llmperf.capacity.search import capacity_result
+from pytest_llmperf.duet import Duet
+from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.resume import read_points, write_point
+from pytest_llmperf.session import Session
 from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredPointError, StoredSide, parse_point, point_json
+from pytest_llmperf.takeover import Takeover
 
 RESULT = result()
 NOW = datetime(2026, 11, 21, 10, 30, 1, 234567, UTC)
@@ -42,14 +49,59 @@ def test_round_trip(chunks, number, times, text):
     assert parse_point(point_json(stored), "f") == stored
 
 
+(RATE,) = loads()
+CONFIG = RESULT.server
+(DIED, INVALID) = (Trial(64.0, verdict, True, "it did", repeats=2, sent=7, failed=3) for verdict in ("DIED", "INVALID"))
+UPWARDS = searched(RATE.capacity, 1000).trials
+
+
+@pytest.mark.parametrize(
+    "searches",
+    [
+        pytest.param((searched(RATE.capacity, 43.0), searched(RATE.capacity, 47.0)), id="found"),
+        pytest.param((searched(RATE.capacity, 1000),), id="bound"),
+        pytest.param((searched(RATE.capacity, 0.5),), id="none"),
+        pytest.param((concluded((*UPWARDS[:6], DIED), RATE.capacity),), id="died"),
+        pytest.param((concluded((*UPWARDS[:6], INVALID), RATE.capacity),), id="invalid"),
+        pytest.param((concluded(UPWARDS[:2], RATE.capacity, DIED),), id="ended-by-an-earlier-one"),
+    ],
+)
+def test_a_capacity_is_rebuilt_as_it_was(searches, tmp_path):
+    levels = tuple(search.holds or search.trials[0].level for search in searches)
+    runs = tuple(replace(steady_run(n, 1 + n / 7), trace_hash="search") for n in range(len(searches)))
+    side = StoredSide(RESULT.environment, runs, levels, searches)
+    shown = list(zip(levels, runs, strict=True))
+    original = capacity_result(f"{CONFIG.name}-s", CONFIG, RATE, RESULT.environment, searches, shown)
+    point = parse_point(point_json(replace(POINT, sides=(side,))), "f")
+    rebuilt = Takeover(Session(tmp_path), taken={POINT.test: point}).result(POINT.test, CONFIG, RATE)
+    assert rebuilt == original
+    assert rebuilt.capacity.sentence == original.capacity.sentence
+    before, after = (report_document([Outcome(POINT.test, r.point_id, r)], NOW) for r in (original, rebuilt))
+    assert json.dumps(after) == json.dumps(before)
+
+
+def test_a_capacity_of_a_duet_has_its_reference(tmp_path):
+    sides = tuple(
+        StoredSide(RESULT.environment, (steady_run(),), (search.holds,), (search,))
+        for search in (searched(RATE.capacity, threshold) for threshold in (43.0, 86.0))
+    )
+    duet = Duet(CONFIG, RESULT.server.model_copy(update={"name": "b"}))
+    taken = {POINT.test: parse_point(point_json(replace(POINT, sides=sides)), "f")}
+    rebuilt = Takeover(Session(tmp_path), taken=taken).result(POINT.test, duet, RATE)
+    assert (rebuilt.reference.server, rebuilt.server) == (duet.a, duet.b)
+    assert rebuilt.reference.capacity.value * 2 == pytest.approx(rebuilt.capacity.value, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (b'{"schema": "llmp', "f is not whole"),
-        (b"[]", "f has the schema None; this version reads llmperf.point/1"),
+        (b"[]", "f has the schema None; this version reads llmperf.point/2"),
+        (b'{"schema": "llmperf.point/1"}', "f has the schema 'llmperf.point/1'"),
         (b'{"schema": "llmperf.point/9"}', "f has the schema 'llmperf.point/9'"),
-        (b'{"schema": "llmperf.point/1"}', "f: test: Field required"),
+        (b'{"schema": "llmperf.point/2"}', "f: test: Field required"),
         (json.dumps({**json.loads(point_json(POINT)), "sides": 3}).encode(), "f: sides: Input should be"),
+        (point_json(POINT).replace(b'"levels":[]', b'"levels":[8]'), "f: sides.0: Value error, 1 levels for 2 runs"),
     ],
 )
 def test_what_is_no_point(text, message):

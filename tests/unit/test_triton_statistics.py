@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.records import ModelSide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from samples import result, steady_run
+
+from pytest_llmperf.records import ModelSide, ServerSide
+from pytest_llmperf.report.server_side import server_side_table
+from pytest_llmperf.report.terminal import number
 from pytest_llmperf.telemetry.triton import gained, read
 
 
@@ -74,3 +84,47 @@ def test_replicas_are_added_and_idle_models_left_out() -> None:
 def test_nothing_served_has_no_means() -> None:
     nothing = ModelSide("m", 0, 3, 0, 0, 0, 0, 0, 0)
     assert (nothing.average_batch, nothing.mean_ms(0)) == (None, None)
+
+
+def shown(models: Sequence[str], point_id: str) -> list[str]:
+    """Lines of the terminal's table at 80 columns."""
+    sides = tuple(
+        ModelSide(m, 1200, 3, 1203, 523, 10**9, 0, 10**9, 0, tuple((n, 70) for n in range(1, 9))) for m in models
+    )
+    measured = replace(result([replace(steady_run(), server_side=ServerSide(sides))]), point_id=point_id)
+    buffer = io.StringIO()
+    Console(file=buffer, width=80).print(server_side_table([measured], number))
+    return [line.rstrip() for line in buffer.getvalue().splitlines()]
+
+
+def test_the_table_names_points_in_whole_at_80_columns() -> None:
+    lines = shown(["ensemble", "tensorrt_llm"], "batch8-chat-c16")
+    place = lines.index(" batch8-chat-c16")
+    assert lines[place + 1].split() == [
+        "ensemble",
+        "3/1203",
+        "0.8333",
+        "0.8333",
+        "523",
+        "2.300",
+        "1×70",
+        "2×70",
+        "3×70",
+        "4×70",
+    ]
+    assert any(line.startswith("   tensorrt_llm ") for line in lines)
+
+
+def test_long_names_go_on_after_a_dash() -> None:
+    lines = shown(["Qwen2.5-0.5B-Instruct"], "grid.tp4pp2.seqs64-chat-in128-c256")
+    names = [line[1:20].strip() for line in lines[5:]]
+    assert names[:4] == ["grid.tp4pp2.seqs64-", "chat-in128-c256", "Qwen2.5-0.5B-", "Instruct"]
+
+
+@settings(max_examples=30)
+@given(st.text(st.sampled_from("ab-._/["), min_size=1, max_size=60))
+def test_no_part_of_a_name_is_lost(name: str) -> None:
+    point_id = "p" * 22  # as wide as the column gets
+    lines = shown([name], point_id)
+    first = lines.index(f" {point_id}") + 1
+    assert "".join(line[1:23].strip() for line in lines[first:]) == name

@@ -10,10 +10,11 @@ from urllib.parse import quote
 import httpx
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.driver import Target
 from pytest_llmperf.load.openai import body_text, shorten
+from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.triton_grpc import encode_request, grpc_module, read_response
 from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, input_specs
+from pytest_llmperf.servers.asking import ask
 
 _TIMEOUT_S = 5.0
 _ONE_TOKEN: Mapping[str, Any] = {"text_input": "Hello", "parameters": {"max_tokens": 1}}
@@ -46,9 +47,9 @@ class HttpService:
         """None when a request of one token gives an answer to its end, else what went wrong."""
         with_text = any(spec.name == "text_input" for spec in self._target.inputs)
         path, body = ("generate_stream", _ONE_TOKEN) if with_text else ("infer", self._infer_body())
-        url, headers = f"{self._target.url}{self._model}/{path}", dict(self._target.headers)
+        url = f"{self._target.url}{self._model}/{path}"
         try:
-            answer = httpx.post(url, json=body, headers=headers, timeout=timeout_s, trust_env=False)
+            answer = ask("POST", url, json=body, headers=self._target.headers, timeout_s=timeout_s)
         except httpx.TransportError as error:
             return f"{type(error).__name__}: {error}"
         if answer.status_code != 200 or '"error"' in answer.text[:200] or not answer.content:
@@ -66,8 +67,7 @@ class HttpService:
         return found
 
     def _get(self, path: str) -> httpx.Response:
-        headers = dict(self._target.headers)
-        answer = httpx.get(self._target.url + path, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+        answer = ask("GET", self._target.url + path, headers=self._target.headers, timeout_s=_TIMEOUT_S)
         if answer.status_code in (401, 403):
             raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: the credentials are wrong")
         return answer
@@ -142,7 +142,7 @@ def service(target: Target) -> Service:
 def metrics_text(url: str) -> str:
     """The Prometheus text at `url`; empty where there is none."""
     try:
-        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+        answer = ask("GET", url, timeout_s=_TIMEOUT_S)
     except httpx.TransportError:
         return ""
     return answer.text if answer.status_code == 200 else ""

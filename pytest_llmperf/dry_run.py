@@ -1,0 +1,44 @@
+"""What a run would do, for --llmperf-dry-run: every server's command and GPUs, every load's length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from pytest_llmperf.duet import Duet, local_gpus
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.report.terminal import describe_load
+from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.servers.commands import missing_requirement, shown_command
+from pytest_llmperf.telemetry.gpu import Gpu
+
+
+def describe_points(
+    points: Sequence[tuple[ServerConfig | Duet, LoadPoint]], runs: Callable[[LoadPoint], int], gpus: Sequence[Gpu]
+) -> Iterator[str]:
+    """Lines for people; `runs` of a point."""
+    for server in dict.fromkeys(server for server, _ in points):
+        yield from _describe_duet(server, gpus) if isinstance(server, Duet) else _describe_server(server, gpus)
+        each = " on each" if isinstance(server, Duet) else ""
+        for load in (load for other, load in points if other == server):
+            yield f"  {load.name}: {describe_load(load, runs(load))}{each}"
+
+
+def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:
+    reason = duet.too_few_gpus(gpus)
+    obstacle = f" (cannot run here: {reason})" if reason else ""
+    yield f"{duet.name}: both up at the same time, measured in turns{obstacle}"
+    yield from _describe_server(duet.a, gpus)
+    yield from _describe_server(duet.b, gpus, local_gpus(duet.a))
+
+
+def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) -> Iterator[str]:
+    """`taken` GPUs are another server's."""
+    if isinstance(server, RemoteServer):
+        yield f"{server.name}: {server.url} (already up)"
+        return
+    used = gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
+    reason = missing_requirement(server, gpus)
+    yield f"{server.name}: {server.gpu_count} GPUs{f' (cannot run here: {reason})' if reason else ''}"
+    share = server.gpu_count // server.replicas
+    for number in range(server.replicas):
+        yield f"  {shown_command(server, 'PORT', used[number * share : (number + 1) * share])}"

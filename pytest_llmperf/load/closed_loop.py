@@ -1,0 +1,132 @@
+"""The closed loop: slots that each send their next request when their last one has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from pytest_llmperf.load.interpret import answer_text
+from pytest_llmperf.load.limits import raise_file_limit
+from pytest_llmperf.load.openai import Message
+from pytest_llmperf.load.prompts import PlannedRequest
+from pytest_llmperf.load.schedule import Level, SlotPlan
+from pytest_llmperf.load.sender import Gate, Link, Sender
+from pytest_llmperf.load.slots import Share, Slots
+from pytest_llmperf.load.template import Templates
+from pytest_llmperf.load.transport import Exchange
+
+_REST_S = 0.1
+"""A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of
+times a second until the time is up."""
+
+
+class ClosedLoop:
+    """The slots of this `share`. With a `plan` they go by time, and through the requests over and over."""
+
+    def __init__(self, sender: Sender, plan: SlotPlan | None, share: Share, gate: Gate, templates: Templates) -> None:
+        self._sender = sender
+        self._plan = plan
+        self._share = share
+        self._gate = gate
+        self._templates = templates
+
+    async def run(self) -> None:
+        sender = self._sender
+        queue = deque(_units(sender.requests.values()))
+        plan = self._plan or SlotPlan((Level(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
+        numbers = range(plan.most)[self._share.number :: self._share.of][: len(queue)]
+        raise_file_limit(len(numbers), required=len(numbers))
+        connections = [(number, sender.new_connection(number)) for number in numbers]
+        await sender.open_all(connection for _, connection in connections)
+        await self._gate()
+        with sender.window.open():
+            slots = Slots(plan)
+            async with asyncio.TaskGroup() as group:
+                for number, connection in connections:
+                    group.create_task(self._slot(number, connection, queue, slots))
+                if self._plan is not None:
+                    group.create_task(slots.conduct())
+
+    async def _slot(
+        self, number: int, connection: Link, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
+    ) -> None:
+        """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
+        user = _User(number, connection, slots)
+        while await slots.turn(number) and queue:
+            unit = queue.popleft()
+            if self._plan is not None:
+                queue.append(self._again(unit))
+            exchange = await self._exchange(user, unit[0])
+            if len(unit) > 1:
+                await self._later_turns(user, unit[0], exchange, unit[1:])
+
+    def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
+        """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
+        begin = len(self._sender.requests)
+        renewed = tuple(replace(request, index=begin + at, phase="measured") for at, request in enumerate(unit))
+        if unit[0].conversation is not None:
+            renewed = tuple(replace(request, conversation=begin) for request in renewed)
+        self._sender.requests.update((request.index, request) for request in renewed)
+        self._sender.wires.prepare(renewed)
+        return renewed
+
+    async def _exchange(self, user: _User, request: PlannedRequest, history: Sequence[Message] = ()) -> Exchange:
+        sender = self._sender
+        if self._plan is not None:
+            request = sender.requests[request.index] = replace(request, phase=user.slots.phase(user.number))
+        wire = sender.wires.wire(user.number % len(sender.targets), request, history)
+        exchange = sender.new_exchange(request)
+        if user.connection.is_open:
+            sender.start(user.connection, request, wire, exchange)
+        await sender.settle(user.connection, request, wire, exchange)
+        if self._plan is not None and exchange.reader.status is None and not exchange.cancelled:
+            await asyncio.sleep(_REST_S)
+        return exchange
+
+    async def _later_turns(
+        self, user: _User, last: PlannedRequest, exchange: Exchange, later: Sequence[PlannedRequest]
+    ) -> None:
+        """The rest of a conversation, each turn with all that was said before; given up when one fails.
+
+        A loop that goes by time may end between two turns.
+        """
+        conversation = self._sender.point.conversation
+        think_s = (conversation.think_time if conversation else None) or 0.0
+        clock = asyncio.get_running_loop().time
+        history: list[Message] = []
+        for request in later:
+            due_s = clock() + think_s
+            answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates)
+            if answer is None:
+                self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
+                return
+            history += [("user", str(self._sender.wires.prompts[last.index])), ("assistant", answer)]
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            if not await user.slots.turn(user.number):
+                return
+            exchange = await self._exchange(user, request, history)
+            last = request
+
+    def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
+        """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
+        for request in later:
+            self._sender.new_exchange(request).end(f"not sent: turn {failed_turn} of its conversation failed")
+        self._sender.done += len(later)
+        self._sender.failed += len(later)
+
+
+def _units(requests: Iterable[PlannedRequest]) -> Iterator[tuple[PlannedRequest, ...]]:
+    """Requests that one slot sends one after the other; one each where there are no conversations."""
+    return (tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit))
+
+
+class _User(NamedTuple):
+    """A slot of a closed loop at work."""
+
+    number: int
+    connection: Link
+    slots: Slots

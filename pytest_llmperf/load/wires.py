@@ -1,0 +1,88 @@
+"""What goes out: the requests of a load as the bytes that a connection sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pytest_llmperf import __version__
+from pytest_llmperf.load import triton_grpc
+from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.openai import Message, request_body
+from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.transport import Origin
+from pytest_llmperf.load.triton_tensors import TensorSpec
+from pytest_llmperf.load_spec import LoadPoint
+
+_Kind = tuple[str, bool, tuple[TensorSpec, ...]]
+"""What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
+
+
+class Wires:
+    """The prompts of one load, marked as its own, and every request's body per kind of target.
+
+    Bodies are encoded before the window, not in it; later turns of a conversation have theirs when the answers before
+    them are known.
+    """
+
+    def __init__(self, targets: Sequence[Target], point: LoadPoint, trace: Trace, mark: str) -> None:
+        self.origins = [Origin(target.url) for target in targets]
+        self.endpoint = ENDPOINTS[point.endpoint]
+        self.prompts: dict[int, Content | list[Content]] = {}
+        """By the request's index."""
+        self._targets = targets
+        self._point = point
+        self._trace = trace
+        self._mark = mark
+        self._bodies: dict[_Kind, dict[int, bytes]] = {self._kind(target): {} for target in targets}
+
+    def prepare(self, requests: Iterable[PlannedRequest]) -> None:
+        """Their prompts and bodies."""
+        for request in requests:
+            self.prompts[request.index] = self._marked(request)
+            for kind, bodies in self._bodies.items():
+                if not request.turn:
+                    bodies[request.index] = self._body(request, kind)
+
+    def wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
+        """The bytes of a request for target `number`."""
+        target, origin = self._targets[number], self.origins[number]
+        kind = self._kind(target)
+        body = self._body(request, kind, history) if history else self._bodies[kind][request.index]
+        if self.endpoint.framing == "messages":
+            return body + triton_grpc.request_id(self.request_id(request))
+        headers = {
+            "Host": origin.netloc,
+            "User-Agent": f"pytest-llmperf/{__version__}",
+            "Accept": "text/event-stream",
+            "Content-Type": "application/json",
+            "X-Request-Id": self.request_id(request),
+            **{name.title(): value for name, value in target.headers},
+            "Content-Length": str(len(body)),
+        }
+        lines = [f"POST {origin.prefix}{self.endpoint.path(target.model)} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
+
+    def request_id(self, request: PlannedRequest) -> str:
+        return f"llmperf-{self._trace.hash[:8]}-{self._mark}-{request.index}"
+
+    def _marked(self, request: PlannedRequest) -> Content | list[Content]:
+        mark = "warm" if self._point.prefix_cache == "warm" else self._mark
+        return marked_prompt(request, f"{self._trace.hash}/{mark}", self._trace.pieces)
+
+    def _kind(self, target: Target) -> _Kind:
+        asked = self._point.stream_usage
+        return target.model, target.continuous_usage if asked is None else asked == "every-chunk", target.inputs
+
+    def _body(self, request: PlannedRequest, kind: _Kind, history: Sequence[Message] = ()) -> bytes:
+        point, content, tokens = self._point, self.prompts[request.index], request.output_tokens
+        model, every_chunk_usage, inputs = kind
+        if history:
+            body = request_body(
+                point, content, tokens, model=model, every_chunk_usage=every_chunk_usage, history=history
+            )
+        else:
+            body = self.endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
+        return self.endpoint.encode(body, model, inputs)

@@ -1,0 +1,98 @@
+"""What the command line and the ini file ask for, resolved: paths, defaults, numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load_spec import Relaunch, parse_margins
+from pytest_llmperf.resume import newest_session
+from pytest_llmperf.session import default_output
+from pytest_llmperf.units import parse_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Command line and ini, resolved."""
+
+    update_baselines: bool
+    update_new: bool
+    accept: bool
+    json: Path | None
+    html: Path | None
+    exports: tuple[str, ...]
+    """Names of interchange.exports.NAMES."""
+    output: Path
+    resume: bool
+    baselines: Path
+    strict: bool
+    runs: int | None
+    no_interleave: bool
+    inconclusive: Literal["pass", "fail", "xfail"]
+    relaunch: Relaunch | None
+    budget_s: float | None
+    dialect: str | None
+    workers: int | Literal["auto"] | None
+
+
+def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Options:
+    """`given` by their names without the prefix; None or empty where nothing was said.
+
+    Paths count from where pytest was started.
+    """
+
+    def path(name: str) -> Path | None:
+        return invoked_from / given[name] if given[name] else None
+
+    return Options(
+        update_baselines=bool(given["update-baselines"]),
+        update_new=bool(given["update-new"]),
+        accept=bool(given["accept"]),
+        json=path("json"),
+        html=path("html"),
+        exports=tuple(given["export"].split(",")) if given["export"] else (),
+        output=path("output") or _own_output(root, bool(given["resume"])),
+        resume=bool(given["resume"]),
+        baselines=path("baselines") or root / "baselines",
+        strict=bool(given["strict"]),
+        runs=int(given["runs"]) if given["runs"] else None,
+        no_interleave=bool(given["no-interleave"]),
+        inconclusive=given["inconclusive"] or "pass",
+        relaunch=given["relaunch"],
+        budget_s=parse_budget(given["budget"]),
+        dialect=given["dialect"],
+        workers=_workers(given["workers"]),
+    )
+
+
+def _own_output(root: Path, resume: bool) -> Path:
+    """A new folder, or that of the session that is continued."""
+    new = default_output(root)
+    return (newest_session(new.parent) or new) if resume else new
+
+
+def parse_budget(given: str | None) -> float | None:
+    """In seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
+    return None if given is None else parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
+
+
+def ini_margins(lines: Sequence[str]) -> Mapping[str, float]:
+    """Of the ini file's lines; PlanError says what is wrong."""
+    pairs = [part.partition("=") for line in lines for part in line.split(",") if part.strip()]
+    return checked_margins({name.strip(): value.strip() for name, _, value in pairs}, "ini llmperf_margins")
+
+
+def checked_margins(given: object, where: str) -> Mapping[str, float]:
+    """Checked as a plan's are; PlanError says what is wrong."""
+    try:
+        return parse_margins(given)
+    except ValueError as error:
+        raise PlanError(f"{where}: {error}") from error
+
+
+def _workers(given: str | None) -> int | Literal["auto"] | None:
+    return "auto" if given == "auto" else int(given) if given else None

@@ -1,0 +1,115 @@
+"""The part of a plan that a marker asks for, and what a collected test will do with its part of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.duet import Duet
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.options import checked_margins
+from pytest_llmperf.plan import Plan
+from pytest_llmperf.server_axes import single_config
+from pytest_llmperf.server_spec import ServerConfig
+
+_MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins", "duet")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a plan that one test function asks for."""
+
+    servers: tuple[ServerConfig | Duet, ...]
+    loads: tuple[LoadPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTest:
+    """What a collected test will measure, as its parameters say."""
+
+    test: str
+    function: str
+    """Id of the test function: tests of one function do the same with their points."""
+    server: ServerConfig | Duet
+    point: LoadPoint
+    runs: int | None
+    """Of the marker."""
+    gates: frozenset[str] = frozenset()
+    """`sla`, `baseline`: the fixtures by which it will be judged."""
+    margins: Mapping[str, Any] = field(default_factory=dict)
+    """Of the marker."""
+    alone: bool = False
+    """Never measured on the way of another test: it may be skipped."""
+
+
+def check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
+    """PlanError says what is wrong with the arguments of the marker, as far as no plan is needed for it."""
+    if args:
+        raise PlanError(f"{test_file}: the llmperf marker takes keywords only, as in llmperf(plan='plan.yaml')")
+    for name in kwargs:
+        if name not in _MARKER_KEYS:
+            raise PlanError(f"{test_file}: the llmperf marker has no {name!r}{did_you_mean(name, list(_MARKER_KEYS))}")
+    if not isinstance(kwargs.get("plan"), str):
+        raise PlanError(f"{test_file}: the llmperf marker needs plan='….yaml', given {kwargs.get('plan')!r}")
+    runs = kwargs.get("runs")
+    if runs is not None and (not isinstance(runs, int) or runs < 1):
+        raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
+    checked_margins(kwargs.get("margins", {}), f"{test_file}: the llmperf marker's margins")
+
+
+def selected(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> Selection:
+    """What a marker that was checked selects; PlanError names what the plan does not have."""
+    servers = _chosen_servers(plan, kwargs, test_file)
+    load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
+    return Selection(servers, tuple(point for point in plan.load_points() if _load_name(point) in load_names))
+
+
+def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
+    """The marker's `servers`, or its `duet` as the one thing to measure on."""
+    spaces = plan.server_spaces()
+    configs = {config.name: config for space in spaces.values() for config in space.configs}
+    names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
+    known = list(dict.fromkeys((*spaces, *configs)))
+    chosen = _checked_names(known, names, "server", test_file)
+    if "duet" not in kwargs:
+        return tuple(
+            config
+            for entry, space in spaces.items()
+            for config in space.configs
+            if entry in chosen or config.name in chosen
+        )
+    try:
+        return (Duet(*(single_config(spaces, name) for name in chosen)),)
+    except ValueError as error:
+        raise PlanError(f"{test_file}: the llmperf marker's duet: {error}") from error
+
+
+def _duet_names(kwargs: Mapping[str, Any], test_file: Path) -> list[str]:
+    """The old server's name, then the new one's."""
+    given = kwargs["duet"]
+    named = isinstance(given, Mapping) and set(given) == {"a", "b"} and all(isinstance(n, str) for n in given.values())
+    if not named:
+        problem = f"needs the old server and the new one, as in {{'a': 'old', 'b': 'new'}}, given {given!r}"
+    elif kwargs.get("servers") is not None:
+        problem = "names its servers itself; leave out servers=, or write a test of its own for the duet"
+    elif given["a"] == given["b"]:
+        problem = f"needs two servers, given {given['a']!r} for both"
+    else:
+        return [given["a"], given["b"]]
+    raise PlanError(f"{test_file}: the llmperf marker's duet {problem}")
+
+
+def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:
+    for name in chosen or ():
+        if name not in known:
+            raise PlanError(f"{test_file}: the plan has no {what} {name!r}{did_you_mean(name, known)}")
+    return known if chosen is None else list(chosen)
+
+
+def _load_name(point: LoadPoint) -> str:
+    """The plan's name of a point's load, without swept values: names hold no dash, values follow one."""
+    return point.name.partition("-")[0]
