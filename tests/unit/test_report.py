@@ -334,6 +334,14 @@ def test_a_server_that_falls_behind_is_told_and_stays_valid():
     assert "a-rate: SATURATED" in printed(made)
 
 
+@pytest.mark.parametrize(("together", "told"), [(0, False), (1, True)])
+def test_first_tokens_that_were_read_with_the_next_are_told(together, told):
+    records = [record(n * 40.0, [n * 40.0 + k for k in (10.0, 20.0)]) for n in range(100 - together)]
+    records += [record(0.0, [20.0, 20.0, 30.0]) for _ in range(together)]
+    (found,) = document(outcome(result([run(records)])))["points"]
+    assert any("the first token of 1 of 100 requests" in remark for remark in found["remarks"]) == told
+
+
 def test_a_closed_loop_cannot_saturate():
     (found,) = document(outcome())["points"]
     assert (found["saturated"], found["remarks"]) == (None, [])
