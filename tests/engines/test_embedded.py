@@ -416,7 +416,7 @@ def test_sigterm_does_not_wait_for_a_long_step():
 def test_the_log_tells_the_settings(decoder):
     assert "INFO" in decoder.log
     assert "non-default args: {'max_model_len': 512}" in decoder.log
-    assert "'max_num_seqs': 16" in decoder.log
+    assert "at most 16 requests at once" in decoder.log
 
 
 @pytest.mark.parametrize(
