@@ -97,7 +97,7 @@ class Result:
         if chunks and shared >= _SHARED_FIRST * len(chunks):
             yield (
                 f"the first token of {shared} of {len(chunks)} requests was read together with the next: unless the "
-                "server wrote both at once, their TTFT is too high, by one gap between tokens at most"
+                "server wrote both at once, their TTFT is too high, by the time between the tokens of that read"
             )
 
     def _stability_remarks(self) -> Iterator[str]:
