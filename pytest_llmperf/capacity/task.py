@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,13 +21,6 @@ from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
-
-_Show = Callable[[str], None]
-
-
-def _show_cut(show: _Show, width: int, text: str) -> None:
-    """No terminal takes back a line that went over its edge."""
-    show(text[:width])
 
 
 @dataclass(slots=True)
@@ -145,17 +138,16 @@ class CapacityTask:
         number = len(side.searcher.searches) + 1
         if live is None or live.show is None:
             return lambda tried, level, repeat: None
-        show = partial(_show_cut, live.show, live.width)
-        return lambda tried, level, repeat: partial(self._show, show, shown, number, tried, level, repeat)
+        return lambda tried, level, repeat: partial(self._show, live, shown, number, tried, level, repeat)
 
-    def _show(self, show: _Show, shown: str, number: int, tried: int, level: float, repeat: int, *counts: int) -> None:
+    def _show(self, live: Live, shown: str, number: int, tried: int, level: float, repeat: int, *counts: int) -> None:
         """`counts`: number of the execution (which is no run here), requests done, in all, and failed."""
         _, done, total, failed = counts
         unit = " req/s" if self.point.capacity and self.point.capacity.request_rate else " in flight"
         most = most_levels(self.point.capacity) if self.point.capacity else 0
         again = f" (repeat {repeat})" if repeat else ""
         trouble = f", {failed} failed" if failed else ""
-        show(
+        live.line(
             f"llmperf {shown}: search {number}/{max(self.first_runs, number)}, level {tried + 1} of at most {most}: "
             f"{level:g}{unit}{again}, {done}/{total} requests{trouble}"
         )

@@ -54,8 +54,12 @@ class Live:
 
     def starting(self, server: str) -> None:
         """Before a server is started, which can take minutes."""
+        self.line(f"llmperf starting {server}")
+
+    def line(self, text: str) -> None:
+        """Replaces the line, cut at the terminal's edge: none takes back a line that went over it."""
         if self.show is not None:
-            self.show(f"llmperf starting {server}"[: self.width])
+            self.show(text[: self.width])
 
     def clear(self) -> None:
         """Takes the line away that replaces itself."""
