@@ -76,6 +76,9 @@ class RequestRecord:
     """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
     textless_chunks: tuple[int, ...] = ()
     """Positions in `chunk_ns` of token chunks without any text. For dialects."""
+    first_late_ns: int | None = None
+    """How late the client was when it read the first token together with the next, so that the time of the first is the
+    next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
 
     @property
     def unit(self) -> int:

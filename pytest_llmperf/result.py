@@ -91,10 +91,12 @@ class Result:
             )
 
     def _first_token_remarks(self) -> Iterator[str]:
-        """Late reads are INVALID only in numbers; a few of them at the wrong place spoil the tail of TTFT alone."""
-        chunks = [record.chunk_ns for run in self.runs for record in run.records if record.ok]
+        """Where the client's lateness is the reason, the run is INVALID."""
+        chunks = [
+            record.chunk_ns for run in self.runs for record in run.records if record.ok and record.phase == "measured"
+        ]
         shared = sum(len(times) > 1 and times[0] == times[1] for times in chunks)
-        if chunks and shared >= _SHARED_FIRST * len(chunks):
+        if self.valid and chunks and shared >= _SHARED_FIRST * len(chunks):
             yield (
                 f"the first token of {shared} of {len(chunks)} requests was read together with the next: unless the "
                 "server wrote both at once, their TTFT is too high, by the time between the tokens of that read"

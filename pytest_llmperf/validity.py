@@ -22,8 +22,12 @@ MIN_ACHIEVED_RATE = 0.98
 """Open loop: share of the scheduled rate at which requests must have been sent."""
 MIN_RATE_SLIP_NS = 20_000_000
 """By how much the sending must have taken longer than the schedule: one hiccup of a short run is no lower rate."""
-MAX_COALESCED = 0.05
-"""Share of token chunks that were read together with another, where the client was late enough to be the cause."""
+MAX_COALESCED = 0.02
+"""Share of token chunks that were read together with another, where the client was late enough to be the cause: two for
+each gap that is wrong, and a hundredth of the gaps is what their p99 bears."""
+MAX_FIRST_COALESCED = 0.01
+"""Share of requests whose first token was read together with the next, where the client was late enough to be the
+cause: with more, the p99 of TTFT is that of the next token."""
 LAG_ITL_SHARE = 0.5
 """A read that is late by this share of the median inter-token latency can meet two chunks of a stream."""
 MIN_LAG_MS = 1.0
@@ -114,6 +118,8 @@ def _late_reads(run: Run) -> Iterator[str]:
         return
     user = client.stamps == "user"
     lag_ms = client.loop_lag_p99_ms if user else _ms(client.receive_lag_p99_us)
+    limit_ms = max(MIN_LAG_MS, LAG_ITL_SHARE * itl_ms)
+    yield from _late_first_tokens(run, itl_ms, limit_ms)
     if lag_ms is None:
         return
     if user and lag_ms > max(MIN_LOOP_LAG_MS, MAX_LOOP_LAG_ITL_SHARE * itl_ms):
@@ -121,10 +127,21 @@ def _late_reads(run: Run) -> Iterator[str]:
             f"receive times are user-space ones and the event loop was late by {lag_ms:.1f} ms (p99), at an "
             f"inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
         )
-    elif (client.coalesced_share or 0.0) > MAX_COALESCED and lag_ms > max(MIN_LAG_MS, LAG_ITL_SHARE * itl_ms):
+    elif (client.coalesced_share or 0.0) > MAX_COALESCED and lag_ms > limit_ms:
         yield (
             f"{client.coalesced_share:.0%} of the token chunks were read together with another, and the client read up "
             f"to {lag_ms:.1f} ms late (p99), at an inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
+        )
+
+
+def _late_first_tokens(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str]:
+    answered = [record.first_late_ns for record in run.records if record.ok and record.phase == "measured"]
+    late_ms = [late_ns / 1e6 for late_ns in answered if late_ns is not None and late_ns / 1e6 > limit_ms]
+    if len(late_ms) > MAX_FIRST_COALESCED * len(answered):
+        count = f"{len(late_ms)} of {len(answered)}"
+        yield (
+            f"the first token of {count} requests was read together with the next: the client was up to "
+            f"{max(late_ms):.1f} ms late, at an inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
         )
 
 

@@ -32,10 +32,6 @@ class Capture:
     def has_kernel_stamps(self) -> bool:
         return 0 not in self.kernel_ns
 
-    def receive_lags_us(self) -> list[float]:
-        """How long each read waited for us, as far as the kernel tells."""
-        return [(u - k) / 1e3 for u, k in zip(self.user_ns, self.kernel_ns, strict=True) if k]
-
     def read_ns(self, stamps: Stamps) -> tuple[int, ...]:
         """Never both kinds in one request, because a gap would then hold a lag."""
         return self.kernel_ns if stamps == "kernel" and self.has_kernel_stamps else self.user_ns

@@ -14,6 +14,7 @@ from pytest_llmperf.load.closed_loop import ClosedLoop
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.health import Window, client_health, stamps_of
 from pytest_llmperf.load.interpret import interpret
+from pytest_llmperf.load.lateness import Lateness
 from pytest_llmperf.load.open_loop import OpenLoop
 from pytest_llmperf.load.prompts import PlannedRequest, Trace
 from pytest_llmperf.load.schedule import SlotPlan
@@ -148,21 +149,21 @@ class _Load:
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.
         stamps = stamps_of([exchange.tape for request, exchange in sent if request.phase == "measured"])
         records: list[RequestRecord] = []
-        lags_us: list[float] = []
+        lateness = Lateness()
         for request, exchange in sent:
             capture = exchange.capture()
             records.append(self._record(request, capture, stamps))
-            lags_us += capture.receive_lags_us()
+            lateness.add(capture, records[-1])
         return Run(
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
-            records=tuple(records),
+            records=tuple(lateness.told(records)),
             client=client_health(
                 self.window,
                 stamps,
-                lags_us,
+                lateness.lags_us(),
                 records,
                 self.sender.connect_s,
                 [connection.losses for connection in self.sender.connections],

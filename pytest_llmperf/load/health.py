@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_llmperf.load.priority import urgent
 from pytest_llmperf.load.tape import Tape
@@ -79,7 +80,7 @@ def _gc_collections() -> int:
 def client_health(
     window: Window,
     stamps: Stamps,
-    lags_us: Sequence[float],
+    lags_us: Sequence[float] | NDArray[np.float64],
     records: Sequence[RequestRecord],
     connect_s: Sequence[float],
     losses: Sequence[TcpLosses] = (),
@@ -172,5 +173,5 @@ def stamps_of(tapes: Sequence[Tape]) -> Stamps:
     return "kernel" if any_read and not any(tape.unstamped for tape in tapes) else "user"
 
 
-def _percentile(values: Sequence[float], percent: float) -> float | None:
-    return float(np.percentile(values, percent)) if values else None
+def _percentile(values: Sequence[float] | NDArray[np.float64], percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if len(values) else None

@@ -5,8 +5,11 @@ Own code instead of h11, because it runs once per token: the usual read, exactly
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
@@ -26,7 +29,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = MappingProxyType({})
         """Lower-case names; values of repeated headers joined with ", "."""
         self.complete = False
         self.keep_alive = False
@@ -84,19 +87,11 @@ class ResponseReader:
             self._scanned = len(self._buffer)
             self._check_limit(_MAX_HEAD, "the head")
             return False
-        lines = _LINE_END.split(bytes(self._buffer[: end.start()]))
+        head = _parse_head(bytes(self._buffer[: end.start()]))
         self._consume(end.end())
-        status_line = _STATUS_LINE.fullmatch(lines[0])
-        if status_line is None:
-            raise ProtocolError(f"not an HTTP/1.1 status line: {lines[0][:80]!r}")
-        status = int(status_line[2])
-        if status == 101:
-            raise ProtocolError("the server switches protocols (101) unasked")
-        if status < 200:
-            return True
-        self.status = status
-        self.headers = _parse_headers(lines[1:])
-        self._choose_framing(http_1_0=status_line[1] == b"0")
+        if head.status >= 200:
+            self.status, self.headers = head.status, head.headers
+            self._choose_framing(http_1_0=head.http_1_0)
         return True
 
     def _choose_framing(self, http_1_0: bool) -> None:
@@ -236,6 +231,26 @@ def _parse_length(value: str) -> int:
     if lengths or not (length.isascii() and length.isdigit()):
         raise ProtocolError(f"not a content-length: {value[:40]!r}")
     return int(length)
+
+
+class _Head(NamedTuple):
+    http_1_0: bool
+    status: int
+    headers: Mapping[str, str]
+
+
+# Hundreds of streams may begin within a few milliseconds, and then their heads differ in an id at most.
+@functools.lru_cache(maxsize=64)
+def _parse_head(head: bytes) -> _Head:
+    lines = _LINE_END.split(head)
+    status_line = _STATUS_LINE.fullmatch(lines[0])
+    if status_line is None:
+        raise ProtocolError(f"not an HTTP/1.1 status line: {lines[0][:80]!r}")
+    status = int(status_line[2])
+    if status == 101:
+        raise ProtocolError("the server switches protocols (101) unasked")
+    headers = _parse_headers(lines[1:]) if status >= 200 else {}
+    return _Head(status_line[1] == b"0", status, MappingProxyType(headers))
 
 
 def _parse_headers(lines: list[bytes]) -> dict[str, str]:

@@ -25,6 +25,8 @@ _ENOUGH = 32
 """Reads that are waiting when we come back are no less than a nap would bring."""
 _SPARE_S = 0.0002
 """A nap ends so long before the next request is due."""
+_BLIND_S = 0.0005
+"""While many requests end and others are sent for them, what comes meanwhile waits no longer than this."""
 _PERIOD_S = 0.02
 _MAX_SHARED = 0.01
 _ENOUGH_READS = 5_000
@@ -48,6 +50,7 @@ class Reception:
         self._began_s = self._loop.time()
         self._reads = self._last_reads = 0
         self._nap_s = 0.0
+        self._looked_s = self._began_s
         self._may_nap = True
         self._seen_reads = self._seen_shared = 0
         if sys.platform == "linux":
@@ -68,6 +71,11 @@ class Reception:
         else:
             self._loop.remove_reader(sock)
 
+    def glance(self) -> None:
+        """Between two of many things that are done in one turn of the event loop."""
+        if sys.platform == "linux" and self._loop.time() - self._looked_s > _BLIND_S:
+            self._look()
+
     def close(self) -> None:
         if sys.platform == "linux":
             self._loop.remove_reader(self._epoll.fileno())
@@ -76,13 +84,17 @@ class Reception:
     if sys.platform == "linux":
 
         def _serve(self) -> None:
-            """Reads every socket that has something to read."""
+            """Looks, after a nap where it pays."""
             now = self._loop.time()
             if now - self._began_s > _PERIOD_S:
                 self._nap_s = self._next_nap_s(now - self._began_s)
                 self._began_s, self._reads, self.shared, self.unstamped = now, 0, 0, 0
             if self._nap_s and self._last_reads < _ENOUGH and now + self._nap_s + _SPARE_S < self.due_s:
                 time.sleep(self._nap_s)
+            self._look()
+
+        def _look(self) -> None:
+            """Reads every socket that has something to read."""
             events = self._epoll.poll(0, 1024)
             self._last_reads = len(events)
             self._reads += len(events)
@@ -91,6 +103,7 @@ class Reception:
                 reader = readers.get(fd)
                 if reader is not None:
                     reader()
+            self._looked_s = self._loop.time()
 
         def _next_nap_s(self, period_s: float) -> float:
             """Once too many chunks shared a read, there are no more naps: the server writes them close together."""

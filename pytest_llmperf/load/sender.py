@@ -66,6 +66,7 @@ class Sender:
 
     def start(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
         connection.start(wire, exchange)
+        self.reception.glance()
         if request.cancel_after_s is not None:
             asyncio.get_running_loop().call_later(request.cancel_after_s, connection.cancel, exchange)
 

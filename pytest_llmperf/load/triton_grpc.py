@@ -165,7 +165,7 @@ class GrpcConnection:
         """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
         self._exchange = exchange
         self._patience.begin(self._loop.time())
-        exchange.reader.headers["content-type"] = CONTENT_TYPE
+        exchange.reader.headers = {"content-type": CONTENT_TYPE}
         exchange.sent_ns = time.time_ns()
         call = self._stream(_one(request), metadata=self._metadata)
         self._reading = self._loop.create_task(self._read(call, exchange))

@@ -18,6 +18,9 @@ from pytest_llmperf.load_spec import LoadPoint
 _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 """What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
 
+_ID = b"\r\nX-Request-Id: "
+"""In a head that has one of the user's."""
+
 
 class Wires:
     """The prompts of one load, marked as its own, and every request's body per kind of target.
@@ -35,6 +38,7 @@ class Wires:
         self._point = point
         self._trace = trace
         self._mark = mark
+        self._heads = [self._head(target, origin) for target, origin in zip(targets, self.origins, strict=True)]
         self._bodies: dict[_Kind, dict[int, bytes]] = {self._kind(target): {} for target in targets}
 
     def prepare(self, requests: Iterable[PlannedRequest]) -> None:
@@ -47,26 +51,29 @@ class Wires:
 
     def wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
-        target, origin = self._targets[number], self.origins[number]
-        kind = self._kind(target)
+        kind = self._kind(self._targets[number])
         body = self._body(request, kind, history) if history else self._bodies[kind][request.index]
         if self.endpoint.framing == "messages":
             return body + triton_grpc.request_id(self.request_id(request))
+        head = self._heads[number]
+        own_id = "" if _ID in head else f"X-Request-Id: {self.request_id(request)}\r\n"
+        return head + f"{own_id}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+
+    def request_id(self, request: PlannedRequest) -> str:
+        return f"llmperf-{self._trace.hash[:8]}-{self._mark}-{request.index}"
+
+    def _head(self, target: Target, origin: Origin) -> bytes:
+        """Of every request to it, up to what is the request's own."""
         headers = {
             "Host": origin.netloc,
             "User-Agent": f"pytest-llmperf/{__version__}",
             "Accept": "text/event-stream",
             "Content-Type": "application/json",
-            "X-Request-Id": self.request_id(request),
             **{name.title(): value for name, value in target.headers},
-            "Content-Length": str(len(body)),
         }
         lines = [f"POST {origin.prefix}{self.endpoint.path(target.model)} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
-
-    def request_id(self, request: PlannedRequest) -> str:
-        return f"llmperf-{self._trace.hash[:8]}-{self._mark}-{request.index}"
+        lines += [f"{name}: {value}" for name, value in headers.items() if name != "Content-Length"]
+        return ("\r\n".join(lines) + "\r\n").encode("ascii")
 
     def _marked(self, request: PlannedRequest) -> Content | list[Content]:
         mark = "warm" if self._point.prefix_cache == "warm" else self._mark

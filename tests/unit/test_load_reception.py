@@ -96,6 +96,22 @@ def test_a_socket_that_is_removed_by_another_is_not_read() -> None:
     assert len(asyncio.run(main())) == 1
 
 
+@needs_epoll
+def test_what_comes_while_much_is_done_in_one_turn_of_the_loop_is_read_meanwhile() -> None:
+    async def main() -> list[bytes]:
+        reception, seen = Reception(), list[bytes]()
+        with _pairs(1) as [(ours, theirs)]:
+            reception.add(ours, lambda: seen.append(ours.recv(10)))
+            theirs.send(b"x")
+            while not seen:  # no turn of the event loop is in between
+                reception.glance()
+            reception.remove(ours)
+            reception.close()
+        return seen
+
+    assert asyncio.run(main()) == [b"x"]
+
+
 async def _busy_streams(reception: Reception, *, until: Callable[[], bool]) -> None:
     """Sockets that always have something to read, each in turn, as if 1000 streams shared them."""
     done = asyncio.get_running_loop().create_future()

@@ -99,6 +99,30 @@ def rate_reasons(requests, last_late_ms, gap_ms=10.0):
     return reasons(run(records, client=client), point(request_rate=1e3 / gap_ms))
 
 
+def _first_tokens(late_ms, requests, **facts):
+    late = [record(first_late_ns=round(ms * MS), **facts) for ms in late_ms]
+    return reasons(run([*late, *[record() for _ in range(requests - len(late))]]))
+
+
+def test_first_tokens_that_a_late_client_read_together_with_the_next():
+    (reason,) = _first_tokens([9.0, 12.0], requests=100)
+    assert reason.startswith(
+        "run 1: the first token of 2 of 100 requests was read together with the next: the client was up to "
+        "12.0 ms late, at an inter-token latency of 10.0 ms; keep other work off"
+    )
+    assert _first_tokens([12.0], requests=20), "a twentieth of the requests: p99 is theirs"
+    assert _first_tokens([12.0], requests=100) == (), "p99 is not touched by one in a hundred"
+
+
+def test_first_tokens_that_the_server_sent_together_with_the_next():
+    assert _first_tokens([4.9] * 20, requests=20) == (), "not late enough to meet the next token"
+
+
+@pytest.mark.parametrize("facts", [{"phase": "lead-in"}, {"cancelled": True}])
+def test_first_tokens_that_are_in_no_figure_harm_none(facts):
+    assert _first_tokens([12.0] * 10, requests=20, **facts) == ()
+
+
 def test_a_rate_that_the_client_did_not_reach():
     assert rate_reasons(101, last_late_ms=15.0) == (), "within 2 %"
     (reason,) = rate_reasons(101, last_late_ms=50.0)
@@ -114,7 +138,8 @@ def test_one_hiccup_at_the_end_of_a_short_run_is_no_lower_rate():
     [
         ({"coalesced_share": 0.2, "receive_lag_p99_us": 90.0}, False),
         ({"coalesced_share": 0.2, "receive_lag_p99_us": 6_000.0}, True),
-        ({"coalesced_share": 0.04, "receive_lag_p99_us": 6_000.0}, False),
+        ({"coalesced_share": 0.03, "receive_lag_p99_us": 6_000.0}, True),
+        ({"coalesced_share": 0.02, "receive_lag_p99_us": 6_000.0}, False),
         ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": 3.0}, True),
         ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": 1.5}, False),
         ({"stamps": "user", "receive_lag_p99_us": None, "loop_lag_p99_ms": None, "coalesced_share": 0.2}, False),
