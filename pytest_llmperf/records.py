@@ -55,7 +55,7 @@ class RequestRecord:
     """HTTP status; None when no response was had."""
     error: str | None
     coalesced_chunks: int
-    """Token chunks that share their receive time with another, because one read returned several."""
+    """Token chunks that share their receive time with another of the same prompt, because one read returned several."""
     prompts: int = 1
     """Prompts in this request: token counts and chunks are of all together."""
     cancelled: bool = False

@@ -93,7 +93,7 @@ def interpret(
         finish_reason=stream.finish_reason,
         status=capture.status,
         error=None if cancelled else stream.error,
-        coalesced_chunks=_coalesced(reads),
+        coalesced_chunks=_coalesced(stream.chunks),
         prompts=planned.prompts,
         cancelled=cancelled,
         held_ns=capture.held_ns,
@@ -350,8 +350,9 @@ def _first_output_ns(chunks: tuple[_Chunks, ...], read_ns: tuple[int, ...]) -> i
     return next((read_ns[some.reads[0]] for some in chunks if some.event.output or not reasons), None)
 
 
-def _coalesced(reads: list[int]) -> int:
-    """Chunks that share their read with another."""
-    if len(set(reads)) == len(reads):
+def _coalesced(chunks: tuple[_Chunks, ...]) -> int:
+    """Chunks that share their read with another of the same prompt; those of several prompts belong together."""
+    if len({read for some in chunks for read in some.reads}) == sum(len(some.reads) for some in chunks):
         return 0
-    return sum(count for count in Counter(reads).values() if count > 1)
+    together = Counter((some.event.choice, read) for some in chunks for read in some.reads)
+    return sum(count for count in together.values() if count > 1)

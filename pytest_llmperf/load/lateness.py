@@ -31,7 +31,8 @@ class Lateness:
         self._user_ns.append(user_ns[stamped])
         self._lags_ns.append((user_ns - kernel_ns)[stamped])
         first = record.chunk_ns[:2]
-        if len(first) == 2 and first[0] == first[1] and first[0] in capture.kernel_ns:
+        alone = record.prompts == 1 and len(first) == 2
+        if alone and first[0] == first[1] and first[0] in capture.kernel_ns:
             self._first_shared[record.index] = capture.user_ns[capture.kernel_ns.index(first[0])]
 
     def lags_us(self) -> NDArray[np.float64]:

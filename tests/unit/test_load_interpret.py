@@ -162,6 +162,14 @@ def test_chunks_of_one_read_share_its_stamp_and_are_counted() -> None:
     assert record.coalesced_chunks == 5
 
 
+def test_chunks_of_several_prompts_in_one_read_are_as_the_server_sent_them() -> None:
+    def step(text: str, *prompts: int) -> bytes:
+        return b"".join(_sse({"choices": [{"index": prompt, "text": text}]}) for prompt in prompts)
+
+    assert _record(step("a", 0, 1, 2), step("b", 2, 0, 1)).coalesced_chunks == 0
+    assert _record(step("a", 0, 1, 2), step("b", 0, 1, 1)).coalesced_chunks == 2
+
+
 def test_an_event_has_the_time_of_the_read_that_completed_it() -> None:
     event = _text("a")
     record = _record(event[:-1], event[-1:] + _text("b", "stop")[:20], _text("b", "stop")[20:], DONE)
