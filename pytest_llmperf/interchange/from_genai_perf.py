@@ -185,12 +185,14 @@ def _record(request: Mapping[str, Any], endpoint: str, where: str, count: Count 
     if outputs is not None and len(outputs) != len(stamps):
         raise ImportFileError(f"{where}: {len(stamps)} response_timestamps, and {len(outputs)} response_outputs")
     failed = not stamps or request.get("success") is False
+    pieces = _pieces(outputs, len(stamps))
     capture = Capture(
         sent_ns=sent_ns,
         ended_ns=stamps[-1] if stamps else sent_ns,
         kernel_ns=(0,) * len(stamps),
         user_ns=tuple(stamps),
-        pieces=_pieces(outputs, len(stamps)),
+        ends=tuple(itertools.accumulate(map(len, pieces))),
+        body=b"".join(pieces),
         status=None if failed else 200,
         content_type="text/event-stream",
         error="no response" if failed else None,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_llmperf.records import Stamps
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Read `i` came at `kernel_ns[i]` (0: no stamp from the kernel) and `user_ns[i]`, and held `pieces[i]` of the body.
+    """Read `i` came at `kernel_ns[i]` (0: no stamp from the kernel) and `user_ns[i]`, and held the body
+    from the end of the read before up to `ends[i]`.
 
     Times are nanoseconds of CLOCK_REALTIME; `ended_ns` is when the transport noticed the end. `error` is None when the
     response was received whole, whatever it says.
@@ -19,7 +21,8 @@ class Capture:
     ended_ns: int
     kernel_ns: tuple[int, ...]
     user_ns: tuple[int, ...]
-    pieces: tuple[bytes, ...]
+    ends: tuple[int, ...]
+    body: bytes
     status: int | None
     content_type: str
     error: str | None
@@ -27,6 +30,11 @@ class Capture:
     """Broken off on purpose; `error` says so too."""
     held_ns: int = 0
     connect_ns: int | None = None
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """Of the body, one per read."""
+        return [self.body[begin:end] for begin, end in pairwise((0, *self.ends))]
 
     @property
     def has_kernel_stamps(self) -> bool:

@@ -51,22 +51,30 @@ class Window:
     def open(self) -> Iterator[None]:
         """No garbage collection inside, because it would stop every stream at once, and no waiting for a busy server's
         processor; CPU time and clock are watched."""
-        collecting = gc.isenabled()
         gc.collect()
-        gc.disable()
         offset_ns, collections = _clock_offset_ns(), _gc_collections()
         cpu, wall = time.thread_time(), time.perf_counter()
         self.started_ns = time.time_ns()
         try:
-            with urgent(every_thread=self.every_thread) as self.scheduling:
+            with no_collection(), urgent(every_thread=self.every_thread) as self.scheduling:
                 yield
         finally:
             self.ended_ns = time.time_ns()
             self.cpu_share = (time.thread_time() - cpu - self._spun_s()) / (time.perf_counter() - wall)
             self.clock_step_ns = _clock_offset_ns() - offset_ns
             self.gc_collections = _gc_collections() - collections
-            if collecting:
-                gc.enable()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection inside."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _clock_offset_ns() -> int:

@@ -27,6 +27,20 @@ class ProtocolError(Exception):
 class ResponseReader:
     """Reads one response. Feed it every read in order; `complete` is true from the read that held the last byte."""
 
+    __slots__ = (
+        "_between_chunks",
+        "_buffer",
+        "_left",
+        "_scanned",
+        "_step",
+        "chunks",
+        "complete",
+        "headers",
+        "keep_alive",
+        "status",
+        "until_close",
+    )
+
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = MappingProxyType({})

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple
 
 from pytest_llmperf.load.capture import Capture
@@ -131,26 +130,25 @@ def _read_stream(
     if capture.status is None:
         return _Stream(error=capture.error)
     if capture.status != 200:
-        return _Stream(error=f"HTTP {capture.status}: {body_text(b''.join(capture.pieces))}")
+        return _Stream(error=f"HTTP {capture.status}: {body_text(capture.body)}")
     if endpoint.framing == "sse" and not capture.content_type.startswith("text/event-stream"):
-        body = body_text(b"".join(capture.pieces))
+        body = body_text(capture.body)
         return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
     if endpoint.framing == "sse":
-        said, bad_event = _read_sse(capture.pieces, endpoint.read, templates or Templates(endpoint.read))
+        said, bad_event = _read_sse(capture.body, capture.ends, endpoint.read, templates or Templates(endpoint.read))
     else:
-        said, bad_event = _read_events(_cut(capture.pieces, endpoint.framing), endpoint.read)
+        said, bad_event = _read_events(_cut(capture, endpoint.framing), endpoint.read)
     return _judge(said, capture.error or bad_event, endpoint.says_end, count, prompts)
 
 
 def _read_sse(
-    pieces: tuple[bytes, ...], read_event: Callable[[bytes], Event], templates: Templates
+    body: bytes, ends: tuple[int, ...], read_event: Callable[[bytes], Event], templates: Templates
 ) -> tuple[list[_Said], str | None]:
     """The events, each with the read that completed it, up to the first that is not understood."""
-    body, ends = b"".join(pieces), list(accumulate(map(len, pieces)))
     parser = SseParser()
     said: list[_Said] = []
     at = read = 0
-    while read < len(pieces):
+    while read < len(ends):
         if at and parser.is_between_events and (alike := templates.read(body, at)):
             said.append(_Said(_reads_at(alike.ends, ends, read), alike.event, alike.counts))
             at = alike.ends[-1]
@@ -169,19 +167,19 @@ def _read_sse(
     return said, None
 
 
-def _reads_at(places: list[int], ends: list[int], read: int) -> Sequence[int]:
+def _reads_at(places: tuple[int, ...], ends: tuple[int, ...], read: int) -> Sequence[int]:
     """The read that holds the last byte before each place, from `read` on; reads end at `ends`."""
     if places == ends[read : read + len(places)]:
         return range(read, read + len(places))
     return [bisect_left(ends, place, read) for place in places]
 
 
-def _cut(pieces: tuple[bytes, ...], framing: Framing) -> Iterator[tuple[int, bytes]]:
+def _cut(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
     """Every event that is no server-sent one, with the number of the read that completed it."""
-    if framing == "body" and pieces:
-        yield len(pieces) - 1, b"".join(pieces)
+    if framing == "body" and capture.ends:
+        yield len(capture.ends) - 1, capture.body
     elif framing == "messages":
-        yield from enumerate(pieces)
+        yield from enumerate(capture.pieces)
 
 
 def _read_events(

@@ -11,13 +11,16 @@ import struct
 import tempfile
 import warnings
 from collections import deque
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import IO, NamedTuple
+
+import numpy as np
 
 KEPT_BYTES = 256 * 1024 * 1024
 """Of all tapes of a process together; about a million chunks."""
 
 _HEAD = struct.Struct("=qqI")
+_HEAD_FIELDS = np.dtype([("kernel_ns", "=i8"), ("user_ns", "=i8"), ("size", "=u4")])
 _HEAD_SIZE, _pack = _HEAD.size, _HEAD.pack
 
 
@@ -27,8 +30,9 @@ class Reads(NamedTuple):
     kernel_ns: tuple[int, ...] = ()
     """0 where the kernel gave no stamp."""
     user_ns: tuple[int, ...] = ()
-    pieces: tuple[bytes, ...] = ()
-    """Of the response's body."""
+    ends: tuple[int, ...] = ()
+    """Where in the body each of them ends."""
+    body: bytes = b""
 
 
 class Tape:
@@ -70,12 +74,8 @@ class Tape:
         for at, heads_size, body_size in self._moved:
             both = self._store.read(at, heads_size + body_size)
             heads, body = heads + both[:heads_size], body + both[heads_size:]
-        heads, body = heads + self._heads, body + self._body
-        if not heads:
-            return Reads()
-        kernel_ns, user_ns, sizes = zip(*_HEAD.iter_unpack(heads), strict=True)
-        bounds = pairwise(accumulate(sizes, initial=0))
-        return Reads(kernel_ns, user_ns, tuple([body[begin:end] for begin, end in bounds]))
+        kernel_ns, user_ns, sizes = _columns(heads + self._heads)
+        return Reads(tuple(kernel_ns), tuple(user_ns), tuple(accumulate(sizes)), body + self._body)
 
 
 class Store:
@@ -126,6 +126,12 @@ class Store:
     def read(self, at: int, size: int) -> bytes:
         assert self._file is not None
         return os.pread(self._file.fileno(), size, at)
+
+
+def _columns(heads: bytes) -> tuple[list[int], list[int], list[int]]:
+    """What was packed by _HEAD, each of its fields apart."""
+    table = np.frombuffer(heads, dtype=_HEAD_FIELDS)
+    return table["kernel_ns"].tolist(), table["user_ns"].tolist(), table["size"].tolist()
 
 
 def _folder() -> str | None:

@@ -49,7 +49,7 @@ _MEANINGS: dict[str, list[list[int]]] = {
 class Alike(NamedTuple):
     """Events that follow each other and differ in text, ids and counts only."""
 
-    ends: list[int]
+    ends: tuple[int, ...]
     """Where in the body each ends."""
     event: Event
     """What all have in common; of texts all, joined, and of counts the largest (without choices: the last)."""
@@ -130,7 +130,7 @@ def _alike(template: _Template, found: list[tuple[bytes, ...]], at: int) -> Alik
             counts = numbers if field == _FIELD["completion_tokens"] else counts
         else:
             facts[field] = "".join(_strings(values))
-    return Alike(list(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts)
+    return Alike(tuple(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts)
 
 
 def _strings(values: Sequence[bytes]) -> list[str]:

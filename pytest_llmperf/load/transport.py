@@ -15,13 +15,12 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
 from pytest_llmperf.load.patience import Patience
-from pytest_llmperf.load.reception import Reception
+from pytest_llmperf.load.reception import READ_SIZE, Ancillary, Reception
 from pytest_llmperf.load.tape import Store, Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
 from pytest_llmperf.load.tls import TlsSession
@@ -29,13 +28,9 @@ from pytest_llmperf.load.tls import TlsSession
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
-_ANCILLARY_SPACE = socket.CMSG_SPACE(_TIMESPEC.size)
 _unpack = _TIMESPEC.unpack
-_Ancillary = list[tuple[int, int, bytes]]
-_READ_SIZE = 8 * 1024
 _FIRST_READS = 2
 """Of a response: the head, then a role and the first token, which many servers write at once."""
-_now_ns = time.time_ns
 
 
 class Origin:
@@ -143,13 +138,14 @@ class Exchange:
 
     def capture(self) -> Capture:
         """Raises OSError when the tape cannot be read back."""
-        kernel_ns, user_ns, pieces = self.tape.reads()
+        reads = self.tape.reads()
         return Capture(
             sent_ns=self.sent_ns,
             ended_ns=self.ended_ns,
-            kernel_ns=kernel_ns,
-            user_ns=user_ns,
-            pieces=pieces,
+            kernel_ns=reads.kernel_ns,
+            user_ns=reads.user_ns,
+            ends=reads.ends,
+            body=reads.body,
             status=self.reader.status,
             content_type=self.reader.headers.get("content-type", ""),
             error=self.error,
@@ -162,13 +158,27 @@ class Exchange:
 class Connection:
     """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
 
+    # Hundreds are asked in turn: each object that one is spread over is one more that the processor has to fetch.
+    __slots__ = (
+        "_exchange",
+        "_loop",
+        "_patience",
+        "_reception",
+        "_sock",
+        "_tls",
+        "_unsent",
+        "_used",
+        "is_open",
+        "losses",
+        "origin",
+    )
+
     def __init__(self, origin: Origin, reception: Reception) -> None:
         self.origin = origin
         self.is_open = False
         self._reception = reception
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
-        self._recvmsg: Callable[[int, int], tuple[bytes, _Ancillary, int, object]]
         self._tls: TlsSession | None = None
         self._exchange: Exchange | None = None
         self._unsent = memoryview(b"")
@@ -189,15 +199,14 @@ class Connection:
         self._sock = sock
         self.is_open = True
         self._used = False
-        self._recvmsg = sock.recvmsg
-        self._reception.add(sock, self._on_readable if self._tls is None else self._on_readable_tls)
+        self._reception.add(sock, self._on_read if self._tls is None else self._on_read_tls, self._on_error)
 
     async def _handshake(self, sock: socket.socket) -> TlsSession | None:
         tls = self.origin.tls_session()
         received = b""
         while tls and not tls.handshake(received):
             await self._loop.sock_sendall(sock, tls.to_send())
-            received = await self._loop.sock_recv(sock, _READ_SIZE)
+            received = await self._loop.sock_recv(sock, READ_SIZE)
             if not received:
                 raise ConnectionResetError("connection closed by the server in the TLS handshake")
         if tls:
@@ -237,47 +246,38 @@ class Connection:
             if overdue:
                 self.close(overdue)
 
-    def _on_readable(self) -> None:
+    def _on_read(self, data: bytes, ancillary: Ancillary, user_ns: int) -> None:
         """The hot path: runs once per token."""
-        try:
-            data, ancillary, _, _ = self._recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lost(describe(error))
-            return
-        now = _now_ns()
         exchange = self._exchange
-        if exchange is not None and data:
-            piece = exchange.reader.one_chunk(data)
-            if piece is None:
-                self._take(exchange, self._kernel_ns(ancillary), now, data)
-            else:
-                exchange.tape.add(self._kernel_ns(ancillary), now, piece)
-        else:
+        if exchange is None or not data:
             self._on_end(exchange)
+            return
+        piece = exchange.reader.one_chunk(data)
+        if piece is None:
+            self._take(exchange, self._kernel_ns(ancillary), user_ns, data)
+        else:
+            exchange.tape.add(self._kernel_ns(ancillary), user_ns, piece)
 
-    def _on_readable_tls(self) -> None:
+    def _on_read_tls(self, data: bytes, ancillary: Ancillary, user_ns: int) -> None:
         assert self._tls is not None
         try:
-            data, ancillary, _, _ = self._recvmsg(_READ_SIZE, _ANCILLARY_SPACE)
-            now = _now_ns()
             plain = self._tls.decrypt(data) if data else b""
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lost(describe(error))
+        except ssl.SSLError as error:
+            self._on_error(error)
             return
         exchange = self._exchange
         if plain and exchange is not None:
-            self._take(exchange, self._kernel_ns(ancillary), now, plain)
+            self._take(exchange, self._kernel_ns(ancillary), user_ns, plain)
         if not data or self._tls.eof or (plain and exchange is None):
             self._on_end(self._exchange)
         elif self.is_open and (answer := self._tls.to_send()):
             self._unsent = memoryview(bytes(self._unsent) + answer)
             self._send()
 
-    def _kernel_ns(self, ancillary: _Ancillary) -> int:
+    def _on_error(self, error: OSError) -> None:
+        self._lost(describe(error))
+
+    def _kernel_ns(self, ancillary: Ancillary) -> int:
         """The stamp; 0 without one."""
         if not ancillary:
             self._reception.unstamped += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from pytest_llmperf.load_spec import LoadPoint
@@ -52,6 +53,11 @@ def server(entry: str, model: str = "m", locked: str = "{}") -> ServerConfig:
     load = "{input_tokens: 1, concurrency: 1, requests: 1}"
     text = f"model: {model}\nlocked: {locked}\nservers: {{a: {entry}}}\nloads: {{s: {load}}}\n"
     return parse_plan(text, "plan.yaml").server_configs()[0]
+
+
+def cut(pieces: Sequence[bytes]) -> dict[str, Any]:
+    """A body in pieces as a Capture has it."""
+    return {"ends": tuple(accumulate(map(len, pieces))), "body": b"".join(pieces)}
 
 
 def point(**fields: Any) -> LoadPoint:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import cut
 from tiny_tokenizer import make_tokenizer
 
 from pytest_llmperf.load.capture import Capture
@@ -27,7 +28,7 @@ def _capture(*reads: bytes, **changes: Any) -> Capture:
         "ended_ns": 99_999,
         "kernel_ns": tuple(1000 * (i + 1) for i in range(len(reads))),
         "user_ns": tuple(1000 * (i + 1) + 50 for i in range(len(reads))),
-        "pieces": reads,
+        **cut(reads),
         "status": 200,
         "content_type": "text/event-stream; charset=utf-8",
         "error": None,

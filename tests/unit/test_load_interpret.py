@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from samples import cut
 
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.interpret import interpret
@@ -47,7 +48,7 @@ def _record(*reads: bytes, error: str | None = None, **changes: Any) -> RequestR
         "ended_ns": 99_999,
         "kernel_ns": tuple(1000 * (i + 1) for i in range(len(reads))),
         "user_ns": tuple(1000 * (i + 1) + 50 for i in range(len(reads))),
-        "pieces": reads,
+        **cut(reads),
         "status": 200,
         "content_type": "text/event-stream; charset=utf-8",
         "error": error,
@@ -363,7 +364,7 @@ BATCH = PlannedRequest(0, "measured", None, "p", 2, batch=("q",))
 
 def _of_batch(*reads: bytes, error: str | None = None, cancelled: bool = False) -> RequestRecord:
     stamps = tuple(1000 * (i + 1) for i in range(len(reads)))
-    capture = Capture(500, 99_999, stamps, stamps, reads, 200, "text/event-stream", error, cancelled)
+    capture = Capture(500, 99_999, stamps, stamps, *cut(reads).values(), 200, "text/event-stream", error, cancelled)
     return interpret(capture, BATCH, "kernel", request_id="id", due_ns=None)
 
 

@@ -19,7 +19,7 @@ def _capture(*reads: tuple[float, float]) -> Capture:
     """Reads by when the kernel had their last byte and how long they then waited, in µs after one second."""
     kernel_ns = tuple(_S + round(kernel * _US) if kernel else 0 for kernel, _ in reads)
     user_ns = tuple(_S + round((kernel + lag) * _US) for kernel, lag in reads)
-    return Capture(_S, _S, kernel_ns, user_ns, tuple(b"" for _ in reads), 200, "text/event-stream", None)
+    return Capture(_S, _S, kernel_ns, user_ns, (0,) * len(reads), b"", 200, "text/event-stream", None)
 
 
 def _record(index: int, *chunks_us: float) -> RequestRecord:

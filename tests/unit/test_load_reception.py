@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,23 +49,20 @@ def test_every_socket_is_read_until_it_is_removed() -> None:
         seen: list[bytes] = []
         done = loop.create_future()
 
-        def reader(ours: socket.socket) -> Callable[[], None]:
-            def read() -> None:
-                seen.append(ours.recv(10))
-                if len(seen) == 3:
-                    done.set_result(None)
-
-            return read
+        def take(data: bytes, *_: object) -> None:
+            seen.append(data)
+            if len(seen) == 3:
+                done.set_result(None)
 
         with _pairs(4) as pairs:
             for ours, _ in pairs:
-                reception.add(ours, reader(ours))
+                reception.add(ours, take, pytest.fail)
             reception.remove(pairs[3][0])
             for number, (_, theirs) in enumerate(pairs):
                 theirs.send(b"%d" % number)
             await done
             reception.remove(pairs[0][0])
-            reception.add(pairs[0][0], reader(pairs[0][0]))  # as a connection that is opened again
+            reception.add(pairs[0][0], take, pytest.fail)  # as a connection that is opened again
             for ours, _ in pairs[:3]:
                 reception.remove(ours)
             reception.close()
@@ -73,27 +71,37 @@ def test_every_socket_is_read_until_it_is_removed() -> None:
     assert asyncio.run(main()) == [b"0", b"1", b"2"]
 
 
-def test_a_socket_that_is_removed_by_another_is_not_read() -> None:
-    async def main() -> list[int]:
-        reception, loop = Reception(), asyncio.get_running_loop()
-        read: list[int] = []
-        with _pairs(2) as pairs:
-            for number, (ours, theirs) in enumerate(pairs):
+def test_an_error_of_one_socket_is_its_own() -> None:
+    async def main() -> tuple[list[bytes], list[OSError]]:
+        reception, done = Reception(), asyncio.get_running_loop().create_future()
+        seen: list[bytes] = []
+        errors: list[OSError] = []
 
-                def reader(number: int = number) -> None:
-                    read.append(number)
-                    for sock, _ in pairs:
-                        reception.remove(sock)
+        def take(data: bytes, *_: object) -> None:
+            seen.append(data)
+            if errors:
+                done.set_result(None)
 
-                reception.add(ours, reader)
-                theirs.send(b"x")
-            await asyncio.sleep(0)
-            while not read:
-                await loop.run_in_executor(None, time.sleep, 0)
+        def fail(error: OSError) -> None:
+            errors.append(error)
+            reception.remove(bad)
+            theirs.send(b"x")
+
+        with _pairs(1) as [(ours, theirs)], socket.create_server(("127.0.0.1", 0)) as server:
+            with socket.create_connection(server.getsockname()) as bad:
+                bad.setblocking(False)
+                other, _ = server.accept()
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                other.close()  # resets the connection
+                reception.add(ours, take, pytest.fail)
+                reception.add(bad, take, fail)
+                await asyncio.wait_for(done, 20)
+            reception.remove(ours)
             reception.close()
-        return read
+        return seen, errors
 
-    assert len(asyncio.run(main())) == 1
+    seen, (error,) = asyncio.run(main())
+    assert (seen, type(error)) == ([b"x"], ConnectionResetError)
 
 
 @needs_epoll
@@ -101,7 +109,7 @@ def test_what_comes_while_much_is_done_in_one_turn_of_the_loop_is_read_meanwhile
     async def main() -> list[bytes]:
         reception, seen = Reception(), list[bytes]()
         with _pairs(1) as [(ours, theirs)]:
-            reception.add(ours, lambda: seen.append(ours.recv(10)))
+            reception.add(ours, lambda data, *_: seen.append(data), pytest.fail)
             theirs.send(b"x")
             while not seen:  # no turn of the event loop is in between
                 reception.glance()
@@ -119,13 +127,12 @@ async def _busy_streams(reception: Reception, *, until: Callable[[], bool]) -> N
     with _pairs(2) as pairs:
         for ours, theirs in pairs:
 
-            def read(ours: socket.socket = ours, theirs: socket.socket = theirs) -> None:
-                ours.recv(10)
+            def take(_: bytes, __: object, ___: int, theirs: socket.socket = theirs) -> None:
                 theirs.send(b"x")
                 if until() and not done.done():
                     done.set_result(None)
 
-            reception.add(ours, read)
+            reception.add(ours, take, pytest.fail)
             theirs.send(b"x")
         await asyncio.wait_for(done, 20)
         for ours, _ in pairs:

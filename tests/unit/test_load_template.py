@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import cut
 
 from pytest_llmperf.load import openai, responses, triton_generate
 from pytest_llmperf.load.capture import Capture
@@ -77,7 +78,7 @@ def _record(pieces: list[bytes], read_event: Callable[[bytes], Event], templates
         ended_ns=10**6,
         kernel_ns=tuple(range(1, len(pieces) + 1)),
         user_ns=tuple(range(1, len(pieces) + 1)),
-        pieces=tuple(pieces),
+        **cut(pieces),
         status=200,
         content_type="text/event-stream",
         error=None,
