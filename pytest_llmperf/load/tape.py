@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import sys
 import tempfile
 import warnings
 from collections import deque
@@ -21,7 +22,9 @@ KEPT_BYTES = 256 * 1024 * 1024
 
 _HEAD = struct.Struct("=qqI")
 _HEAD_FIELDS = np.dtype([("kernel_ns", "=i8"), ("user_ns", "=i8"), ("size", "=u4")])
-_HEAD_SIZE, _pack = _HEAD.size, _HEAD.pack
+_pack = _HEAD.pack
+_OVERHEAD = _HEAD.size + sys.getsizeof(b"") + 8
+"""What a read takes besides its bytes."""
 
 
 class Reads(NamedTuple):
@@ -38,14 +41,14 @@ class Reads(NamedTuple):
 class Tape:
     """The reads of one response, in order."""
 
-    __slots__ = ("_body", "_heads", "_moved", "_store", "unstamped")
+    __slots__ = ("_heads", "_moved", "_pieces", "_store", "unstamped")
 
     def __init__(self, store: Store) -> None:
         self.unstamped = 0
         """Reads without a stamp from the kernel."""
         self._store = store
         self._heads = bytearray()
-        self._body = bytearray()
+        self._pieces: list[bytes] = []  # one growing buffer would be copied again and again
         self._moved: list[tuple[int, int, int]] = []  # where in the file, how many bytes of heads and of body
 
     @property
@@ -56,26 +59,28 @@ class Tape:
         if not self._heads:
             self._store.holding.append(self)
         self._heads += _pack(kernel_ns, user_ns, len(piece))
-        self._body += piece
+        self._pieces.append(piece)
         if not kernel_ns:
             self.unstamped += 1
-        self._store.kept_bytes += _HEAD_SIZE + len(piece)
+        self._store.kept_bytes += _OVERHEAD + len(piece)
 
     def move(self) -> None:
         """What it holds goes to the store's file. Raises OSError with nothing lost."""
-        both = self._heads + self._body
-        self._moved.append((self._store.write(both), len(self._heads), len(self._body)))
-        self._store.kept_bytes -= len(both)
-        self._heads, self._body = bytearray(), bytearray()
+        body = b"".join(self._pieces)
+        self._moved.append((self._store.write(self._heads + body), len(self._heads), len(body)))
+        self._store.kept_bytes -= len(self._pieces) * _OVERHEAD + len(body)
+        self._heads, self._pieces = bytearray(), []
 
     def reads(self) -> Reads:
         """From memory or disk. Raises OSError."""
-        heads, body = b"", b""
+        heads, pieces = b"", list[bytes]()
         for at, heads_size, body_size in self._moved:
             both = self._store.read(at, heads_size + body_size)
-            heads, body = heads + both[:heads_size], body + both[heads_size:]
+            heads += both[:heads_size]
+            pieces.append(both[heads_size:])
         kernel_ns, user_ns, sizes = _columns(heads + self._heads)
-        return Reads(tuple(kernel_ns), tuple(user_ns), tuple(accumulate(sizes)), body + self._body)
+        body = b"".join((*pieces, *self._pieces))
+        return Reads(tuple(kernel_ns), tuple(user_ns), tuple(accumulate(sizes)), body)
 
 
 class Store:
