@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pytest_llmperf.load.tape import STAMP_SIZE
+
 LONGEST_NAP_S, _SHORTEST_NAP_S = 0.0005, 0.00025
 _OF_A_GAP = 20
 """Naps that fit between two reads of a stream, on average: where that makes them too short, there are none."""
@@ -36,7 +38,7 @@ _MAX_SHARED = 0.01
 _ENOUGH_READS = 5_000
 """To judge by how many of them are shared."""
 READ_SIZE = 8 * 1024
-_STAMP_SPACE = socket.CMSG_SPACE(16)
+_STAMP_SPACE = socket.CMSG_SPACE(STAMP_SIZE)
 _now_ns = time.time_ns
 
 Ancillary = list[tuple[int, int, bytes]]

@@ -20,8 +20,10 @@ import numpy as np
 KEPT_BYTES = 256 * 1024 * 1024
 """Of all tapes of a process together; about a million chunks."""
 
-_HEAD = struct.Struct("=qqI")
-_HEAD_FIELDS = np.dtype([("kernel_ns", "=i8"), ("user_ns", "=i8"), ("size", "=u4")])
+STAMP_SIZE = struct.calcsize("@ll")
+"""Of a `struct timespec`."""
+_HEAD = struct.Struct(f"={STAMP_SIZE}sqI")
+_HEAD_FIELDS = np.dtype([("s", "l"), ("ns", "l"), ("user_ns", "=i8"), ("size", "=u4")])
 _pack = _HEAD.pack
 _OVERHEAD = _HEAD.size + sys.getsizeof(b"") + 8
 """What a read takes besides its bytes."""
@@ -55,12 +57,13 @@ class Tape:
     def count(self) -> int:
         return (len(self._heads) + sum(heads for _, heads, _ in self._moved)) // _HEAD.size
 
-    def add(self, kernel_ns: int, user_ns: int, piece: bytes) -> None:
+    def add(self, stamp: bytes, user_ns: int, piece: bytes) -> None:
+        """`stamp` is the kernel's `struct timespec` as it came; empty where none did."""
         if not self._heads:
             self._store.holding.append(self)
-        self._heads += _pack(kernel_ns, user_ns, len(piece))
+        self._heads += _pack(stamp, user_ns, len(piece))
         self._pieces.append(piece)
-        if not kernel_ns:
+        if not stamp:
             self.unstamped += 1
         self._store.kept_bytes += _OVERHEAD + len(piece)
 
@@ -134,9 +137,10 @@ class Store:
 
 
 def _columns(heads: bytes) -> tuple[list[int], list[int], list[int]]:
-    """What was packed by _HEAD, each of its fields apart."""
+    """What was packed by _HEAD: the kernel's times in ns, ours, sizes."""
     table = np.frombuffer(heads, dtype=_HEAD_FIELDS)
-    return table["kernel_ns"].tolist(), table["user_ns"].tolist(), table["size"].tolist()
+    kernel_ns = table["s"].astype("=i8") * 1_000_000_000 + table["ns"]
+    return kernel_ns.tolist(), table["user_ns"].tolist(), table["size"].tolist()
 
 
 def _folder() -> str | None:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import ssl
-import struct
 import sys
 import time
 from urllib.parse import urlsplit
@@ -27,8 +26,6 @@ from pytest_llmperf.load.tls import TlsSession
 
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
 _SO_TIMESTAMPNS = 35
-_TIMESPEC = struct.Struct("@ll")
-_unpack = _TIMESPEC.unpack
 _FIRST_READS = 2
 """Of a response: the head, then a role and the first token, which many servers write at once."""
 
@@ -254,9 +251,9 @@ class Connection:
             return
         piece = exchange.reader.one_chunk(data)
         if piece is None:
-            self._take(exchange, self._kernel_ns(ancillary), user_ns, data)
+            self._take(exchange, self._stamp(ancillary), user_ns, data)
         else:
-            exchange.tape.add(self._kernel_ns(ancillary), user_ns, piece)
+            exchange.tape.add(ancillary[0][2] if ancillary else self._stamp(ancillary), user_ns, piece)
 
     def _on_read_tls(self, data: bytes, ancillary: Ancillary, user_ns: int) -> None:
         assert self._tls is not None
@@ -267,7 +264,7 @@ class Connection:
             return
         exchange = self._exchange
         if plain and exchange is not None:
-            self._take(exchange, self._kernel_ns(ancillary), user_ns, plain)
+            self._take(exchange, self._stamp(ancillary), user_ns, plain)
         if not data or self._tls.eof or (plain and exchange is None):
             self._on_end(self._exchange)
         elif self.is_open and (answer := self._tls.to_send()):
@@ -277,26 +274,23 @@ class Connection:
     def _on_error(self, error: OSError) -> None:
         self._lost(describe(error))
 
-    def _kernel_ns(self, ancillary: Ancillary) -> int:
-        """The stamp; 0 without one."""
-        if not ancillary:
-            self._reception.unstamped += 1
-            return 0
-        seconds: int
-        nanoseconds: int
-        seconds, nanoseconds = _unpack(ancillary[0][2])
-        return seconds * 1_000_000_000 + nanoseconds
+    def _stamp(self, ancillary: Ancillary) -> bytes:
+        """The kernel's `struct timespec`; empty without one."""
+        if ancillary:
+            return ancillary[0][2]
+        self._reception.unstamped += 1
+        return b""
 
-    def _take(self, exchange: Exchange, kernel_ns: int, user_ns: int, data: bytes) -> None:
+    def _take(self, exchange: Exchange, stamp: bytes, user_ns: int, data: bytes) -> None:
         reader = exchange.reader
         streaming = reader.streaming
         try:
             piece = reader.feed(data)
         except ProtocolError as error:
-            exchange.tape.add(kernel_ns, user_ns, b"")
+            exchange.tape.add(stamp, user_ns, b"")
             self.close(f"malformed HTTP response: {error}")
             return
-        exchange.tape.add(kernel_ns, user_ns, piece)
+        exchange.tape.add(stamp, user_ns, piece)
         if reader.complete:
             if not reader.keep_alive or self._unsent:
                 self._disconnect()

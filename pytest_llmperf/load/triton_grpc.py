@@ -174,7 +174,7 @@ class GrpcConnection:
         """The hot path: runs once per response. A task of `Connection`'s own, ended by `close`."""
         try:
             async for message in call:
-                exchange.tape.add(0, time.time_ns(), message)
+                exchange.tape.add(b"", time.time_ns(), message)
                 exchange.reader.status = 200
         except self._grpc.aio.AioRpcError as error:
             self._end(exchange, f"gRPC {error.code().name}: {shorten(error.details() or '')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import tempfile
 import tracemalloc
 from collections.abc import Sequence
@@ -36,6 +37,11 @@ def _chat(text: str) -> bytes:
     return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
 
 
+def _stamp(kernel_ns: int) -> bytes:
+    """As the kernel gives it; none for 0."""
+    return struct.pack("@ll", *divmod(kernel_ns, 10**9)) if kernel_ns else b""
+
+
 def _record(tape: Tape) -> RequestRecord:
     capture = Capture(NS, NS, *tape.reads(), 200, "text/event-stream", None)
     return interpret(capture, PLANNED, "kernel", request_id="id", due_ns=None)
@@ -54,7 +60,7 @@ def test_tapes_give_back_what_was_read_wherever_it_was_kept(parts: list[tuple[in
         for number, more in parts:
             expected[number] += more
             for read in more:
-                tapes[number].add(*read)
+                tapes[number].add(_stamp(read[0]), *read[1:])
             await store.relieve()
             assert store.kept_bytes <= limit
 
@@ -75,9 +81,9 @@ def test_records_are_the_same_from_memory_and_from_the_file() -> None:
         with Store(limit) as store:
             tape = Tape(store)
             for number in range(50):
-                tape.add(NS + number, NS + number + 9, _chat(f" t{number}"))
+                tape.add(_stamp(NS + number), NS + number + 9, _chat(f" t{number}"))
                 asyncio.run(store.relieve())
-            assert store.kept_bytes == (0 if limit == 0 else len(tape.reads().body) + 50 * (20 + 41))
+            assert store.kept_bytes == (0 if limit == 0 else len(tape.reads().body) + 50 * (28 + 41))
             records.append(_record(tape))
     assert records[0] == records[1]
     assert len(records[0].chunk_ns) == 50
@@ -90,7 +96,7 @@ def test_a_chunk_of_a_chat_takes_less_than_300_bytes() -> None:
         tracemalloc.start()
         tapes = [Tape(store) for _ in range(20)]
         for number in range(20_000):
-            tapes[number % 20].add(NS + number, NS + number, chunk)
+            tapes[number % 20].add(_stamp(NS + number), NS + number, chunk)
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert used / 20_000 < 300
@@ -101,7 +107,7 @@ def test_the_file_has_no_name_from_the_start(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     with Store(0) as store:
-        Tape(store).add(1, 2, b"x")
+        Tape(store).add(_stamp(1), 2, b"x")
         asyncio.run(store.relieve())
         assert store.kept_bytes == 0
         assert not list(tmp_path.iterdir())
@@ -112,7 +118,7 @@ def test_what_cannot_be_written_stays_in_memory(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with Store(0) as store:
         tape = Tape(store)
-        tape.add(1, 2, b"x")
+        tape.add(_stamp(1), 2, b"x")
         with pytest.warns(UserWarning, match="raw capture stays in memory"):
             asyncio.run(store.relieve())
         asyncio.run(store.relieve())
@@ -123,7 +129,7 @@ def test_stamps_are_the_kernels_only_when_every_read_has_one() -> None:
     with Store(1 << 20) as store:
         whole, broken = Tape(store), Tape(store)
         assert stamps_of([whole]) == "user"
-        whole.add(1, 2, b"")
-        broken.add(0, 2, b"")
+        whole.add(_stamp(1), 2, b"")
+        broken.add(b"", 2, b"")
         assert stamps_of([whole]) == "kernel"
         assert stamps_of([whole, broken]) == "user"
