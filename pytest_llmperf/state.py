@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.campaign import Again, Task
+from pytest_llmperf.campaign import Again
 from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.dry_run import describe_points
 from pytest_llmperf.duet import Duet, configurations
@@ -37,6 +37,7 @@ from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session
 from pytest_llmperf.takeover import Takeover, asked_of
+from pytest_llmperf.task import Task
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
