@@ -1,4 +1,7 @@
-"""What the command line and the ini file ask for, resolved: paths, defaults, numbers."""
+"""What the command line and the ini file ask for, resolved: paths, defaults, numbers.
+
+Names and help of the options are in `command_line`, which every pytest run imports.
+"""
 
 from __future__ import annotations
 
