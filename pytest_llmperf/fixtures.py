@@ -61,7 +61,7 @@ class LoadDriver:
                     [task, *others],
                     state.again,
                     state.live,
-                    relaunch_always=state.relaunch(point) == "always",
+                    relaunch_always=state.options.relaunch_of(point) == "always",
                 )
             finally:
                 if state.live:
