@@ -56,7 +56,7 @@ def drive(
         for request_id in abort:
             engine.abort(request_id)
         engine.start()
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
         assert engine.stop(10)
         assert not engine.alive
 
