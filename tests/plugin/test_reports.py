@@ -114,6 +114,7 @@ def test_nothing_is_printed_or_written_without_llmperf_tests(suite):
 
 
 def test_nothing_heavy_is_imported_without_llmperf_tests(suite):
+    (suite.pytester.path / "conftest.py").unlink()  # it imports what it changes
     suite.write(
         test="""
 import sys

@@ -57,7 +57,7 @@ def drive(
             engine.abort(request_id)
         engine.start()
         await asyncio.wait_for(done.wait(), 60)
-        assert engine.stop(10)
+        assert engine.stop(60)
         assert not engine.alive
 
     asyncio.run(main())
