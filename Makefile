@@ -16,11 +16,8 @@ test: check test-unit test-plugin test-engines  ## everything that CI runs
 test-unit: $(STAMP)  ## unit tests, two files at a time
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
 
-GATE_TESTS := tests/plugin/test_baseline_gate.py
-
-test-plugin: $(STAMP)  ## the plugin from outside, two files at a time; the gate's alone, since some are at a margin's edge
-	$(BIN)/python -m pytest tests/plugin --ignore=$(GATE_TESTS) -n 2 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest $(GATE_TESTS) $(ARGS)
+test-plugin: $(STAMP)  ## the plugin from outside, two files at a time
+	$(BIN)/python -m pytest tests/plugin -n 2 --dist loadfile $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)

@@ -3,6 +3,9 @@
 import os
 import signal
 
+import any_machine as limits
+import pytest
+
 pytest_plugins = ["pytester"]
 
 # Many tests start a pytest or a server of their own. Where no bytecode may be written (containers often say so), pytest
@@ -15,3 +18,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that a busy machine makes late makes no run INVALID in this process."""
+    limits.tolerate(monkeypatch)

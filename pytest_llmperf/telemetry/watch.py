@@ -50,12 +50,16 @@ class Watcher:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._rest = b""
-        self._is_ready = False
+        self._is_known = False
+        """Whether it was waited for once: one that starts slowly must not hold up every run."""
+        self._owed = 0
+        """Answers still to come."""
 
     def begin(self, sources: Sources) -> None:
         """Returns when the sampler has been told, which then takes its first samples."""
-        if not self._is_ready:
-            self._is_ready = self._answer() == "ready"
+        if not self._is_known:
+            self._answer()
+            self._is_known = True
         self._tell(
             json.dumps(
                 {
@@ -79,9 +83,21 @@ class Watcher:
             self._process.stdin.flush()
 
     def _answer(self) -> Any:
-        """None where none comes: telemetry is never worth a run."""
+        """To the last question; those that came too late for theirs are passed over.
+
+        None where none comes in time: telemetry is never worth a run.
+        """
+        deadline = time.monotonic() + _ANSWER_S
+        self._owed += 1
+        while (line := self._line(deadline)) is not None:
+            self._owed -= 1
+            if not self._owed:
+                return json.loads(line)
+        return None
+
+    def _line(self, deadline: float) -> bytes | None:
         assert self._process.stdout is not None
-        deadline, pipe = time.monotonic() + _ANSWER_S, self._process.stdout.fileno()
+        pipe = self._process.stdout.fileno()
         while b"\n" not in self._rest:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return None
@@ -90,7 +106,7 @@ class Watcher:
                 return None
             self._rest += got
         line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line)
+        return line
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def _engine(*arguments: str) -> Iterator[str]:
 
 def _point(**changes: Any) -> LoadPoint:
     shape: dict[str, Any] = {"concurrency": 4, "requests": 8, "input_tokens": 20, "output_tokens": 12}
-    return LoadPoint(**({"name": "p", "no_data_timeout": "10 s"} | shape | changes))
+    return LoadPoint(**({"name": "p", "no_data_timeout": "60 s"} | shape | changes))
 
 
 def _run(url: str, point: LoadPoint, *, every_chunk: bool = True) -> Run:
@@ -114,12 +114,12 @@ def test_empty_text_is_a_token_exactly_when_the_server_says_so(every_chunk: bool
         ("status", "HTTP 503: "),
         ("stream-error", "error in the stream: "),
         ("disconnect", "connection closed by the server in the middle of the response"),
-        ("hang", "no further data within 0.3 s (no_data_timeout)"),
+        ("hang", "no further data within 2 s (no_data_timeout)"),
     ],
 )
 def test_every_third_request_fails_and_only_these(fault: str, error: str) -> None:
     with _engine(f"--fault-{fault}-every", "3") as url:
-        run = _run(url, _point(no_data_timeout="0.3 s"))
+        run = _run(url, _point(no_data_timeout="2 s" if fault == "hang" else "60 s"))
     failed = [record for record in run.records if record.error]
     assert len(failed) == 4
     assert all((record.error or "").startswith(error) for record in failed)
@@ -244,7 +244,7 @@ def test_prompts_of_a_file(name: str, text: str, tmp_path: Path) -> None:
 
 
 def test_a_role_chunk_sent_early_is_vllms_first_token_and_nobody_elses() -> None:
-    with _engine("--role-chunk-first", "--prefill-ms-per-token", "1") as url:
+    with _engine("--role-chunk-first", "--prefill-ms-per-token", "3") as url:
         run = _run(url, _point())
     vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
     assert all(record.tokenless_ns[0] < record.chunk_ns[0] for record in run.records)

@@ -61,11 +61,11 @@ def test_no_more_workers_than_slots() -> None:
 
 @contextlib.contextmanager
 def _once(action: Callable[[], object]) -> Iterator[Callable[[int, int, int], None]]:
-    """A progress that acts once when requests have been answered."""
+    """A progress that acts once when so many requests have been answered that each worker has had its share."""
     done: list[bool] = []
 
     def progress(answered: int, total: int, failed: int) -> None:
-        if answered and not done:
+        if answered >= 60 and not done:
             done.append(True)
             action()
 

@@ -15,6 +15,11 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     return Suite(pytester)
 
 
+@pytest.fixture(autouse=True)
+def any_machine_will_do(any_machine: None) -> None:
+    """For the command line, which runs in this process; suites have a conftest.py that says so."""
+
+
 def pytest_collection_finish() -> None:
     """The load driver collects garbage before each run: what is imported here is none, and need not be looked at."""
     gc.collect()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import any_machine
 import httpcore  # noqa: F401  # see Suite.run
 import pytest
 
@@ -41,14 +46,28 @@ asyncio_default_fixture_loop_scope = function
 """
 
 
+def lay_out(folder: Path, plan: str, test: str) -> None:
+    """The files of a suite."""
+    shutil.copy(any_machine.__file__, folder / "conftest.py")
+    (folder / "tox.ini").write_text(INI)
+    (folder / "plan.yaml").write_text(plan)
+    (folder / "test_perf.py").write_text(test)
+
+
+def run_outside_ci(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """A session in a process of its own, whose results several tests look at."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
+    command = [sys.executable, "-m", "pytest", *args]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+
+
 class Suite:
     """The suite's folder, and its runs."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
         self.output = pytester.path / "out"
-        pytester.makeini(INI)
-        self.write(plan=PLAN, test=TEST)
+        lay_out(pytester.path, PLAN, TEST)
 
     def write(self, plan: str | None = None, test: str | None = None) -> None:
         if plan is not None:

@@ -43,8 +43,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             config = EmbeddedServer(engine="embedded", name=name, model="embedded", args=args)
             return stack.enter_context(start_server(config, tmp_path_factory.mktemp("logs"), ())).url
 
-        fast = url("fast", 3)
-        yield {"fast": fast, "slow": url("slow", 10), "fast too": f"{fast}/v1"}
+        yield {"fast": url("fast", 3), "slow": url("slow", 10)}
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_a_slower_server_fails(duet, tmp_path):
     assert "90 % interval" in result.output
     (point,) = json.loads((tmp_path / "r.json").read_text())["points"]
     assert (point["regression"]["verdict"], point["passed"], point["error"]) == ("FAIL", False, None)
-    assert len(point["duet"]["runs"]) == len(point["runs"]) == 5
+    assert len(point["duet"]["runs"]) == len(point["runs"]) >= 5
     assert {path.name for path in (tmp_path / "out" / "requests").iterdir()} == {
         "a-vs-b-load.jsonl",
         "a-vs-b-load.a.jsonl",
@@ -81,9 +80,9 @@ def test_a_faster_server_is_improved(duet):
 
 @pytest.mark.parametrize(("option", "code"), [((), 0), (("--inconclusive=fail",), 1)])
 def test_what_becomes_of_doubt(duet, option, code, monkeypatch):
-    """A margin that nothing can be shown to keep, and no more runs."""
+    """It takes more runs to confirm that a server is slower, and there are none."""
     monkeypatch.setattr("pytest_llmperf.cli_duet._again", lambda *_: Again(frozenset()))
-    result = duet("fast", "fast too", *LOAD, *WIDE, "--margin=itl_p50=0.0001%", *option)
+    result = duet("fast", "slow", *LOAD, *WIDE, *option)
     assert "(INCONCLUSIVE)" in result.output
     assert result.exit_code == code, result.output
 

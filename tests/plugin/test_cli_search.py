@@ -148,9 +148,14 @@ def test_a_dry_run_starts_nothing(search, folder):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_search_goes_on_without_measuring_again(search, folder, signum):
-    command = [sys.executable, "-c", "from pytest_llmperf.cli import main; main()", "search", "plan.yaml"]
+    main_anywhere = "import any_machine; any_machine.pytest_configure(); from pytest_llmperf.cli import main; main()"
+    command = [sys.executable, "-c", main_anywhere, "search", "plan.yaml"]
     process = subprocess.Popen(
-        [*command, "--search=best", "--output=out"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--search=best", "--output=out"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     checkpoint = folder / "out" / "search-best.checkpoint.json"
     deadline = time.monotonic() + 60

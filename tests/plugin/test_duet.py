@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from perf_suite import INI
+from perf_suite import lay_out, run_outside_ci
 from test_interrupts import LENIENT, Started
 
 # The verdict's plumbing is tested here, on machines that may be busy: changes are large, and so are margins.
@@ -20,7 +17,7 @@ model: embedded
 servers:
   old: {engine: embedded, args: {step: modelled, decode-ms-per-step: 3, max-num-seqs: 4}}
   same: {engine: embedded, args: {step: modelled, decode-ms-per-step: 3, max-num-seqs: 4}}
-  slow: {engine: embedded, args: {step: modelled, decode-ms-per-step: 10, max-num-seqs: 4}}
+  slow: {engine: embedded, args: {step: modelled, decode-ms-per-step: 20, max-num-seqs: 4}}
   big: {engine: embedded, gpus: 99}
   half: {engine: embedded, args: {dtype: half}, unlocked: [dtype]}
 loads:
@@ -55,14 +52,9 @@ def judged(tmp_path_factory):
         function("test_faster", "slow", "old"),
         function("test_equal", "old", "same", "runs=1"),
     ]
-    (folder / "plan.yaml").write_text(PLAN)
-    (folder / "test_perf.py").write_text("\n".join(["import pytest", *functions]))
-    (folder / "pytest.ini").write_text(INI)
-    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
+    lay_out(folder, PLAN, "\n".join(["import pytest", *functions]))
     options = ["--llmperf-output=out", "--update-baselines", "--junitxml=junit.xml", "-rA"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options], cwd=folder, env=environ, capture_output=True, text=True
-    )
+    done = run_outside_ci(folder, *options)
     points = json.loads((folder / "out" / "report.json").read_text())["points"]
     return SimpleNamespace(folder=folder, output=done.stdout, points={p["test"].partition("::")[2]: p for p in points})
 
@@ -72,7 +64,7 @@ def test_a_slower_server_fails_against_the_old_one(judged):
     assert point["regression"]["verdict"] == "FAIL", judged.output
     assert {metric["reference"] for metric in point["regression"]["metrics"]} == {"duet"}
     assert "AssertionError: old-vs-slow-short: worse than old (FAIL)" in judged.output
-    assert "note: decode-ms-per-step was 3, is 10" in judged.output
+    assert "note: decode-ms-per-step was 3, is 20" in judged.output
     assert "next: look for what slow does that old does not" in judged.output
 
 
@@ -191,7 +183,7 @@ def test_a_dry_run_shows_both_commands(suite):
             "old: 0 GPUs",
             "*--decode-ms-per-step 3*",
             "slow: 0 GPUs",
-            "*--decode-ms-per-step 10*",
+            "*--decode-ms-per-step 20*",
             "  short: *3 runs x 20 requests*on each",
         ]
     )

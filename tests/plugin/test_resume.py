@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
-from perf_suite import INI
+from perf_suite import lay_out, run_outside_ci
 from test_interrupts import Started, until
 
 ONE_RUN = """
@@ -56,12 +53,9 @@ def grid(suite):
 def measured(tmp_path_factory):
     """What a session leaves that has measured the first of two servers."""
     folder = tmp_path_factory.mktemp("measured")
-    (folder / "plan.yaml").write_text(ONE_RUN)
-    (folder / "test_perf.py").write_text(SLA_ONLY)
-    (folder / "pytest.ini").write_text(INI)
-    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
-    command = [sys.executable, "-m", "pytest", "-k", "step_1", "--llmperf-output=out"]
-    subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
+    lay_out(folder, ONE_RUN, SLA_ONLY)
+    done = run_outside_ci(folder, "-k", "step_1", "--llmperf-output=out")
+    assert done.returncode == 0, done.stdout
     return folder / "out"
 
 

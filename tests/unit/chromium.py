@@ -19,7 +19,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
 )
-_LONGEST_S = 20
+_LONGEST_S = 60
 
 
 def executable() -> str | None:
@@ -125,7 +125,7 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
         finally:
             page.close()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(60)
             process.kill()
             os.close(our_write)
             os.close(our_read)

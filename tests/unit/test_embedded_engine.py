@@ -56,8 +56,8 @@ def drive(
         for request_id in abort:
             engine.abort(request_id)
         engine.start()
-        await asyncio.wait_for(done.wait(), 10)
-        assert engine.stop(10)
+        await asyncio.wait_for(done.wait(), 60)
+        assert engine.stop(60)
         assert not engine.alive
 
     asyncio.run(main())

@@ -291,7 +291,7 @@ def test_open_loop_does_not_wait_for_answers() -> None:
 
     async def main() -> Run:
         async with _serve(script) as server:
-            return await _run(_open(requests=60, request_rate=300.0, no_data_timeout="5 s"), server.url)
+            return await _run(_open(requests=60, request_rate=300.0, no_data_timeout="60 s"), server.url)
 
     run = asyncio.run(main())
     assert [record.error for record in run.records] == [None] * 60
@@ -338,7 +338,7 @@ def test_end_of_a_response_is_found_however_it_is_cut(pieces: list[bytes]) -> No
             for _ in range(3):  # both ends share the loop: it turns until the client has read
                 await asyncio.sleep(0)
 
-    assert _errors(script, _point(no_data_timeout="5.0 s")) == [None] * 3
+    assert _errors(script, _point(no_data_timeout="60 s")) == [None] * 3
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n"])
@@ -433,7 +433,8 @@ def test_silence(sent: bytes) -> None:
         await request.reader.read()
 
     kind = "no further data" if sent else "no response"
-    assert _errors(script, _point(no_data_timeout="0.05 s")) == [f"{kind} within 0.05 s (no_data_timeout)"] * 3
+    point = _point(concurrency=3, requests=3, no_data_timeout="0.5 s")
+    assert _errors(script, point) == [f"{kind} within 0.5 s (no_data_timeout)"] * 6
 
 
 def test_silence_in_open_loop() -> None:
@@ -453,10 +454,10 @@ def test_response_that_never_ends() -> None:
 
     async def main() -> Run:
         async with _serve(script) as server:
-            return await _run(_point(read_timeout="0.1 s"), server.url)
+            return await _run(_point(requests=1, read_timeout="0.5 s"), server.url)
 
     for record in asyncio.run(main()).records:
-        assert record.error == "response not complete within 0.1 s (read_timeout)"
+        assert record.error == "response not complete within 0.5 s (read_timeout)"
         assert record.chunk_ns
 
 

@@ -19,7 +19,7 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process import Command, free_port, run_process, wait_until
 from pytest_llmperf.servers.start import start_server
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 SLEEP = "import time; print('up', flush=True); time.sleep(3600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 # A child and a grandchild; the grandchild leaves the session and is orphaned.
