@@ -20,7 +20,7 @@ from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_import import import_files
-from pytest_llmperf.cli_input import capacity, header, problem, stderr_line
+from pytest_llmperf.cli_input import capacity, header, problem, slo, stderr_line
 from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
@@ -93,6 +93,9 @@ def schema() -> None:
 @click.option("--warmup-requests", type=int, default=2, show_default=True)
 @click.option("--seed", type=int, help="Seed of prompts and arrivals")
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
+@click.option("--slo", "slos", multiple=True, metavar="LIMIT", help="Per request, as in 'ttft<=500ms': goodput")
+@click.option("--read-timeout", metavar="TIME", help="From sending a request to its end  [default: 600 s]")
+@click.option("--no-data-timeout", metavar="TIME", help="Longest silence within a response  [default: 120 s]")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request")
 @click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token")
 @click.option("--workers", metavar="auto|N", default="auto", show_default=True, help="Processes of the load driver")
@@ -152,6 +155,7 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
 def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
     options["capacity"] = capacity(options.pop("capacity"), options.pop("limits"))
+    options["slo"] = slo(options.pop("slos"))
     given = {name: value for name, value in options.items() if value is not None}
     counts = _counts(given.pop("concurrency", None))
     if counts:
@@ -257,12 +261,7 @@ def _show(result: Result, session: Session) -> None:
         console.print(dialect_table(result, session.dialect))
     summary = result.metrics
     console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
-    errors = dict.fromkeys(record.error for run in result.runs for record in run.records if record.error)
-    for line in [
-        *result.remarks,
-        *(f"INVALID {reason}" for reason in result.invalid_reasons),
-        *(f"failed: {e}" for e in errors),
-    ]:
+    for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from pytest_llmperf.validity import invalid_reasons
 
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
+_TOLD_ERRORS = 3
+"""Of requests that failed in different ways, so many of the most frequent; the request lines have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,23 @@ class Result:
         return (
             *self.imported,
             *(self.capacity.notes if self.capacity else ()),
+            *self.failures,
             *self._stability_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
             *self._token_remarks(),
             *self._first_token_remarks(),
         )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line on the measured requests that failed: how many, and what the most frequent errors say; else none."""
+        measured = [record for run in self.runs for record in run.records if record.phase == "measured"]
+        errors = Counter(record.error for record in measured if record.error)
+        if not errors:
+            return ()
+        told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_TOLD_ERRORS))
+        return (f"{errors.total()} of {self.metrics.sent} requests failed: {told}",)
 
     def _token_remarks(self) -> Iterator[str]:
         if "tokenizer" in self.metrics.token_sources:
@@ -92,9 +106,9 @@ class Result:
 
     def _first_token_remarks(self) -> Iterator[str]:
         """Where the client's lateness is the reason, the run is INVALID."""
-        chunks = [
-            record.chunk_ns for run in self.runs for record in run.records if record.ok and record.phase == "measured"
-        ]
+        measured = [record for run in self.runs for record in run.records if record.ok and record.phase == "measured"]
+        # In one read of several prompts the next token is mostly another prompt's first.
+        chunks = [record.chunk_ns for record in measured if record.prompts == 1]
         shared = sum(len(times) > 1 and times[0] == times[1] for times in chunks)
         if self.valid and chunks and shared >= _SHARED_FIRST * len(chunks):
             yield (
