@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -106,7 +107,12 @@ def schema() -> None:
     "--profile-export-file", "export", type=click.Path(path_type=Path), help="Write request times as perf_analyzer does"
 )
 def profile(runs: int, **options: Any) -> None:
-    """Measure load points on a server that is up, and print their metrics."""
+    """Measure load points on a server that is up, and print their metrics.
+
+    Exit status: 0 when all requests succeeded and the numbers are valid, 1 when not, 2 usage, 130 interrupted: what was
+    measured until then is in the report.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     session = Session(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
@@ -117,6 +123,9 @@ def profile(runs: int, **options: Any) -> None:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        _print(f"interrupted; what was measured until then: {session.output}")
+        sys.exit(130)
     finally:
         if session.outcomes:
             session.write_report(json_path)
@@ -230,14 +239,14 @@ def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Ses
 
     def keep(run: Run) -> None:
         done.append(run)
-        session.save_requests(point.name, run, point)
         results.append(_result(server, point, done))
         session.update(point.name, point.name, result=results[-1], error="interrupted")
+        session.save_requests(point.name, run, point)
 
     progress = _show_progress if sys.stderr.isatty() else None
     asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
     result = results[-1]
-    session.update(point.name, point.name, result=result, error=None, passed=result.valid)
+    session.update(point.name, point.name, result=result, error=None, passed=_is_fine(result))
     return result
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,6 +99,27 @@ def test_profile_waits_no_longer_than_it_is_told(tmp_path, timeouts, told):
         result = _profile(hanging, tmp_path, "--request-rate", "100", *timeouts)
     assert result.exit_code == 1
     assert f"5 of 20 requests failed: 5 x {told}" in result.output
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["points"][0]["passed"] is False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_profile_keeps_what_it_measured(server, tmp_path, signum):
+    common = ["profile", "--url", server.url, "--model", "embedded", "--output", str(tmp_path), *LOAD]
+    command = [sys.executable, "-c", "from pytest_llmperf.cli import main; main()", *common]
+    with subprocess.Popen([*command, "--concurrency=2", "--runs=1000"], stdout=subprocess.PIPE, text=True) as process:
+        requests = tmp_path / "requests" / "profile.jsonl"
+        deadline = time.monotonic() + 60
+        while not (requests.exists() and requests.stat().st_size):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signum)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "interrupted; what was measured until then: " in output
+    (point,) = json.loads((tmp_path / "report.json").read_text())["points"]
+    assert point["error"] == "interrupted"
+    assert point["metrics"]["requests"]["ok"] >= 20
 
 
 @pytest.mark.parametrize(
