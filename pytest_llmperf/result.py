@@ -19,6 +19,8 @@ from pytest_llmperf.validity import invalid_reasons
 
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
+_OFF_RATE = 0.1
+"""By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
 _TOLD_ERRORS = 3
 """Of requests that failed in different ways, so many of the most frequent; the request lines have all."""
 
@@ -79,6 +81,7 @@ class Result:
             *(self.capacity.notes if self.capacity else ()),
             *self.failures,
             *self._stability_remarks(),
+            *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
             *self._token_remarks(),
@@ -119,6 +122,16 @@ class Result:
     def _stability_remarks(self) -> Iterator[str]:
         if self.steadiness and self.steadiness.reached:
             yield f"stable: {self.steadiness.describe()}"
+
+    def _arrival_remarks(self) -> Iterator[str]:
+        """Random gaps give the rate on average; every run has the same ones, so the difference is no error of a run."""
+        asked, random = self.load.request_rate, self.load.arrival != "constant" and self.load.ramp is None
+        drawn = self.runs[0].client.requested_rate if self.runs and random else None
+        if asked and drawn and abs(drawn / asked - 1) > _OFF_RATE:
+            yield (
+                f"{self.load.arrival} arrivals of this seed come at {drawn:.3g} req/s, not {asked:g}: more requests "
+                "come closer to the rate, another `seed` draws others"
+            )
 
     def _saturation_remarks(self) -> Iterator[str]:
         behind = [found for found in self.saturations if found is not None and found.saturated]

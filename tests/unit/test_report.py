@@ -348,6 +348,15 @@ def test_tokens_of_several_prompts_in_one_read_are_nothing_to_tell():
     assert found["remarks"] == []
 
 
+@pytest.mark.parametrize(
+    ("arrival", "drawn", "told"), [("gamma", 8.8, True), ("gamma", 9.2, False), ("constant", 8.8, False)]
+)
+def test_random_arrivals_that_miss_the_rate_are_told(arrival, drawn, told):
+    load = point(request_rate=10.0, arrival=arrival)
+    made = result([steady_run(client=replace(HEALTH, requested_rate=drawn))], load=load)
+    assert any("gamma arrivals of this seed come at 8.8 req/s, not 10: " in remark for remark in made.remarks) == told
+
+
 def test_what_failed_requests_said_is_told_the_most_frequent_first():
     errors = [None, "HTTP 503: busy", "HTTP 503: busy", "HTTP 500: a", "HTTP 500: b", "HTTP 500: c"]
     made = outcome(result([run([record(error=error) for error in errors])]), point_id="a-rate")
