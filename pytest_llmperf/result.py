@@ -10,7 +10,7 @@ from typing import Any
 from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
-from pytest_llmperf.records import Run
+from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.saturation import Saturation, saturation
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
@@ -85,6 +85,7 @@ class Result:
             *self._saturation_remarks(),
             *self._worker_remarks(),
             *self._token_remarks(),
+            *self._clamp_remarks(),
             *self._first_token_remarks(),
         )
 
@@ -105,6 +106,17 @@ class Result:
             yield (
                 "output tokens were counted in chunks: the server tells no usage, the load has no `tokenizer`, and a "
                 "chunk that does not tell its tokens counts as one"
+            )
+
+    def _clamp_remarks(self) -> Iterator[str]:
+        """Of loads that leave the length to the model; where it is theirs to say, such a run is INVALID."""
+        measured = [record for run in self.runs for record in run.records if record.ok and record.phase == "measured"]
+        cut = [record for record in measured if _is_clamped(record)]
+        if cut and not self.load.ignore_eos:
+            yield (
+                f"{len(cut)} of {len(measured)} answers were cut before the length that was asked for (first: "
+                f"{cut[0].output_tokens} of {cut[0].requested_output_tokens} tokens); is the context (max-model-len) "
+                "too short?"
             )
 
     def _first_token_remarks(self) -> Iterator[str]:
@@ -184,6 +196,12 @@ def make_result(
         steadiness=steady,
         saturations=tuple(saturation(run, load) for run in runs),
     )
+
+
+def _is_clamped(record: RequestRecord) -> bool:
+    """Whether the server ended an answer for its length, and says itself that it is shorter than asked for."""
+    told = record.token_source == "usage" and record.prompts == 1 and record.finish_reason == "length"
+    return told and record.output_tokens is not None and record.output_tokens < record.requested_output_tokens
 
 
 def _unsteady(steady: Steadiness | None) -> Iterator[str]:

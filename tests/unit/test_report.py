@@ -357,6 +357,16 @@ def test_random_arrivals_that_miss_the_rate_are_told(arrival, drawn, told):
     assert any("gamma arrivals of this seed come at 8.8 req/s, not 10: " in remark for remark in made.remarks) == told
 
 
+@pytest.mark.parametrize(
+    ("ignore_eos", "finish_reason", "told"), [(False, "length", 1), (False, "stop", 0), (True, "length", 0)]
+)
+def test_answers_that_the_context_cut_are_told(ignore_eos, finish_reason, told):
+    cut = record(finish_reason=finish_reason, requested_output_tokens=400)
+    made = result([run([cut, record()])], load=point(ignore_eos=ignore_eos))
+    words = "1 of 2 answers were cut before the length that was asked for (first: 4 of 400 tokens)"
+    assert sum(words in remark for remark in made.remarks) == told
+
+
 def test_what_failed_requests_said_is_told_the_most_frequent_first():
     errors = [None, "HTTP 503: busy", "HTTP 503: busy", "HTTP 500: a", "HTTP 500: b", "HTTP 500: c"]
     made = outcome(result([run([record(error=error) for error in errors])]), point_id="a-rate")
