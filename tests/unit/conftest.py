@@ -1,4 +1,4 @@
-"""Hypothesis for all unit tests: on a busy machine slow examples are no failure, nor is it that they are made slowly."""
+"""Hypothesis for all unit tests: on a busy machine, slow examples and slow making of them are no failure."""
 
 from hypothesis import HealthCheck, settings
 
