@@ -113,19 +113,21 @@ def with_limits(plan: Sla, load: LoadPoint) -> LoadPoint:
 def _split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]:
     """The limits that `sla.check` judges the load by, and its search with all limits that a level must meet.
 
-    Capacity and throughput are judged at the answer, all other limits are the search's. Requests that fail are one of
-    these, unless a limit says how many may.
+    Capacity and throughput are judged at the answer, all other limits are the search's. No request may fail, unless a
+    limit says how many may.
     """
     merged = _merged(plan, load.sla)
     asked = load.capacity
     if asked is None:
-        return tuple(limit for limit in merged if limit.metric not in CAPACITIES), None
-    criterion = _merged(tuple(filter(_restrains, merged)), asked.sla)
-    if not any(limit.metric == "error_rate" for limit in criterion):
-        criterion = (*criterion, _NO_FAILURES)
+        return _without_failures(tuple(limit for limit in merged if limit.metric not in CAPACITIES)), None
+    criterion = _without_failures(_merged(tuple(filter(_restrains, merged)), asked.sla))
     own = (limit for limit in merged if not _restrains(limit))
     answers = tuple(limit for limit in own if limit.metric not in CAPACITIES or limit.quantity == asked.quantity)
     return answers, asked.model_copy(update={"sla": criterion})
+
+
+def _without_failures(limits: Sla) -> Sla:
+    return limits if any(limit.metric == "error_rate" for limit in limits) else (*limits, _NO_FAILURES)
 
 
 def _merged(general: Sla, own: Sla) -> Sla:

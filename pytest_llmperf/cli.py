@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_import import import_files
-from pytest_llmperf.cli_input import capacity, header, problem, stderr_line
+from pytest_llmperf.cli_input import capacity, header, problem, slo, stderr_line
 from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
@@ -93,6 +94,9 @@ def schema() -> None:
 @click.option("--warmup-requests", type=int, default=2, show_default=True)
 @click.option("--seed", type=int, help="Seed of prompts and arrivals")
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
+@click.option("--slo", "slos", multiple=True, metavar="LIMIT", help="Per request, as in 'ttft<=500ms': goodput")
+@click.option("--read-timeout", metavar="TIME", help="From sending a request to its end  [default: 600 s]")
+@click.option("--no-data-timeout", metavar="TIME", help="Longest silence within a response  [default: 120 s]")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request")
 @click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token")
 @click.option("--workers", metavar="auto|N", default="auto", show_default=True, help="Processes of the load driver")
@@ -103,7 +107,12 @@ def schema() -> None:
     "--profile-export-file", "export", type=click.Path(path_type=Path), help="Write request times as perf_analyzer does"
 )
 def profile(runs: int, **options: Any) -> None:
-    """Measure load points on a server that is up, and print their metrics."""
+    """Measure load points on a server that is up, and print their metrics.
+
+    Exit status: 0 when all requests succeeded and the numbers are valid, 1 when not, 2 usage, 130 interrupted: what was
+    measured until then is in the report.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     session = Session(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
@@ -114,6 +123,9 @@ def profile(runs: int, **options: Any) -> None:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        _print(f"interrupted; what was measured until then: {session.output}")
+        sys.exit(130)
     finally:
         if session.outcomes:
             session.write_report(json_path)
@@ -152,6 +164,7 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
 def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
     options["capacity"] = capacity(options.pop("capacity"), options.pop("limits"))
+    options["slo"] = slo(options.pop("slos"))
     given = {name: value for name, value in options.items() if value is not None}
     counts = _counts(given.pop("concurrency", None))
     if counts:
@@ -226,14 +239,14 @@ def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Ses
 
     def keep(run: Run) -> None:
         done.append(run)
-        session.save_requests(point.name, run, point)
         results.append(_result(server, point, done))
         session.update(point.name, point.name, result=results[-1], error="interrupted")
+        session.save_requests(point.name, run, point)
 
     progress = _show_progress if sys.stderr.isatty() else None
     asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
     result = results[-1]
-    session.update(point.name, point.name, result=result, error=None, passed=result.valid)
+    session.update(point.name, point.name, result=result, error=None, passed=_is_fine(result))
     return result
 
 
@@ -257,12 +270,7 @@ def _show(result: Result, session: Session) -> None:
         console.print(dialect_table(result, session.dialect))
     summary = result.metrics
     console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
-    errors = dict.fromkeys(record.error for run in result.runs for record in run.records if record.error)
-    for line in [
-        *result.remarks,
-        *(f"INVALID {reason}" for reason in result.invalid_reasons),
-        *(f"failed: {e}" for e in errors),
-    ]:
+    for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Again, Task, measure_together
+from pytest_llmperf.campaign import Again, measure_together
 from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.cli_input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
@@ -32,6 +32,7 @@ from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.task import Task
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 _GATES = frozenset({"baseline"})

@@ -23,7 +23,8 @@ def header(text: str) -> tuple[str, str]:
 
 def problem(found: Any) -> str:
     """One error of pydantic's in a line."""
-    where = ".".join(str(part) for part in found["loc"])
+    # "value of" and its like are what the specs call the branches of a union.
+    where = ".".join(str(part) for part in found["loc"] if not str(part).endswith(" of"))
     text = str(found["ctx"]["error"]) if found["type"] == "value_error" else found["msg"]
     return f"{where + ': ' if where else ''}{text} (given {found['input']!r})" if where else text
 
@@ -37,13 +38,19 @@ def capacity(asked: str | None, limits: Sequence[str]) -> dict[str, Any] | None:
     axis, _, span = asked.partition("=")
     if axis not in ("request_rate", "concurrency") or not span:
         raise click.UsageError(f"--capacity {asked!r} is neither request_rate=LOW:HIGH nor concurrency=LOW:HIGH")
-    return {axis: span, "sla": dict(map(_limit, limits))}
+    return {axis: span, "sla": dict(_limit(text, r"[<>]=?.+", "--sla", "ttft_p99<=500ms") for text in limits)}
 
 
-def _limit(text: str) -> tuple[str, str]:
-    match = re.match(r"\s*(\w+)\s*([<>]=?.+)$", text)
+def slo(limits: Sequence[str]) -> dict[str, str] | None:
+    """Limits such as `ttft<=500ms` as a load would write its `slo`; None without any."""
+    found = [_limit(text, r"<=.+", "--slo", "ttft<=500ms") for text in limits]
+    return {name: bound.removeprefix("<=") for name, bound in found} or None
+
+
+def _limit(text: str, bound: str, option: str, example: str) -> tuple[str, str]:
+    match = re.match(rf"\s*(\w+)\s*({bound})$", text)
     if match is None:
-        raise click.UsageError(f"--sla {text!r} is not a limit such as 'ttft_p99<=500ms'")
+        raise click.UsageError(f"{option} {text!r} is not a limit such as {example!r}")
     return match[1], match[2]
 
 

@@ -61,7 +61,7 @@ class LoadDriver:
                     [task, *others],
                     state.again,
                     state.live,
-                    relaunch_always=state.relaunch(point) == "always",
+                    relaunch_always=state.options.relaunch_of(point) == "always",
                 )
             finally:
                 if state.live:
@@ -88,14 +88,14 @@ class SlaGate:
         self._state, self._test = state, test
 
     def check(self, result: Result) -> None:
-        """AssertionError lists every limit that does not hold, or why the result is invalid. No limits: passes."""
+        """AssertionError lists every limit that does not hold, or why the result is invalid."""
         __tracebackhide__ = True
         checks = self._state.judging.sla(result)
         self._state.session.update(self._test, result.point_id, sla=checks)
         _assert_valid(result.invalid_reasons, result)
         broken = [check.describe() for check in checks if not check.ok]
         if broken:
-            lines = "\n  ".join(broken)
+            lines = "\n  ".join([*broken, *result.failures])
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
@@ -123,6 +123,7 @@ class BaselineGate:
         """
         __tracebackhide__ = True
         _assert_valid(result.incomparable, result)
+        self._assert_error_rate(result)
         if result.reference is not None:
             self._check_duet(result)
             return
@@ -146,6 +147,15 @@ class BaselineGate:
         if self._state.options.update_baselines and regression.verdict == "PASS":
             self._append(path, result)
         _settle(self._state, result, regression)
+
+    def _assert_error_rate(self, result: Result) -> None:
+        """A server is fast while it refuses: the limit on failed requests holds here as in `sla.check`."""
+        __tracebackhide__ = True
+        checks = [check for check in self._state.judging.sla(result) if check.limit.metric == "error_rate"]
+        broken = [check.describe() for check in checks if not check.ok]
+        if broken and self._state.judging.profile_of(result.load) != "report-only":
+            lines = "\n  ".join([*broken, *result.failures])
+            raise AssertionError(f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}")
 
     def _check_duet(self, result: Result) -> None:
         """Against the old server's runs; baseline files are left alone."""

@@ -1,4 +1,7 @@
-"""What the command line and the ini file ask for, resolved: paths, defaults, numbers."""
+"""What the command line and the ini file ask for, resolved: paths, defaults, numbers, and what wins over a plan.
+
+Names and help of the options are in `command_line`, which every pytest run imports.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import Relaunch, parse_margins
+from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
 from pytest_llmperf.resume import newest_session
 from pytest_llmperf.session import default_output
 from pytest_llmperf.units import parse_seconds
 
+_DEFAULT_RUNS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Command line and ini, resolved."""
+    """Command line and ini, resolved; the methods say what comes of it where a marker or a plan has a say too."""
 
     update_baselines: bool
     update_new: bool
@@ -37,6 +42,20 @@ class Options:
     budget_s: float | None
     dialect: str | None
     workers: int | Literal["auto"] | None
+
+    def runs_of(self, point: LoadPoint, marker_runs: int | None = None) -> int:
+        """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
+        if point.stability:
+            return point.stability.max_windows
+        return self.runs or marker_runs or point.runs or _DEFAULT_RUNS
+
+    def workers_of(self, point: LoadPoint) -> int | None:
+        """Processes of the load driver: the option, the load's; None is auto."""
+        return point.workers if self.workers is None else None if self.workers == "auto" else self.workers
+
+    def relaunch_of(self, point: LoadPoint) -> Relaunch:
+        """When the server is launched anew between runs: the option, the plan, auto."""
+        return self.relaunch or point.relaunch or "auto"
 
 
 def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Options:

@@ -1,22 +1,21 @@
-"""Hooks, options, marker and fixtures: translates between pytest and the modules below, and computes nothing.
+"""Hooks, marker and fixtures: translates between pytest and the modules below, and computes nothing.
 
-Every pytest run of every user imports this module, so it imports nothing else of the package (and nothing heavy) until
-a test carries the `llmperf` marker.
+Every pytest run of every user imports this module, so it imports nothing else of the package but `command_line` (and
+nothing heavy) until a test carries the `llmperf` marker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from pytest_llmperf.command_line import add_options, all_options, check_options, ci_variable, option
 
+if TYPE_CHECKING:
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.load_spec import LoadPoint
     from pytest_llmperf.report.live import Live
@@ -26,49 +25,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytest_llmperf.search_plugin"]
 _STATE: pytest.StashKey[State] = pytest.StashKey()
 
-# name, kind, help: one table for the command line and its ini twins.
-_OPTIONS: tuple[tuple[str, str, str], ...] = (
-    (
-        "update-baselines",
-        "flag",
-        "Record the baselines that are missing; add sessions that PASS to those that are there",
-    ),
-    ("update-new", "flag", "Record only the baselines that are missing; points that have one are compared"),
-    ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
-    ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
-    ("json", "path", "Write the report (llmperf.report/1) to this file too"),
-    ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
-    ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
-    ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
-    (
-        "resume",
-        "flag",
-        "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
-    ),
-    ("baselines", "path", "Folder of the baselines (default: baselines)"),
-    ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
-    ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
-    ("runs", "int", "First runs per load point, before any that a gate in doubt adds (default: the plan's, else 3)"),
-    (
-        "gate",
-        "default|strict|report-only",
-        "strict needs more confidence to fail, report-only never fails (default: the plan's)",
-    ),
-    (
-        "inconclusive",
-        "pass|fail|xfail",
-        "What becomes of a test whose verdict is INCONCLUSIVE (default: pass, and warn)",
-    ),
-    (
-        "relaunch",
-        "auto|never|always",
-        "Launch the server anew between runs (default: the plan's, else auto: where needed)",
-    ),
-    ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
-    ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
-    ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
-    ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
-)
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None, margins=None, duet=None): one test per server and load of the "
     "plan file `plan` (relative to the test file); `servers` and `loads` narrow it to names, `margins` are as in the "
@@ -77,118 +33,12 @@ _MARKER = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("llmperf", "LLM serving performance")
-    for name, kind, text in _OPTIONS:
-        flag = f"--llmperf-{name}"
-        ini = f"llmperf_{name.replace('-', '_')}"
-        if kind == "flag":
-            aliases = ["--update-baselines"] if name == "update-baselines" else []
-            group.addoption(flag, *aliases, action="store_true", default=None, dest=ini, help=text)
-            parser.addini(ini, text, type="bool", default=False)
-        else:
-            group.addoption(flag, metavar=kind.upper(), default=None, dest=ini, help=text)
-            parser.addini(ini, text, default="")
-    parser.addini("llmperf_margins", "Tolerated change per metric, as in itl_p50=3%; plans and markers win", "linelist")
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    _check_runs(_option(config, "runs"))
-    _check_workers(_option(config, "workers"))
-    _check_dialect(_option(config, "dialect"))
-    _check_budget(_option(config, "budget"))
-    _check_resume(_option(config, "resume"), _option(config, "output"), config.invocation_params.dir)
-    _check_html(_option(config, "html"))
-    _check_exports(_option(config, "export"))
-    for name, kind, _ in _OPTIONS:
-        if "|" in kind and kind != "auto|n":
-            _check_choice(config, name, kind.split("|"))
-    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if _option(config, name)]
-    if updating and _ci_variable() and not _option(config, "allow-ci-update"):
-        raise pytest.UsageError(
-            f"{' '.join(updating)} is refused in CI ({_ci_variable()} is set): a job that records its own "
-            "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
-        )
-
-
-def _check_runs(runs: Any) -> None:
-    if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
-        raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
-
-
-def _check_workers(workers: Any) -> None:
-    if workers not in (None, "auto") and not (str(workers).isdigit() and int(workers) > 0):
-        raise pytest.UsageError(
-            f"--llmperf-workers (ini llmperf_workers): {workers!r} is neither 'auto' nor a whole number of at least 1"
-        )
-
-
-def _check_budget(budget: Any) -> None:
-    if budget is None:
-        return
-    from pytest_llmperf.options import parse_budget
-
-    try:
-        parse_budget(budget)
-    except ValueError as error:
-        raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
-
-
-def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:
-    if resume and output and (invoked_from / output).is_file():
-        raise pytest.UsageError(
-            f"--llmperf-resume (ini llmperf_resume): --llmperf-output {output!r} is a file, not the folder of a session"
-        )
-
-
-def _check_html(path: Any) -> None:
-    missing = [name for name in ("plotly", "jinja2") if path and importlib.util.find_spec(name) is None]
-    if missing:
-        raise pytest.UsageError(
-            f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
-        )
-
-
-def _check_exports(given: Any) -> None:
-    if given is None:
-        return
-    from pytest_llmperf.interchange.exports import NAMES
-
-    wrong = [name for name in given.split(",") if name not in NAMES]
-    if wrong:
-        raise pytest.UsageError(f"--llmperf-export (ini llmperf_export): {wrong[0]!r} is not one of {', '.join(NAMES)}")
-    if "parquet" in given.split(",") and importlib.util.find_spec("pyarrow") is None:
-        raise pytest.UsageError("--llmperf-export=parquet needs pyarrow: pip install 'pytest-llmperf[report]'")
-
-
-def _check_choice(config: pytest.Config, name: str, allowed: list[str]) -> None:
-    given = _option(config, name)
-    if given is not None and given not in allowed:
-        ini = f"llmperf_{name.replace('-', '_')}"
-        raise pytest.UsageError(f"--llmperf-{name} (ini {ini}): {given!r} is not one of {', '.join(allowed)}")
-
-
-def _check_dialect(name: Any) -> None:
-    if name is None:
-        return
-    from pytest_llmperf.dialects import DIALECTS
-
-    if name not in DIALECTS:
-        raise pytest.UsageError(
-            f"--llmperf-dialect (ini llmperf_dialect): {name!r} is not one of {', '.join(DIALECTS)}"
-        )
-
-
-def _option(config: pytest.Config, name: str) -> Any:
-    """Command line, else ini; None or False when neither says anything."""
-    key = f"llmperf_{name.replace('-', '_')}"
-    given = config.getoption(key, None)
-    return given if given is not None else config.getini(key) or None
-
-
-def _ci_variable() -> str | None:
-    """The variable that says we are in CI, by pytest's own rule (set and not empty)."""
-    return next((name for name in ("CI", "BUILD_NUMBER") if os.environ.get(name)), None)
+    check_options(config)
 
 
 def known_state(config: pytest.Config) -> State | None:
@@ -202,9 +52,7 @@ def state_of(config: pytest.Config) -> State:
     if state is None:
         from pytest_llmperf.state import make_state
 
-        options = {name: _option(config, name) for name, _, _ in _OPTIONS}
-        options["margins"] = config.getini("llmperf_margins")
-        state = make_state(options, config.rootpath, config.invocation_params.dir)
+        state = make_state(all_options(config), config.rootpath, config.invocation_params.dir)
         config.stash[_STATE] = state
         # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
         config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
@@ -298,7 +146,7 @@ def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    if not _option(session.config, "dry-run"):
+    if not option(session.config, "dry-run"):
         return None
     state = session.config.stash.get(_STATE, None)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -401,7 +249,7 @@ def live_of(config: pytest.Config) -> Live | None:
     reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
     if reporter is None or verbosity < 0:
         return None
-    rewritable = reporter.isatty and not _ci_variable() and os.environ.get("TERM") != "dumb"
+    rewritable = reporter.isatty and not ci_variable() and os.environ.get("TERM") != "dumb"
     capture = config.pluginmanager.get_plugin("capturemanager")
     around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
     width = reporter._tw.fullwidth - 1

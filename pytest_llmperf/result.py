@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ from pytest_llmperf.validity import invalid_reasons
 
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
+_OFF_RATE = 0.1
+"""By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
+_TOLD_ERRORS = 3
+"""Of requests that failed in different ways, so many of the most frequent; the request lines have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,24 @@ class Result:
         return (
             *self.imported,
             *(self.capacity.notes if self.capacity else ()),
+            *self.failures,
             *self._stability_remarks(),
+            *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
             *self._token_remarks(),
             *self._first_token_remarks(),
         )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line on the measured requests that failed: how many, and what the most frequent errors say; else none."""
+        measured = [record for run in self.runs for record in run.records if record.phase == "measured"]
+        errors = Counter(record.error for record in measured if record.error)
+        if not errors:
+            return ()
+        told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_TOLD_ERRORS))
+        return (f"{errors.total()} of {self.metrics.sent} requests failed: {told}",)
 
     def _token_remarks(self) -> Iterator[str]:
         if "tokenizer" in self.metrics.token_sources:
@@ -92,9 +109,9 @@ class Result:
 
     def _first_token_remarks(self) -> Iterator[str]:
         """Where the client's lateness is the reason, the run is INVALID."""
-        chunks = [
-            record.chunk_ns for run in self.runs for record in run.records if record.ok and record.phase == "measured"
-        ]
+        measured = [record for run in self.runs for record in run.records if record.ok and record.phase == "measured"]
+        # In one read of several prompts the next token is mostly another prompt's first.
+        chunks = [record.chunk_ns for record in measured if record.prompts == 1]
         shared = sum(len(times) > 1 and times[0] == times[1] for times in chunks)
         if self.valid and chunks and shared >= _SHARED_FIRST * len(chunks):
             yield (
@@ -105,6 +122,16 @@ class Result:
     def _stability_remarks(self) -> Iterator[str]:
         if self.steadiness and self.steadiness.reached:
             yield f"stable: {self.steadiness.describe()}"
+
+    def _arrival_remarks(self) -> Iterator[str]:
+        """Random gaps give the rate on average; every run has the same ones, so the difference is no error of a run."""
+        asked, random = self.load.request_rate, self.load.arrival != "constant" and self.load.ramp is None
+        drawn = self.runs[0].client.requested_rate if self.runs and random else None
+        if asked and drawn and abs(drawn / asked - 1) > _OFF_RATE:
+            yield (
+                f"{self.load.arrival} arrivals of this seed come at {drawn:.3g} req/s, not {asked:g}: more requests "
+                "come closer to the rate, another `seed` draws others"
+            )
 
     def _saturation_remarks(self) -> Iterator[str]:
         behind = [found for found in self.saturations if found is not None and found.saturated]

@@ -35,7 +35,7 @@ class Steadiness:
         throughput, latency = (_shown(spread) for spread in (self.throughput_spread, self.latency_spread))
         return (
             f"over the last {WINDOWS} of {self.windows} windows throughput differs by {throughput} and mean latency by "
-            f"{latency}, {self.within:.0%} allowed"
+            f"{latency}, {self.within * 100:.3g}% allowed"
         )
 
 

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.campaign import Again, Task
+from pytest_llmperf.campaign import Again
 from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.dry_run import describe_points
 from pytest_llmperf.duet import Duet, configurations
@@ -23,7 +22,7 @@ from pytest_llmperf.gate.growth import RECORDED_RUNS
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.judging import Doubt, Judging
-from pytest_llmperf.load_spec import LoadPoint, Relaunch, parse_margins
+from pytest_llmperf.load_spec import LoadPoint, parse_margins
 from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Outlook, Work
 from pytest_llmperf.plan import Plan
@@ -37,10 +36,9 @@ from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import Session
 from pytest_llmperf.takeover import Takeover, asked_of
+from pytest_llmperf.task import Task
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
-
-_DEFAULT_RUNS = 3
 
 
 @dataclass(slots=True)
@@ -98,17 +96,6 @@ class State:
             self.plans[path] = load_plan(path)
         return self.plans[path]
 
-    def runs(self, marker_runs: int | None, point: LoadPoint) -> int:
-        """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
-        if point.stability:
-            return point.stability.max_windows
-        return self.options.runs or marker_runs or point.runs or _DEFAULT_RUNS
-
-    def workers(self, point: LoadPoint) -> int | None:
-        """Processes of the load driver: the option, the load's; None is auto."""
-        given = self.options.workers
-        return point.workers if given is None else None if given == "auto" else given
-
     def plan_test(self, planned: PlannedTest) -> None:
         """Notes what a collected test will measure and be judged by."""
         self.planned[planned.test] = planned
@@ -127,7 +114,7 @@ class State:
             server=server.name,
             engine=(server.a if isinstance(server, Duet) else server).engine,
             load=point.name,
-            runs=max(self.runs(planned.runs, point), self._runs_to_come(planned)),
+            runs=max(self.options.runs_of(point, planned.runs), self._runs_to_come(planned)),
             run_s=None if run_s is None else run_s * sides,
             open_ended=point.stability is not None,
         )
@@ -158,9 +145,9 @@ class State:
                     self.outlook.settle(test)
 
     def _asked(self, planned: PlannedTest) -> dict[str, Any]:
-        point = planned.point
-        runs = self.runs(planned.runs, point)
-        return asked_of(planned.server, point, runs, self.workers(point), self.relaunch(point))
+        point, options = planned.point, self.options
+        runs = options.runs_of(point, planned.runs)
+        return asked_of(planned.server, point, runs, options.workers_of(point), options.relaunch_of(point))
 
     def taken_over(self, test: str, server: LlmServer, point: LoadPoint) -> Result | None:
         """What the continued session has for the test; None where it is to be measured."""
@@ -234,10 +221,10 @@ class State:
             test,
             server,
             point,
-            self.runs(runs, point),
+            self.options.runs_of(point, runs),
             session=self.session,
             gpus=self.gpus,
-            workers=self.workers(point),
+            workers=self.options.workers_of(point),
         )
 
     def again(self, tasks: Sequence[Task]) -> Again:
@@ -269,7 +256,7 @@ class State:
             if self.recording(task.test, result):
                 return Doubt()
         doubt = self.judging.doubt(task.test, result, planned.gates)
-        return Doubt(doubt.reasons, doubt.relaunch and self.relaunch(task.point) != "never")
+        return Doubt(doubt.reasons, doubt.relaunch and self.options.relaunch_of(task.point) != "never")
 
     def _wanted_runs(self, test: str, result: Result) -> int:
         """What a duet, or a baseline that is recorded, takes at least; where nothing was found no more is wanted."""
@@ -285,7 +272,7 @@ class State:
             return True
         to_come = [planned for test, planned in self.planned.items() if test not in self.assigned]
         mean_s = sum(task.run_seconds for task in tasks) / len(tasks)
-        first = sum(self.runs(planned.runs, planned.point) for planned in to_come) * mean_s
+        first = sum(self.options.runs_of(planned.point, planned.runs) for planned in to_come) * mean_s
         left = self.options.budget_s - (time.monotonic() - self.begun_s)
         return first + sum(task.run_seconds for task in tasks) <= left
 
@@ -303,10 +290,6 @@ class State:
         note = f"{' '.join(given)}: nothing to record for duets, which have no baseline; they are judged as ever"
         if given and note not in self.session.notes:
             self.session.notes.append(note)
-
-    def relaunch(self, point: LoadPoint) -> Relaunch:
-        """When the server is launched anew between runs: the option, the plan, auto."""
-        return self.options.relaunch or point.relaunch or "auto"
 
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
@@ -393,7 +376,7 @@ class State:
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
         """Lines that say what a run would do."""
-        return describe_points(points, partial(self.runs, None), self.gpus)
+        return describe_points(points, self.options.runs_of, self.gpus)
 
     def tables(self, width: int, color: bool, verbosity: int) -> str:
         """The terminal summary."""

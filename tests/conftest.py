@@ -1,7 +1,10 @@
 """Shared by all tests."""
 
 import os
+import shutil
 import signal
+import subprocess
+from pathlib import Path
 
 import any_machine as limits
 import pytest
@@ -24,3 +27,16 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that a busy machine makes late makes no run INVALID in this process."""
     limits.tolerate(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key of 127.0.0.1, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the certificate is made with openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key

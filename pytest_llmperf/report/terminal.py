@@ -31,6 +31,7 @@ from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.sweeps import sweep_groups
 from pytest_llmperf.report.verdicts import describe
 from pytest_llmperf.result import Result
+from pytest_llmperf.traces import read_trace
 
 if TYPE_CHECKING:
     from pytest_llmperf.session import Session
@@ -92,7 +93,9 @@ def _shape(load: LoadPoint) -> str:
 
 
 def load_seconds(load: LoadPoint) -> float | None:
-    """How long one run sends; None where that depends on the server or on a file."""
+    """How long one run sends; None where that depends on the server."""
+    if load.trace is not None:
+        return read_trace(load.trace)[-1].due_s
     if load.stages:
         return sum(stage.duration for stage in load.stages)
     ramp_s = load.ramp.over if load.ramp else 0.0

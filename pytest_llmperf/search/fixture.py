@@ -75,7 +75,7 @@ class Search:
             self._plan,
             resume_from=newest(self._checkpoints(found.name)) if resume else None,
             live=self._live,
-            workers=self._state.workers,
+            workers=self._state.options.workers_of,
         )
         return run_search(found, how, self._keeper(session))
 

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import functools
+import os
 import ssl
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 import httpx
 
-
-@functools.cache
-def _tls_context() -> ssl.SSLContext:
-    """httpx's own, made once: loading the certificates takes far longer than a request to a server on this machine,
-    and one that starts is asked every 50 ms."""
-    return httpx.create_ssl_context(trust_env=False)
+_MOST_BYTES = 64 << 20
+"""Far more than any answer that is asked for here: one that goes on is a stream without an end."""
 
 
 def ask(
     method: str, url: str, *, timeout_s: float, headers: Iterable[tuple[str, str]] = (), json: object = None
 ) -> httpx.Response:
-    """One request, past the proxies that the environment names. Raises httpx.TransportError."""
-    return httpx.request(
-        method, url, json=json, headers=dict(headers), timeout=timeout_s, trust_env=False, verify=_tls_context()
-    )
+    """One request, past the proxies that the environment names, and its whole answer.
+
+    Raises httpx.TransportError, also where the answer does not come to its end: httpx's own timeout starts anew with
+    every piece of it.
+    """
+    deadline = time.monotonic() + timeout_s
+    trusted = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    asked = {"json": json, "headers": dict(headers), "timeout": timeout_s, "trust_env": False, "verify": trusted}
+    with httpx.stream(method, url, **asked) as response:  # type: ignore[arg-type]
+        content = b"".join(_pieces(response, deadline, timeout_s))
+    return httpx.Response(response.status_code, content=content)
+
+
+def _pieces(response: httpx.Response, deadline: float, timeout_s: float) -> Iterator[bytes]:
+    size = 0
+    for piece in response.iter_bytes():
+        size += len(piece)
+        if time.monotonic() > deadline or size > _MOST_BYTES:
+            raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:g} s and {_MOST_BYTES >> 20} MiB")
+        yield piece
+
+
+@functools.cache
+def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    """What the load driver trusts: the system's certificates, or those of OpenSSL's two variables, which are read here.
+
+    Made once: loading them takes far longer than a request to a server on this machine, and one that starts is asked
+    every 50 ms.
+    """
+    return ssl.create_default_context()

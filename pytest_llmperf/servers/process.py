@@ -139,7 +139,7 @@ def wait_until(
 ) -> None:
     """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over.
 
-    `why` ends the message of a server that has no process of ours, whose log would tell.
+    `name` begins and `why` ends the message of a server that has no process of ours, whose log would tell.
     """
     deadline = time.monotonic() + timeout_s
     while not ready():
@@ -147,7 +147,7 @@ def wait_until(
             raise process.error("ended before it was ready")
         if time.monotonic() > deadline:
             what = f"was not ready within {timeout_s:g} s (ready_timeout)"
-            raise process.error(what) if process else ServerError(f"server {name!r} {what}{why()}")
+            raise process.error(what) if process else ServerError(f"{name} {what}{why()}")
         time.sleep(0.05)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import Watcher, watcher
 
 _PROBE_TIMEOUT_S = 5.0
+_LEAST_TIMEOUT_S = 0.05
 _LAST_GASP_S = 1.0
 _ALIVE_TIMEOUT_S = 30.0
 _SETTLED_READINGS = 20
@@ -296,7 +298,7 @@ def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str
 def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
     target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
     secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
-    name = f"{config.name} at {config.url}"
+    name = f"server {config.name!r} at {config.url}"
     if isinstance(config, TritonRemoteServer):
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
         target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
@@ -331,7 +333,7 @@ def _triton_ready(target: Target, process: ServerProcess | None, name: str, time
     target = replace(target, inputs=service(target).inputs())
     if failure := service(target).first_failure(timeout_s):
         what = f"says that it is ready, but its first request failed: {failure}"
-        raise process.error(what) if process else ServerError(f"server {name} {what}")
+        raise process.error(what) if process else ServerError(f"{name} {what}")
     return target
 
 
@@ -344,6 +346,8 @@ def _problem(target: Target, path: str) -> str | None:
     try:
         response = ask("GET", target.url + path, headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
     except httpx.TransportError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ServerError(f"{target.url}: {error}; SSL_CERT_FILE names a file of certificates to trust") from error
         return f"GET {path}: {type(error).__name__}: {error}"
     if response.status_code in (401, 403):
         raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
@@ -352,7 +356,11 @@ def _problem(target: Target, path: str) -> str | None:
 
 def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
     """A server can say that it is healthy and fail every request, so the first token is the last readiness check."""
-    failures = (_try_request(target, path, body, config.ready_timeout) for path, body in _first_bodies(target.model))
+    deadline = time.monotonic() + config.ready_timeout
+    failures = (
+        _try_request(target, path, body, max(_LEAST_TIMEOUT_S, deadline - time.monotonic()))
+        for path, body in _first_bodies(target.model)
+    )
     failure = next(failures)
     if failure and all(failures):
         what = f"says that it is healthy, but its first request failed: {failure}"

@@ -131,6 +131,17 @@ def test_a_newer_schema_fails_and_says_so(recorded):
     recorded.run(*POINT).stdout.fnmatch_lines(["*has schema 'llmperf.baseline/99'*"])
 
 
+@pytest.mark.parametrize("allowed", ["", "sla: {error_rate: '<= 50 %'}\n"])
+def test_a_server_that_refuses_requests_passes_no_baseline_unless_a_limit_allows_it(suite, allowed):
+    suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 4}}\n  tp4")
+    suite.edit_plan('sla: {error_rate: "<= 0"}\n', allowed)
+    suite.write(test=TEST.replace("    sla.check(result)\n", ""))
+    result = suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines", "--llmperf-runs=1")
+    result.assert_outcomes(failed=not allowed, passed=bool(allowed))
+    assert len(suite.baselines()) == bool(allowed)
+    result.stdout.fnmatch_lines(["*of 50 requests failed: * x HTTP 503: *"])
+
+
 def test_a_failed_test_never_writes(suite):
     suite.edit_plan('error_rate: "<= 0"', 'ttft_p99: "<= 1 us"')
     suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(failed=1)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -72,13 +76,63 @@ def test_profile_open_loop_on_completions(server, tmp_path):
     assert point["runs"][0]["client"]["send_late_p50_us"] is not None
 
 
+def test_profile_counts_what_meets_the_slo(server, tmp_path):
+    result = _profile(server, tmp_path, "--concurrency", "2", "--slo", "ttft<=10s", "--slo", "itl <= 1 us")
+    assert result.exit_code == 0, result.output
+    assert "Goodput (req/s)" in result.output
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert point["load"]["slo"] == {"ttft": 10_000.0, "itl": 0.001}
+    assert point["metrics"]["goodput"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "told"),
+    [
+        (("--no-data-timeout", "100 ms"), "no further data within 0.1 s (no_data_timeout)"),
+        (("--read-timeout", "100 ms"), "response not complete within 0.1 s (read_timeout)"),
+    ],
+)
+def test_profile_waits_no_longer_than_it_is_told(tmp_path, timeouts, told):
+    args = {"step": "modelled", "fault-hang-every": 4}
+    config = EmbeddedServer(engine="embedded", name="hanging", model="embedded", args=args)
+    with start_server(config, tmp_path, ()) as hanging:
+        result = _profile(hanging, tmp_path, "--request-rate", "100", *timeouts)
+    assert result.exit_code == 1
+    assert f"5 of 20 requests failed: 5 x {told}" in result.output
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["points"][0]["passed"] is False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_profile_keeps_what_it_measured(server, tmp_path, signum):
+    common = ["profile", "--url", server.url, "--model", "embedded", "--output", str(tmp_path), *LOAD]
+    command = [sys.executable, "-c", "from pytest_llmperf.cli import main; main()", *common]
+    with subprocess.Popen([*command, "--concurrency=2", "--runs=1000"], stdout=subprocess.PIPE, text=True) as process:
+        requests = tmp_path / "requests" / "profile.jsonl"
+        deadline = time.monotonic() + 60
+        while not (requests.exists() and requests.stat().st_size):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signum)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "interrupted; what was measured until then: " in output
+    (point,) = json.loads((tmp_path / "report.json").read_text())["points"]
+    assert point["error"] == "interrupted"
+    assert point["metrics"]["requests"]["ok"] >= 20
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ([], "either `concurrency` (closed loop) or `request_rate` (open loop)"),
         (["--concurrency", "2", "--request-rate", "3"], "either `concurrency`"),
-        (["--concurrency", "0"], "concurrency"),
+        (["--concurrency", "0"], "Error: concurrency: "),
+        (["--request-rate", "0"], "Error: request_rate: '0.0 req/s' must be more than 0"),
         (["--concurrency", "40"], "less than concurrency: 40"),
+        (["--concurrency", "2", "--slo", "ttft=1s"], "--slo 'ttft=1s' is not a limit such as 'ttft<=500ms'"),
+        (["--concurrency", "2", "--slo", "ttft<=1"], "'1' has no unit"),
+        (["--concurrency", "2", "--slo", "speed<=1s"], "slo cannot limit 'speed'; allowed: "),
         (["--concurrency", "2", "--header", "nonsense"], "is not 'NAME: VALUE'"),
         (["--concurrency", "2", "--bearer-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
         (["--concurrency", "2", "--endpoint", "telepathy"], "telepathy"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -132,5 +135,45 @@ def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):
     result = suite.run()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*prod at http://127.0.0.1:1*was not ready within 0.1 s (ready_timeout); GET /v1/models: ConnectError: *"]
+        ["*server 'prod' at http://127.0.0.1:1*was not ready within 0.1 s (ready_timeout); GET /v1/models: Conn*"]
     )
+
+
+def _speak_tls(suite, server: ThreadingHTTPServer, certificate: tuple[Path, Path]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    _write(suite, server, "gpus: 1", ("", None))
+    suite.edit_plan("http:", "https:")
+
+
+def test_a_certificate_of_ones_own_is_trusted_by_the_load_and_by_what_asks_before_it(
+    suite, server, certificate, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    _speak_tls(suite, server, certificate)
+    suite.run().assert_outcomes(passed=1)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_at_once_with_the_remedy(suite, server, certificate, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    _speak_tls(suite, server, certificate)
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*certificate verify failed*SSL_CERT_FILE names a file of certificates to trust*"])
+
+
+def test_a_first_answer_without_an_end_fails_in_time(suite, server, monkeypatch):
+    def chatter(handler: Guarded) -> None:
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n' * 100)
+
+    monkeypatch.setattr(server.RequestHandlerClass, "do_POST", chatter)
+    _write(suite, server, "ready_timeout: 200 ms", ("", None))
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*its first request failed: ReadTimeout: no end of the answer within *"])

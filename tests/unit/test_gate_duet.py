@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from samples import failed, point, result, run, server, steady_run
 
-from pytest_llmperf import campaign
+from pytest_llmperf import campaign, point_task
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import MissingRequirement
@@ -237,12 +237,12 @@ class _Server:
 @pytest.fixture
 def measure(monkeypatch, tmp_path):
     """Measures a duet without servers: the order of runs, and the result."""
-    monkeypatch.setattr(campaign, "Measurement", _Measurement)
+    monkeypatch.setattr(point_task, "Measurement", _Measurement)
     monkeypatch.setattr(_Measurement, "order", [], raising=False)
 
     def measured_with(runs, more=0, **options):
         new = _Server("new", _Server("old"))
-        task = campaign.PointTask("t", new, point(), runs, session=Session(tmp_path / "out"), gpus=(), workers=None)
+        task = point_task.PointTask("t", new, point(), runs, session=Session(tmp_path / "out"), gpus=(), workers=None)
         again = iter([campaign.Again(frozenset({"t"}))] * more)
         coroutine = campaign.measure_together(
             new, [task], lambda _: next(again, campaign.Again(frozenset())), None, **options

@@ -7,11 +7,9 @@ import contextlib
 import gc
 import json
 import resource
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -631,19 +629,6 @@ def test_without_kernel_stamps_the_times_are_user_space_and_say_so(monkeypatch: 
     assert run.client.receive_lag_p50_us is None
     assert [record.error for record in run.records] == [None] * 3
     assert all((record.sent_ns or 0) < record.chunk_ns[0] <= record.end_ns for record in run.records)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Certificate and key of 127.0.0.1, signed by itself."""
-    if shutil.which("openssl") is None:
-        pytest.skip("the certificate is made with openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    return cert, key
 
 
 async def _tls_run(certificate: tuple[Path, Path], point: LoadPoint, host: str = "127.0.0.1") -> Run:

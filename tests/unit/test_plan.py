@@ -68,6 +68,13 @@ def test_a_loads_limit_replaces_the_plans():
     assert list(map(str, found.sla)) == ["error_rate <= 0", "ttft_p99 <= 9000 ms", "itl_p50 < 1000 ms"]
 
 
+def test_no_request_may_fail_unless_a_limit_says_how_many():
+    (load,) = parse_plan(plan_text(rest="sla: {itl_p50: '< 1 s'}"), "plan.yaml").load_points()
+    assert list(map(str, load.sla)) == ["itl_p50 < 1000 ms", "error_rate <= 0"]
+    (load,) = parse_plan(plan_text(rest="sla: {error_rate: '<= 5 %'}"), "plan.yaml").load_points()
+    assert list(map(str, load.sla)) == ["error_rate <= 0.05"]
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [

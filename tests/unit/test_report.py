@@ -342,6 +342,29 @@ def test_first_tokens_that_were_read_with_the_next_are_told(together, told):
     assert any("the first token of 1 of 100 requests" in remark for remark in found["remarks"]) == told
 
 
+def test_tokens_of_several_prompts_in_one_read_are_nothing_to_tell():
+    batch = replace(record(0.0, [20.0, 20.0, 30.0]), prompts=2)
+    (found,) = document(outcome(result([run([batch] * 4)])))["points"]
+    assert found["remarks"] == []
+
+
+@pytest.mark.parametrize(
+    ("arrival", "drawn", "told"), [("gamma", 8.8, True), ("gamma", 9.2, False), ("constant", 8.8, False)]
+)
+def test_random_arrivals_that_miss_the_rate_are_told(arrival, drawn, told):
+    load = point(request_rate=10.0, arrival=arrival)
+    made = result([steady_run(client=replace(HEALTH, requested_rate=drawn))], load=load)
+    assert any("gamma arrivals of this seed come at 8.8 req/s, not 10: " in remark for remark in made.remarks) == told
+
+
+def test_what_failed_requests_said_is_told_the_most_frequent_first():
+    errors = [None, "HTTP 503: busy", "HTTP 503: busy", "HTTP 500: a", "HTTP 500: b", "HTTP 500: c"]
+    made = outcome(result([run([record(error=error) for error in errors])]), point_id="a-rate")
+    told = "5 of 6 requests failed: 2 x HTTP 503: busy; 1 x HTTP 500: a; 1 x HTTP 500: b"
+    assert document(made)["points"][0]["remarks"] == [told]
+    assert f"a-rate: {told}" in printed(made)
+
+
 def test_a_closed_loop_cannot_saturate():
     (found,) = document(outcome())["points"]
     assert (found["saturated"], found["remarks"]) == (None, [])

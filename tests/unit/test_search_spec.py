@@ -79,9 +79,9 @@ def test_numbers_are_in_order_whatever_the_plan_writes():
 def test_constraints_stand_beside_the_loads_own_limits():
     found = candidates(plan('{server: grid, constraints: {ttft_p99: "<= 500 ms", gpu_memory: "<= 40 GiB"}}'), "best", 8)
     assert {load: [*map(str, limits)] for load, limits in found.goal.limits.items()} == {
-        "short": ["ttft_p99 <= 1000 ms", "ttft_p99 <= 500 ms"],
-        "long-c2": ["ttft_p99 <= 500 ms"],
-        "long-c4": ["ttft_p99 <= 500 ms"],
+        "short": ["ttft_p99 <= 1000 ms", "error_rate <= 0", "ttft_p99 <= 500 ms"],
+        "long-c2": ["error_rate <= 0", "ttft_p99 <= 500 ms"],
+        "long-c4": ["error_rate <= 0", "ttft_p99 <= 500 ms"],
     }
     assert str(found.goal.memory) == "gpu_memory <= 42.9497 GB"
     assert [point.name for point in candidates(plan("{server: grid, loads: short}"), "best", 8).points] == ["short"]

@@ -114,8 +114,10 @@ def test_too_slow_to_be_ready(log):
         pytest.raises(ServerError, match=r"server 'a' was not ready within 0\.01 s \(ready_timeout\); log: "),
     ):
         wait_until(lambda: False, process, "a", 0.01)
-    with pytest.raises(ServerError, match=r"server 'far' was not ready within 0\.01 s \(ready_timeout\): refused"):
-        wait_until(lambda: False, None, "far", 0.01, lambda: ": refused")
+    with pytest.raises(
+        ServerError, match=r"server 'far' at its URL was not ready within 0\.01 s \(ready_timeout\): refused"
+    ):
+        wait_until(lambda: False, None, "server 'far' at its URL", 0.01, lambda: ": refused")
 
 
 def test_ready_at_last(log):

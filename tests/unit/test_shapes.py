@@ -45,12 +45,18 @@ def points(load: str) -> tuple[LoadPoint, ...]:
             "input_tokens: 8, request_rate: 1, requests: 2, endpoint: completions, batch_size: 4",
             "1 req/s constant, 8 tokens in, 128 out, 4 prompts a request, 3 runs x 2 requests: about 6 s",
         ),
-        (f"{TRACE}, max_in_flight: 8", "replay of t.csv, lengths of the trace, 3 runs: as long as the server takes"),
     ],
 )
 def test_a_shape_and_its_words(load: str, text: str) -> None:
     (point,) = points(load)
     assert describe_load(point, 3) == text
+
+
+def test_a_replay_is_as_long_as_its_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,9,9\n2024-01-01 00:00:02.5,9,9\n")
+    (point,) = points(f"trace: {{file: {trace}, format: azure, time_scale: 2}}, max_in_flight: 8")
+    assert describe_load(point, 3) == "replay of t.csv, lengths of the trace, 3 runs: about 15 s"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""The options of the command line and their twins in the ini file: names, help, and which values are refused at once.
+
+Part of every pytest run, as `plugin` is, so it imports nothing heavy before an option asks for it. `options` makes
+paths, numbers and defaults of what was given, once there is an llmperf test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_OPTIONS: tuple[tuple[str, str, str], ...] = (
+    (
+        "update-baselines",
+        "flag",
+        "Record the baselines that are missing; add sessions that PASS to those that are there",
+    ),
+    ("update-new", "flag", "Record only the baselines that are missing; points that have one are compared"),
+    ("accept", "flag", "Make this session the baseline and the anchor, whatever the verdict would be"),
+    ("allow-ci-update", "flag", "Let the update options work where CI or BUILD_NUMBER is set"),
+    ("json", "path", "Write the report (llmperf.report/1) to this file too"),
+    ("html", "path", "Write the report as one HTML file that opens offline (needs the `report` extra)"),
+    ("export", "names", "Write other tools' files too: genai-perf, aiperf, vllm, csv, parquet; several with commas"),
+    ("output", "path", "Folder for report, requests and server logs (default: llmperf-results/<time>)"),
+    (
+        "resume",
+        "flag",
+        "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
+    ),
+    ("baselines", "path", "Folder of the baselines (default: baselines)"),
+    ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
+    ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
+    ("runs", "int", "First runs per load point, before any that a gate in doubt adds (default: the plan's, else 3)"),
+    (
+        "gate",
+        "default|strict|report-only",
+        "strict needs more confidence to fail, report-only never fails (default: the plan's)",
+    ),
+    (
+        "inconclusive",
+        "pass|fail|xfail",
+        "What becomes of a test whose verdict is INCONCLUSIVE (default: pass, and warn)",
+    ),
+    (
+        "relaunch",
+        "auto|never|always",
+        "Launch the server anew between runs (default: the plan's, else auto: where needed)",
+    ),
+    ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
+    ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
+    ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
+    ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
+)
+"""Name, kind, help: of the command line and its ini twins alike."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Each as `--llmperf-name` and as ini setting `llmperf_name`."""
+    group = parser.getgroup("llmperf", "LLM serving performance")
+    for name, kind, text in _OPTIONS:
+        flag, ini = f"--llmperf-{name}", _ini_name(name)
+        if kind == "flag":
+            aliases = ["--update-baselines"] if name == "update-baselines" else []
+            group.addoption(flag, *aliases, action="store_true", default=None, dest=ini, help=text)
+            parser.addini(ini, text, type="bool", default=False)
+        else:
+            group.addoption(flag, metavar=kind.upper(), default=None, dest=ini, help=text)
+            parser.addini(ini, text, default="")
+    parser.addini("llmperf_margins", "Tolerated change per metric, as in itl_p50=3%; plans and markers win", "linelist")
+
+
+def _ini_name(name: str) -> str:
+    return f"llmperf_{name.replace('-', '_')}"
+
+
+def option(config: pytest.Config, name: str) -> Any:
+    """Command line, else ini; None or False when neither says anything."""
+    given = config.getoption(_ini_name(name), None)
+    return given if given is not None else config.getini(_ini_name(name)) or None
+
+
+def all_options(config: pytest.Config) -> dict[str, Any]:
+    """By name, with the ini file's lines of margins: what `options.make_options` and `ini_margins` take."""
+    return {**{name: option(config, name) for name, _, _ in _OPTIONS}, "margins": config.getini("llmperf_margins")}
+
+
+def check_options(config: pytest.Config) -> None:
+    """UsageError says what was given and what is allowed."""
+    given = partial(option, config)
+    _check_runs(given("runs"))
+    _check_workers(given("workers"))
+    _check_dialect(given("dialect"))
+    _check_budget(given("budget"))
+    _check_resume(given("resume"), given("output"), config.invocation_params.dir)
+    _check_html(given("html"))
+    _check_exports(given("export"))
+    for name, kind, _ in _OPTIONS:
+        if "|" in kind and kind != "auto|n":
+            _check_among(name, given(name), kind.split("|"))
+    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if given(name)]
+    if updating and ci_variable() and not given("allow-ci-update"):
+        raise pytest.UsageError(
+            f"{' '.join(updating)} is refused in CI ({ci_variable()} is set): a job that records its own "
+            "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
+        )
+
+
+def _check_runs(runs: Any) -> None:
+    if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
+        raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
+
+
+def _check_workers(workers: Any) -> None:
+    if workers not in (None, "auto") and not (str(workers).isdigit() and int(workers) > 0):
+        raise pytest.UsageError(
+            f"--llmperf-workers (ini llmperf_workers): {workers!r} is neither 'auto' nor a whole number of at least 1"
+        )
+
+
+def _check_budget(budget: Any) -> None:
+    if budget is None:
+        return
+    from pytest_llmperf.options import parse_budget
+
+    try:
+        parse_budget(budget)
+    except ValueError as error:
+        raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+
+
+def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:
+    if resume and output and (invoked_from / output).is_file():
+        raise pytest.UsageError(
+            f"--llmperf-resume (ini llmperf_resume): --llmperf-output {output!r} is a file, not the folder of a session"
+        )
+
+
+def _check_html(path: Any) -> None:
+    missing = [name for name in ("plotly", "jinja2") if path and importlib.util.find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(
+            f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
+        )
+
+
+def _check_exports(given: Any) -> None:
+    if given is None:
+        return
+    from pytest_llmperf.interchange.exports import NAMES
+
+    for name in given.split(","):
+        _check_among("export", name, NAMES)
+    if "parquet" in given.split(",") and importlib.util.find_spec("pyarrow") is None:
+        raise pytest.UsageError("--llmperf-export=parquet needs pyarrow: pip install 'pytest-llmperf[report]'")
+
+
+def _check_dialect(name: Any) -> None:
+    if name is None:
+        return
+    from pytest_llmperf.dialects import DIALECTS
+
+    _check_among("dialect", name, DIALECTS)
+
+
+def _check_among(name: str, given: Any, allowed: Collection[str]) -> None:
+    if given is not None and given not in allowed:
+        raise pytest.UsageError(
+            f"--llmperf-{name} (ini {_ini_name(name)}): {given!r} is not one of {', '.join(allowed)}"
+        )
+
+
+def ci_variable() -> str | None:
+    """The variable that says we are in CI, by pytest's own rule (set and not empty)."""
+    return next((name for name in ("CI", "BUILD_NUMBER") if os.environ.get(name)), None)
