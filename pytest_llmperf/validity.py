@@ -157,7 +157,8 @@ def _ms(us: float | None) -> float | None:
 def _lead_in_failures(run: Run) -> Iterator[str]:
     failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
     if failed:
-        yield f"{len(failed)} lead-in requests failed, so the load was not what the point asks for (first: {failed[0]})"
+        count = f"{len(failed)} lead-in request{'s' if len(failed) > 1 else ''}"
+        yield f"{count} failed, so the load was not what the point asks for (first: {failed[0]})"
 
 
 def _wrong_lengths(run: Run, point: LoadPoint) -> Iterator[str]:

@@ -58,7 +58,7 @@ def test_a_closed_loop_has_no_due_times():
 
 def test_failed_lead_in():
     (reason,) = reasons(run([failed(phase="lead-in"), record(), record()]))
-    assert "1 lead-in requests failed" in reason
+    assert "1 lead-in request failed" in reason
     assert "(first: HTTP 500)" in reason
 
 
