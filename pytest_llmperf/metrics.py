@@ -206,7 +206,7 @@ def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
         "ttst": [_ms(r.chunk_ns[1] - r.chunk_ns[0]) for r in records if len(r.chunk_ns) > 1 and r.prompts == 1],
         "itl": itl,
         "tpot": itl,
-        "icl": [_ms(b - a) for r in records if r.prompts == 1 for a, b in itertools.pairwise(r.chunk_ns)],
+        "icl": [(b - a) / _NS_PER_MS for r in records if r.prompts == 1 for a, b in itertools.pairwise(r.chunk_ns)],
         "e2e": [_ms(record.chunk_ns[-1] - _start(record)) for record in records if record.chunk_ns],
         "service_ttft": [_ms(r.chunk_ns[0] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
         "service_e2e": [_ms(r.chunk_ns[-1] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
@@ -335,6 +335,8 @@ def _tokens_within(record: RequestRecord, window: Window) -> float:
     """Output tokens received in the window; spread evenly over the chunks where only their total is known."""
     if not record.chunk_ns or record.output_tokens is None:
         return 0.0
+    if _within(window, record.chunk_ns[0]) and _within(window, record.chunk_ns[-1]):
+        return record.output_tokens if record.chunk_tokens is None else sum(record.chunk_tokens)
     tokens = record.chunk_tokens or (record.output_tokens / len(record.chunk_ns),) * len(record.chunk_ns)
     return sum(count for moment, count in zip(record.chunk_ns, tokens, strict=True) if _within(window, moment))
 

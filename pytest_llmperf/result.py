@@ -190,7 +190,7 @@ def make_result(
         environment=environment,
         runs=tuple(runs),
         summaries=tuple(summaries),
-        metrics=summarize_runs(runs, load, gpus),
+        metrics=summaries[0] if len(runs) == 1 else summarize_runs(runs, load, gpus),
         invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
         stages=summarize_stages(runs, load, gpus),
         steadiness=steady,
