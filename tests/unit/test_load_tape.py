@@ -96,7 +96,7 @@ def test_a_chunk_of_a_chat_takes_less_than_300_bytes() -> None:
         tracemalloc.start()
         tapes = [Tape(store) for _ in range(20)]
         for number in range(20_000):
-            tapes[number % 20].add(_stamp(NS + number), NS + number, chunk)
+            tapes[number % 20].add(_stamp(NS + number), NS + number, bytes(memoryview(chunk)))
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert used / 20_000 < 300
