@@ -79,6 +79,8 @@ class RequestRecord:
     first_late_ns: int | None = None
     """How late the client was when it read the first token together with the next, so that the time of the first is the
     next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
+    shared_late_ns: tuple[int, ...] = ()
+    """The same of each of the `coalesced_chunks`; empty without kernel stamps, and of several prompts."""
 
     @property
     def unit(self) -> int:

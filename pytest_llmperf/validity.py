@@ -116,21 +116,24 @@ def _late_reads(run: Run) -> Iterator[str]:
     client, itl_ms = run.client, _median_itl_ms(run)
     if itl_ms is None:
         return
-    user = client.stamps == "user"
-    lag_ms = client.loop_lag_p99_ms if user else _ms(client.receive_lag_p99_us)
+    user, lag_ms = client.stamps == "user", client.loop_lag_p99_ms
     limit_ms = max(MIN_LAG_MS, LAG_ITL_SHARE * itl_ms)
     yield from _late_first_tokens(run, itl_ms, limit_ms)
-    if lag_ms is None:
-        return
-    if user and lag_ms > max(MIN_LOOP_LAG_MS, MAX_LOOP_LAG_ITL_SHARE * itl_ms):
+    if user and lag_ms is not None and lag_ms > max(MIN_LOOP_LAG_MS, MAX_LOOP_LAG_ITL_SHARE * itl_ms):
         yield (
             f"receive times are user-space ones and the event loop was late by {lag_ms:.1f} ms (p99), at an "
             f"inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
         )
-    elif (client.coalesced_share or 0.0) > MAX_COALESCED and lag_ms > limit_ms:
+    yield from _late_chunks(run, itl_ms, limit_ms)
+
+
+def _late_chunks(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str]:
+    chunks = sum(len(record.chunk_ns) for record in run.records)
+    late_ms = [ns / 1e6 for record in run.records for ns in record.shared_late_ns if ns / 1e6 > limit_ms]
+    if len(late_ms) > MAX_COALESCED * chunks:
         yield (
-            f"{client.coalesced_share:.0%} of the token chunks were read together with another, and the client read up "
-            f"to {lag_ms:.1f} ms late (p99), at an inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
+            f"{len(late_ms) / chunks:.0%} of the token chunks were read together with another: the client was up to "
+            f"{max(late_ms):.1f} ms late, at an inter-token latency of {itl_ms:.1f} ms; {_QUIETER}"
         )
 
 
@@ -148,10 +151,6 @@ def _late_first_tokens(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str
 def _median_itl_ms(run: Run) -> float | None:
     gaps = [gap for record in run.records if record.ok and (gap := inter_token_latency_ms(record)) is not None]
     return statistics.median(gaps) if gaps else None
-
-
-def _ms(us: float | None) -> float | None:
-    return None if us is None else us / 1e3
 
 
 def _lead_in_failures(run: Run) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -21,8 +22,8 @@ class Lateness:
     def __init__(self) -> None:
         self._user_ns: list[NDArray[np.int64]] = []
         self._lags_ns: list[NDArray[np.int64]] = []
-        self._first_shared: dict[int, int] = {}
-        """When the read was made that brought a request's first token together with the next, by its index."""
+        self._shared: dict[int, list[int]] = {}
+        """Of each chunk that shares its read, when that read was made; by the request's index."""
 
     def add(self, capture: Capture, record: RequestRecord) -> None:
         """`record` is what came of `capture`."""
@@ -30,28 +31,34 @@ class Lateness:
         stamped = kernel_ns != 0
         self._user_ns.append(user_ns[stamped])
         self._lags_ns.append((user_ns - kernel_ns)[stamped])
-        first = record.chunk_ns[:2]
-        alone = record.prompts == 1 and len(first) == 2
-        if alone and first[0] == first[1] and first[0] in capture.kernel_ns:
-            self._first_shared[record.index] = capture.user_ns[capture.kernel_ns.index(first[0])]
+        if record.coalesced_chunks and record.prompts == 1:
+            reads = dict(zip(capture.kernel_ns, capture.user_ns, strict=True))
+            counts = Counter(record.chunk_ns)
+            self._shared[record.index] = [reads[ns] for ns in record.chunk_ns if counts[ns] > 1 and reads.get(ns)]
 
     def lags_us(self) -> NDArray[np.float64]:
         """How long each read waited for us."""
         return np.concatenate(self._lags_ns) / 1e3 if self._lags_ns else np.empty(0)
 
     def told(self, records: Sequence[RequestRecord]) -> Iterator[RequestRecord]:
-        """The records, with `first_late_ns` where it is known."""
-        late_ns = self._first_late_ns() if self._first_shared else {}
+        """The records, with `first_late_ns` and `shared_late_ns` where they are known."""
+        late_ns = self._late_ns() if any(self._shared.values()) else {}
         for record in records:
-            late = late_ns.get(record.index)
-            yield record if late is None else replace(record, first_late_ns=late)
+            shared = tuple([late_ns[read] for read in self._shared.get(record.index, ())])
+            if shared:
+                first = shared[0] if record.chunk_ns[0] == record.chunk_ns[1] else None
+                record = replace(record, first_late_ns=first, shared_late_ns=shared)
+            yield record
 
-    def _first_late_ns(self) -> dict[int, int]:
-        """The read's own lag is that of its last chunk; what its neighbours waited is nearer to what its first did."""
+    def _late_ns(self) -> dict[int, int]:
+        """How late the client was at each read that brought several chunks.
+
+        Its own lag is that of its last chunk; what its neighbours waited is nearer to what its first did.
+        """
         user_ns, lags_ns = np.concatenate(self._user_ns), np.concatenate(self._lags_ns)
         order = np.argsort(user_ns)
         user_ns, lags_ns = user_ns[order], lags_ns[order]
-        return {
-            index: int(lags_ns[slice(*np.searchsorted(user_ns, (read_ns - _AROUND_NS, read_ns + _AROUND_NS)))].max())
-            for index, read_ns in self._first_shared.items()
-        }
+        reads = np.unique(np.concatenate([np.array(shared, np.int64) for shared in self._shared.values()]))
+        begins, ends = (np.searchsorted(user_ns, reads + around) for around in (-_AROUND_NS, _AROUND_NS))
+        late = (int(lags_ns[begin:end].max()) for begin, end in zip(begins, ends, strict=True))
+        return dict(zip(reads.tolist(), late, strict=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from samples import record
@@ -23,7 +25,16 @@ def _capture(*reads: tuple[float, float]) -> Capture:
 
 
 def _record(index: int, *chunks_us: float) -> RequestRecord:
-    return record(index=index, chunk_ns=tuple(_S + round(chunk * _US) for chunk in chunks_us))
+    together = sum(count for count in Counter(chunks_us).values() if count > 1)
+    times = tuple(_S + round(chunk * _US) for chunk in chunks_us)
+    return record(index=index, chunk_ns=times, coalesced_chunks=together)
+
+
+def _told_of_all(requests: Sequence[tuple[Capture, RequestRecord]]) -> list[tuple[int, ...]]:
+    lateness = Lateness()
+    for capture, own in requests:
+        lateness.add(capture, own)
+    return [own.shared_late_ns for own in lateness.told([own for _, own in requests])]
 
 
 def _told(requests: Sequence[tuple[Capture, RequestRecord]]) -> list[int | None]:
@@ -49,6 +60,12 @@ def test_a_first_token_that_came_with_the_next_was_as_late_as_the_reads_beside_i
 def test_later_tokens_that_share_a_read_do_not_count() -> None:
     later = (_capture((10_000, 5), (30_000, 9_000)), _record(0, 10_000, 30_000, 30_000))
     assert _told([later]) == [None]
+    assert _told_of_all([later]) == [(9_000 * _US,) * 2]
+
+
+def test_chunks_of_several_prompts_are_not_asked() -> None:
+    capture, own = _capture((30_000, 9_000)), _record(0, 30_000, 30_000)
+    assert _told_of_all([(capture, replace(own, prompts=2))]) == [()]
 
 
 def test_nothing_is_told_without_stamps_of_the_kernel() -> None:
