@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,25 @@ class PlannedTest:
 
 def check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:
     """PlanError says what is wrong with the arguments of the marker, as far as no plan is needed for it."""
-    if args:
-        raise PlanError(f"{test_file}: the llmperf marker takes keywords only, as in llmperf(plan='plan.yaml')")
-    for name in kwargs:
-        if name not in _MARKER_KEYS:
-            raise PlanError(f"{test_file}: the llmperf marker has no {name!r}{did_you_mean(name, list(_MARKER_KEYS))}")
-    if not isinstance(kwargs.get("plan"), str):
-        raise PlanError(f"{test_file}: the llmperf marker needs plan='….yaml', given {kwargs.get('plan')!r}")
+    where = f"{test_file}: the llmperf marker"
+    check_keywords(where, args, kwargs, _MARKER_KEYS, "llmperf(plan='plan.yaml')")
     runs = kwargs.get("runs")
     if runs is not None and (not isinstance(runs, int) or runs < 1):
-        raise PlanError(f"{test_file}: the llmperf marker's runs is a whole number of at least 1, given {runs!r}")
-    checked_margins(kwargs.get("margins", {}), f"{test_file}: the llmperf marker's margins")
+        raise PlanError(f"{where}'s runs is a whole number of at least 1, given {runs!r}")
+    checked_margins(kwargs.get("margins", {}), f"{where}'s margins")
+
+
+def check_keywords(
+    where: str, args: Sequence[object], kwargs: Mapping[str, Any], keys: Collection[str], example: str
+) -> None:
+    """PlanError unless a marker that names a plan has these keywords only. `where` begins the message."""
+    if args:
+        raise PlanError(f"{where} takes keywords only, as in {example}")
+    for name in kwargs:
+        if name not in keys:
+            raise PlanError(f"{where} has no {name!r}{did_you_mean(name, list(keys))}")
+    if not isinstance(kwargs.get("plan"), str):
+        raise PlanError(f"{where} needs plan='….yaml', given {kwargs.get('plan')!r}")
 
 
 def selected(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> Selection:

@@ -14,6 +14,7 @@ from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.files import write_search
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
+from pytest_llmperf.selection import check_keywords
 from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.session import Session, file_name
@@ -35,13 +36,7 @@ def selected(state: State, args: Sequence[object], kwargs: Mapping[str, Any], te
 
 def _selected(state: State, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Iterator[str]:
     where = f"{test_file}: the llmperf_search marker"
-    if args:
-        raise PlanError(f"{where} takes keywords only, as in llmperf_search(plan='plan.yaml', search='best')")
-    for name in kwargs:
-        if name not in _KEYS:
-            raise PlanError(f"{where} has no {name!r}{did_you_mean(name, list(_KEYS))}")
-    if not isinstance(kwargs.get("plan"), str):
-        raise PlanError(f"{where} needs plan='….yaml', given {kwargs.get('plan')!r}")
+    check_keywords(where, args, kwargs, _KEYS, "llmperf_search(plan='plan.yaml', search='best')")
     known = list(state.plan(test_file.parent / kwargs["plan"]).searches)
     asked = kwargs.get("search")
     if asked is not None and asked not in known:
