@@ -92,12 +92,14 @@ class Result:
     @property
     def failures(self) -> tuple[str, ...]:
         """One line on the measured requests that failed: how many, and what the most frequent errors say; else none."""
-        measured = [record for run in self.runs for record in run.records if record.phase == "measured"]
-        errors = Counter(record.error for record in measured if record.error)
+        errors = Counter(record.error for record in self._measured() if record.error)
         if not errors:
             return ()
         told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_TOLD_ERRORS))
         return (f"{errors.total()} of {self.metrics.sent} requests failed: {told}",)
+
+    def _measured(self) -> list[RequestRecord]:
+        return [record for run in self.runs for record in run.records if record.phase == "measured"]
 
     def _token_remarks(self) -> Iterator[str]:
         if "tokenizer" in self.metrics.token_sources:
@@ -110,7 +112,7 @@ class Result:
 
     def _clamp_remarks(self) -> Iterator[str]:
         """Of loads that leave the length to the model; where it is theirs to say, such a run is INVALID."""
-        measured = [record for run in self.runs for record in run.records if record.ok and record.phase == "measured"]
+        measured = [record for record in self._measured() if record.ok]
         cut = [record for record in measured if _is_clamped(record)]
         if cut and not self.load.ignore_eos:
             yield (
@@ -121,7 +123,7 @@ class Result:
 
     def _first_token_remarks(self) -> Iterator[str]:
         """Where the client's lateness is the reason, the run is INVALID."""
-        measured = [record for run in self.runs for record in run.records if record.ok and record.phase == "measured"]
+        measured = [record for record in self._measured() if record.ok]
         # In one read of several prompts the next token is mostly another prompt's first.
         chunks = [record.chunk_ns for record in measured if record.prompts == 1]
         shared = sum(len(times) > 1 and times[0] == times[1] for times in chunks)
