@@ -81,6 +81,21 @@ class RequestRecord:
     next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
     shared_late_ns: tuple[int, ...] = ()
     """The same of each of the `coalesced_chunks`; empty without kernel stamps, and of several prompts."""
+    answers: int = 1
+    """Answers (choices) that this request asked for: `prompts` times the body's `n`."""
+    chunk_answers: tuple[int, ...] = ()
+    """Index of the answer that each chunk belongs to, one per entry of `chunk_ns`; empty where there is one answer."""
+    first_chunk_tokens: tuple[float, ...] = ()
+    """Tokens in the first chunk of each answer, in order of the answers' indices: as the server counted them, else
+    estimated from the share of the text. An answer without any chunk has no entry."""
+    hidden_tokens: int = 0
+    """Part of `output_tokens` that the server counted and never streamed, such as reasoning that it keeps to itself."""
+    unknown_fields: tuple[str, ...] = ()
+    """Names of fields of a delta that are in no known API and carried content; their chunks count as token chunks."""
+    usage_doubt: str | None = None
+    """Why the server's token counts were not believed as they stood, as a sentence's end; None where they were."""
+    end_told: bool = True
+    """Whether the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
 
     @property
     def unit(self) -> int:
