@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_llmperf.load_spec import LoadSpec
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.records import Run
 from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server
@@ -75,7 +75,7 @@ def main() -> None:
             point = LoadSpec.model_validate({**load, "concurrency": 1, "warmup_requests": 2}).points(client)[0]
             runs: list[Run] = []
             with busy(wanted):
-                asyncio.run(measure(server, point, client, 1, runs.append, workers=1))
+                asyncio.run(Measurement(server, point, client, runs.append, workers=1).run())
             found, health = delays_us(runs[-1], log), runs[-1].client
             gaps = np.concatenate([np.diff(record.chunk_ns) / 1e3 for record in runs[-1].records])
             row = (*np.percentile(found, (50, 99)), found.max(), gaps.std())

@@ -1,4 +1,4 @@
-"""The points of one server measured together: their runs interleaved, and more runs where a gate is in doubt.
+"""Measures planned tests: the points of one server in turns, and more runs where a gate is in doubt.
 
 A disturbance of the machine lasts for seconds to minutes. Points that take turns (A B C A B C) each get a part of it,
 which their run-to-run spread then shows; all runs of one point in a row would take it for the point's own speed.
@@ -7,49 +7,166 @@ which their run-to-run spread then shows; all runs of one point in a row would t
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.judging import Doubt
+from pytest_llmperf.load_spec import Relaunch
+from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.live import Live
+from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.session import RunFolder
+from pytest_llmperf.takeover import Resumed, keep_point
 from pytest_llmperf.task import Task
+from pytest_llmperf.telemetry.gpu import Gpu
+
+_CERTAIN = Doubt()
 
 
-class Again(NamedTuple):
-    """What is to be measured once more, and whether on a server launched anew."""
-
-    tests: frozenset[str]
-    relaunch: bool = False
+def no_doubt(planned: PlannedTest, result: Result) -> Doubt:
+    """Asks for no run beyond the first ones."""
+    return _CERTAIN
 
 
-async def measure_together(
-    server: LlmServer,
-    tasks: Sequence[Task],
-    again: Callable[[Sequence[Task]], Again],
-    live: Live | None,
-    *,
-    relaunch_always: bool = False,
-) -> None:
-    """Every task's first runs in turns, then runs of those that `again` names, until it names none."""
-    rounds = itertools.count()
-    while wanted := [task for task in tasks if task.runs_left]:
-        await _round(server, wanted, live, relaunch=relaunch_always and next(rounds) > 0)
-    while (more := again(tasks)).tests:
-        wanted = [task for task in tasks if task.test in more.tests and task.error is None]
-        await _round(server, wanted, live, relaunch=more.relaunch or relaunch_always)
+class Campaign:
+    """Measures the tests of a program when their results are asked for."""
 
+    def __init__(
+        self,
+        program: Program,
+        folder: RunFolder,
+        gpus: Sequence[Gpu],
+        *,
+        doubt: Callable[[PlannedTest, Result], Doubt] = no_doubt,
+        live: Live | None = None,
+        resumed: Resumed | None = None,
+        interleave: bool = True,
+        budget_s: float | None = None,
+    ) -> None:
+        """`doubt` says why a point needs one more run; `budget_s` bounds the time from the first run on."""
+        self._program, self._folder, self._gpus = program, folder, tuple(gpus)
+        self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
+        self._interleave, self._budget_s = interleave, budget_s
+        self._tasks: dict[str, Task] = {}
+        """Measured on the way of another test, by test; taken out when its own test asks."""
+        self._measured: set[str] = set(self._resumed.points)
+        self._undecided: set[str] = set()
+        self._begun_s: float | None = None
 
-async def _round(server: LlmServer, tasks: Sequence[Task], live: Live | None, *, relaunch: bool) -> None:
-    if relaunch:
-        _relaunch(server, tasks)
-    for task in tasks:
-        if task.error is None:
-            await task.run(live)
+    async def result(self, planned: PlannedTest, server: LlmServer) -> Result:
+        """Returns the test's result: resumed, measured already together with another test, or measured now.
+
+        The first test of a server measures the points of all its tests. Raises ServerError when the server dies,
+        LoadError when the load driver does.
+        """
+        resumed = self._resumed_result(planned, server)
+        if resumed is not None:
+            return resumed
+        task = self._tasks.pop(planned.test, None)
+        if task is None or task.server is not server or task.point != planned.point:
+            task = await self._measure(planned, server)
+        if task.error is not None:
+            raise task.error
+        return task.result()
+
+    def _resumed_result(self, planned: PlannedTest, server: LlmServer) -> Result | None:
+        stored = self._resumed.points.get(planned.test)
+        if stored is None or self._program.tests.get(planned.test) != planned:
+            return None
+        if server.started and (why := stored.other_engine(server.version)):
+            self._folder.notes.append(f"{planned.point_id} is measured again, not taken over: {why}")
+            return None
+        result = stored.result(planned)
+        self._folder.note(
+            planned.test,
+            result.point_id,
+            result=result,
+            reruns=stored.point.reruns,
+            taken_from=stored.point.measured,
+            error="interrupted",
+        )
+        return result
+
+    async def _measure(self, planned: PlannedTest, server: LlmServer) -> Task:
+        """Measures the test's own point and those of the tests that wait for the same server; returns the own one."""
+        self._begun_s = time.monotonic() if self._begun_s is None else self._begun_s
+        tests = [planned, *self._mates(planned)]
+        self._measured |= {one.test for one in tests}
+        tasks = [self._task(one, server) for one in tests]
+        try:
+            await self._in_turns(server, tasks, planned.relaunch)
+        finally:
+            self._live.clear()
+        for task in tasks:
+            self._keep(task)
+        own, *others = tasks
+        self._tasks |= {task.test: task for task in others}
+        return own
+
+    def _mates(self, planned: PlannedTest) -> list[PlannedTest]:
+        """None for a test that measures something of its own, or anew."""
+        first = planned.test not in self._measured and self._program.tests.get(planned.test) == planned
+        if not self._interleave or not first:
+            return []
+        return [mate for mate in self._program.mates(planned) if mate.test not in self._measured]
+
+    def _task(self, planned: PlannedTest, server: LlmServer) -> Task:
+        return make_task(planned, server, self._folder, self._gpus)
+
+    async def _in_turns(self, server: LlmServer, tasks: Sequence[Task], relaunch: Relaunch) -> None:
+        """Every task's first runs in turns, then runs of those that are in doubt, until none is."""
+        rounds = itertools.count()
+        while wanted := [task for task in tasks if task.runs_left]:
+            await self._round(server, wanted, relaunch=relaunch == "always" and next(rounds) > 0)
+        while doubts := self._doubts(tasks):
+            again = [task for task in tasks if task.test in doubts]
+            asked = relaunch == "auto" and any(doubt.relaunch for doubt in doubts.values())
+            await self._round(server, again, relaunch=asked or relaunch == "always")
+
+    async def _round(self, server: LlmServer, tasks: Sequence[Task], *, relaunch: bool) -> None:
+        if relaunch:
+            _relaunch(server, tasks)
+        for task in tasks:
+            if task.error is None:
+                await task.run(self._live)
+
+    def _doubts(self, tasks: Sequence[Task]) -> dict[str, Doubt]:
+        """Returns why each test needs one more run; only tests that do, and none when the budget is spent."""
+        asked = {task: self._doubt(task.planned, task.result()) for task in tasks if task.error is None}
+        doubted = [task for task, doubt in asked.items() if doubt.reasons]
+        if doubted and not self._affordable(doubted):
+            self._undecided |= {task.test for task in doubted}
+            names = ", ".join(task.name for task in doubted)
+            self._folder.notes.append(f"the budget of {self._budget_s:g} s is spent; undecided: {names}")
+            return {}
+        for task in doubted:
+            self._folder.add_rerun(task.test, task.name, asked[task].reasons[0])
+            self._live.outlook.more(task.test)
+        return {task.test: asked[task] for task in doubted}
+
+    def _affordable(self, tasks: Sequence[Task]) -> bool:
+        """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
+        if self._budget_s is None or self._begun_s is None:
+            return True
+        to_come = [planned for test, planned in self._program.tests.items() if test not in self._measured]
+        seconds = sum(task.run_seconds for task in tasks)
+        first = sum(planned.runs for planned in to_come) * seconds / len(tasks)
+        return first + seconds <= self._budget_s - (time.monotonic() - self._begun_s)
+
+    def _keep(self, task: Task) -> None:
+        """Stores a planned point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
+        complete = task.error is None and task.test not in self._undecided
+        if complete and self._program.tests.get(task.test) == task.planned:
+            result = task.result()
+            if result.runs and not result.incomparable:
+                keep_point(task, self._folder)
 
 
 def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:
-    """A server that does not come up again is the error of all that wanted it."""
+    """Starts the server (a duet's two) anew; one that does not come up is the error of all that wanted it."""
     try:
         for side in (server.reference, server):
             if side is not None:

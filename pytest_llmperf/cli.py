@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf import __version__
-from pytest_llmperf.capacity.task import make_task
+from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
@@ -27,21 +27,20 @@ from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
-from pytest_llmperf.measure import measure
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.plan_schema import plan_schema
+from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.prompt_spec import PromptFile
-from pytest_llmperf.records import Run
 from pytest_llmperf.report.capacity import capacity_table
+from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
-from pytest_llmperf.result import Result, make_result
+from pytest_llmperf.result import Result
 from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.servers.triton.repository import write_repository
-from pytest_llmperf.session import Session, default_output
-from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.session import RunFolder, default_output
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,24 +113,24 @@ def profile(runs: int, **options: Any) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
-    session = Session(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
+    folder = RunFolder(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
         config = _server_config(options)
         points = _load_points(options)
-        results = _measured(start_server(config, session.log_dir(), ()), points, runs, session)
+        results = _measured(start_server(config, folder.log_dir(), ()), points, runs, folder)
     except ValidationError as error:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        _print(f"interrupted; what was measured until then: {session.output}")
+        _print(f"interrupted; what was measured until then: {folder.output}")
         sys.exit(130)
     finally:
-        if session.outcomes:
-            session.write_report(json_path)
+        if folder.outcomes:
+            write_report(folder, json_path)
     for result in results:
-        _show(result, session)
-    _print(f"report: {session.output / 'report.json'}")
+        _show(result, folder.dialect)
+    _print(f"report: {folder.output / 'report.json'}")
     if export is not None:
         document = profile_export(results, "triton" if isinstance(config, TritonRemoteServer) else "openai")
         export.write_text(json.dumps(document) + "\n", encoding="utf-8")
@@ -211,54 +210,24 @@ def model_repository(plan: Path, server: str, output: Path) -> None:
 
 
 def _measured(
-    starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, session: Session
+    starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, folder: RunFolder
 ) -> list[Result]:
-    with starting as server:
-        return [_measured_point(server, point, runs, session) for point in points]
-
-
-def _searched_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
-    task = make_task(point.name, server, point, runs, session=session, gpus=(), workers=point.workers)
     live = stderr_line()
-    while task.runs_left:
-        asyncio.run(task.run(live))
-    if live:
-        live.clear()
-    if task.error is not None:
-        raise task.error
-    result = task.result()
-    session.update(point.name, task.name, result=result, error=None, passed=_is_fine(result))
+    with starting as server:
+        config = server.config
+        tests = [PlannedTest(one.name, one.name, "profile", config, one, runs, one.workers) for one in points]
+        program = Program({planned.test: planned for planned in tests})
+        campaign = Campaign(program, folder, (), live=live, interleave=False)
+        return [_result(campaign, planned, server, folder) for planned in tests]
+
+
+def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder: RunFolder) -> Result:
+    result = asyncio.run(campaign.result(planned, server))
+    folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(result))
     return result
 
 
-def _measured_point(server: LlmServer, point: LoadPoint, runs: int, session: Session) -> Result:
-    if point.capacity:
-        return _searched_point(server, point, runs, session)
-    done: list[Run] = []
-    results: list[Result] = []
-
-    def keep(run: Run) -> None:
-        done.append(run)
-        results.append(_result(server, point, done))
-        session.update(point.name, point.name, result=results[-1], error="interrupted")
-        session.save_requests(point.name, run, point)
-
-    progress = _show_progress if sys.stderr.isatty() else None
-    asyncio.run(measure(server, point, point.name, runs, keep, progress, point.workers))
-    result = results[-1]
-    session.update(point.name, point.name, result=result, error=None, passed=_is_fine(result))
-    return result
-
-
-def _result(server: LlmServer, point: LoadPoint, runs: list[Run]) -> Result:
-    return make_result(point.name, server.config, point, environment(server.config, server.version, ()), runs)
-
-
-def _show_progress(run_index: int, done: int, total: int, failed: int) -> None:
-    click.echo(f"\rrun {run_index + 1}: {done}/{total} requests, {failed} failed ", nl=False, err=True)
-
-
-def _show(result: Result, session: Session) -> None:
+def _show(result: Result, dialect: str | None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.capacity is not None:
         console.print(capacity_table(result.point_id, result.capacity, number))
@@ -266,8 +235,8 @@ def _show(result: Result, session: Session) -> None:
     console.print(metrics_table(result))
     if has_server_side([result]):
         console.print(server_side_table([result], number))
-    if session.dialect:
-        console.print(dialect_table(result, session.dialect))
+    if dialect:
+        console.print(dialect_table(result, dialect))
     summary = result.metrics
     console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
     for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:

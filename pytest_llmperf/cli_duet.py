@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,25 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Again, measure_together
-from pytest_llmperf.capacity.task import make_task
+from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.cli_input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.rules import DUET, Verdict
-from pytest_llmperf.judging import Judging
+from pytest_llmperf.judging import Judge
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.duet import duet_table
+from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.verdicts import headline
+from pytest_llmperf.result import Result
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
 from pytest_llmperf.servers.start import start_duet
-from pytest_llmperf.session import Session, default_output
-from pytest_llmperf.task import Task
+from pytest_llmperf.session import RunFolder, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 _GATES = frozenset({"baseline"})
@@ -77,19 +78,25 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
     """Measure two servers in turns (A B B A …) and judge B against A.
 
     Both are up at the same time, so what the machine does meanwhile it does to both, and no stored baseline is needed.
-    Exit status: 0 PASS or IMPROVED (and INCONCLUSIVE, unless --inconclusive=fail), 1 FAIL or no verdict, 2 usage.
+    Exit status: 0 PASS or IMPROVED (and INCONCLUSIVE, unless --inconclusive=fail), 1 FAIL or no verdict, 2 usage,
+    130 interrupted: what was measured until then is in the report.
     """
     pair, points, margins = _asked(options)
     click.echo(f"a: {options['a']}\nb: {options['b']}")
-    session = Session(output or default_output(Path.cwd()))
+    folder = RunFolder(output or default_output(Path.cwd()))
+    # A CI job that is cancelled gets TERM: it ends like Ctrl-C, with what was measured.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        verdicts = _measured(pair, points, margins, options["runs"], session)
+        verdicts = _measured(pair, points, margins, options["runs"], folder)
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; what was measured until then: {folder.output}")
+        sys.exit(130)
     finally:
-        if session.outcomes:
-            session.write_report(json_path)
-    click.echo(f"report: {session.output / 'report.json'}")
+        if folder.outcomes:
+            write_report(folder, json_path)
+    click.echo(f"report: {folder.output / 'report.json'}")
     good = {"PASS", "IMPROVED", *(["INCONCLUSIVE"] if inconclusive == "pass" else [])}
     sys.exit(0 if all(verdict in good for verdict in verdicts) else 1)
 
@@ -191,67 +198,45 @@ def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, .
 
 
 def _measured(
-    pair: Duet, points: Sequence[LoadPoint], margins: Mapping[str, float], runs: int | None, session: Session
+    pair: Duet, points: Sequence[LoadPoint], margins: Mapping[str, float], runs: int | None, folder: RunFolder
 ) -> list[Verdict | None]:
     """The points' verdicts; None where the numbers are not to be trusted. Raises what ended a measurement early."""
-    gpus = visible_gpus()
-    judging = Judging(Path(), None)
-    with start_duet(pair, session.log_dir(), gpus) as server:
-        tasks = [
-            make_task(
-                f"{pair.name}-{point.name}",
-                server,
-                point,
-                _first_runs(point, runs),
-                session=session,
-                gpus=gpus,
-                workers=point.workers,
-            )
-            for point in points
-        ]
-        for task in tasks:
-            judging.own[task.test] = margins
-            judging.expect(task.test, task.point)
-        again = partial(_again, judging, session)
-        asyncio.run(measure_together(server, tasks, again, stderr_line()))
-    for task in tasks:
-        if task.error is not None:
-            raise task.error
-    return [_judged(task, judging, session) for task in tasks]
+    gpus, judge = visible_gpus(), Judge(Path())
+    tests = [_planned(pair, point, margins, runs) for point in points]
+    for planned in tests:
+        judge.expect(planned.test, planned.point, margins, planned.gates)
+    campaign = Campaign(
+        Program({planned.test: planned for planned in tests}),
+        folder,
+        gpus,
+        doubt=lambda planned, result: judge.doubt(planned.test, result, planned.gates),
+        live=stderr_line(),
+    )
+    with start_duet(pair, folder.log_dir(), gpus) as server:
+        results = [asyncio.run(campaign.result(planned, server)) for planned in tests]
+    return [_judged(planned, result, judge, folder) for planned, result in zip(tests, results, strict=True)]
 
 
-def _first_runs(point: LoadPoint, given: int | None) -> int:
-    if point.stability:
-        return point.stability.max_windows
-    return given or max(point.runs or DUET.baseline_runs, DUET.baseline_runs)
+def _planned(pair: Duet, point: LoadPoint, margins: Mapping[str, float], runs: int | None) -> PlannedTest:
+    name = f"{pair.name}-{point.name}"
+    first = point.stability.max_windows if point.stability else runs or max(point.runs or 0, DUET.baseline_runs)
+    return PlannedTest(name, name, pair.name, pair, point, first, point.workers, "never", _GATES, margins)
 
 
-def _again(judging: Judging, session: Session, tasks: Sequence[Task]) -> Again:
-    doubts = {
-        task: judging.doubt(task.test, task.result(), _GATES).reasons
-        for task in tasks
-        if task.error is None and not task.result().incomparable
-    }
-    for task, reasons in doubts.items():
-        if reasons:
-            session.add_rerun(task.test, task.name, reasons[0])
-    return Again(frozenset(task.test for task, reasons in doubts.items() if reasons))
-
-
-def _judged(task: Task, judging: Judging, session: Session) -> Verdict | None:
-    """The verdict, noted in the session and printed."""
-    result, console = task.result(), Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolder) -> Verdict | None:
+    """The verdict, noted in the folder and printed."""
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.incomparable:
-        lines = [f"{task.name}: INVALID, so nothing can be said about it", *result.incomparable]
-        session.update(task.test, task.name, passed=False, error=lines[0])
+        lines = [f"{planned.point_id}: INVALID, so nothing can be said about it", *result.incomparable]
+        folder.note(planned.test, planned.point_id, passed=False, error=lines[0])
         console.print("\n  ".join(lines), markup=False, soft_wrap=True)
         return None
-    regression = judging.regression(task.test, result)
+    regression = judge.regression(planned.test, result)
     passed = regression.verdict in ("PASS", "IMPROVED", "INCONCLUSIVE")
-    session.update(task.test, task.name, regression=regression, passed=passed, error=None)
+    folder.note(planned.test, planned.point_id, regression=regression, passed=passed, error=None)
     console.print(duet_table(result, regression))
     remarks = [f"{metric.series.quantity}: {metric.verdict}: {metric.reason}" for metric in regression.metrics]
     notes = [f"note: {note}" for note in regression.notes]
-    lines = [headline(task.name, regression), *remarks, *notes, *result.remarks]
+    lines = [headline(planned.point_id, regression), *remarks, *notes, *result.remarks]
     console.print("\n  ".join(lines), markup=False, soft_wrap=True)
     return regression.verdict

@@ -20,10 +20,11 @@ from pytest_llmperf.interchange.imports import parse_import
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.report.document import outcome_comparisons
+from pytest_llmperf.report.files import write_html, write_report
 from pytest_llmperf.report.imported import imported_tables
 from pytest_llmperf.report.terminal import metrics_table, number
 from pytest_llmperf.result import Result
-from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.session import RunFolder, default_output
 
 if TYPE_CHECKING:
     from pytest_llmperf.interchange.to_baseline import Source, Target
@@ -152,10 +153,10 @@ def _results(read: Sequence[_File]) -> list[Result]:
     return [result for file in read for result in file.results]
 
 
-def _session(read: Sequence[_File], output: Path | None) -> Session:
-    session = Session(output or default_output(Path.cwd()))
+def _session(read: Sequence[_File], output: Path | None) -> RunFolder:
+    session = RunFolder(output or default_output(Path.cwd()))
     for result in _results(read):
-        session.update(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
+        session.note(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
     return session
 
 
@@ -164,17 +165,17 @@ def _write_reports(read: Sequence[_File], options: dict[str, Any]) -> None:
     session = _session(read, output)
     _show_comparisons(session)
     if json_path or output:
-        session.write_report(json_path)
+        write_report(session, json_path)
         for result in _results(read):
             for run in result.runs:
                 session.save_requests(f"import[{result.point_id}]", run, result.load)
         click.echo(f"report: {session.output / 'report.json'}")
     if html:
-        session.write_html(html, {})
+        write_html(session, html, {})
         click.echo(session.written[-1])
 
 
-def _show_comparisons(session: Session) -> None:
+def _show_comparisons(session: RunFolder) -> None:
     from pytest_llmperf.report.comparison_table import comparison_tables
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)

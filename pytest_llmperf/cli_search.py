@@ -16,13 +16,13 @@ from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.report.files import missing_for_html, write_search
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
-from pytest_llmperf.search.files import missing_for_html, write_search
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
-from pytest_llmperf.session import Session, default_output
+from pytest_llmperf.session import RunFolder, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 _INTERRUPTED = 130
@@ -58,7 +58,7 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
             click.echo("\n".join(describe(found, gpus)))
             return
         checkpoint = _checkpoint(found.name, output) if resume else None
-        session = Session(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
+        session = RunFolder(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
         how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=_live())
         result = run_search(found, how, partial(_keep, session, options))
     except (PlanError, MissingRequirement) as error:
@@ -93,7 +93,7 @@ def _checkpoint(name: str, output: Path | None) -> Path:
     return found
 
 
-def _keep(session: Session, options: dict[str, Any], result: SearchResult) -> None:
+def _keep(session: RunFolder, options: dict[str, Any], result: SearchResult) -> None:
     """Prints and stores it, an interrupted one too."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     click.echo(search_summary(result, console.width, sys.stdout.isatty()), nl=False)

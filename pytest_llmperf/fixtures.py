@@ -10,24 +10,23 @@ from typing import Literal
 
 import pytest
 
-from pytest_llmperf.campaign import measure_together
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
-from pytest_llmperf.gate.baselines import Baseline, StoredSession
-from pytest_llmperf.gate.growth import appended, recorded, stored_session, without_session
-from pytest_llmperf.gate.regression import Regression, launch_sizes
+from pytest_llmperf.gate.baselines import Baseline
+from pytest_llmperf.gate.growth import appended
+from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.state import State
+from pytest_llmperf.state import PytestSession
 
 
 class LoadDriver:
     """Measures a load point on a server and keeps what it measured for the reports."""
 
-    def __init__(self, state: State, test: str, runs: int | None) -> None:
-        self._state, self._test, self._runs = state, test, runs
+    def __init__(self, session: PytestSession, test: str, runs: int | None) -> None:
+        self._session, self._test, self._runs = session, test, runs
 
     def run(self, server: LlmServer, point: LoadPoint) -> Result:
         """Warm up and measure; blocks until all runs are done.
@@ -47,30 +46,7 @@ class LoadDriver:
 
     async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
         """The coroutine of `run`."""
-        state = self._state
-        state.servers[self._test] = server
-        taken = state.taken_over(self._test, server, point)
-        if taken is not None:
-            return taken
-        task = state.measured(self._test, server, point)
-        if task is None:
-            task, *others = state.assign(self._test, server, point, self._runs)
-            try:
-                await measure_together(
-                    server,
-                    [task, *others],
-                    state.again,
-                    state.live,
-                    relaunch_always=state.options.relaunch_of(point) == "always",
-                )
-            finally:
-                if state.live:
-                    state.live.clear()
-            for measured in (task, *others):
-                state.keep(measured)
-        if task.error is not None:
-            raise task.error
-        return task.result()
+        return await self._session.result(self._test, server, point, self._runs)
 
 
 def _in_event_loop() -> bool:
@@ -84,14 +60,14 @@ def _in_event_loop() -> bool:
 class SlaGate:
     """The `sla` fixture."""
 
-    def __init__(self, state: State, test: str) -> None:
-        self._state, self._test = state, test
+    def __init__(self, session: PytestSession, test: str) -> None:
+        self._session, self._test = session, test
 
     def check(self, result: Result) -> None:
         """AssertionError lists every limit that does not hold, or why the result is invalid."""
         __tracebackhide__ = True
-        checks = self._state.judging.sla(result)
-        self._state.session.update(self._test, result.point_id, sla=checks)
+        checks = self._session.judge.sla(result)
+        self._session.folder.note(self._test, result.point_id, sla=checks)
         _assert_valid(result.invalid_reasons, result)
         broken = [check.describe() for check in checks if not check.ok]
         if broken:
@@ -100,15 +76,15 @@ class SlaGate:
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
             _settle_doubt(
-                self._state, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
+                self._session, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
             )
 
 
 class BaselineGate:
     """The `baseline` fixture."""
 
-    def __init__(self, state: State, test: str) -> None:
-        self._state, self._test = state, test
+    def __init__(self, session: PytestSession, test: str) -> None:
+        self._session, self._test = session, test
         self._pending: Baseline | None = None
 
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
@@ -127,72 +103,74 @@ class BaselineGate:
         if result.reference is not None:
             self._check_duet(result)
             return
-        path = self._state.baseline_file(self._test, result)
-        if self._state.recording(self._test, result):
-            self._record(path, result)
+        path = self._session.judge.file(self._test, result)
+        if self._session.judge.is_recording(self._test, result):
+            self._record(result)
             return
         if missing == "skip" and not path.exists():
             return
         try:
-            own = self._session(result).id if self._test in self._state.takeover.taken else None
-            if own and without_session(read_baseline(path), own) is None:
-                self._state.session.notes.append(
+            own = (
+                self._session.stored_session(self._test, result).id
+                if self._test in self._session.resumed.points
+                else None
+            )
+            if own and self._session.judge.holds(self._test, result, own):
+                self._session.folder.notes.append(
                     f"{result.point_id}: baseline {path} was recorded from these very runs"
                 )
                 return
-            regression = self._state.judging.regression(self._test, result, own)
+            regression = self._session.judge.regression(self._test, result, own)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
-        self._state.session.update(self._test, result.point_id, regression=regression)
-        if self._state.options.update_baselines and regression.verdict == "PASS":
+        self._session.folder.note(self._test, result.point_id, regression=regression)
+        if self._session.options.update_baselines and regression.verdict == "PASS":
             self._append(path, result)
-        _settle(self._state, result, regression)
+        _settle(self._session, result, regression)
 
     def _assert_error_rate(self, result: Result) -> None:
         """A server is fast while it refuses: the limit on failed requests holds here as in `sla.check`."""
         __tracebackhide__ = True
-        checks = [check for check in self._state.judging.sla(result) if check.limit.metric == "error_rate"]
+        checks = [check for check in self._session.judge.sla(result) if check.limit.metric == "error_rate"]
         broken = [check.describe() for check in checks if not check.ok]
-        if broken and self._state.judging.profile_of(result.load) != "report-only":
+        if broken and self._session.judge.profile_of(result.load) != "report-only":
             lines = "\n  ".join([*broken, *result.failures])
             raise AssertionError(f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}")
 
     def _check_duet(self, result: Result) -> None:
         """Against the old server's runs; baseline files are left alone."""
         __tracebackhide__ = True
-        self._state.note_duet_update()
+        self._session.note_duet_update()
         try:
-            regression = self._state.judging.regression(self._test, result)
+            regression = self._session.judge.regression(self._test, result)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
-        self._state.session.update(self._test, result.point_id, regression=regression)
-        _settle(self._state, result, regression)
+        self._session.folder.note(self._test, result.point_id, regression=regression)
+        _settle(self._session, result, regression)
 
-    def _record(self, path: Path, result: Result) -> None:
+    def _record(self, result: Result) -> None:
         __tracebackhide__ = True
         if result.capacity is not None and result.capacity.value is None:
             raise AssertionError(f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record")
-        margins = self._state.judging.margins_of(self._test, result.load)
-        self._pending = recorded(path, self._test, result, self._session(result), margins)
+        self._pending = self._session.judge.recorded(
+            self._test, result, self._session.stored_session(self._test, result)
+        )
 
     def _append(self, path: Path, result: Result) -> None:
         stored = read_baseline(path)
         if stored.imported:
             note = f"{path} is imported and grows no further; --llmperf-accept replaces it by a session of your own"
-            self._state.session.notes.append(note)
+            self._session.folder.notes.append(note)
             return
-        self._pending = appended(stored, result, self._session(result))
-
-    def _session(self, result: Result) -> StoredSession:
-        return stored_session(result, self._state.began(self._test), self._state.git_sha(), launch_sizes(result))
+        self._pending = appended(stored, result, self._session.stored_session(self._test, result))
 
     def record_if_passed(self) -> None:
         """Write the pending baseline; one of a failed test is dropped."""
-        if self._pending is None or self._test not in self._state.passed:
+        if self._pending is None or self._test not in self._session.passed:
             return
         path = self._pending.path
         done = "new" if not path.exists() else "accepted" if len(self._pending.sessions) == 1 else "session added to"
-        self._state.session.written.append(f"{done} baseline {path}")
+        self._session.folder.written.append(f"{done} baseline {path}")
         write_baseline(self._pending)
 
 
@@ -204,21 +182,21 @@ def _assert_valid(reasons: Sequence[str], result: Result) -> None:
         raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {lines}")
 
 
-def _settle(state: State, result: Result, regression: Regression) -> None:
+def _settle(session: PytestSession, result: Result, regression: Regression) -> None:
     """What a verdict does to the test."""
     __tracebackhide__ = True
     text = failure_text(result.point_id, regression)
     if regression.verdict in ("FAIL", "NO BASELINE"):
-        if state.judging.profile_of(result.load) != "report-only":
+        if session.judge.profile_of(result.load) != "report-only":
             raise AssertionError(text)
         warnings.warn(InconclusiveWarning(f"{text}\n  (report-only)"), stacklevel=3)
     if regression.verdict == "INCONCLUSIVE":
-        _settle_doubt(state, text)
+        _settle_doubt(session, text)
 
 
-def _settle_doubt(state: State, text: str) -> None:
+def _settle_doubt(session: PytestSession, text: str) -> None:
     __tracebackhide__ = True
-    match state.options.inconclusive:
+    match session.options.inconclusive:
         case "fail":
             raise AssertionError(text)
         case "xfail":

@@ -1,18 +1,20 @@
-"""What a session gates: margins and rules as options, plans and markers give them, and the verdicts over all points."""
+"""All that concerns verdicts in a session: margins and rules, limits, baselines read and to be written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import read_baseline
-from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
+from pytest_llmperf.gate.baseline_folder import unused
+from pytest_llmperf.gate.baselines import HISTOGRAMS, Baseline, StoredSession, baseline_path
 from pytest_llmperf.gate.bounds import bound_notes
-from pytest_llmperf.gate.growth import without_session
+from pytest_llmperf.gate.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
     RULES,
@@ -22,43 +24,74 @@ from pytest_llmperf.gate.regression import (
     gated_margins,
     gated_series,
 )
-from pytest_llmperf.gate.rules import Rules
+from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import SlaCheck, check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
 
+Recording = Literal["nothing", "missing", "everything"]
+"""Which results become baselines without a comparison: none, those of points that have none, or all."""
 
-@dataclass(slots=True)
-class Judging:
-    """Mutable on purpose: Holm's correction counts all that was gated in the session."""
 
-    folder: Path
-    """Of the baselines."""
-    profile: GateProfile | None
-    """The option's, which wins over a plan's."""
-    margins: Mapping[str, float] = field(default_factory=dict)
-    """The ini file's, which a plan's and a marker's replace one by one."""
-    own: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    """By test: the marker's margins."""
-    to_come: dict[str, int] = field(default_factory=dict)
-    """By test that will be held against a baseline and was not yet: how many metrics that will be."""
-    _gated: dict[str, tuple[Series, ...]] = field(default_factory=dict)
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What the gates cannot decide yet, and whether the run that may tell needs another launch of the server."""
 
-    def file(self, test: str, slug: str) -> Path:
-        """Of the test's baseline in the environment called `slug`."""
-        return baseline_path(self.folder, slug, test)
+    reasons: tuple[str, ...] = ()
+    relaunch: bool = False
+
+
+class Judge:
+    """Judges results by limits and against baselines; Holm's correction counts all that was gated in the session."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        profile: GateProfile | None = None,
+        margins: Mapping[str, float] | None = None,
+        recording: Recording = "nothing",
+    ) -> None:
+        """`folder` holds the baselines; `profile` wins over a plan's, `margins` are replaced one by one by a plan's."""
+        self.folder, self.recording = folder, recording
+        self._profile, self._margins = profile, dict(margins or {})
+        self._own: dict[str, Mapping[str, float]] = {}
+        self._to_come: dict[str, int] = {}
+        """By test that will be held against a baseline and was not yet: how many metrics that will be."""
+        self._gated: dict[str, tuple[Series, ...]] = {}
+
+    def expect(self, test: str, point: LoadPoint, own: Mapping[str, float], gates: frozenset[str]) -> None:
+        """Adds a test that is going to be judged by these gates (names of fixtures); `own` are its marker's margins."""
+        self._own[test] = own
+        if "baseline" in gates:
+            self._to_come[test] = len(self.margins_of(test, point))
+
+    def file(self, test: str, result: Result) -> Path:
+        """The test's baseline in the result's environment; it need not exist."""
+        return baseline_path(self.folder, result.environment.slug, test)
+
+    def is_recording(self, test: str, result: Result) -> bool:
+        """Whether the result is to become the baseline, without a comparison; that of a duet never is."""
+        if result.reference is not None or self.recording == "nothing":
+            return False
+        return self.recording == "everything" or not self.file(test, result).exists()
+
+    def runs_wanted(self, test: str, result: Result) -> int:
+        """Returns the least number of runs: 3 for a duet, 5 to record a baseline, else 1."""
+        if result.capacity and result.capacity.value is None:
+            return 1
+        if result.reference is not None:
+            return DUET.baseline_runs
+        return RECORDED_RUNS if self.is_recording(test, result) else 1
 
     def profile_of(self, point: LoadPoint) -> GateProfile:
-        return self.profile or point.gate or "default"
+        """The name of the rules that a load is judged by."""
+        return self._profile or point.gate or "default"
 
     def margins_of(self, test: str, point: LoadPoint) -> dict[Quantity, float]:
         """What is gated and how much change is tolerated: the marker's margin, the plan's, the ini's, the default."""
-        return gated_margins(point, {**self.margins, **point.margins, **self.own.get(test, {})})
-
-    def expect(self, test: str, point: LoadPoint) -> None:
-        """Says that the test will be held against a baseline."""
-        self.to_come[test] = len(self.margins_of(test, point))
+        return gated_margins(point, {**self._margins, **point.margins, **self._own.get(test, {})})
 
     def regression(self, test: str, result: Result, own: str | None = None) -> Regression:
         """The result against its baseline. BaselineError says why nothing can be compared.
@@ -72,7 +105,7 @@ class Judging:
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
-        stored = read_baseline(self.file(test, result.environment.slug))
+        stored = read_baseline(self.file(test, result))
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))
@@ -80,13 +113,13 @@ class Judging:
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
         self._gated[test] = series
-        self.to_come.pop(test, None)
-        return judge(self._gated, rules, sum(self.to_come.values()))[test]
+        self._to_come.pop(test, None)
+        return judge(self._gated, rules, sum(self._to_come.values()))[test]
 
     def histograms(self, test: str, result: Result, before: datetime) -> dict[str, Histogram]:
         """The baseline's latencies by metric, of all rolling runs but those of the session begun at `before`."""
         try:
-            stored = read_baseline(self.file(test, result.environment.slug))
+            stored = read_baseline(self.file(test, result))
         except BaselineError:
             return {}
         begun = before.astimezone(UTC).replace(microsecond=0)
@@ -100,7 +133,15 @@ class Judging:
         return check_sla(result.load.sla, result, rules.most_runs)
 
     def doubt(self, test: str, result: Result, gates: frozenset[str]) -> Doubt:
-        """Whether one more run may change a verdict of these gates (names of fixtures)."""
+        """Returns why the verdicts of these gates need one more run, if they do."""
+        if result.incomparable or (result.capacity and result.capacity.value is None):
+            return Doubt()
+        if "baseline" in gates:
+            wanted = self.runs_wanted(test, result)
+            if wanted > len(result.runs):
+                return Doubt((_why_runs(result, wanted),))
+            if self.is_recording(test, result):
+                return Doubt()
         open_ = [check.describe() for check in self.sla(result) if check.undecided] if "sla" in gates else []
         if "baseline" not in gates:
             return Doubt(tuple(open_))
@@ -111,10 +152,23 @@ class Judging:
         gated = [f"{m.series.quantity}: {m.reason}" for m in point.metrics if m.undecided] if point.run_again else []
         return Doubt((*open_, *gated), point.relaunch)
 
+    def recorded(self, test: str, result: Result, session: StoredSession) -> Baseline:
+        """Returns the baseline that the result makes, to be written once its test has passed."""
+        return recorded(self.file(test, result), test, result, session, self.margins_of(test, result.load))
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """What the gates cannot decide yet, and whether the run that may tell needs another launch of the server."""
+    def holds(self, test: str, result: Result, session: str) -> bool:
+        """Whether the test's baseline was made by this very session and no other. BaselineError when it is damaged."""
+        return without_session(read_baseline(self.file(test, result)), session) is None
 
-    reasons: tuple[str, ...] = ()
-    relaunch: bool = False
+    def unused(self, slugs: Collection[str], tests: Collection[str]) -> Iterator[str]:
+        """Yields a sentence on each baseline beside those of these tests that none of them asks for."""
+        folders = {baseline_path(self.folder, slug, test).parent for slug in slugs for test in tests}
+        for path in unused(self.folder, slugs, tests):
+            if path.parent in folders:
+                yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
+
+
+def _why_runs(result: Result, wanted: int) -> str:
+    if result.reference is not None:
+        return f"a duet, which takes {wanted} runs of both servers"
+    return f"a baseline, which takes {wanted} runs"

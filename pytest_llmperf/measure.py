@@ -103,24 +103,6 @@ class Measurement:
         self._warm_launch = self.server.launches
 
 
-async def measure(
-    server: LlmServer,
-    point: LoadPoint,
-    key: str,
-    runs: int,
-    on_run: Callable[[Run], None],
-    progress: Progress | None = None,
-    workers: int | None = None,
-) -> None:
-    """`runs` runs of one point, one after the other; arguments and errors as those of Measurement.
-
-    A point that asks for stability is done as soon as its last runs agree; `runs` is then the most it may take.
-    """
-    measurement = Measurement(server, point, key, on_run, workers)
-    while measurement.runs < runs and not measurement.steady:
-        await measurement.run(progress)
-
-
 async def _undisturbed(
     attempt: Callable[[int, int], Awaitable[Run]], point: LoadPoint, workers: int, most: int
 ) -> tuple[Run, int]:

@@ -16,14 +16,16 @@ import pytest
 from pytest_llmperf.command_line import add_options, all_options, check_options, ci_variable, option
 
 if TYPE_CHECKING:
+    from pytest_llmperf.collection import Collection
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.load_spec import LoadPoint
     from pytest_llmperf.report.live import Live
     from pytest_llmperf.servers.start import LlmServer
-    from pytest_llmperf.state import State
+    from pytest_llmperf.state import Preparation, PytestSession
 
 pytest_plugins = ["pytest_llmperf.search_plugin"]
-_STATE: pytest.StashKey[State] = pytest.StashKey()
+_PREPARED: pytest.StashKey[Preparation] = pytest.StashKey()
+_SESSION: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None, margins=None, duet=None): one test per server and load of the "
@@ -41,29 +43,36 @@ def pytest_configure(config: pytest.Config) -> None:
     check_options(config)
 
 
-def known_state(config: pytest.Config) -> State | None:
-    """None where no llmperf test was collected."""
-    return config.stash.get(_STATE, None)
+def known_session(config: pytest.Config) -> PytestSession | None:
+    """The session; None where no llmperf test was collected, or its plan is wrong."""
+    return config.stash.get(_SESSION, None)
 
 
-def state_of(config: pytest.Config) -> State:
-    """Made when the first llmperf test is collected."""
-    state = config.stash.get(_STATE, None)
-    if state is None:
-        from pytest_llmperf.state import make_state
+def session_of(config: pytest.Config) -> PytestSession:
+    """The session, which exists once collection is over. UsageError where no marker asked for it."""
+    if _SESSION not in config.stash:
+        raise pytest.UsageError("fixtures of pytest-llmperf need @pytest.mark.llmperf(plan='….yaml') on the test")
+    return config.stash[_SESSION]
 
-        state = make_state(all_options(config), config.rootpath, config.invocation_params.dir)
-        config.stash[_STATE] = state
+
+def preparation_of(config: pytest.Config) -> Preparation:
+    """What the session begins with; made when the first llmperf test is collected."""
+    prepared = config.stash.get(_PREPARED, None)
+    if prepared is None:
+        from pytest_llmperf.state import prepare
+
+        prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
+        config.stash[_PREPARED] = prepared
         # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
         config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
-    return state
+    return prepared
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("llmperf")
     if marker is None:
         return
-    selection = state_of(metafunc.config).select(marker.args, marker.kwargs, metafunc.definition.path)
+    selection = preparation_of(metafunc.config).collection.select(marker.args, marker.kwargs, metafunc.definition.path)
     if "llm_server" in metafunc.fixturenames:
         ids = [server.name for server in selection.servers]
         metafunc.parametrize("llm_server", selection.servers, ids=ids, indirect=True, scope="session")
@@ -73,9 +82,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    state = config.stash.get(_STATE, None)
-    if state and state.plan_errors:
-        raise pytest.UsageError("\n".join(state.plan_errors))
+    prepared = config.stash.get(_PREPARED, None)
+    if prepared and prepared.collection.errors:
+        raise pytest.UsageError("\n".join(prepared.collection.errors))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,55 +97,50 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
         )
-    state = item.config.stash.get(_STATE, None)
-    reason = state.missing(item.nodeid) if state else None
-    if state and reason:
-        if state.options.strict:
+    session = known_session(item.config)
+    reason = session.missing(item.nodeid) if session else None
+    if session and reason:
+        if session.options.strict:
             pytest.fail(f"{reason} (--llmperf-strict)", pytrace=False)
         pytest.skip(reason)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    state = items[0].config.stash.get(_STATE, None) if items else None
-    if state:
-        state.whole = False
+    prepared = items[0].config.stash.get(_PREPARED, None) if items else None
+    if prepared:
+        prepared.collection.narrowed()
 
 
 @pytest.hookimpl(tryfirst=True)  # the headline of the terminal's own implementation tells what came of it
 def pytest_collection_finish(session: pytest.Session) -> None:
-    state = session.config.stash.get(_STATE, None)
-    if state and not state.plan_errors:  # pytest calls this after the error too
+    prepared = session.config.stash.get(_PREPARED, None)
+    if prepared and not prepared.collection.errors:  # pytest calls this after the error too
         for item in session.items:
-            _plan_test(state, item)
-        state.take_over()
+            _add(prepared.collection, item)
+        session.config.stash[_SESSION] = prepared.begin(live_of(session.config))
 
 
-def _plan_test(state: State, item: pytest.Item) -> None:
+def _add(collection: Collection, item: pytest.Item) -> None:
     """Tells what the item will measure."""
-    from pytest_llmperf.selection import PlannedTest
-
     marker = item.get_closest_marker("llmperf")
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     fixtures = set(getattr(item, "fixturenames", ()))
     if marker and {"llm_server", "load_point", "load_driver"} <= fixtures:
-        planned = PlannedTest(
-            test=item.nodeid,
-            function=item.nodeid.partition("[")[0],
-            server=parameters["llm_server"],
-            point=parameters["load_point"],
-            runs=marker.kwargs.get("runs"),
+        collection.add(
+            item.nodeid,
+            parameters["llm_server"],
+            parameters["load_point"],
+            marker.kwargs,
             gates=frozenset(fixtures & {"sla", "baseline"}),
-            margins=marker.kwargs.get("margins") or {},
-            alone=any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()),
+            conditional=any(mark.name in ("skip", "skipif", "xfail") for mark in item.iter_markers()),
         )
-        state.plan_test(planned)
     elif "llm_server" in parameters:
-        state.needed.add(parameters["llm_server"])
+        collection.add_server(parameters["llm_server"])
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
-    state = config.stash.get(_STATE, None) if config.get_verbosity() >= 0 else None
-    return state.headline(_points(items)) if state and _points(items) else None
+    session = known_session(config) if config.get_verbosity() >= 0 else None
+    return session.headline(_points(items)) if session and _points(items) else None
 
 
 def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
@@ -148,13 +152,13 @@ def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not option(session.config, "dry-run"):
         return None
-    state = session.config.stash.get(_STATE, None)
+    own = known_session(session.config)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if state and reporter:
+    if own and reporter:
         from pytest_llmperf.search_plugin import dry_run_lines
 
         reporter.section("llmperf dry run")
-        for line in [*state.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
+        for line in [*own.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
             reporter.write_line(line)
     return True
 
@@ -163,12 +167,12 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    state = item.config.stash.get(_STATE, None)
-    if state and item.get_closest_marker("llmperf"):
+    session = known_session(item.config)
+    if session and item.get_closest_marker("llmperf"):
         skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
         error = _error_text(call.excinfo, skipped) if call.excinfo else None
-        item.user_properties.extend(state.phase_ended(item.nodeid, call.when, error, skipped))
-        if call.excinfo and not skipped and (tail := state.server_log(item.nodeid)):
+        item.user_properties.extend(session.phase_ended(item.nodeid, call.when, error, skipped))
+        if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
             # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
             item.add_report_section(call.when, "stderr (llm server)", tail)
     return (yield)
@@ -179,19 +183,18 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    state = session.config.stash.get(_STATE, None)
-    if state:
-        if session.shouldfail or session.shouldstop or any("::" in argument for argument in session.config.args):
-            state.whole = False
-        state.write_report()
+    own = known_session(session.config)
+    if own:
+        narrowed = any("::" in argument for argument in session.config.args)
+        own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    state = config.stash.get(_STATE, None)
-    if state and state.session.outcomes:
+    session = known_session(config)
+    if session and session.folder.outcomes:
         terminalreporter.section("llmperf")
         width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
-        terminalreporter.write(state.tables(width, color, config.get_verbosity()))
+        terminalreporter.write(session.tables(width, color, config.get_verbosity()))
 
 
 @pytest.fixture(scope="session")
@@ -199,18 +202,17 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
     from pytest_llmperf.errors import MissingRequirement, ServerError
 
-    state = state_of(request.config)
-    state.live = state.live or live_of(request.config)
+    session = session_of(request.config)
     if not hasattr(request, "param"):
         raise pytest.UsageError("the llm_server fixture needs @pytest.mark.llmperf(plan='….yaml') on the test")
     with contextlib.ExitStack() as stack:
         failure: Exception | None = None
         try:
-            server = stack.enter_context(state.start(request.param))
+            server = stack.enter_context(session.start(request.param))
         except (MissingRequirement, ServerError) as error:
             failure = error
         # Outside of the except block, so that the message is not printed once more as its own cause.
-        if isinstance(failure, MissingRequirement) and not state.options.strict:
+        if isinstance(failure, MissingRequirement) and not session.options.strict:
             pytest.skip(str(failure))
         elif failure is not None:
             pytest.fail(_with_strict_hint(failure), pytrace=False)
@@ -239,16 +241,16 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
-    return LoadDriver(state_of(request.config), request.node.nodeid, runs)
+    return LoadDriver(session_of(request.config), request.node.nodeid, runs)
 
 
-def live_of(config: pytest.Config) -> Live | None:
+def live_of(config: pytest.Config) -> Live:
     """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
     from pytest_llmperf.report.live import Live
 
     reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
     if reporter is None or verbosity < 0:
-        return None
+        return Live()
     rewritable = reporter.isatty and not ci_variable() and os.environ.get("TERM") != "dumb"
     capture = config.pluginmanager.get_plugin("capturemanager")
     around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
@@ -272,7 +274,6 @@ def live_of(config: pytest.Config) -> Live | None:
         say=say if verbosity > 0 or not rewritable else None,
         every_run=verbosity > 0,
         width=width,
-        outlook=state_of(config).outlook,
     )
 
 
@@ -281,7 +282,7 @@ def sla(request: pytest.FixtureRequest) -> SlaGate:
     """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
     from pytest_llmperf.fixtures import SlaGate
 
-    return SlaGate(state_of(request.config), request.node.nodeid)
+    return SlaGate(session_of(request.config), request.node.nodeid)
 
 
 @pytest.fixture
@@ -289,6 +290,6 @@ def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
     """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
     from pytest_llmperf.fixtures import BaselineGate
 
-    gate = BaselineGate(state_of(request.config), request.node.nodeid)
+    gate = BaselineGate(session_of(request.config), request.node.nodeid)
     yield gate
     gate.record_if_passed()

@@ -64,13 +64,13 @@ class PointTask(Task):
     def _is_done(self) -> bool:
         return all(side.steady for side in self._sides)
 
-    async def _run(self, live: Live | None) -> None:
+    async def _run(self, live: Live) -> None:
         """All windows at once where the load asks for stability."""
         await self._run_all_sides(live)
         while self.point.stability and self.runs_left:
             await self._run_all_sides(live)
 
-    async def _run_all_sides(self, live: Live | None) -> None:
+    async def _run_all_sides(self, live: Live) -> None:
         with self._timed(live):
             for place, side in enumerate(in_turn(self._sides, self._count)):
                 measurement = side.measurement = side.measurement or self._begin(side)
@@ -78,7 +78,7 @@ class PointTask(Task):
 
     def _begin(self, side: _PointSide) -> Measurement:
         self._update()
-        return Measurement(side.server, self.point, self.point.name, partial(self._keep, side), self._workers)
+        return Measurement(side.server, self.point, self.point.name, partial(self._keep, side), self.planned.workers)
 
     def _keep(self, side: _PointSide, run: Run) -> None:
         if run.records:
@@ -86,9 +86,9 @@ class PointTask(Task):
             self._save_requests(side.server, run)
         self._update()
 
-    def _progress(self, live: Live | None, side: _PointSide, place: int) -> Progress | None:
+    def _progress(self, live: Live, side: _PointSide, place: int) -> Progress | None:
         """`place`: how many servers have had their turn in this run."""
-        return None if live is None or live.show is None else partial(self._show, live, self._shown(side), place)
+        return None if live.show is None else partial(self._show, live, self._shown(side), place)
 
     def _show(self, live: Live, shown: str, place: int, run_index: int, done: int, total: int, failed: int) -> None:
         by_time = slot_plan(self.point) is not None
@@ -97,8 +97,8 @@ class PointTask(Task):
                 test=self.test,
                 name=shown,
                 run=run_index + 1,
-                runs=max(self.first_runs, run_index + 1),
-                extra=run_index >= self.first_runs,
+                runs=max(self.planned.runs, run_index + 1),
+                extra=run_index >= self.planned.runs,
                 done=done,
                 total=None if by_time else total,
                 failed=failed,

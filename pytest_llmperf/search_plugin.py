@@ -28,10 +28,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("llmperf_search")
     if marker is None or "llmperf_search" not in metafunc.fixturenames:
         return
-    from pytest_llmperf.plugin import state_of
-    from pytest_llmperf.search.fixture import selected
+    from pytest_llmperf.plugin import preparation_of
 
-    names = selected(state_of(metafunc.config), marker.args, marker.kwargs, metafunc.definition.path)
+    collection = preparation_of(metafunc.config).collection
+    names = collection.searches(marker.args, marker.kwargs, metafunc.definition.path)
     metafunc.parametrize("llmperf_search", names, ids=names, indirect=True)
 
 
@@ -45,14 +45,13 @@ def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
 
 
 def _search_of(item: pytest.Item, name: str) -> Search:
-    from pytest_llmperf.plugin import live_of, state_of
+    from pytest_llmperf.plugin import session_of
     from pytest_llmperf.search.fixture import Search
 
     marker = item.get_closest_marker("llmperf_search")
     assert marker is not None
-    live = live_of(item.config)
     plan = item.path.parent / marker.kwargs["plan"]
-    return Search(state_of(item.config), item.nodeid, plan, name, live.show if live else None)
+    return Search(session_of(item.config), item.nodeid, plan, name)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,37 +59,37 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and item.get_closest_marker("llmperf_search"):
-        from pytest_llmperf.plugin import state_of
+        from pytest_llmperf.plugin import session_of
         from pytest_llmperf.report.search_document import search_properties
 
-        result = state_of(item.config).session.searches.get(item.nodeid)
+        result = session_of(item.config).searches.get(item.nodeid)
         item.user_properties.extend(search_properties(result) if result else [])
     return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from pytest_llmperf.plugin import known_state
+    from pytest_llmperf.plugin import known_session
 
-    state = known_state(config)
-    if state and state.session.searches:
+    session = known_session(config)
+    if session and session.searches:
         from pytest_llmperf.report.search_table import search_summary
 
         terminalreporter.section("llmperf search")
         width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
-        for result in state.session.searches.values():
+        for result in session.searches.values():
             terminalreporter.write(search_summary(result, width, color, config.get_verbosity()))
-        if not state.session.outcomes:
-            terminalreporter.write("".join(f"{line}\n" for line in state.session.written))
+        if not session.folder.outcomes:
+            terminalreporter.write("".join(f"{line}\n" for line in session.folder.written))
 
 
 @pytest.fixture
 def llmperf_search(request: pytest.FixtureRequest) -> Any:
     """`llmperf_search.run()` searches and returns a SearchResult: `best`, `ranked`, `pareto`."""
-    from pytest_llmperf.plugin import state_of
+    from pytest_llmperf.plugin import session_of
 
     if request.node.get_closest_marker("llmperf_search") is None or not hasattr(request, "param"):
         raise pytest.UsageError("llmperf_search needs @pytest.mark.llmperf_search(plan='….yaml') on the test")
-    return _Translated(_search_of(request.node, request.param), state_of(request.config).options.strict)
+    return _Translated(_search_of(request.node, request.param), session_of(request.config).options.strict)
 
 
 class _Translated:

@@ -1,9 +1,9 @@
-"""The part of a plan that a marker asks for, and what a collected test will do with its part of it. Pure."""
+"""The part of a plan that a marker asks for. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,6 @@ class Selection:
 
     servers: tuple[ServerConfig | Duet, ...]
     loads: tuple[LoadPoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTest:
-    """What a collected test will measure, as its parameters say."""
-
-    test: str
-    function: str
-    """Id of the test function: tests of one function do the same with their points."""
-    server: ServerConfig | Duet
-    point: LoadPoint
-    runs: int | None
-    """Of the marker."""
-    gates: frozenset[str] = frozenset()
-    """`sla`, `baseline`: the fixtures by which it will be judged."""
-    margins: Mapping[str, Any] = field(default_factory=dict)
-    """Of the marker."""
-    alone: bool = False
-    """Never measured on the way of another test: it may be skipped."""
 
 
 def check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,74 +11,112 @@ from pytest_llmperf.capacity.search import capacity_result, search_hash
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.load.prompts import make_trace
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.resume import read_points, write_point
 from pytest_llmperf.server_spec import ServerConfig
-from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.session import RunFolder, file_name
 from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.task import Task
-from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.telemetry.environment import environment
+from pytest_llmperf.telemetry.gpu import Gpu
 
 
-@dataclass(slots=True)
-class Takeover:
-    """Mutable on purpose: what the continued session holds, and which of it this one has taken."""
+@dataclass(frozen=True, slots=True)
+class ResumedPoint:
+    """A point that the continued session measured completely."""
 
-    session: Session
-    stored: dict[str, StoredPoint] = field(default_factory=dict)
-    """By test; what this session cannot use is taken out."""
-    taken: dict[str, StoredPoint] = field(default_factory=dict)
-    """Those whose tests will not measure."""
+    point: StoredPoint
 
-    def read(self) -> None:
-        """What the session's folder holds; files that are not whole become notes."""
-        self.stored, notes = read_points(self.session.output)
-        self.session.notes += notes
-        if not self.stored:
-            self.session.notes.append(
-                f"--llmperf-resume: no measured points in {self.session.output}, so everything is measured"
-            )
+    def other_engine(self, version: str | None) -> str | None:
+        """Says that the engine that runs now has another version than the one that was measured; None when not."""
+        then = self.point.sides[-1].environment.engine_version
+        return None if then == version else f"engine_version was {then}, is {version}"
 
-    def take(self, test: str, name: str, asked: Mapping[str, Any], environment: Environment, point: LoadPoint) -> bool:
-        """Whether the test's point is there as `asked`; a note says why one that is there is not used."""
-        stored = self.stored.get(test)
-        if stored is None:
-            return False
-        why = other_than(stored, asked, environment) or _other_trace(stored, point)
-        if why:
-            self.refuse(test, name, "; ".join(why))
-            return False
-        self.taken[test] = stored
-        return True
-
-    def refuse(self, test: str, name: str, why: str) -> None:
-        """The point is measured anew."""
-        self.taken.pop(test, None)
-        self.session.notes.append(f"{name} is measured again, not taken over: {why}")
-
-    def result(self, test: str, server: ServerConfig | Duet, point: LoadPoint) -> Result:
-        """As it was when the point had been measured."""
+    def result(self, planned: PlannedTest) -> Result:
+        """Returns the result as it was when the point had been measured."""
+        server, sides = planned.server, self.point.sides
         configs = (server.a, server.b) if isinstance(server, Duet) else (server,)
-        *before, now = (
-            _side_result(config, point, side) for config, side in zip(configs, self.taken[test].sides, strict=True)
-        )
-        return replace(now, point_id=f"{server.name}-{point.name}", reference=before[0] if before else None)
+        *before, now = (_side_result(config, planned.point, side) for config, side in zip(configs, sides, strict=True))
+        return replace(now, point_id=planned.point_id, reference=before[0] if before else None)
 
-    def keep(self, task: Task, asked: Mapping[str, Any], reruns: tuple[str, ...]) -> None:
-        """Store a point whose measuring is complete."""
-        stored = StoredPoint(
-            schema=SCHEMA,
-            test=task.test,
-            asked=asked_json(asked),
-            session=self.session.started,
-            measured=datetime.now(UTC),
-            sides=task.stored_sides(),
-            reruns=reruns,
-        )
-        try:
-            write_point(self.session.output, file_name(task.test), stored)
-        except OSError as error:
-            self.session.notes.append(f"{task.name} could not be kept for --llmperf-resume: {error}")
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What the continued session holds of this one's tests."""
+
+    points: Mapping[str, ResumedPoint]
+    """By test; these tests measure nothing."""
+    notes: tuple[str, ...] = ()
+    """Sentences about points that are there and are measured again."""
+
+    def began(self, test: str, now: datetime) -> datetime:
+        """Returns when the session that measured the test's point was started; `now` is this one's start."""
+        return self.points[test].point.session if test in self.points else now
+
+
+def read_resumed(
+    folder: RunFolder,
+    tests: Mapping[str, PlannedTest],
+    gpus: Sequence[Gpu],
+    runs_wanted: Callable[[PlannedTest, Result], int],
+) -> Resumed:
+    """Reads the points of the session in `folder` that still hold; `runs_wanted` is what a gate takes at least."""
+    stored, notes = read_points(folder.output)
+    if not stored:
+        notes.append(f"--llmperf-resume: no measured points in {folder.output}, so everything is measured")
+    points: dict[str, ResumedPoint] = {}
+    for test, planned in tests.items():
+        if test not in stored or planned.missing is not None:
+            continue
+        found = ResumedPoint(stored[test])
+        if why := _refused(found, planned, gpus, runs_wanted):
+            notes.append(f"{planned.point_id} is measured again, not taken over: {why}")
+        else:
+            points[test] = found
+    return Resumed(points, tuple(notes))
+
+
+def _refused(
+    found: ResumedPoint,
+    planned: PlannedTest,
+    gpus: Sequence[Gpu],
+    runs_wanted: Callable[[PlannedTest, Result], int],
+) -> str:
+    """Says why a stored point cannot stand for the planned one; empty when it can."""
+    judged = planned.server.b if isinstance(planned.server, Duet) else planned.server
+    differences = other_than(found.point, _asked(planned), environment(judged, None, gpus))
+    if why := differences or _other_trace(found.point, planned.point):
+        return "; ".join(why)
+    result = found.result(planned)
+    wanted = runs_wanted(planned, result) if "baseline" in planned.gates else 0
+    return f"it has {len(result.runs)} runs, and {wanted} are needed now" if wanted > len(result.runs) else ""
+
+
+def keep_point(task: Task, folder: RunFolder) -> None:
+    """Stores a point whose measuring is complete; a note says so where that fails."""
+    stored = StoredPoint(
+        schema=SCHEMA,
+        test=task.test,
+        asked=asked_json(_asked(task.planned)),
+        session=folder.started,
+        measured=datetime.now(UTC),
+        sides=task.stored_sides(),
+        reruns=folder.outcomes[task.test].reruns,
+    )
+    try:
+        write_point(folder.output, file_name(task.test), stored)
+    except OSError as error:
+        folder.notes.append(f"{task.name} could not be kept for --llmperf-resume: {error}")
+
+
+def _asked(planned: PlannedTest) -> dict[str, Any]:
+    """All that must agree for a point to stand for another."""
+    server = planned.server
+    sides = {"a": server.a, "b": server.b} if isinstance(server, Duet) else {"server": server}
+    configs = {side: config.as_dict() for side, config in sides.items()}
+    how = {"runs": planned.runs, "workers": planned.workers, "relaunch": planned.relaunch}
+    return {**configs, "load": planned.point.as_dict(), **how}
 
 
 def _side_result(config: ServerConfig, point: LoadPoint, side: StoredSide) -> Result:
@@ -87,15 +125,6 @@ def _side_result(config: ServerConfig, point: LoadPoint, side: StoredSide) -> Re
         return make_result(name, config, point, side.environment, side.runs)
     shown = tuple(zip(side.levels, side.runs, strict=True))
     return capacity_result(name, config, point, side.environment, side.searches, shown)
-
-
-def asked_of(
-    server: ServerConfig | Duet, point: LoadPoint, runs: int, workers: int | None, relaunch: str
-) -> dict[str, Any]:
-    """All that must agree for a point to stand for another."""
-    sides = {"a": server.a, "b": server.b} if isinstance(server, Duet) else {"server": server}
-    configs = {side: config.as_dict() for side, config in sides.items()}
-    return {**configs, "load": point.as_dict(), "runs": runs, "workers": workers, "relaunch": relaunch}
 
 
 def _other_trace(stored: StoredPoint, point: LoadPoint) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from typing import Protocol, TypeVar
 
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.session import RunFolder, file_name
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -49,22 +50,11 @@ class Side(Protocol):
 class Task(ABC):
     """What is measured for one test; in a duet a run is one on each server."""
 
-    def __init__(
-        self,
-        test: str,
-        server: LlmServer,
-        point: LoadPoint,
-        runs: int,
-        *,
-        session: Session,
-        gpus: Sequence[Gpu],
-        workers: int | None,
-    ) -> None:
-        self.test, self.server, self.point = test, server, point
-        self.first_runs = runs
+    def __init__(self, planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> None:
+        self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
         """What ended the measuring before its time."""
-        self._session, self._gpus, self._workers = session, tuple(gpus), workers
+        self._folder, self._gpus = folder, tuple(gpus)
         self._sides: Sequence[Side] = [self._side(one) for one in (server.reference, server) if one is not None]
         """The one that is judged comes last."""
         self._seconds, self._begun_s = 0.0, 0.0
@@ -79,18 +69,28 @@ class Task(ABC):
         """Whether there is no use in another run."""
 
     @abstractmethod
-    async def _run(self, live: Live | None) -> None:
+    async def _run(self, live: Live) -> None:
         """One more run on every side."""
+
+    @property
+    def test(self) -> str:
+        """The test's node id."""
+        return self.planned.test
+
+    @property
+    def point(self) -> LoadPoint:
+        """The load that is measured."""
+        return self.planned.point
 
     @property
     def name(self) -> str:
         """`server-load`."""
-        return f"{self.server.asked.name}-{self.point.name}"
+        return self.planned.point_id
 
     @property
     def runs_left(self) -> int:
         """Of the first runs; 0 when there is no use in another, or when an error has ended the measuring."""
-        return 0 if self.error is not None or self._is_done else max(0, self.first_runs - self._count)
+        return 0 if self.error is not None or self._is_done else max(0, self.planned.runs - self._count)
 
     @property
     def run_seconds(self) -> float:
@@ -118,16 +118,16 @@ class Task(ABC):
     def _environment(self, side: Side) -> Environment:
         return environment(side.server.config, side.server.version, self._gpus)
 
-    async def run(self, live: Live | None) -> None:
+    async def run(self, live: Live) -> None:
         """One more run on every side; of a load that asks for stability all at once. An error is kept, not raised."""
         try:
             await self._run(live)
         except LlmPerfError as error:
             self.error = error
-            self._session.update(self.test, self.name, error=str(error))
+            self._folder.note(self.test, self.name, error=str(error))
 
     @contextmanager
-    def _timed(self, live: Live | None) -> Iterator[None]:
+    def _timed(self, live: Live) -> Iterator[None]:
         """Around one run on every side; one that an error ends counts in time, but is not told."""
         self._begun_s = time.monotonic()
         try:
@@ -135,18 +135,17 @@ class Task(ABC):
         finally:
             seconds = time.monotonic() - self._begun_s
             self._seconds += seconds
-        if live is not None:
-            live.ran(self.test, self.name, self.first_runs, seconds)
+        live.ran(self.test, self.name, self.planned.runs, seconds)
 
     def _save_requests(self, server: LlmServer, run: Run, level: float | None = None) -> None:
         """The old server's go to a file of their own."""
         old = server is not self.server
         name = f"{file_name(self.test)}.{server.name}" if old else self.test
-        self._session.save_requests(name, run, self.point, level)
+        self._folder.save_requests(name, run, self.point, level)
 
     def _update(self) -> None:
         """What there is so far, should the session end before the test says what came of it."""
-        self._session.update(self.test, self.name, result=self.result(), error="interrupted")
+        self._folder.note(self.test, self.name, result=self.result(), error="interrupted")
 
     def _shown(self, side: Side) -> str:
         """How progress names the side."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from pytest_llmperf.capacity.bracket import most_levels
 from pytest_llmperf.capacity.search import Searcher, Tell, capacity_result
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.point_task import PointTask
+from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.task import Task, in_turn
 from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.telemetry.gpu import Gpu
 
 
 @dataclass(slots=True)
@@ -52,14 +54,14 @@ class CapacityTask(Task):
     _sides: Sequence[_CapacitySide]
 
     def _side(self, server: LlmServer) -> _CapacitySide:
-        return _CapacitySide(server, Searcher(server, self.point, partial(self._keep, server), self._workers))
+        return _CapacitySide(server, Searcher(server, self.point, partial(self._keep, server), self.planned.workers))
 
     @property
     def _is_done(self) -> bool:
         """Whether a search found no level that holds: another would offer the same lowest level."""
         return any(search.estimate is None for side in self._sides for search in side.searcher.searches)
 
-    async def _run(self, live: Live | None) -> None:
+    async def _run(self, live: Live) -> None:
         with self._timed(live):
             for side in in_turn(self._sides, self._count):
                 try:
@@ -73,9 +75,9 @@ class CapacityTask(Task):
         self._save_requests(server, run, level)
         self._update()
 
-    def _tell(self, live: Live | None, side: _CapacitySide) -> Tell:
+    def _tell(self, live: Live, side: _CapacitySide) -> Tell:
         shown, number = self._shown(side), side.count + 1
-        if live is None or live.show is None:
+        if live.show is None:
             return lambda tried, level, repeat: None
         return lambda tried, level, repeat: partial(self._show, live, shown, number, tried, level, repeat)
 
@@ -87,12 +89,12 @@ class CapacityTask(Task):
         again = f" (repeat {repeat})" if repeat else ""
         trouble = f", {failed} failed" if failed else ""
         live.line(
-            f"llmperf {shown}: search {number}/{max(self.first_runs, number)}, level {tried + 1} of at most {most}: "
+            f"llmperf {shown}: search {number}/{max(self.planned.runs, number)}, level {tried + 1} of at most {most}: "
             f"{level:g}{unit}{again}, {done}/{total} requests{trouble}"
         )
 
 
-def make_task(test: str, server: LlmServer, point: LoadPoint, runs: int, **rest: Any) -> Task:
-    """What measures the point; arguments as of its class."""
-    kind = CapacityTask if point.capacity else PointTask
-    return kind(test, server, point, runs, **rest)
+def make_task(planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> Task:
+    """Returns what measures the test's point, or searches its capacity."""
+    kind = CapacityTask if planned.point.capacity else PointTask
+    return kind(planned, server, folder, gpus)

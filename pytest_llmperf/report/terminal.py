@@ -34,7 +34,7 @@ from pytest_llmperf.result import Result
 from pytest_llmperf.traces import read_trace
 
 if TYPE_CHECKING:
-    from pytest_llmperf.session import Session
+    from pytest_llmperf.session import RunFolder
 
 _WIDE = 110
 """Columns of a terminal from which everything has room; below, tables leave out what matters least."""
@@ -104,7 +104,7 @@ def load_seconds(load: LoadPoint) -> float | None:
     return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
 
 
-def summary(session: Session, width: int, color: bool, verbosity: int) -> str:
+def summary(session: RunFolder, width: int, color: bool, verbosity: int) -> str:
     """The whole terminal summary; with -v the full statistics of every point too, with -q only trouble and paths."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)

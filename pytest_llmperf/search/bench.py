@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
@@ -25,7 +25,7 @@ from pytest_llmperf.search.trial import RunFacts, Trial
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.servers.start import LlmServer, start_server
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import Facts, RunFolder
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
@@ -57,7 +57,7 @@ class Bench:
         aims: Sequence[Quantity],
         *,
         checkpoint: Checkpoint,
-        session: Session,
+        session: RunFolder,
         gpus: Sequence[Gpu],
         live: Live | None = None,
         workers: Callable[[LoadPoint], int | None] | None = None,
@@ -166,8 +166,8 @@ class Bench:
     def _test(self, position: Position, point: LoadPoint) -> str:
         return f"{self._name}[{self._configs[position].name}-{point.name}]"
 
-    def _note(self, position: Position, point: LoadPoint, **facts: Any) -> None:
-        self._session.update(self._test(position, point), f"{self._configs[position].name}-{point.name}", **facts)
+    def _note(self, position: Position, point: LoadPoint, **facts: Unpack[Facts]) -> None:
+        self._session.note(self._test(position, point), f"{self._configs[position].name}-{point.name}", **facts)
 
     def _progress(self, trial: Trial, point: LoadPoint) -> Progress | None:
         if self._live is None:

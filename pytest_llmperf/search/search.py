@@ -19,7 +19,7 @@ from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_s
 from pytest_llmperf.search.tpe import TRIALS, optuna_missing, tpe
 from pytest_llmperf.search_spec import Mode
 from pytest_llmperf.server_spec import changes_output
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import RunFolder
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import memory_readable
@@ -38,7 +38,7 @@ _CAVEATS: Mapping[Mode, str] = {
 class SearchRun:
     """Where and how a search is run."""
 
-    session: Session
+    session: RunFolder
     gpus: tuple[Gpu, ...]
     plan: Path
     """The plan's file."""

@@ -17,7 +17,7 @@ from pytest_llmperf.report.comparison import NO_WINNER, comparisons, load_family
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import summary
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import RunFolder
 
 TTFT, RATE = Quantity("ttft", "p50"), Quantity("output_token_throughput")
 
@@ -147,7 +147,7 @@ def test_the_front_is_what_nothing_beats_in_both():
 
 
 def session(*pairs):
-    held = Session(Path("out"), started=datetime(2026, 1, 2, tzinfo=UTC))
+    held = RunFolder(Path("out"), started=datetime(2026, 1, 2, tzinfo=UTC))
     held.outcomes = {test: Outcome(test, found.point_id, found, passed=True) for test, found in pairs}
     return held
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from samples import failed, point, result, run, server, steady_run
 
-from pytest_llmperf import campaign, point_task
+from pytest_llmperf import point_task
+from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import MissingRequirement
@@ -18,13 +19,14 @@ from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
-from pytest_llmperf.judging import Judging
+from pytest_llmperf.judging import Doubt, Judge
+from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.servers import start
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import RunFolder
 from pytest_llmperf.telemetry.gpu import Gpu
 
 ITL, RATE = Quantity("itl", "p50"), Quantity("output_token_throughput")
@@ -122,10 +124,10 @@ def test_what_differs_is_told():
 
 
 def test_a_duet_is_judged_without_any_file(tmp_path):
-    judging = Judging(tmp_path / "none", None)
-    found = judging.regression("t", duet(STEADY, [3.0] * 5))
+    judge = Judge(tmp_path / "none")
+    found = judge.regression("t", duet(STEADY, [3.0] * 5))
     assert (found.verdict, found.duet) == ("FAIL", ("old", "new"))
-    assert judging.doubt("t", duet([1] * 3, [3.0] * 3), frozenset({"baseline"})).reasons
+    assert judge.doubt("t", duet([1] * 3, [3.0] * 3), frozenset({"baseline"})).reasons
 
 
 def test_a_reference_that_is_not_to_be_trusted_spoils_the_comparison():
@@ -137,7 +139,7 @@ def test_a_reference_that_is_not_to_be_trusted_spoils_the_comparison():
 
 def test_the_report_has_both_servers():
     outcome = Outcome("t[old-vs-new-short]", "old-vs-new-short", duet([1.0] * 5, [3.0] * 5))
-    document = report_document([outcome], Session(output=None).started)
+    document = report_document([outcome], RunFolder(output=None).started)
     (told,) = document["points"]
     assert told["duet"]["server"]["name"] == "old"
     assert len(told["duet"]["runs"]) == len(told["runs"]) == 5
@@ -146,7 +148,8 @@ def test_the_report_has_both_servers():
     assert (properties["llmperf.duet"], properties["llmperf.duet.runs"]) == ("old", 5)
     assert properties["llmperf.itl_ms.p50"] == pytest.approx(3 * properties["llmperf.duet.itl_ms.p50"])
     assert (
-        "duet" not in report_document([replace(outcome, result=measured(1))], Session(output=None).started)["points"][0]
+        "duet"
+        not in report_document([replace(outcome, result=measured(1))], RunFolder(output=None).started)["points"][0]
     )
 
 
@@ -240,15 +243,14 @@ def measure(monkeypatch, tmp_path):
     monkeypatch.setattr(point_task, "Measurement", _Measurement)
     monkeypatch.setattr(_Measurement, "order", [], raising=False)
 
-    def measured_with(runs, more=0, **options):
+    def measured_with(runs, more=0, relaunch="auto"):
         new = _Server("new", _Server("old"))
-        task = point_task.PointTask("t", new, point(), runs, session=Session(tmp_path / "out"), gpus=(), workers=None)
-        again = iter([campaign.Again(frozenset({"t"}))] * more)
-        coroutine = campaign.measure_together(
-            new, [task], lambda _: next(again, campaign.Again(frozenset())), None, **options
+        planned = PlannedTest("t", "old-vs-new-short", "t", new.asked, point(), runs, relaunch=relaunch)
+        doubts = iter([Doubt(("it is not decided",))] * more)
+        campaign = Campaign(
+            Program({"t": planned}), RunFolder(tmp_path / "out"), (), doubt=lambda *_: next(doubts, Doubt())
         )
-        asyncio.run(coroutine)
-        return _Measurement.order, task.result()
+        return _Measurement.order, asyncio.run(campaign.result(planned, new))
 
     return measured_with
 
@@ -261,7 +263,7 @@ def test_runs_take_turns_in_both_orders(measure):
 
 
 def test_both_are_launched_anew_if_asked_for(measure):
-    _, found = measure(3, relaunch_always=True)
+    _, found = measure(3, relaunch="always")
     assert [one.launch for one in found.runs] == [one.launch for one in found.reference.runs] == [1, 2, 3]
 
 

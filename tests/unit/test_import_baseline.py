@@ -14,7 +14,8 @@ from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import EXPORTS
-from pytest_llmperf.session import Session
+from pytest_llmperf.report.files import write_report
+from pytest_llmperf.session import RunFolder
 
 DATA = Path(__file__).parent / "data"
 TEST = "perf/test_a.py::test_serving[seqs2-short]"
@@ -41,9 +42,9 @@ def texts():
 def project(tmp_path, monkeypatch, texts):
     """A folder in which the test was measured once, and which holds AIPerf's files of five runs."""
     monkeypatch.chdir(tmp_path)
-    session = Session(tmp_path / "llmperf-results" / "latest")
-    session.update(TEST, "seqs2-short", result=measured(), passed=False, error="no baseline")
-    session.write_report(None)
+    session = RunFolder(tmp_path / "llmperf-results" / "latest")
+    session.note(TEST, "seqs2-short", result=measured(), passed=False, error="no baseline")
+    write_report(session)
     for place, written in enumerate(texts):
         folder = tmp_path / f"night{place}"
         folder.mkdir()

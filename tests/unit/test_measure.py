@@ -10,7 +10,7 @@ from samples import HEALTH, point, steady_run
 
 from pytest_llmperf import measure as module
 from pytest_llmperf.load_spec import LoadSpec
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.records import Run
 from pytest_llmperf.validity import invalid_reasons
 
@@ -58,7 +58,9 @@ def busy_until(monkeypatch):
 
 def measured(runs: int, workers: int | None) -> list[Run]:
     kept: list[Run] = []
-    asyncio.run(measure(Server(), point(), "key", runs, kept.append, None, workers))
+    measurement = Measurement(Server(), point(), "key", kept.append, workers)
+    for _ in range(runs):
+        asyncio.run(measurement.run())
     return kept
 
 

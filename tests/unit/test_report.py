@@ -17,7 +17,7 @@ from pytest_llmperf.report.document import Outcome, report_document, request_lin
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.report.terminal import describe_load, number, summary
 from pytest_llmperf.report.verdicts import failure_text
-from pytest_llmperf.session import Session
+from pytest_llmperf.session import RunFolder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MARGINS = gated_margins(point(), {})
@@ -171,7 +171,7 @@ def test_goodput_is_shown_where_it_is_defined():
 
 
 def printed(*outcomes: Outcome, width: int = 120, verbosity: int = 0, color: bool = False) -> str:
-    session = Session(Path("out"), started=STARTED, outcomes={o.test: o for o in outcomes})
+    session = RunFolder(Path("out"), started=STARTED, outcomes={o.test: o for o in outcomes})
     return summary(session, width, color, verbosity)
 
 

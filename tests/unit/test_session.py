@@ -5,12 +5,13 @@ import json
 import pytest
 from samples import point, result, steady_run
 
-from pytest_llmperf.session import Session, default_output, file_name
+from pytest_llmperf.report.files import write_report
+from pytest_llmperf.session import RunFolder, default_output, file_name
 
 
 @pytest.fixture
 def session(tmp_path):
-    return Session(tmp_path / "out")
+    return RunFolder(tmp_path / "out")
 
 
 def request_runs(session, test="a.py::t[s]"):
@@ -19,13 +20,13 @@ def request_runs(session, test="a.py::t[s]"):
 
 
 def test_nothing_is_made_before_something_is_written(session):
-    session.update("a.py::t[s]", "s", error="x")
+    session.note("a.py::t[s]", "s", error="x")
     assert not session.output.exists()
 
 
 def test_facts_add_up(session):
-    session.update("a.py::t[s]", "s", result=result())
-    outcome = session.update("a.py::t[s]", "s", passed=True)
+    session.note("a.py::t[s]", "s", result=result())
+    outcome = session.note("a.py::t[s]", "s", passed=True)
     assert outcome.result is not None
     assert outcome.passed
     assert list(session.outcomes) == ["a.py::t[s]"]
@@ -39,14 +40,14 @@ def test_every_runs_requests_are_kept(session):
 
 def test_requests_of_an_earlier_session_are_replaced(session):
     session.save_requests("a.py::t[s]", steady_run(0, requests=2), point())
-    later = Session(session.output)
+    later = RunFolder(session.output)
     later.save_requests("a.py::t[s]", steady_run(0, requests=3), point())
     assert request_runs(later) == [1, 1, 1]
 
 
 def test_the_report_is_written_twice(session, tmp_path):
-    session.update("a.py::t[s]", "s", result=result())
-    session.write_report(tmp_path / "deep" / "report.json")
+    session.note("a.py::t[s]", "s", result=result())
+    write_report(session, tmp_path / "deep" / "report.json")
     text = (session.output / "report.json").read_text()
     assert text == (tmp_path / "deep" / "report.json").read_text()
     assert json.loads(text)["schema"] == "llmperf.report/1"
@@ -54,28 +55,28 @@ def test_the_report_is_written_twice(session, tmp_path):
 
 def test_the_latest_session_has_a_link(tmp_path):
     for _ in range(2):
-        session = Session(default_output(tmp_path))
-        session.write_report(None)
+        session = RunFolder(default_output(tmp_path))
+        write_report(session)
         assert (tmp_path / "llmperf-results" / "latest").resolve() == session.output
 
 
 def test_results_stay_out_of_git_unless_the_user_says_otherwise(tmp_path):
-    Session(default_output(tmp_path)).write_report(None)
+    write_report(RunFolder(default_output(tmp_path)))
     ignored = tmp_path / "llmperf-results" / ".gitignore"
     assert ignored.read_text().endswith("\n*\n")
     ignored.write_text("")
-    Session(default_output(tmp_path)).write_report(None)
+    write_report(RunFolder(default_output(tmp_path)))
     assert ignored.read_text() == ""
 
 
 def test_a_folder_that_the_user_chose_gets_nothing_else(session):
-    session.write_report(None)
+    write_report(session)
     assert [path.name for path in session.output.parent.iterdir()] == ["out"]
 
 
 def test_no_link_beside_a_folder_that_the_user_chose(session, tmp_path):
     (tmp_path / "latest").symlink_to("elsewhere")
-    session.write_report(None)
+    write_report(session)
     assert (tmp_path / "latest").readlink().name == "elsewhere"
 
 

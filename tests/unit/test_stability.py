@@ -7,7 +7,7 @@ from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf import measure as module
 from pytest_llmperf.load_spec import LoadSpec, Stability
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics import summarize
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.stability import steadiness
@@ -84,7 +84,9 @@ def test_windows_are_measured_until_they_agree_and_the_last_three_are_the_result
 
     monkeypatch.setattr(module, "_execute", execute)
     monkeypatch.setattr(module, "warm_up", nothing)
-    asyncio.run(measure(Server(), load, "key", ASKED.max_windows, measured.append))
+    measurement = Measurement(Server(), load, "key", measured.append)
+    while not measurement.steady and len(measured) < ASKED.max_windows:
+        asyncio.run(measurement.run())
     assert len(measured) == windows
     found = result(measured, load=load)
     assert [r.index for r in found.runs] == list(range(windows))[-3:]

@@ -13,11 +13,11 @@ from test_capacity import loads, searched
 from pytest_llmperf.capacity.bracket import Trial, concluded
 from pytest_llmperf.capacity.search import capacity_result
 from pytest_llmperf.duet import Duet
+from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.resume import read_points, write_point
-from pytest_llmperf.session import Session
 from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredPointError, StoredSide, parse_point, point_json
-from pytest_llmperf.takeover import Takeover
+from pytest_llmperf.takeover import ResumedPoint
 
 RESULT = result()
 NOW = datetime(2026, 11, 21, 10, 30, 1, 234567, UTC)
@@ -52,6 +52,13 @@ def test_round_trip(chunks, number, times, text):
 (RATE,) = loads()
 CONFIG = RESULT.server
 (DIED, INVALID) = (Trial(64.0, verdict, True, "it did", repeats=2, sent=7, failed=3) for verdict in ("DIED", "INVALID"))
+
+
+def resolved(server):
+    """The capacity as a test that was planned on this server."""
+    return PlannedTest(POINT.test, f"{server.name}-s", POINT.test, server, RATE, 3)
+
+
 UPWARDS = searched(RATE.capacity, 1000).trials
 
 
@@ -66,28 +73,28 @@ UPWARDS = searched(RATE.capacity, 1000).trials
         pytest.param((concluded(UPWARDS[:2], RATE.capacity, DIED),), id="ended-by-an-earlier-one"),
     ],
 )
-def test_a_capacity_is_rebuilt_as_it_was(searches, tmp_path):
+def test_a_capacity_is_rebuilt_as_it_was(searches):
     levels = tuple(search.holds or search.trials[0].level for search in searches)
     runs = tuple(replace(steady_run(n, 1 + n / 7), trace_hash="search") for n in range(len(searches)))
     side = StoredSide(RESULT.environment, runs, levels, searches)
     shown = list(zip(levels, runs, strict=True))
     original = capacity_result(f"{CONFIG.name}-s", CONFIG, RATE, RESULT.environment, searches, shown)
     point = parse_point(point_json(replace(POINT, sides=(side,))), "f")
-    rebuilt = Takeover(Session(tmp_path), taken={POINT.test: point}).result(POINT.test, CONFIG, RATE)
+    rebuilt = ResumedPoint(point).result(resolved(CONFIG))
     assert rebuilt == original
     assert rebuilt.capacity.sentence == original.capacity.sentence
     before, after = (report_document([Outcome(POINT.test, r.point_id, r)], NOW) for r in (original, rebuilt))
     assert json.dumps(after) == json.dumps(before)
 
 
-def test_a_capacity_of_a_duet_has_its_reference(tmp_path):
+def test_a_capacity_of_a_duet_has_its_reference():
     sides = tuple(
         StoredSide(RESULT.environment, (steady_run(),), (search.holds,), (search,))
         for search in (searched(RATE.capacity, threshold) for threshold in (43.0, 86.0))
     )
     duet = Duet(CONFIG, RESULT.server.model_copy(update={"name": "b"}))
-    taken = {POINT.test: parse_point(point_json(replace(POINT, sides=sides)), "f")}
-    rebuilt = Takeover(Session(tmp_path), taken=taken).result(POINT.test, duet, RATE)
+    stored = parse_point(point_json(replace(POINT, sides=sides)), "f")
+    rebuilt = ResumedPoint(stored).result(resolved(duet))
     assert (rebuilt.reference.server, rebuilt.server) == (duet.a, duet.b)
     assert rebuilt.reference.capacity.value * 2 == pytest.approx(rebuilt.capacity.value, rel=0.02)
 

@@ -1,0 +1,67 @@
+"""What a session is going to measure: tests with everything about them resolved, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_llmperf.duet import Duet
+from pytest_llmperf.load_spec import LoadPoint, Relaunch
+from pytest_llmperf.server_spec import ServerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTest:
+    """What a test will measure, and how: options, marker and plan are resolved."""
+
+    test: str
+    """Its node id."""
+    point_id: str
+    """Name of the point in reports, as a rule `server-load`."""
+    function: str
+    """Id of the test function: tests of one function do the same with their points."""
+    server: ServerConfig | Duet
+    point: LoadPoint
+    runs: int
+    """Runs to measure first; a gate in doubt asks for more."""
+    workers: int | None = None
+    """Processes of the load driver; None begins with one and adds where the client's CPU is the limit."""
+    relaunch: Relaunch = "auto"
+    gates: frozenset[str] = frozenset()
+    """`sla`, `baseline`: the fixtures by which it will be judged."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """The marker's margins."""
+    conditional: bool = False
+    """Whether it may be skipped or xfailed, so that it is not measured together with other tests."""
+
+    @property
+    def missing(self) -> str | None:
+        """Says what the load needs and this machine lacks; known before a server is started for it."""
+        folder = self.point.tokenizer
+        if folder is None or Path(folder).is_dir():
+            return None
+        return f"needs the tokenizer {folder}, which is not a folder here; give that of a downloaded model or tokenizer"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is going to be measured, in the order of the tests."""
+
+    tests: Mapping[str, PlannedTest]
+    """By node id."""
+    bare: frozenset[ServerConfig | Duet] = frozenset()
+    """Servers that tests ask for other than to measure a point."""
+    complete: bool = True
+    """Whether every test of the collected files was selected."""
+
+    def of_server(self, server: ServerConfig | Duet) -> list[str]:
+        """Node ids of the tests that measure on this server."""
+        return [test for test, planned in self.tests.items() if planned.server == server]
+
+    def mates(self, planned: PlannedTest) -> Iterator[PlannedTest]:
+        """Yields the other tests whose points may be measured together with this one's, in turns."""
+        for other in self.tests.values():
+            same = (other.function, other.server) == (planned.function, planned.server)
+            if same and other.test != planned.test and not other.conditional and other.missing is None:
+                yield other
