@@ -6,14 +6,11 @@ which their run-to-run spread then shows; all runs of one point in a row would t
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 
-from pytest_llmperf.capacity.task import make_task
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.judging import Doubt
-from pytest_llmperf.load_spec import Relaunch
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
@@ -66,7 +63,7 @@ class Campaign:
         if resumed is not None:
             return resumed
         task = self._tasks.pop(planned.test, None)
-        if task is None or task.server is not server or task.point != planned.point:
+        if task is None or task.server is not server or task.planned.point != planned.point:
             task = await self._measure(planned, server)
         if task.error is not None:
             raise task.error
@@ -91,13 +88,27 @@ class Campaign:
         return result
 
     async def _measure(self, planned: PlannedTest, server: LlmServer) -> Task:
-        """Measures the test's own point and those of the tests that wait for the same server; returns the own one."""
+        """Measures the test's own point and those of the tests that wait for the same server; returns the own one.
+
+        First runs are made in turns, then runs of the points that are in doubt, until none is.
+        """
         self._begun_s = time.monotonic() if self._begun_s is None else self._begun_s
         tests = [planned, *self._mates(planned)]
         self._measured |= {one.test for one in tests}
-        tasks = [self._task(one, server) for one in tests]
+        tasks = [Task(one, server, self._folder, self._gpus) for one in tests]
+        always, relaunch, wanted = planned.relaunch == "always", False, tasks
         try:
-            await self._in_turns(server, tasks, planned.relaunch)
+            while wanted:
+                if relaunch:
+                    _relaunch(server, wanted)
+                for task in wanted:
+                    if task.error is None:
+                        await task.run(self._live)
+                wanted = [task for task in tasks if task.runs_left]
+                doubts = {} if wanted else self._doubts(tasks)
+                wanted = wanted or [task for task in tasks if task.test in doubts]
+                asked = planned.relaunch == "auto" and any(doubt.relaunch for doubt in doubts.values())
+                relaunch = always or asked
         finally:
             self._live.clear()
         for task in tasks:
@@ -112,26 +123,6 @@ class Campaign:
         if not self._interleave or not first:
             return []
         return [mate for mate in self._program.mates(planned) if mate.test not in self._measured]
-
-    def _task(self, planned: PlannedTest, server: LlmServer) -> Task:
-        return make_task(planned, server, self._folder, self._gpus)
-
-    async def _in_turns(self, server: LlmServer, tasks: Sequence[Task], relaunch: Relaunch) -> None:
-        """Every task's first runs in turns, then runs of those that are in doubt, until none is."""
-        rounds = itertools.count()
-        while wanted := [task for task in tasks if task.runs_left]:
-            await self._round(server, wanted, relaunch=relaunch == "always" and next(rounds) > 0)
-        while doubts := self._doubts(tasks):
-            again = [task for task in tasks if task.test in doubts]
-            asked = relaunch == "auto" and any(doubt.relaunch for doubt in doubts.values())
-            await self._round(server, again, relaunch=asked or relaunch == "always")
-
-    async def _round(self, server: LlmServer, tasks: Sequence[Task], *, relaunch: bool) -> None:
-        if relaunch:
-            _relaunch(server, tasks)
-        for task in tasks:
-            if task.error is None:
-                await task.run(self._live)
 
     def _doubts(self, tasks: Sequence[Task]) -> dict[str, Doubt]:
         """Returns why each test needs one more run; only tests that do, and none when the budget is spent."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -44,9 +44,9 @@ class LoadDriver:
             # The event loop's frames say nothing about a server (or a worker) that died.
             raise error.with_traceback(None) from None
 
-    async def arun(self, server: LlmServer, point: LoadPoint) -> Result:
+    def arun(self, server: LlmServer, point: LoadPoint) -> Coroutine[Any, Any, Result]:
         """The coroutine of `run`."""
-        return await self._session.result(self._test, server, point, self._runs)
+        return self._session.result(self._test, server, point, self._runs)
 
 
 def _in_event_loop() -> bool:

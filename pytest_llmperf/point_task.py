@@ -1,46 +1,55 @@
-"""A point of a load as a task of the campaign: a run of it is one run of the load on every side."""
+"""The runs of a load point on one server."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pytest_llmperf.load.schedule import slot_plan
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.measure import Measurement, Progress
+from pytest_llmperf.measure import Measurement
+from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.live import Live, Moment
+from pytest_llmperf.report.live import Moment, View
 from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stored_point import StoredSide
-from pytest_llmperf.task import Task, in_turn
 from pytest_llmperf.telemetry.environment import Environment
 
 
-@dataclass(slots=True)
-class _PointSide:
+class PointSide:
     """One server of a point, and its runs."""
 
-    server: LlmServer
-    runs: list[Run] = field(default_factory=list)
-    measurement: Measurement | None = None
-    """Begun with the first run."""
-    _result: Result | None = None
-    """Of these runs, once somebody has asked."""
+    def __init__(self, server: LlmServer, planned: PlannedTest, keep: Callable[[LlmServer, Run], None]) -> None:
+        """`keep` gets each run as it ends, an interrupted one too."""
+        self.server, self.runs = server, list[Run]()
+        self._planned, self._keep = planned, keep
+        self._measurement: Measurement | None = None
+        self._result: Result | None = None
+        """Made of these runs, once somebody has asked."""
 
     @property
     def count(self) -> int:
         return len(self.runs)
 
     @property
-    def steady(self) -> bool:
-        return self.measurement is not None and self.measurement.steady
+    def is_done(self) -> bool:
+        """Whether a load that asks for stability is steady."""
+        return self._measurement is not None and self._measurement.steady
 
-    def add(self, run: Run) -> None:
-        self.runs.append(run)
-        self._result = None
+    def run(self, view: View) -> Awaitable[None]:
+        """Measures one more run; the coroutine is Measurement's own, so that the way to the socket is short."""
+        point = self._planned.point
+        if self._measurement is None:
+            self._measurement = Measurement(self.server, point, point.name, self._add, self._planned.workers)
+        return self._measurement.run(None if view.live.show is None else partial(self._show, view))
+
+    def _add(self, run: Run) -> None:
+        if run.records:
+            self.runs.append(run)
+            self._result = None
+        self._keep(self.server, run)
 
     def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
         """Made once per run, since the report on disk, the gate and the user's test all ask for it."""
@@ -51,58 +60,19 @@ class _PointSide:
     def stored(self, environment: Environment) -> StoredSide:
         return StoredSide(environment, tuple(self.runs))
 
-
-class PointTask(Task):
-    """One point to be measured; one that asks for stability is done when it is steady on every side."""
-
-    _sides: Sequence[_PointSide]
-
-    def _side(self, server: LlmServer) -> _PointSide:
-        return _PointSide(server)
-
-    @property
-    def _is_done(self) -> bool:
-        return all(side.steady for side in self._sides)
-
-    async def _run(self, live: Live) -> None:
-        """All windows at once where the load asks for stability."""
-        await self._run_all_sides(live)
-        while self.point.stability and self.runs_left:
-            await self._run_all_sides(live)
-
-    async def _run_all_sides(self, live: Live) -> None:
-        with self._timed(live):
-            for place, side in enumerate(in_turn(self._sides, self._count)):
-                measurement = side.measurement = side.measurement or self._begin(side)
-                await measurement.run(self._progress(live, side, place))
-
-    def _begin(self, side: _PointSide) -> Measurement:
-        self._update()
-        return Measurement(side.server, self.point, self.point.name, partial(self._keep, side), self.planned.workers)
-
-    def _keep(self, side: _PointSide, run: Run) -> None:
-        if run.records:
-            side.add(run)
-            self._save_requests(side.server, run)
-        self._update()
-
-    def _progress(self, live: Live, side: _PointSide, place: int) -> Progress | None:
-        """`place`: how many servers have had their turn in this run."""
-        return None if live.show is None else partial(self._show, live, self._shown(side), place)
-
-    def _show(self, live: Live, shown: str, place: int, run_index: int, done: int, total: int, failed: int) -> None:
-        by_time = slot_plan(self.point) is not None
-        live.tell(
+    def _show(self, view: View, run_index: int, done: int, total: int, failed: int) -> None:
+        by_time, first = slot_plan(self._planned.point) is not None, self._planned.runs
+        view.live.tell(
             Moment(
-                test=self.test,
-                name=shown,
+                test=self._planned.test,
+                name=view.name,
                 run=run_index + 1,
-                runs=max(self.planned.runs, run_index + 1),
-                extra=run_index >= self.planned.runs,
+                runs=max(first, run_index + 1),
+                extra=run_index >= first,
                 done=done,
                 total=None if by_time else total,
                 failed=failed,
-                elapsed_s=time.monotonic() - self._begun_s,
-                share=0.0 if by_time or not total else (place + done / total) / len(self._sides),
+                elapsed_s=time.monotonic() - view.begun_s,
+                share=0.0 if by_time or not total else (view.place + done / total) / view.sides,
             )
         )

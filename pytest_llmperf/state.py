@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,15 @@ class PytestSession:
     def gpus(self) -> tuple[Gpu, ...]:
         return self.prepared.gpus
 
-    async def result(self, test: str, server: LlmServer, point: LoadPoint, marker_runs: int | None) -> Result:
+    def result(
+        self, test: str, server: LlmServer, point: LoadPoint, marker_runs: int | None
+    ) -> Coroutine[Any, Any, Result]:
         """Returns the result of a test's point on a server, also of a point that is not the planned one."""
         self.servers[test] = server
         planned = self.program.tests.get(test)
         if planned is None or (planned.server, planned.point) != (server.asked, point):
             planned = resolved(test, server.asked, point, marker_runs, self.options)
-        return await self.campaign.result(planned, server)
+        return self.campaign.result(planned, server)
 
     def missing(self, test: str) -> str | None:
         """Says what the test's load needs and this machine lacks; told before the server is started for it."""

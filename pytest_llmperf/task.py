@@ -1,23 +1,19 @@
-"""What is measured in turns with others, for one test: what the points of a load and the searches of a capacity share.
-
-A task has a side per server (a duet's has two). A side holds what was measured on its server and makes the result of
-it; the task gives the sides their runs, and keeps every run in the session at once.
-"""
+"""What is measured for one planned test: runs of a load, or searches of a capacity, on one server or a duet's two."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from pytest_llmperf.capacity.task import CapacitySide
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.point_task import PointSide
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.live import Live
+from pytest_llmperf.report.live import Live, View
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import RunFolder, file_name
@@ -35,52 +31,46 @@ class Side(Protocol):
 
     @property
     def count(self) -> int:
-        """Runs so far."""
+        """Runs so far; of a capacity whole searches."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no use in another run."""
+        ...
+
+    def run(self, view: View) -> Awaitable[None]:
+        """Measures one more run."""
         ...
 
     def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
-        """Of the runs so far."""
+        """Returns what follows from the runs so far."""
         ...
 
     def stored(self, environment: Environment) -> StoredSide:
-        """What the result follows from."""
+        """Returns what the result follows from."""
         ...
 
 
-class Task(ABC):
-    """What is measured for one test; in a duet a run is one on each server."""
+class Task:
+    """Gives every side its runs and keeps each run in the folder at once; in a duet a run is one on each server."""
 
     def __init__(self, planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> None:
         self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
         """What ended the measuring before its time."""
         self._folder, self._gpus = folder, tuple(gpus)
-        self._sides: Sequence[Side] = [self._side(one) for one in (server.reference, server) if one is not None]
+        kind = CapacitySide if planned.point.capacity else PointSide
+        self._sides: Sequence[Side] = [
+            kind(one, planned, self._keep) for one in (server.reference, server) if one is not None
+        ]
         """The one that is judged comes last."""
-        self._seconds, self._begun_s = 0.0, 0.0
-
-    @abstractmethod
-    def _side(self, server: LlmServer) -> Side:
-        """Of a server on which nothing was measured yet."""
-
-    @property
-    @abstractmethod
-    def _is_done(self) -> bool:
-        """Whether there is no use in another run."""
-
-    @abstractmethod
-    async def _run(self, live: Live) -> None:
-        """One more run on every side."""
+        self._seconds = 0.0
 
     @property
     def test(self) -> str:
         """The test's node id."""
         return self.planned.test
-
-    @property
-    def point(self) -> LoadPoint:
-        """The load that is measured."""
-        return self.planned.point
 
     @property
     def name(self) -> str:
@@ -89,8 +79,10 @@ class Task(ABC):
 
     @property
     def runs_left(self) -> int:
-        """Of the first runs; 0 when there is no use in another, or when an error has ended the measuring."""
-        return 0 if self.error is not None or self._is_done else max(0, self.planned.runs - self._count)
+        """Number of first runs to come; 0 when there is no use in another, or an error has ended the measuring."""
+        if self.error is not None or all(side.is_done for side in self._sides):
+            return 0
+        return max(0, self.planned.runs - self._count)
 
     @property
     def run_seconds(self) -> float:
@@ -99,52 +91,54 @@ class Task(ABC):
 
     @property
     def _count(self) -> int:
-        """Runs that every side has."""
         return min(side.count for side in self._sides)
 
+    async def run(self, live: Live) -> None:
+        """Measures one more run on every side, or all windows of a load that asks for stability.
+
+        An error is kept, not raised.
+        """
+        self._note()
+        try:
+            while True:
+                begun_s = time.monotonic()
+                try:
+                    for place, side in enumerate(in_turn(self._sides, self._count)):
+                        await side.run(View(live, self._shown(side), begun_s, place, len(self._sides)))
+                finally:
+                    self._seconds += time.monotonic() - begun_s
+                live.ran(self.test, self.name, self.planned.runs, time.monotonic() - begun_s)
+                if not (self.planned.point.stability and self.runs_left):
+                    return
+        except LlmPerfError as error:
+            self.error = error
+            self._folder.note(self.test, self.name, result=self.result(), error=str(error))
+
     def result(self) -> Result:
-        """Of the runs so far."""
+        """Returns what follows from the runs so far."""
         *before, now = self._sides
-        reference = self._result(before[0], f"{before[0].server.name}-{self.point.name}") if before else None
+        reference = self._result(before[0], f"{before[0].server.name}-{self.planned.point.name}") if before else None
         return replace(self._result(now, self.name), reference=reference)
 
     def _result(self, side: Side, name: str) -> Result:
-        return side.result(name, self.point, self._environment(side))
+        return side.result(name, self.planned.point, self._environment(side))
 
     def stored_sides(self) -> tuple[StoredSide, ...]:
-        """What the result follows from, of each server; the one that is judged comes last."""
+        """Returns what the result follows from, of each server; the one that is judged comes last."""
         return tuple(side.stored(self._environment(side)) for side in self._sides)
 
     def _environment(self, side: Side) -> Environment:
         return environment(side.server.config, side.server.version, self._gpus)
 
-    async def run(self, live: Live) -> None:
-        """One more run on every side; of a load that asks for stability all at once. An error is kept, not raised."""
-        try:
-            await self._run(live)
-        except LlmPerfError as error:
-            self.error = error
-            self._folder.note(self.test, self.name, error=str(error))
+    def _keep(self, server: LlmServer, run: Run, level: float | None = None) -> None:
+        """Stores a run; a duet's old server has a file of requests of its own."""
+        if run.records:
+            name = self.test if server is self.server else f"{file_name(self.test)}.{server.name}"
+            self._folder.save_requests(name, run, self.planned.point, level)
+        self._note()
 
-    @contextmanager
-    def _timed(self, live: Live) -> Iterator[None]:
-        """Around one run on every side; one that an error ends counts in time, but is not told."""
-        self._begun_s = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = time.monotonic() - self._begun_s
-            self._seconds += seconds
-        live.ran(self.test, self.name, self.planned.runs, seconds)
-
-    def _save_requests(self, server: LlmServer, run: Run, level: float | None = None) -> None:
-        """The old server's go to a file of their own."""
-        old = server is not self.server
-        name = f"{file_name(self.test)}.{server.name}" if old else self.test
-        self._folder.save_requests(name, run, self.point, level)
-
-    def _update(self) -> None:
-        """What there is so far, should the session end before the test says what came of it."""
+    def _note(self) -> None:
+        """Stores what there is so far, should the session end before the test says what came of it."""
         self._folder.note(self.test, self.name, result=self.result(), error="interrupted")
 
     def _shown(self, side: Side) -> str:

@@ -1,100 +1,66 @@
-"""A capacity search as a task of the campaign: a run of it is one whole search on every side."""
+"""The capacity searches of a point on one server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pytest_llmperf.capacity.bracket import most_levels
-from pytest_llmperf.capacity.search import Searcher, Tell, capacity_result
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.capacity.search import Searcher, capacity_result
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.point_task import PointTask
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.live import Live
+from pytest_llmperf.report.live import View
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import StoredSide
-from pytest_llmperf.task import Task, in_turn
 from pytest_llmperf.telemetry.environment import Environment
-from pytest_llmperf.telemetry.gpu import Gpu
 
 
-@dataclass(slots=True)
-class _CapacitySide:
-    """One server of a point, and its searches."""
+class CapacitySide:
+    """One server of a point, and its searches: a run is one whole search."""
 
-    server: LlmServer
-    searcher: Searcher
+    def __init__(self, server: LlmServer, planned: PlannedTest, keep: Callable[[LlmServer, Run, float], None]) -> None:
+        """`keep` gets every execution of a level as it ends, an interrupted one too, and the level."""
+        self.server = server
+        self._planned = planned
+        self._searcher = Searcher(server, planned.point, partial(keep, server), planned.workers)
 
     @property
     def count(self) -> int:
-        return len(self.searcher.searches)
+        return len(self._searcher.searches)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a search found no level that holds: another would offer the same lowest level."""
+        return any(search.estimate is None for search in self._searcher.searches)
+
+    def run(self, view: View) -> Awaitable[None]:
+        if view.live.show is None:
+            return self._searcher.run(lambda tried, level, repeat: None)
+        return self._searcher.run(lambda *level: partial(self._show, view, *level))
 
     def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
-        searches, shown = self.searcher.capacity.searches, self.searcher.runs
+        searches, shown = self._searcher.capacity.searches, self._searcher.runs
         return capacity_result(name, self.server.config, point, environment, searches, shown)
 
     def stored(self, environment: Environment) -> StoredSide:
-        shown = self.searcher.runs
+        shown = self._searcher.runs
         return StoredSide(
             environment,
             runs=tuple(run for _, run in shown),
             levels=tuple(level for level, _ in shown),
-            searches=self.searcher.capacity.searches,
+            searches=self._searcher.capacity.searches,
         )
 
-
-class CapacityTask(Task):
-    """One capacity to be searched; every execution of a level is kept in the session at once."""
-
-    _sides: Sequence[_CapacitySide]
-
-    def _side(self, server: LlmServer) -> _CapacitySide:
-        return _CapacitySide(server, Searcher(server, self.point, partial(self._keep, server), self.planned.workers))
-
-    @property
-    def _is_done(self) -> bool:
-        """Whether a search found no level that holds: another would offer the same lowest level."""
-        return any(search.estimate is None for side in self._sides for search in side.searcher.searches)
-
-    async def _run(self, live: Live) -> None:
-        with self._timed(live):
-            for side in in_turn(self._sides, self._count):
-                try:
-                    await side.searcher.run(self._tell(live, side))
-                except LlmPerfError:
-                    self._update()  # levels that were judged after their last execution was kept
-                    raise
-                self._update()
-
-    def _keep(self, server: LlmServer, run: Run, level: float) -> None:
-        self._save_requests(server, run, level)
-        self._update()
-
-    def _tell(self, live: Live, side: _CapacitySide) -> Tell:
-        shown, number = self._shown(side), side.count + 1
-        if live.show is None:
-            return lambda tried, level, repeat: None
-        return lambda tried, level, repeat: partial(self._show, live, shown, number, tried, level, repeat)
-
-    def _show(self, live: Live, shown: str, number: int, tried: int, level: float, repeat: int, *counts: int) -> None:
+    def _show(self, view: View, tried: int, level: float, repeat: int, *counts: int) -> None:
         """`counts`: number of the execution (which is no run here), requests done, in all, and failed."""
         _, done, total, failed = counts
-        unit = " req/s" if self.point.capacity and self.point.capacity.request_rate else " in flight"
-        most = most_levels(self.point.capacity) if self.point.capacity else 0
+        asked, number = self._planned.point.capacity, self.count + 1
+        unit = " req/s" if asked and asked.request_rate else " in flight"
         again = f" (repeat {repeat})" if repeat else ""
         trouble = f", {failed} failed" if failed else ""
-        live.line(
-            f"llmperf {shown}: search {number}/{max(self.planned.runs, number)}, level {tried + 1} of at most {most}: "
-            f"{level:g}{unit}{again}, {done}/{total} requests{trouble}"
+        view.live.line(
+            f"llmperf {view.name}: search {number}/{max(self._planned.runs, number)}, level {tried + 1} of at most "
+            f"{most_levels(asked) if asked else 0}: {level:g}{unit}{again}, {done}/{total} requests{trouble}"
         )
-
-
-def make_task(planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> Task:
-    """Returns what measures the test's point, or searches its capacity."""
-    kind = CapacityTask if planned.point.capacity else PointTask
-    return kind(planned, server, folder, gpus)

@@ -79,6 +79,20 @@ class Live:
             self.say(point_text(name, runs, self.outlook))
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where a run that is being measured shows how far it is."""
+
+    live: Live
+    name: str
+    """The point's; of a duet with the server that has its turn."""
+    begun_s: float
+    """When the run was begun, by the monotonic clock."""
+    place: int
+    """How many servers have had their turn in this run."""
+    sides: int
+
+
 def live_text(moment: Moment, outlook: Outlook, width: int) -> str:
     """One line of at most `width` columns; where they are few, the session's counts go first, then the name's end."""
     run = f"run {moment.run}/{moment.runs}{' (one more: the gate is in doubt)' if moment.extra else ''}"

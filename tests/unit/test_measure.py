@@ -40,7 +40,7 @@ def busy_until(monkeypatch):
     made: list[int] = []
 
     def arrange(enough: int, most: int = 8) -> list[int]:
-        async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress) -> Run:
+        async def execute(targets, load, trace, *, run_index, salt, workers=1, **options) -> Run:
             made.append(workers)
             share = 0.99 if workers < enough else 0.5
             return replace(steady_run(run_index, client=replace(HEALTH, cpu_share=share)), workers=workers)
@@ -48,7 +48,8 @@ def busy_until(monkeypatch):
         async def nothing(*args, **options) -> None:
             pass
 
-        monkeypatch.setattr(module, "_execute", execute)
+        monkeypatch.setattr(module, "run_load", execute)
+        monkeypatch.setattr(module, "run_workers", execute)
         monkeypatch.setattr(module, "warm_up", nothing)
         monkeypatch.setattr(module, "most_workers", lambda load: most)
         return made
@@ -103,7 +104,7 @@ def clock_is_set(monkeypatch):
         made: list[int] = []
         salts.clear()
 
-        async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress) -> Run:
+        async def execute(targets, load, trace, *, run_index, salt, workers=1, **options) -> Run:
             made.append(run_index)
             salts.append(salt)
             step = 10**9 if len(made) <= spoiled else 0
@@ -113,7 +114,8 @@ def clock_is_set(monkeypatch):
         async def nothing(*args, **options) -> None:
             pass
 
-        monkeypatch.setattr(module, "_execute", execute)
+        monkeypatch.setattr(module, "run_load", execute)
+        monkeypatch.setattr(module, "run_workers", execute)
         monkeypatch.setattr(module, "warm_up", nothing)
         return made
 

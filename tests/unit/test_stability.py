@@ -76,13 +76,14 @@ def test_windows_are_measured_until_they_agree_and_the_last_three_are_the_result
     load = point(stability=ASKED)
     measured = []
 
-    async def execute(targets, load, trace, salt, on_interrupt, run_index, workers, progress):
+    async def execute(targets, load, trace, *, run_index, salt, workers=1, **options):
         return steady_run(run_index, slowness[run_index])
 
     async def nothing(*args, **options):
         pass
 
-    monkeypatch.setattr(module, "_execute", execute)
+    monkeypatch.setattr(module, "run_load", execute)
+    monkeypatch.setattr(module, "run_workers", execute)
     monkeypatch.setattr(module, "warm_up", nothing)
     measurement = Measurement(Server(), load, "key", measured.append)
     while not measurement.steady and len(measured) < ASKED.max_windows:
