@@ -184,10 +184,11 @@ def _show_comparisons(session: Session) -> None:
 
 def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:
     # scipy comes with these, and takes longer than all the rest.
-    from pytest_llmperf.gate.baseline_file import write_baseline
+    from pytest_llmperf.gate.baseline_file import stored_path, write_baseline
     from pytest_llmperf.interchange.to_baseline import imported_baseline, shortage
 
-    target, path = _target(options)
+    target, _ = _target(options)
+    path = stored_path(options["folder"], target.environment.slug, target.test)
     if path.exists() and not options["replacing"]:
         raise click.UsageError(f"there is a baseline already: {path}; --replace writes over it")
     sources = [_source(file) for file in read]

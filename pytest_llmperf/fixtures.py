@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmperf.campaign import measure_together
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline, StoredSession
 from pytest_llmperf.gate.growth import appended, recorded, stored_session, without_session
 from pytest_llmperf.gate.regression import Regression, launch_sizes
@@ -128,6 +128,10 @@ class BaselineGate:
             self._check_duet(result)
             return
         path = self._state.baseline_file(self._test, result)
+        try:
+            assert_holds(path, self._test)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         if self._state.recording(self._test, result):
             self._record(path, result)
             return

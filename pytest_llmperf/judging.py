@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline
-from pytest_llmperf.gate.baselines import HISTOGRAMS, baseline_path
+from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path
+from pytest_llmperf.gate.baselines import HISTOGRAMS
 from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.growth import without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
@@ -46,8 +46,8 @@ class Judging:
     _gated: dict[str, tuple[Series, ...]] = field(default_factory=dict)
 
     def file(self, test: str, slug: str) -> Path:
-        """Of the test's baseline in the environment called `slug`."""
-        return baseline_path(self.folder, slug, test)
+        """The test's baseline in the environment called `slug`; it need not exist."""
+        return stored_path(self.folder, slug, test)
 
     def profile_of(self, point: LoadPoint) -> GateProfile:
         return self.profile or point.gate or "default"
@@ -72,7 +72,9 @@ class Judging:
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
-        stored = read_baseline(self.file(test, result.environment.slug))
+        path = self.file(test, result.environment.slug)
+        assert_holds(path, test)
+        stored = read_baseline(path)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))

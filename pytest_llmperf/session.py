@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
@@ -126,11 +126,6 @@ def default_output(root: Path) -> Path:
     """`<root>/llmperf-results/<local time>`, not yet made."""
     base = root / _RESULTS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return base if not base.exists() else base.with_name(f"{base.name}-{os.getpid()}")
-
-
-def file_name(test: str) -> str:
-    """A test id as a file name."""
-    return re.sub(r"[^\w.+-]+", "-", test.replace("::", ".").replace("/", ".")).strip("-")
 
 
 def _point_latest_at(folder: Path) -> None:

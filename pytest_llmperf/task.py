@@ -19,7 +19,7 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.session import Session
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -141,7 +141,7 @@ class Task(ABC):
     def _save_requests(self, server: LlmServer, run: Run, level: float | None = None) -> None:
         """The old server's go to a file of their own."""
         old = server is not self.server
-        name = f"{file_name(self.test)}.{server.name}" if old else self.test
+        name = f"{self.test}.{server.name}" if old else self.test
         self._session.save_requests(name, run, self.point, level)
 
     def _update(self) -> None:

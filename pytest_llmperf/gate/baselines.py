@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.fingerprint import Identity, changes, circumstances, identity, soft_args
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.result import Result
@@ -134,7 +135,19 @@ class Differences:
 
 
 def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
-    """`tests/test_a.py::test_serving[tp2-short]` -> `<folder>/<slug>/tests/test_a/test_serving-tp2-short.json`."""
+    """`tests/test_a.py::test_serving[tp2-short]` -> `<folder>/<slug>/tests/test_a/test_serving-tp2-short.json`.
+
+    A test outside of pytest's root folder, or in a file that is no Python, has no such folder: its name tells all.
+    """
+    file, separator, _ = nodeid.partition("::")
+    place = PurePosixPath(file)
+    if place.is_absolute() or ".." in place.parts or place.suffix != ".py" or not separator:
+        return folder / slug / f"{file_name(nodeid)}.json"
+    return folder / slug / place.with_suffix("") / f"{file_name(nodeid, file + separator)}.json"
+
+
+def former_path(folder: Path, slug: str, nodeid: str) -> Path:
+    """Where versions before this one kept it, which was not always another file for another test."""
     file, _, name = nodeid.partition("::")
     stem = re.sub(r"[^\w.+-]+", "-", name.replace("::", ".")).strip("-")
     return folder / slug / Path(file).with_suffix("") / f"{stem}.json"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.report.search_document import search_csv, search_document
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.session import Session
@@ -27,9 +28,10 @@ def write_search(
 ) -> Iterator[Path]:
     """Result as JSON and CSV, the best plan, and the report of all points; gives what was written."""
     document = json.dumps(search_document(result), indent=1, allow_nan=False) + "\n"
-    texts = {f"search-{result.name}.json": document, f"search-{result.name}.csv": search_csv(result)}
+    name = f"search-{file_name(result.name)}"
+    texts = {f"{name}.json": document, f"{name}.csv": search_csv(result)}
     if result.plan:
-        texts[f"search-{result.name}.best.yaml"] = f"# {result.answer}\n{result.plan}"
+        texts[f"{name}.best.yaml"] = f"# {result.answer}\n{result.plan}"
     files = {session.output / name: text for name, text in texts.items()}
     if json_path:
         files[json_path] = document

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import MissingRequirement, PlanError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.search.bench import Live
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
@@ -17,7 +18,7 @@ from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run
 from pytest_llmperf.selection import check_keywords
 from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
-from pytest_llmperf.session import Session, file_name
+from pytest_llmperf.session import Session
 from pytest_llmperf.state import State
 from pytest_llmperf.telemetry.gpu import Gpu
 

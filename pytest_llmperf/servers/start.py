@@ -15,6 +15,7 @@ import httpx
 
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.target import Target
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import (
@@ -255,7 +256,7 @@ def _replica(
     config: Launched, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
     name = config.name if config.replicas == 1 else f"{config.name}-{number}"
-    log = _fresh_log(log_dir, name)
+    log = _fresh_log(log_dir, file_name(name))
     if isinstance(config, TritonServer):
         with _triton_replica(config, name, log, gpus) as replica:
             yield replica

@@ -117,6 +117,35 @@ def test_a_changed_load_is_not_comparable(recorded):
     result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
 
 
+ALIKE = """
+import pytest
+
+@pytest.mark.parametrize("how", ["a/b", "a-b", "a b"])
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, baseline, how):
+    baseline.check(load_driver.run(llm_server, load_point))
+"""
+
+
+def test_tests_whose_names_differ_in_a_slash_have_a_baseline_each(suite):
+    suite.write(test=ALIKE)
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(passed=3)
+    held = {json.loads(path.read_text())["test"] for path in suite.baselines()}
+    assert held == {f"test_perf.py::test_serving[tp1pp1-short-{how}]" for how in ("a/b", "a-b", "a b")}
+    assert len(list((suite.output / "requests").iterdir())) == 3
+
+
+@pytest.mark.parametrize("option", [(), ("--llmperf-accept",), ("--llmperf-update-baselines",)])
+def test_the_baseline_of_another_test_is_refused(recorded, option):
+    (path,) = recorded.baselines()
+    text = path.read_text().replace("test_serving[", "test_other[")
+    path.write_text(text)
+    result = recorded.run(*POINT, *option)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is that of test_perf.py::test_other[[]*, not of test_perf.py::test_serving[[]*"])
+    assert path.read_text() == text
+
+
 def test_a_damaged_file_fails_and_is_named(recorded):
     (path,) = recorded.baselines()
     path.write_text(path.read_text()[:200])
