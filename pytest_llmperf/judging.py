@@ -12,6 +12,7 @@ from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path
 from pytest_llmperf.gate.baselines import HISTOGRAMS
 from pytest_llmperf.gate.bounds import bound_notes
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.growth import without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
@@ -23,7 +24,7 @@ from pytest_llmperf.gate.regression import (
     gated_series,
 )
 from pytest_llmperf.gate.rules import Rules
-from pytest_llmperf.gate.sla import SlaCheck, check_sla
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result

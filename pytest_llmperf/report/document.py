@@ -11,8 +11,8 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window

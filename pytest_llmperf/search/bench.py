@@ -12,7 +12,8 @@ from typing import Any
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
-from pytest_llmperf.gate.sla import check_sla, limit_run
+from pytest_llmperf.gate.compliance import limit_run
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics import latency_samples, summarize

@@ -117,6 +117,36 @@ def test_a_changed_load_is_not_comparable(recorded):
     result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
 
 
+DEAD = """
+from dataclasses import replace
+
+import pytest
+from pytest_llmperf.result import make_result
+
+def dead(run):
+    \"\"\"The run, had all of its requests failed.\"\"\"
+    lost = dict(chunk_ns=(), chunk_tokens=None, first_output_ns=None, output_tokens=None, error="HTTP 500")
+    return replace(run, index=2, records=tuple(replace(r, **lost) if r.phase == "measured" else r for r in run.records))
+
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, sla):
+    found = load_driver.run(llm_server, load_point)
+    runs = (*found.runs, dead(found.runs[0]))
+    sla.check(make_result(found.point_id, found.server, found.load, found.environment, runs))
+"""
+
+
+def test_a_run_without_a_value_fails_the_limit(suite):
+    """Many failed requests are allowed, and what the others say keeps the limit."""
+    suite.write(test=DEAD)
+    suite.edit_plan('sla: {error_rate: "<= 0"}', 'sla: {error_rate: "<= 50 %", ttft_p99: "<= 1 h"}')
+    result = suite.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 of 2 SLA limits do not hold*", "*ttft_p99: no value in 1 of 3 runs, limit <= *"])
+    (check,) = [one for one in suite.points()["tp1pp1-short"]["sla"]["checks"] if one["quantity"] == "ttft_p99"]
+    assert (check["verdict"], check["value"], check["reason"]) == ("FAIL", None, "no value in 1 of 3 runs")
+
+
 ALIKE = """
 import pytest
 
