@@ -117,6 +117,20 @@ def test_a_changed_load_is_not_comparable(recorded):
     result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
 
 
+def test_another_way_of_measuring_the_same_load_is_told(recorded):
+    recorded.edit_plan("concurrency: 4,", "stream_usage: last-chunk, concurrency: 4,")
+    recorded.run(*POINT).assert_outcomes(passed=1)
+    notes = recorded.points()["tp1pp1-short"]["regression"]["notes"]
+    assert "stream_usage was 'every-chunk', is 'last-chunk'" in notes
+
+
+def test_another_endpoint_is_not_comparable_and_says_so(recorded):
+    recorded.edit_plan("concurrency: 4,", "endpoint: completions, concurrency: 4,")
+    result = recorded.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is not comparable: *endpoint was 'chat', is 'completions'*"])
+
+
 DEAD = """
 from dataclasses import replace
 
