@@ -114,7 +114,7 @@ def parse_trace(lines: Iterable[str], given: TraceReplay) -> RecordedTrace:
     found.sort(key=lambda entry: entry.due_s)
     doubts = () if given.format == "azure" else _time_doubts(found, given)
     entries = tuple(_from_first(found, given))
-    return RecordedTrace(entries, (*doubts, *not_used(seen.unused, given.file, "lines")))
+    return RecordedTrace(entries, (*doubts, *not_used(seen.unused, given.file)))
 
 
 def _from_first(found: Sequence[TraceEntry], given: TraceReplay) -> Iterator[TraceEntry]:

@@ -126,9 +126,10 @@ def shown(value: Any) -> str:
         return "what is nested too deeply"
 
 
-def not_used(keys: Counter[str], source: str, noun: str) -> Iterator[str]:
+def not_used(keys: Counter[str], source: str, one: str = "line", many: str = "lines") -> Iterator[str]:
     """One remark on the keys of a file that change nothing of what is sent, with the number of lines that have them."""
     if keys:
-        named = ", ".join(f"{cut(key)} ({count} {noun})" for key, count in keys.most_common(_TOLD_KEYS))
+        told = keys.most_common(_TOLD_KEYS)
+        named = ", ".join(f"{cut(key)} ({count} {one if count == 1 else many})" for key, count in told)
         more = f" and {len(keys) - _TOLD_KEYS} other keys" if len(keys) > _TOLD_KEYS else ""
         yield f"{source}: not used: {named}{more}"

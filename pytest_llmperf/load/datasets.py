@@ -104,8 +104,8 @@ def parse_dataset(text: str, kind: FileFormat, source: str, *, sessions: bool = 
     found = list(_PARSERS[kind](text.removeprefix("\ufeff"), source, seen))
     if not found:
         raise PlanError(f"{source}: no prompt in it (format {kind})")
-    noun = "entries" if kind == "sharegpt" else "lines"
-    return Dataset(tuple(_joined(found, seen.ids)), tuple(_notes(found, seen, source, noun)))
+    nouns = ("entry", "entries") if kind == "sharegpt" else ("line", "lines")
+    return Dataset(tuple(_joined(found, seen.ids)), tuple(_notes(found, seen, source, nouns)))
 
 
 def _joined(found: list[Dialogue], ids: list[object]) -> Iterator[Dialogue]:
@@ -116,13 +116,13 @@ def _joined(found: list[Dialogue], ids: list[object]) -> Iterator[Dialogue]:
     return map(tuple, sessions.values())
 
 
-def _notes(found: list[Dialogue], seen: _Seen, source: str, noun: str) -> Iterator[str]:
+def _notes(found: list[Dialogue], seen: _Seen, source: str, nouns: tuple[str, str]) -> Iterator[str]:
     yield from seen.notes
     if seen.lengths:
         named = ", ".join(seen.lengths)
         count = sum(any(turn.output_tokens for turn in dialogue) for dialogue in found)
-        yield f"{source}: the answers of {count} of {len(found)} {noun} have a length of their own there ({named})"
-    yield from not_used(seen.unused, source, noun)
+        yield f"{source}: the answers of {count} of {len(found)} {nouns[1]} have a length of their own there ({named})"
+    yield from not_used(seen.unused, source, *nouns)
 
 
 def _jsonl(text: str, source: str, seen: _Seen) -> Iterator[Dialogue]:

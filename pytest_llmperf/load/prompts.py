@@ -118,7 +118,7 @@ def make_trace(point: LoadPoint, key: str) -> Trace:
     """
     seed = point.seed if point.seed is not None else int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
     writer = make_writer(point, seed)
-    text = "" if point.prompts is None else read_prompts(point.prompts.file)
+    text = _prompts_text(point)
     slots = slot_plan(point)
     source = _source(point, text)
     if isinstance(source, RecordedTrace):
@@ -131,6 +131,16 @@ def make_trace(point: LoadPoint, key: str) -> Trace:
         requests = _with_cancelled(requests, point.cancel, seed)
     notes = source.notes if source else ()
     return Trace(warmup, requests, _hash(point, requests, text, slots), writer.pieces, slots, notes)
+
+
+def file_notes(point: LoadPoint) -> tuple[str, ...]:
+    """Remarks on the load's files: what in them is not sent, or looks wrong. Reads them; errors as in make_trace."""
+    source = _source(point, _prompts_text(point))
+    return source.notes if source else ()
+
+
+def _prompts_text(point: LoadPoint) -> str:
+    return "" if point.prompts is None else read_prompts(point.prompts.file)
 
 
 def _source(point: LoadPoint, text: str) -> RecordedTrace | Dataset | None:

@@ -115,7 +115,7 @@ def test_turns_of_a_file_come_after_their_own_pauses_and_ask_for_their_own_lengt
     assert [request.body["max_tokens"] for request in server.requests[1:]] == [2, 7, 2]
     assert [request.body["messages"][-1]["content"].split()[-1] for request in server.requests[1:]] == ["a", "b", "c"]
     assert [pause > 60 for pause in pauses] == [False, True]
-    assert run.notes[-1].endswith("x.jsonl: not used: priority (1 lines)")
+    assert run.notes[-1].endswith("x.jsonl: not used: priority (1 line)")
 
 
 def test_each_user_has_one_connection_and_one_request_in_flight() -> None:

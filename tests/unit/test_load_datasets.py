@@ -124,19 +124,19 @@ def test_a_length_of_the_answer_in_a_line(key: str):
 def test_keys_that_change_nothing_are_told_once():
     entry = {"input": "a", "id": 3, "session_id": "s", "delay": 5, "images": ["i"], "temperature": None}
     assert parse_dataset(_lines(entry, entry, {"input": "b", "tools": []}), "jsonl", "x").notes == (
-        "x: not used: delay (2 lines), images (2 lines), session_id (2 lines), tools (1 lines)",
+        "x: not used: delay (2 lines), images (2 lines), session_id (2 lines), tools (1 line)",
     )
-    assert parse_dataset("prompt,Topic\na,b\nc,\n", "csv", "x").notes == ("x: not used: topic (1 lines)",)
+    assert parse_dataset("prompt,Topic\na,b\nc,\n", "csv", "x").notes == ("x: not used: topic (1 line)",)
     system = {"system": "s", "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}]}
     silent = {"conversations": []}
     assert parse_dataset(json.dumps([system, silent]), "sharegpt", "x").notes == (
-        "x: not used: system (1 entries), turns of system (1 entries), what no user says anything in (1 entries)",
+        "x: not used: system (1 entry), turns of system (1 entry), what no user says anything in (1 entry)",
     )
 
 
 def test_many_unknown_keys_are_not_all_named():
     (note,) = parse_dataset(_lines({"input": "a"} | {f"k{n}": n for n in range(30)}), "jsonl", "x").notes
-    assert note.endswith("k11 (1 lines) and 18 other keys")
+    assert note.endswith("k11 (1 line) and 18 other keys")
 
 
 SAID = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -175,7 +175,7 @@ def test_turns_and_sessions_as_aiperf_writes_them():
     assert [note for note in found.notes if "not used" in note] == []
     apart = parse_dataset(_lines(*rows), "jsonl", "x")
     assert apart.dialogues == ((Turn("1"),), (Turn("alone"),), (Turn("2"),))
-    assert apart.notes == ("x: not used: session_id (2 lines), delay (1 lines)",)
+    assert apart.notes == ("x: not used: session_id (2 lines), delay (1 line)",)
 
 
 @pytest.mark.parametrize("delay", [-1, "soon", 1e12, True])

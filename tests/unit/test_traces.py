@@ -257,10 +257,10 @@ def test_keys_of_other_formats(keys: dict[str, Any]) -> None:
 def test_keys_that_change_nothing_are_told_once() -> None:
     entries = [_request(n * 100, session_id="a", delay=5, priority=None, hash_ids=[]) for n in range(4)]
     found = _recorded(_lines(*entries, _request(900, tools=[1])), "mooncake")
-    assert found.notes == ("t: not used: session_id (4 lines), delay (4 lines), tools (1 lines)",)
+    assert found.notes == ("t: not used: session_id (4 lines), delay (4 lines), tools (1 line)",)
     header = BURSTGPT.replace("Model", "Session ID")
     assert _recorded(header, "burstgpt").notes == (
-        "t: not used: Session ID (3 lines), rows without response tokens, which failed (1 lines)",
+        "t: not used: Session ID (3 lines), rows without response tokens, which failed (1 line)",
     )
 
 
@@ -271,7 +271,7 @@ def test_a_recorded_text_is_the_prompt(tmp_path: Path) -> None:
     trace = make_trace(point, "key")
     prompts = [str(request.prompt).split(" ", 3)[3] for request in (*trace.warmup, *trace.requests)]
     assert prompts == ["hello you", "hello you", "hello you", "and you"]
-    assert trace.notes == (f"{tmp_path / 't.jsonl'}: not used: input_length (1 lines)",)
+    assert trace.notes == (f"{tmp_path / 't.jsonl'}: not used: input_length (1 line)",)
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
