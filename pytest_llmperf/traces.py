@@ -147,8 +147,8 @@ def _check_blocks(found: Sequence[TraceEntry], given: TraceReplay) -> None:
         return
     first = wrong[0]
     raise PlanError(
-        f"{given.file}:{first.line}: {len(first.blocks)} hash_ids for input_length {first.input_tokens}, which is "
-        f"{-(-first.input_tokens // size)} blocks of {size} tokens (so it is in {len(wrong)} of {len(with_blocks)} "
+        f"{given.file}:{first.line}: {len(first.blocks)} hash_ids for input_length {first.input_tokens}, which takes "
+        f"{-(-first.input_tokens // size)} in blocks of {size} tokens (so it is in {len(wrong)} of {len(with_blocks)} "
         f"lines with hash_ids); {_fitting(with_blocks)}"
     )
 

@@ -164,7 +164,7 @@ def _dialogue(entry: Any, where: str, seen: _Seen, keys: tuple[str, ...]) -> Ite
     except ValueError as error:
         raise PlanError(f"{where}: {error}") from None
     if not dialogue:
-        seen.unused["what no user says anything in"] += 1
+        seen.unused["no user's turn"] += 1
     else:
         seen.ids.append(_session(entry, where, seen))
         yield dialogue

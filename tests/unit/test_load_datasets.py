@@ -130,7 +130,7 @@ def test_keys_that_change_nothing_are_told_once():
     system = {"system": "s", "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}]}
     silent = {"conversations": []}
     assert parse_dataset(json.dumps([system, silent]), "sharegpt", "x").notes == (
-        "x: not used: system (1 entry), turns of system (1 entry), what no user says anything in (1 entry)",
+        "x: not used: system (1 entry), turns of system (1 entry), no user's turn (1 entry)",
     )
 
 

@@ -166,7 +166,7 @@ def test_blocks_of_another_size_are_refused_with_the_size_that_fits() -> None:
     with pytest.raises(PlanError) as error:
         _parse(_lines(*entries), "mooncake")
     assert str(error.value) == (
-        "t:1: 10 hash_ids for input_length 640, which is 2 blocks of 512 tokens (so it is in 3 of 3 lines with "
+        "t:1: 10 hash_ids for input_length 640, which takes 2 in blocks of 512 tokens (so it is in 3 of 3 lines with "
         "hash_ids); blocks of 64 to 71 tokens would fit every line: is it `block_tokens: 64`?"
     )
     assert len(_parse(_lines(*entries), "mooncake", block_tokens=64)) == 3
