@@ -172,11 +172,12 @@ def _dialogue(entry: Any, where: str, seen: _Seen, keys: tuple[str, ...]) -> Ite
 
 def _session(entry: dict[str, Any], where: str, seen: _Seen) -> object:
     session = entry.get("session_id")
+    alone = len(seen.ids)
     if session is None:
-        return where
+        return alone
     if not seen.sessions:
         seen.unused["session_id"] += 1
-        return where
+        return alone
     if isinstance(session, str) or type(session) is int:
         return session, "session"
     raise PlanError(f"{where}: session_id: a text or a whole number is needed, given {shown(session)}")

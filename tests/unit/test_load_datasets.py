@@ -150,6 +150,13 @@ def test_what_a_dialogue_is_called_elsewhere(key: str):
     assert _dialogues(_lines({key: SAID}), "jsonl", "x") == asked
 
 
+def test_entries_on_one_line_are_dialogues_of_their_own():
+    text = json.dumps([{"messages": [{"role": "user", "content": name}]} for name in "abc"])
+    for sessions in (False, True):
+        found = _dialogues(text, "sharegpt", "x", sessions=sessions)
+        assert found == ((Turn("a"),), (Turn("b"),), (Turn("c"),))
+
+
 def test_turns_as_openai_writes_them():
     said = [
         {"role": "assistant", "content": "hello"},
