@@ -25,7 +25,7 @@ from pytest_llmperf.cli_input import capacity, header, problem, slo, stderr_line
 from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.load.datasets import parse_dataset
+from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.measure import measure
 from pytest_llmperf.plan_file import load_plan
@@ -188,7 +188,7 @@ def _counts(text: str | None) -> list[int]:
 
 def _prompts_in(path: str) -> int:
     file = PromptFile(file=path)
-    return len(parse_dataset(Path(path).read_text(encoding="utf-8"), file.kind, path))
+    return len(parse_dataset(read_prompts(path), file.kind, path).dialogues)
 
 
 @main.command("model-repository")

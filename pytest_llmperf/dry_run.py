@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from pytest_llmperf.duet import Duet, local_gpus
+from pytest_llmperf.load.prompts import file_notes
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
@@ -21,6 +22,7 @@ def describe_points(
         each = " on each" if isinstance(server, Duet) else ""
         for load in (load for other, load in points if other == server):
             yield f"  {load.name}: {describe_load(load, runs(load))}{each}"
+            yield from (f"    {note}" for note in file_notes(load))
 
 
 def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:

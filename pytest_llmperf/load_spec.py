@@ -23,7 +23,7 @@ from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.fields import Frozen, Seconds, entry
 from pytest_llmperf.limits import Sla
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
-from pytest_llmperf.prompt_spec import Lengths, PromptSpec, TokenCount
+from pytest_llmperf.prompt_spec import Lengths, PromptFile, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace
 from pytest_llmperf.units import parse_margin, parse_seconds, parse_sweep
@@ -223,8 +223,8 @@ def _check_conversation(load: LoadPoint) -> None:
             f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
             f"{load.concurrency} users"
         )
-    if load.prompts is not None and load.prompts.kind != "sharegpt":
-        raise ValueError(f"conversation needs a ShareGPT file; {load.prompts.kind} holds single prompts")
+    if load.prompts is not None and load.prompts.kind == "csv":
+        raise ValueError("conversation needs a ShareGPT or JSONL file; csv holds single prompts")
 
 
 def check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
@@ -346,8 +346,14 @@ class LoadSpec(_Load):
                 read_trace(self.trace)
         if self.prompts is not None and info.context:
             with entry("prompts"):
-                parse_dataset(read_prompts(self.prompts.file), self.prompts.kind, self.prompts.file)
+                self._check_dataset(self.prompts)
         return self
+
+    def _check_dataset(self, given: PromptFile) -> None:
+        sessions = self.conversation is not None
+        data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
+        if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
+            raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:

@@ -228,3 +228,5 @@ class Run:
     """What the server counted, where it tells: Triton."""
     telemetry: Telemetry | None = None
     """What was sampled meanwhile; None where nothing was to be."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the files that the load's prompts come from."""

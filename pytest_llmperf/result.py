@@ -80,6 +80,7 @@ class Result:
             *self.imported,
             *(self.capacity.notes if self.capacity else ()),
             *self.failures,
+            *self._file_remarks(),
             *self._stability_remarks(),
             *self._arrival_remarks(),
             *self._saturation_remarks(),
@@ -100,6 +101,10 @@ class Result:
 
     def _measured(self) -> list[RequestRecord]:
         return [record for run in self.runs for record in run.records if record.phase == "measured"]
+
+    def _file_remarks(self) -> tuple[str, ...]:
+        """Every run sends the same trace, so that the first says it for all."""
+        return self.runs[0].notes if self.runs else ()
 
     def _token_remarks(self) -> Iterator[str]:
         if "tokenizer" in self.metrics.token_sources:

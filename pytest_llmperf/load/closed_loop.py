@@ -99,7 +99,7 @@ class ClosedLoop:
         clock = asyncio.get_running_loop().time
         history: list[Message] = []
         for request in later:
-            due_s = clock() + think_s
+            due_s = clock() + (think_s if request.think_s is None else request.think_s)
             answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates)
             if answer is None:
                 self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])

@@ -96,7 +96,7 @@ class _Load:
         slot_plan: SlotPlan | None = None,
     ) -> None:
         self.point = point
-        self.trace_hash = trace.hash
+        self.trace = trace
         self.store = store
         self.endpoint = ENDPOINTS[point.endpoint]
         self.templates = Templates(self.endpoint.read)
@@ -159,7 +159,7 @@ class _Load:
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
-            trace_hash=self.trace_hash,
+            trace_hash=self.trace.hash,
             records=tuple(lateness.told(records)),
             client=client_health(
                 self.window,
@@ -169,6 +169,7 @@ class _Load:
                 self.sender.connect_s,
                 [connection.losses for connection in self.sender.connections],
             ),
+            notes=self.trace.notes,
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:

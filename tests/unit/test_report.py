@@ -375,6 +375,12 @@ def test_what_failed_requests_said_is_told_the_most_frequent_first():
     assert f"a-rate: {told}" in printed(made)
 
 
+def test_what_of_a_file_is_not_sent_is_told_once():
+    runs = [replace(steady_run(n), notes=("x.jsonl: not used: delay (4 lines)",)) for n in range(5)]
+    (found,) = document(outcome(result(runs)))["points"]
+    assert found["remarks"] == ["x.jsonl: not used: delay (4 lines)"]
+
+
 def test_a_closed_loop_cannot_saturate():
     (found,) = document(outcome())["points"]
     assert (found["saturated"], found["remarks"]) == (None, [])
