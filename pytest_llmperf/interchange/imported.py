@@ -150,7 +150,7 @@ def pick(data: Any, *path: str | int, kind: type | tuple[type, ...], where: str)
     if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
         wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise ImportFileError(f"{where}: {shown} is {found!r:.60}, not of type {wanted}")
-    if isinstance(found, int | float) and not is_number(found):
+    if isinstance(found, int | float) and kind is not bool and not is_number(found):
         raise ImportFileError(f"{where}: {shown} is {found!r:.60}, no time or count")
     return found
 

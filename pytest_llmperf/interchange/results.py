@@ -255,11 +255,9 @@ def _without(summary: Summary, unknown: Mapping[str, str]) -> Summary:
 
 
 def _summary(point: ImportedPoint) -> Summary:
-    """Of statistics without requests. An open loop's latencies count from sending: they are service times."""
+    """Of statistics without requests. Latencies count from sending: they are service times."""
     sent = point.ok + point.failed
-    known = {**point.known}
-    if point.request_rate is not None:
-        known |= {f"service_{name}": known[name] for name in ("ttft", "e2e") if name in known}
+    known = {**point.known, **{f"service_{name}": point.known[name] for name in ("ttft", "e2e") if name in point.known}}
     nothing: Distribution = distribution([])
     scalars = {name: None for name, metric in METRICS.items() if metric.kind == "scalar"}
     return Summary(

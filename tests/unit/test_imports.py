@@ -333,7 +333,7 @@ BAD = {
     "Config Name,Concurrency,ISL,Num Dataset Entries\n": "no row below the header",
     "run,index\n1,1\n": r"x\.json:2: no column 'phase'",
     '{"experiments": 1, "version": "2"}': "experiments is 1, not of type list",
-    '{"version": "2", "experiments": [{"experiment": {"mode": "concurrency"}}]}': r"experiment 1: no 'experiment\.value'",
+    '{"version": "", "experiments": [{"experiment": {"mode": "rate"}}]}': r"experiment 1: no 'experiment\.value'",
 }
 
 
