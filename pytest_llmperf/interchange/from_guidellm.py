@@ -55,7 +55,7 @@ def is_guidellm_report(document: Mapping[str, Any]) -> bool:
     if not isinstance(found, list):
         return False
     marks = {"type_", "metrics", "requests"}
-    is_told = "guidellm_version" in (optional(document, "metadata") or ())
+    is_told = optional(document, "metadata", "guidellm_version") is not None
     return is_told or (bool(found) and all(isinstance(one, dict) and marks <= one.keys() for one in found))
 
 
@@ -101,13 +101,15 @@ def _point(benchmark: Any, where: str) -> ImportedPoint:
     good = [request for request in measured if request.status == "successful"]
     many = [request for request in good if (request.output_tokens or 0) > 1]
     streamed = not many or any(request.first != request.last for request in many)
+    whole = _of_all(totals, benchmark, where) if sampled else None
+    untold = [name for name in CHUNK_GAPS if whole is None or name not in whole.rates]
     return ImportedPoint(
         metrics=_metrics(benchmark),
         **_load(benchmark, where),
         runs=(tuple(in_order([_record(request) for request in measured])),),
-        totals=_of_all(totals, benchmark, where) if sampled else None,
+        totals=whole,
         unknown={
-            **because("GuideLLM keeps no times of chunks between the first and the last", *CHUNK_GAPS),
+            **because("GuideLLM keeps no times of chunks between the first and the last", *untold),
             **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
         },
         notes=(_TEXT, *_notes(stored, measured, totals, sampled=sampled)),

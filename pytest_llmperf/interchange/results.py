@@ -235,9 +235,8 @@ def _told(summary: Summary, point: ImportedPoint, unknown: Mapping[str, str]) ->
         return _without(summary, unknown)
     sent = totals.ok + totals.failed + totals.cancelled
     known = {**dict.fromkeys(RATES), **totals.rates, "error_rate": totals.failed / sent if sent else None}
-    left_out = {name: reason for name, reason in unknown.items() if name not in totals.rates}
     return replace(
-        _without(summary.with_scalars(known), left_out),
+        _without(summary.with_scalars(known), unknown),
         sent=sent,
         ok=totals.ok,
         failed=totals.failed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,7 +20,11 @@ def figures(values: Mapping[str, Any], unit: Any) -> dict[str, float | str]:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+_LARGEST = sys.float_info.max
+"""Above it an integer of JSON is no number to calculate with."""
 
 
 def theirs(document: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
