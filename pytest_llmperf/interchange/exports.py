@@ -219,6 +219,7 @@ def vllm(result: Result) -> Files:
         **dict(_vllm_statistics(found)),
         **_vllm_details(records),
         "llmperf_runs": [len(run.records) for run in result.runs],
+        "llmperf_tokenless": [_tokenless_places(record) for record in records],
     }
     return {"vllm.json": _json(document)}
 
@@ -247,6 +248,12 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
         "start_times": [(begin - begun) / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }
+
+
+def _tokenless_places(record: RequestRecord) -> list[int]:
+    """Numbers of the chunks without a token among all that `ttfts` and `itls` count: vLLM's file does not tell them."""
+    seen = sorted([(moment, False) for moment in record.tokenless_ns] + [(moment, True) for moment in record.chunk_ns])
+    return [place for place, (_, has_token) in enumerate(seen) if not has_token]
 
 
 def requests_csv(result: Result) -> Files:

@@ -21,7 +21,10 @@ _NO_OUTPUT = "the file does not tell reasoning from answer"
 def requests_csv(text: str, name: str) -> Imported:
     """`requests.csv`."""
     reader = csv.DictReader(io.StringIO(text))
-    return requests_rows(reader, name, first_line=2)
+    try:
+        return requests_rows(reader, name, first_line=2)
+    except csv.Error as error:
+        raise ImportFileError(f"{name}:{reader.line_num}: no CSV ({error})") from error
 
 
 def requests_rows(rows: Iterable[Mapping[str, Any]], name: str, first_line: int = 1) -> Imported:
@@ -32,7 +35,7 @@ def requests_rows(rows: Iterable[Mapping[str, Any]], name: str, first_line: int 
             raise ImportFileError(f"{name}:{line}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
         try:
             runs.setdefault(str(row["run"]), []).append(_record(row))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ImportFileError(f"{name}:{line}: {error}") from error
     if not runs:
         raise ImportFileError(f"{name}: no request in it")

@@ -68,7 +68,7 @@ def find_target(text: str, name: str, test: str, folder: Path) -> tuple[Target, 
         report = json.loads(text)
         measured = [point for point in report["points"] if "environment" in point]
         targets = [Target(p["test"], p, _environment(report["environments"][p["environment"]])) for p in measured]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ImportBaselineError(f"{name} is no report of pytest-llmperf ({error!r})") from error
     paths = [baseline_path(folder, target.environment.slug, target.test) for target in targets]
     named = [
