@@ -246,7 +246,7 @@ def test_no_token_at_all_is_failed() -> None:
         (b'{"detail": [{"loc": ["body"]}]}', 'HTTP 404: [{"loc": ["body"]}]'),
         (b"<html>\n <b>gone</b></html>", "HTTP 404: <html> <b>gone</b></html>"),
         (b"\xff\xfe", "HTTP 404: \ufffd\ufffd"),
-        (b"", "HTTP 404: "),
+        (b"", "HTTP 404 without a body"),
         (b"null", "HTTP 404: null"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_url_with_or_without_v1(url):
     assert server(f"{{engine: openai, url: '{url}'}}").url == "http://h:8000"
 
 
-@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://h:99999", "http://h/v1?key=1", "http://a b"])
+@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://h:99999", "http://a b"])
 def test_what_is_not_a_base_url(url):
     with pytest.raises(PlanError, match=r"servers\.a\.url: "):
         server(f"{{engine: openai, url: '{url}'}}")
