@@ -41,6 +41,8 @@ def base_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> str:
 def _ascii_host(host: str) -> str:
     if ":" in host:
         return f"[{host}]"
+    if host.isascii():
+        return host
     try:
         encoded = host.encode("idna").decode("ascii")
         is_the_same = encoded.encode("ascii").decode("idna") == host
