@@ -32,13 +32,13 @@ def problem(found: Any) -> str:
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
     """The object that was typed as JSON; None without. UsageError for anything else."""
+    if text is None:
+        return None
     try:
-        found = None if text is None else json.loads(text)
+        found = json.loads(text)
     except ValueError as error:
-        raise click.UsageError(
-            f"{option} is no JSON: {error}; quote it, as in {option} '{{\"name\": null}}'"
-        ) from error
-    if text is not None and not isinstance(found, dict):
+        raise click.UsageError(f"{option} {text!r} is no JSON: {error}") from error
+    if not isinstance(found, dict):
         raise click.UsageError(f"{option} {text!r} is no JSON object, such as '{{\"name\": null}}'")
     return found
 

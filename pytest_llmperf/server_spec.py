@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
+    Tag,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -295,7 +297,12 @@ def _parameters(url: str) -> list[tuple[str, str]]:
 
 
 def _host_path(path: str) -> str:
-    if not path.startswith("/") or path.startswith("//") or not path.isascii() or re.search(r"[\s#\\]", path):
+    if (
+        not path.startswith("/")
+        or path.startswith("//")
+        or not (path.isascii() and path.isprintable())
+        or re.search(r"[\s#\\]", path)
+    ):
         raise ValueError(f"{path!r} is not a whole path of the host, such as '/openai/v1/chat/completions'")
     for name, value in _parameters(path):
         _no_literal_secret(name, value)
@@ -322,8 +329,16 @@ def _ready(given: object) -> object:
     raise ValueError(f"{given!r} is neither a path such as /healthz, {{path: /healthz, status: 204}}, nor false")
 
 
+def _check_or_none(given: object) -> str:
+    """Decides which of the two a mistake is reported for."""
+    return "value of" if given is False else "check of"
+
+
+_Check = Annotated[
+    Annotated[Ready, Tag("check of")] | Annotated[Literal[False], Tag("value of")], Discriminator(_check_or_none)
+]
 ReadyCheck = Annotated[
-    Ready | Literal[False] | None,
+    _Check | None,
     BeforeValidator(_ready),
     WithJsonSchema(
         {

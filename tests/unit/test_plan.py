@@ -161,6 +161,14 @@ def test_what_is_not_a_base_url(url):
         server(f"{{engine: openai, url: '{url}'}}")
 
 
+def test_what_is_told_of_a_url_with_a_query_and_of_a_path():
+    config = server("{engine: openai, url: 'http://h/v1?api-version=1&key=abc', path: '/x?sig=abc'}")
+    assert config.url == "http://h?api-version=1&key=abc"
+    assert (config.as_dict()["url"], config.as_dict()["path"]) == ("http://h?api-version=1&key=***", "/x?sig=***")
+    assert "abc" not in str(config.as_dict())
+    assert {"path", "ready"}.isdisjoint(server("{engine: openai, url: http://h, ready: false}").as_dict())
+
+
 def test_configurations_are_equal_by_value_in_any_order_of_their_arguments():
     one = server("{engine: vllm, args: {tp: 2, max-num-seqs: 8}, env: {A: a, B: b}}")
     other = server("{engine: vllm, args: {max_num_seqs: 8, tensor-parallel-size: 2}, env: {B: b, A: a}}")
