@@ -196,7 +196,7 @@ def _measured(
     """The points' verdicts; None where the numbers are not to be trusted. Raises what ended a measurement early."""
     gpus = visible_gpus()
     judging = Judging(Path(), None)
-    with start_duet(pair, session.log_dir(), gpus) as server:
+    with start_duet(pair, session.log_dir(), gpus, loads=points) as server:
         tasks = [
             make_task(
                 f"{pair.name}-{point.name}",

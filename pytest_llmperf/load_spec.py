@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -20,7 +21,7 @@ from pydantic import (
 
 from pytest_llmperf.capacity_spec import CapacitySpec, check_capacity
 from pytest_llmperf.definitions import METRICS, parse_quantity
-from pytest_llmperf.fields import Frozen, Seconds, entry
+from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.limits import Sla
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.prompt_spec import Lengths, PromptFile, PromptSpec, TokenCount
@@ -100,6 +101,18 @@ Relaunch = Literal["auto", "never", "always"]
 EndpointName = Literal["chat", "completions", "responses", "generate", "generate-once", "infer", "grpc"]
 
 
+def _with_prompt(extra: dict[str, Any]) -> dict[str, Any]:
+    for name in ("messages", "prompt", "input", "text_input"):
+        if extra.get(name, "") is None:
+            raise EntryError(f"{name}: null would leave out the prompt itself", name)
+    if not isinstance(extra.get("parameters", {}), Mapping | None):
+        raise EntryError(f"parameters: {extra['parameters']!r} is no mapping", "parameters")
+    return extra
+
+
+ExtraBody = Annotated[dict[str, Any], AfterValidator(_with_prompt)]
+
+
 class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
@@ -136,8 +149,10 @@ class _Load(PromptSpec):
     """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
     stream_usage: Literal["every-chunk", "last-chunk"] | None = None
     """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
-    extra_body: dict[str, Any] = {}
-    """Merged into every request's JSON body."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """What `output_tokens` is called in a request of chat or completions; None: max_tokens."""
+    extra_body: ExtraBody = {}
+    """Merged into every request's JSON body; null leaves a field out."""
     slo: Annotated[
         dict[str, float],
         BeforeValidator(_slo),

@@ -166,6 +166,8 @@ def _check_stages(load: LoadSpec, given: Set[str]) -> None:
 def _check_dialect(load: LoadSpec, given: Set[str]) -> None:
     if "burstiness" in given and load.arrival != "gamma":
         raise ValueError(f"burstiness: {load.burstiness:g} needs `arrival: gamma`, not {load.arrival}")
+    if load.max_tokens_field is not None and load.endpoint not in ("chat", "completions"):
+        raise ValueError(f"max_tokens_field: {load.endpoint} has no such choice; it is for chat and completions")
     if load.batch_size != 1 and load.endpoint != "completions":
         raise ValueError(
             f"batch_size: needs `endpoint: completions`, which takes several prompts; {load.endpoint} takes one"

@@ -295,13 +295,14 @@ class State:
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
         folder, gpus, later = self.session.log_dir(), self.gpus, self._nothing_to_measure(asked)
+        loads = [planned.point for planned in self.planned.values() if planned.server == asked]
         begun = time.monotonic()
         if self.live and not later:
             self.live.starting(asked.name)
         if isinstance(asked, Duet):
-            one = start_duet(asked, folder, gpus, later=later)
+            one = start_duet(asked, folder, gpus, later=later, loads=loads)
         else:
-            one = start_server(asked, folder, gpus, later=later)
+            one = start_server(asked, folder, gpus, later=later, loads=loads)
         with contextlib.ExitStack() as stack:
             try:
                 server = stack.enter_context(one)

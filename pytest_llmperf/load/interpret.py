@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint, Framing
-from pytest_llmperf.load.openai import NOT_UNDERSTOOD, Event, body_text, shorten
+from pytest_llmperf.load.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.sse import SseParser
 from pytest_llmperf.load.template import Templates
@@ -130,10 +131,9 @@ def _read_stream(
     if capture.status is None:
         return _Stream(error=capture.error)
     if capture.status != 200:
-        return _Stream(error=f"HTTP {capture.status}: {body_text(capture.body)}")
-    if endpoint.framing == "sse" and not capture.content_type.startswith("text/event-stream"):
-        body = body_text(capture.body)
-        return _Stream(error=capture.error or f"no event stream but {capture.content_type or 'no type'}: {body}")
+        return _Stream(error=refused(capture.status, capture.body, capture.location, capture.error))
+    if endpoint.framing == "sse" and not is_event_stream(capture.content_type, capture.body):
+        return _Stream(error=capture.error or not_streamed(capture.content_type, capture.body))
     if endpoint.framing == "sse":
         said, bad_event = _read_sse(capture.body, capture.ends, endpoint.read, templates or Templates(endpoint.read))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -42,10 +42,24 @@ def request_body(
         **said,
         "stream": True,
         "stream_options": _stream_options(every_chunk_usage),
-        "max_tokens": output_tokens,
+        point.max_tokens_field or "max_tokens": output_tokens,
         **sampling(point, output_tokens),
     }
-    return body | point.extra_body
+    return merged(body, point.extra_body)
+
+
+def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with the fields of `extra`, which win; one that is None is left out.
+
+    An object takes the place of the body's own, unless it has fields that are None: it is then merged likewise, and
+    left out where nothing remains.
+    """
+    whole = {**body, **extra}
+    for name, value in extra.items():
+        ours = body.get(name)
+        if isinstance(ours, dict) and isinstance(value, Mapping) and None in value.values():
+            whole[name] = merged(ours, value) or None
+    return {name: value for name, value in whole.items() if value is not None or name not in extra}
 
 
 def sampling(point: LoadPoint, output_tokens: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
+from pytest_llmperf.load.openai import Event, error_text, json_object, merged, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load_spec import LoadPoint
 
@@ -33,7 +33,7 @@ def request_body(
         "max_output_tokens": output_tokens,
         **sampling(point, output_tokens),
     }
-    return body | point.extra_body
+    return merged(body, point.extra_body)
 
 
 def read_event(data: bytes) -> Event:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
+from pytest_llmperf.load.openai import Event, error_text, json_object, merged, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import ServerTimes
@@ -40,8 +40,9 @@ def request_body(
         "exclude_input_in_output": True,
         **sampling(point, output_tokens),
     }
-    extra = dict(point.extra_body)
-    return {"text_input": content, "parameters": parameters | extra.pop("parameters", {}), **extra}
+    extra = {"parameters": {}, **point.extra_body}
+    parameters = {} if extra["parameters"] is None else merged(parameters, extra.pop("parameters"))
+    return merged({"text_input": content}, extra) | {"parameters": parameters}
 
 
 def read_event(data: bytes) -> Event:

@@ -283,6 +283,14 @@ def test_generate_body() -> None:
     }
 
 
+def test_null_leaves_a_field_of_triton_and_of_responses_out() -> None:
+    assert "min_tokens" not in _body("responses", extra_body={"min_tokens": None})
+    body = _body("generate", extra_body={"parameters": {"ignore_eos": None, "min_tokens": None}, "bad_words": None})
+    assert set(body) == {"text_input", "parameters"}
+    assert set(body["parameters"]) == {"stream", "max_tokens", "exclude_input_in_output", "temperature"}
+    assert _body("generate", extra_body={"parameters": None}) == {"text_input": "hi", "parameters": {}}
+
+
 def test_paths() -> None:
     paths = {name: endpoint.path("org/m") for name, endpoint in ENDPOINTS.items()}
     assert paths == {

@@ -246,7 +246,7 @@ def test_no_token_at_all_is_failed() -> None:
         (b'{"detail": [{"loc": ["body"]}]}', 'HTTP 404: [{"loc": ["body"]}]'),
         (b"<html>\n <b>gone</b></html>", "HTTP 404: <html> <b>gone</b></html>"),
         (b"\xff\xfe", "HTTP 404: \ufffd\ufffd"),
-        (b"", "HTTP 404: "),
+        (b"", "HTTP 404 without a body"),
         (b"null", "HTTP 404: null"),
     ],
 )
@@ -344,6 +344,34 @@ def test_completions_body() -> None:
         "max_tokens": 9,
         "temperature": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("extra", "left_out", "sent"),
+    [
+        ({"stream_options": None, "model": None, "user": None}, {"stream_options", "model", "user"}, {}),
+        (
+            {"ignore_eos": None, "min_tokens": None, "temperature": None},
+            {"ignore_eos", "min_tokens", "temperature"},
+            {},
+        ),
+        ({"stream_options": {"continuous_usage_stats": None}}, set(), {"stream_options": {"include_usage": True}}),
+        ({"stream_options": {"include_usage": None, "continuous_usage_stats": None}}, {"stream_options"}, {}),
+        ({"stream_options": {"x": 1}}, set(), {"stream_options": {"x": 1}}),
+        ({"max_tokens": None, "n_predict": 4}, {"max_tokens"}, {"n_predict": 4}),
+        ({"tools": [{"default": None}], "format": {"const": None}}, set(), {"format": {"const": None}}),
+    ],
+)
+def test_null_leaves_a_field_out(extra: dict[str, Any], left_out: set[str], sent: dict[str, Any]) -> None:
+    plain = request_body(_point(), "hi", 9, model="m", every_chunk_usage=True)
+    body = request_body(_point(extra_body=extra), "hi", 9, model="m", every_chunk_usage=True)
+    assert body.keys() == plain.keys() - left_out | {name for name, value in extra.items() if value} - left_out
+    assert {name: body[name] for name in sent} == sent
+
+
+def test_what_the_limit_of_tokens_is_called() -> None:
+    body = request_body(_point(max_tokens_field="max_completion_tokens"), "hi", 9, model="m", every_chunk_usage=False)
+    assert (body["max_completion_tokens"], "max_tokens" in body) == (9, False)
 
 
 def test_extra_body_wins() -> None:

@@ -44,6 +44,8 @@ def test_trace_is_the_same_on_every_machine_and_version() -> None:
         {"temperature": 0.5},
         {"ignore_eos": False},
         {"extra_body": {"top_p": 0.5}},
+        {"extra_body": {"stream_options": None}},
+        {"max_tokens_field": "max_completion_tokens"},
         {"concurrency": None, "request_rate": 10.0},
         {"requests": None, "duration": "9 s"},
         {"ramp": {"from": 1, "over": "9 s"}},

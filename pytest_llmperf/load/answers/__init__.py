@@ -1,0 +1,1 @@
+"""What came back for one request, and what it means."""
