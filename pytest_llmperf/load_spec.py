@@ -153,6 +153,8 @@ class _Load(PromptSpec):
     """What `output_tokens` is called in a request of chat or completions; None: max_tokens."""
     extra_body: ExtraBody = {}
     """Merged into every request's JSON body; null leaves a field out."""
+    good_finish_reasons: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Finish reasons that are a good end of an answer, beside those that servers use for it; any other is a failure."""
     slo: Annotated[
         dict[str, float],
         BeforeValidator(_slo),

@@ -17,10 +17,11 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load import urls
+from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
 from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint
 from pytest_llmperf.load.openai import NOT_UNDERSTOOD, shorten
-from pytest_llmperf.load.sse import SseParser
+from pytest_llmperf.load.sse import Message, SseParser
 from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.wires import first_body, request_headers
 from pytest_llmperf.load_spec import LoadPoint
@@ -161,14 +162,15 @@ def _judge(endpoint: Endpoint) -> Callable[[httpx.Response], str | None]:
 
 def _bad_start(endpoint: Endpoint, body: bytes) -> str | None:
     """An error before the first token; how a stream must end is for the load to say."""
-    events = SseParser().feed(body + b"\n\n") if endpoint.framing == "sse" else [body]
-    for data in events:
+    parser = SseParser()
+    events = [*parser.feed(body), *parser.end()] if endpoint.framing == "sse" else [Message(body)]
+    for message in events:
         try:
-            event = endpoint.read(data)
+            event = read_message(message, endpoint.read)
         except NOT_UNDERSTOOD as error:
-            return shorten(f"event not understood ({error}): {data.decode('utf-8', 'replace')}")
-        if event.error:
-            return f"error in the stream: {event.error}"
+            return shorten(f"event not understood ({error}): {message.data.decode('utf-8', 'replace')}")
+        if event.error or event.odd:
+            return f"error in the stream: {event.error or event.odd}"
         if event.output or event.reasoning:
             return None
     return None if events else "a stream without an event"

@@ -452,7 +452,7 @@ def test_disconnect_keeps_the_chunks_before_it() -> None:
     [
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", "HTTP 503: busy"),
         (HEAD + _chunk(TOKEN) + _chunk(b'data: {"error": {"message": "boom"}}\n\n') + END, "error in the stream: boom"),
-        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no usage, no [DONE]"),
+        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no [DONE]"),
         (
             b"HTTP/1.1 307 Moved\r\nLocation: https://me:pw@h/v1?key=pw\r\nContent-Length: 0\r\n\r\n",
             "HTTP 307: a redirect to 'https://***@h/v1?…', which is not followed: write it as the URL",

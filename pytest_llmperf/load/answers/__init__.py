@@ -1,1 +1,1 @@
-"""What came back for one request, and what it means."""
+"""From the events of an answer to facts: what it said, which counts are believed, whether it is whole."""
