@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import START_NS, failed, point, record, run, steady_run
 
+from pytest_llmperf.answers import inter_token_latency_ms
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
 from pytest_llmperf.metrics import (
     distribution,
-    inter_token_latency_ms,
     rounded,
     run_window,
     summarize,
@@ -277,7 +277,7 @@ def test_queued_is_the_wait_of_every_open_loop_request():
 
 
 def test_prompts_of_a_batch_are_answered_side_by_side():
-    batch = record(0.0, [10.0, 10.0, 20.0, 20.0, 30.0, 30.0], prompts=2)
+    batch = record(0.0, [10.0, 10.0, 20.0, 20.0, 30.0, 30.0], answers=2)
     assert inter_token_latency_ms(batch) == 10.0
     value = values([batch])
     assert (value("ttft_p50"), value("e2e_p50"), value("output_tokens_mean")) == (10.0, 30.0, 6)

@@ -343,7 +343,7 @@ def test_first_tokens_that_were_read_with_the_next_are_told(together, told):
 
 
 def test_tokens_of_several_prompts_in_one_read_are_nothing_to_tell():
-    batch = replace(record(0.0, [20.0, 20.0, 30.0]), prompts=2)
+    batch = replace(record(0.0, [20.0, 20.0, 30.0]), answers=2)
     (found,) = document(outcome(result([run([batch] * 4)])))["points"]
     assert found["remarks"] == []
 

@@ -96,10 +96,10 @@ def test_a_capacity_of_a_duet_has_its_reference(tmp_path):
     ("text", "message"),
     [
         (b'{"schema": "llmp', "f is not whole"),
-        (b"[]", "f has the schema None; this version reads llmperf.point/2"),
+        (b"[]", "f has the schema None; this version reads llmperf.point/3"),
         (b'{"schema": "llmperf.point/1"}', "f has the schema 'llmperf.point/1'"),
         (b'{"schema": "llmperf.point/9"}', "f has the schema 'llmperf.point/9'"),
-        (b'{"schema": "llmperf.point/2"}', "f: test: Field required"),
+        (b'{"schema": "llmperf.point/3"}', "f: test: Field required"),
         (json.dumps({**json.loads(point_json(POINT)), "sides": 3}).encode(), "f: sides: Input should be"),
         (point_json(POINT).replace(b'"levels":[]', b'"levels":[8]'), "f: sides.0: Value error, 1 levels for 2 runs"),
     ],
