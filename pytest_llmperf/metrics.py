@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pytest_llmperf.answers import (
+from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.pace import (
     chunk_times,
     first_token_ns,
     last_token_ns,
@@ -24,8 +26,6 @@ from pytest_llmperf.answers import (
     token_gaps_ms,
     visible_tokens,
 )
-from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6

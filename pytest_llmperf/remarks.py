@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from pytest_llmperf.answers import came_at_once, token_gaps_ms
+import numpy as np
+
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics import Summary
+from pytest_llmperf.pace import FASTEST_NS, came_at_once, chunk_times, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.records import RequestRecord
 
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
-_IN_BURSTS = 0.5
-"""Share of chunks that came together with another from which on bursts are the rule."""
+_SLOW_CHUNKS_MS = 0.5
+"""Mean gap between chunks from which on one of next to nothing stands out; below, it is a fast server's own."""
+_FAST_MS, _LATE_SHARE, _FEW = 0.5, 0.02, 0.1
+"""Time per token and share of a request's time that few decoders have, and the share of requests worth a remark."""
 _TOLD_DOUBTS = 3
 """Of different doubts about token counts, so many of the most frequent; the request lines have all."""
 _COUNTED_BY = {
-    "usage": "the last total that the server told",
-    "tokenizer": "the load's tokenizer's",
-    "chunks": "of chunks",
+    "usage": "the last total of the server's",
+    "tokenizer": "counted by the load's tokenizer",
+    "chunks": "counted in chunks",
+    None: "unknown",
 }
 
 
-def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, valid: bool) -> Iterator[str]:
-    """Yields what a reader must know of the answers among `records`.
+def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, metrics: Summary, valid: bool) -> Iterator[str]:
+    """Yields what a reader must know of the answers among `records`; `metrics` are theirs.
 
     `valid` is False where the client is at fault already: it is then not said that the server sent chunks together.
     """
@@ -37,7 +43,9 @@ def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, valid: boo
     yield from _endless(answers, load)
     if ENDPOINTS[load.endpoint].framing != "body":
         yield from _at_once(answers)
-    yield from _together(answers, valid)
+        yield from _late_and_fast(answers)
+    if valid:
+        yield from _in_bursts(answers, metrics) or _first_together(answers)
 
 
 def _uncounted(answers: Sequence[RequestRecord]) -> Iterator[str]:
@@ -56,8 +64,8 @@ def _doubted(answers: Sequence[RequestRecord]) -> Iterator[str]:
     doubts = Counter((record.token_source, record.usage_doubt) for record in answers if record.usage_doubt)
     if doubts:
         most = doubts.most_common(_TOLD_DOUBTS)
-        told = "; ".join(f"{count} are {_COUNTED_BY.get(source or '', '')}: {why}" for (source, why), count in most)
-        yield f"token counts of {doubts.total()} of {len(answers)} answers are not the server's as they stood: {told}"
+        told = "; ".join(f"{why} ({count}; output tokens are {_COUNTED_BY[source]})" for (source, why), count in most)
+        yield f"token counts of {doubts.total()} of {len(answers)} answers were not believed as they stood: {told}"
 
 
 def _unknown_fields(answers: Sequence[RequestRecord]) -> Iterator[str]:
@@ -115,21 +123,50 @@ def _at_once(answers: Sequence[RequestRecord]) -> Iterator[str]:
         )
 
 
-def _together(answers: Sequence[RequestRecord], valid: bool) -> Iterator[str]:
-    """Chunks in one read, where it was not the client that was late: then the run is INVALID."""
+def _late_and_fast(answers: Sequence[RequestRecord]) -> Iterator[str]:
+    """What may be a release of tokens that were held back, and may be a fast decoder after a long wait."""
+    paced = [(record, itl) for record in answers if (itl := inter_token_latency_ms(record)) is not None]
+    fast = sum(itl < _FAST_MS and _decode_share(record) < _LATE_SHARE for record, itl in paced)
+    if fast > _FEW * len(paced):
+        yield (
+            f"the tokens of {fast} of {len(paced)} requests came in the last {_LATE_SHARE:.0%} of their time, in less "
+            f"than {_FAST_MS:g} ms each: unless the server decodes so fast, something held them back and let them go, "
+            "and itl is not the server's"
+        )
+
+
+def _decode_share(record: RequestRecord) -> float:
+    """Share of the time since sending that lies between first and last chunk."""
+    first_ns, last_ns = record.chunk_ns[0], record.chunk_ns[-1]
+    whole_ns = last_ns - (first_ns if record.sent_ns is None else record.sent_ns)
+    return (last_ns - first_ns) / whole_ns if whole_ns > 0 else 1.0
+
+
+def _in_bursts(answers: Sequence[RequestRecord], metrics: Summary) -> list[str]:
+    """Chunks that follow each other at once, and then nothing for long, where it was not the client that was late."""
+    icl = metrics.distributions["icl"]
+    quarter, mean = icl.stat("p25"), icl.mean
+    # Where chunks come in pairs every second gap is next to nothing; of several answers each is looked at by itself.
+    if quarter is None or mean is None or quarter >= FASTEST_NS / 1e6 or mean < _SLOW_CHUNKS_MS:
+        return []
+    spread = [record for record in answers if record.chunk_ns and not came_at_once(record)]
+    gaps = [np.diff(times) < FASTEST_NS for record in spread for times in chunk_times(record)]
+    chunks = sum(len(near) + 1 for near in gaps)
+    together = sum(int(np.sum(np.append(near, False) | np.append(False, near))) for near in gaps)
+    return [
+        f"{together / chunks:.0%} of the chunks came together with others of their answer, and not because the client "
+        "was late: a proxy buffers, the stream is compressed (gzip), or the server sends several at a time "
+        "(stream_interval); ttft is then that of a burst, and icl nothing within one and long between two"
+    ]
+
+
+def _first_together(answers: Sequence[RequestRecord]) -> list[str]:
     # In one read of several answers the next token is mostly another answer's first.
     alone = [record for record in answers if record.answers == 1 and not came_at_once(record)]
-    chunks = sum(len(record.chunk_ns) for record in alone)
-    shared = sum(len(record.shared_late_ns) for record in alone)
-    first = sum(record.chunk_ns[:1] == record.chunk_ns[1:2] for record in alone if record.chunk_ns)
-    if valid and shared > _IN_BURSTS * chunks:
-        yield (
-            f"{shared / chunks:.0%} of the chunks came together with others of their answer, in one read of a client "
-            "that was not late: a proxy buffers, the stream is compressed (gzip), or the server holds tokens back "
-            "(stream_interval); ttft is then that of a burst, and icl nothing within a burst and long between two"
-        )
-    elif valid and alone and first >= _SHARED_FIRST * len(alone):
-        yield (
-            f"the first token of {first} of {len(alone)} requests was read together with the next: unless the "
-            "server wrote both at once, their TTFT is too high, by the time between the tokens of that read"
-        )
+    first = sum(len(times) > 1 and times[0] == times[1] for times in (record.chunk_ns for record in alone))
+    if not alone or first < _SHARED_FIRST * len(alone):
+        return []
+    return [
+        f"the first token of {first} of {len(alone)} requests was read together with the next: unless the "
+        "server wrote both at once, their TTFT is too high, by the time between the tokens of that read"
+    ]

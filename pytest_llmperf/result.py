@@ -83,7 +83,7 @@ class Result:
             *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
-            *answer_remarks(self._measured(), self.load, self.valid),
+            *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
 
     @property

@@ -43,6 +43,13 @@ def test_round_trip(chunks, number, times, text):
         chunk_tokens=None,
         error=text,
         server_ns=None if times is None else ServerTimes(*times),
+        answers=2,
+        chunk_answers=(0, 1) * len(chunks),
+        first_chunk_tokens=(number, 1.0),
+        hidden_tokens=len(chunks),
+        unknown_fields=(text,),
+        usage_doubt=text,
+        end_told=not chunks,
     )
     run = replace(run, records=(record,), client=replace(HEALTH, connect_ms=number), spoiled=(text,))
     stored = replace(POINT, sides=(StoredSide(RESULT.environment, (run,)), *POINT.sides))
