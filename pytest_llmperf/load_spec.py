@@ -138,6 +138,8 @@ class _Load(PromptSpec):
     """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
     extra_body: dict[str, Any] = {}
     """Merged into every request's JSON body."""
+    good_finish_reasons: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Finish reasons that are a good end of an answer, beside those that servers use for it; any other is a failure."""
     slo: Annotated[
         dict[str, float],
         BeforeValidator(_slo),

@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 from pytest_llmperf.errors import LlmPerfError, ServerError
+from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.closed_loop import ClosedLoop
-from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.endpoints import ENDPOINTS, asked_by
 from pytest_llmperf.load.health import Window, client_health, no_collection, stamps_of
 from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.lateness import Lateness
@@ -100,6 +101,7 @@ class _Load:
         self.store = store
         self.endpoint = ENDPOINTS[point.endpoint]
         self.templates = Templates(self.endpoint.read)
+        self.asked = asked_by(point)
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.window = Window(every_thread=self.endpoint.framing == "messages")
         self.wires = Wires(targets, point, trace, mark)
@@ -160,7 +162,7 @@ class _Load:
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
             trace_hash=self.trace_hash,
-            records=tuple(lateness.told(records)),
+            records=with_untold_ends_failed(tuple(lateness.told(records))),
             client=client_health(
                 self.window,
                 stamps,
@@ -182,6 +184,7 @@ class _Load:
             endpoint=self.endpoint,
             count=self.count,
             templates=self.templates,
+            asked=self.asked,
         )
 
 
