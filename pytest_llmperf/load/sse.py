@@ -81,8 +81,13 @@ class SseParser:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
+        if line.startswith(b"data: "):  # nearly all that are not blank
+            self._data.append(line[6:])
+            self._in_event = True
+            return
         if not line:
-            events += self._completed()
+            if self._in_event:
+                events.append(self._completed())
             return
         field, colon, value = line.partition(b":")
         if not field or field in (b"id", b"retry"):
@@ -98,12 +103,13 @@ class SseParser:
             lines = self._extensions if colon and _FIELD_NAME.fullmatch(field) else self._stray
             lines.append(line)
 
-    def _completed(self) -> list[Message]:
-        """The event that a blank line ends, if there is one."""
-        if not self._in_event:
-            return []
+    def _completed(self) -> Message:
+        """The event that a blank line ends."""
+        self._in_event = False
+        if self._data and not (self._name or self._stray or self._extensions):
+            data, self._data = self._data, []
+            return Message(data[0] if len(data) == 1 else b"\n".join(data))
         stray = self._stray if self._data else self._extensions + self._stray
         event = Message(b"\n".join(self._data), self._name, b"\n".join(stray))
         self._data, self._name, self._stray, self._extensions = [], b"", [], []
-        self._in_event = False
-        return [event]
+        return event

@@ -404,7 +404,7 @@ def test_disconnect_keeps_the_chunks_before_it() -> None:
     [
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", "HTTP 503: busy"),
         (HEAD + _chunk(TOKEN) + _chunk(b'data: {"error": {"message": "boom"}}\n\n') + END, "error in the stream: boom"),
-        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no usage, no [DONE]"),
+        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no [DONE]"),
         (b"SMTP\r\n\r\n", "malformed HTTP response: not an HTTP/1.1 status line: b'SMTP'"),
         (HEAD + b"zz\r\n\r\n", "malformed HTTP response: not a chunk size: b'zz'"),
     ],

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from itertools import count as count_from
+from operator import lt, sub
+from typing import NamedTuple, cast
 
 from pytest_llmperf.load.answers.said import Said
 from pytest_llmperf.load.openai import Event
@@ -15,7 +17,7 @@ from pytest_llmperf.records import TokenSource
 
 _MOST_TOKENS = 10_000_000
 """More than any model answers with: such a total is a mistake."""
-NO_NUMBERS = "they were no whole numbers of at least 0"
+NO_NUMBERS = "counts were no whole numbers of at least 0"
 NO_RUNNING_TOTALS = "per-chunk counts were not running totals"
 TOTAL_TOO_SMALL = "the total was below the number of chunks with content"
 TOTAL_TOO_LARGE = "the total was larger than any answer"
@@ -92,9 +94,12 @@ def count_tokens(said: Sequence[Said], n: int, count: Callable[[str], int] | Non
 
 def chunk_tokens(chunks: Sequence[Chunks]) -> tuple[int, ...] | None:
     """Tokens of each chunk; None where not all are known, or there is none."""
-    tokens = [tokens for some in chunks for tokens in some.tokens]
-    known = tuple([number for number in tokens if number is not None])
-    return known if tokens and len(known) == len(tokens) else None
+    tokens: list[int] = []
+    for some in chunks:
+        if None in some.tokens:
+            return None
+        tokens += cast("Sequence[int]", some.tokens)
+    return tuple(tokens) or None
 
 
 def _answers(chunks: Sequence[Chunks]) -> set[int]:
@@ -135,30 +140,22 @@ def _growth(said: Sequence[Said], own: bool) -> Growth | None:
     growth = Growth([], [], {})
     spoken: dict[int, int] = {}
     idle = 0
-    for reads, event, counts, first_length in said:
-        if not event.has_choices:
+    for some in said:
+        if not some.event.has_choices:
             continue
-        answer = event.choice if own else 0
+        answer = some.event.choice if own else 0
         then, pieces = growth.totals.get(answer, 0), spoken.get(answer, 0)
-        speaks = event.output or event.reasoning
-        kept: list[int] = []  # the events' numbers
-        grown: list[int | None] = []
-        for number, now in enumerate(counts):
-            if now is None:
-                continue
-            pieces += speaks
-            if now < then or now < pieces:
-                return None
-            if speaks or now > then:
-                kept.append(number)
-                grown.append(now - then)
-                idle += now == then
-            then = now
-        growth.totals[answer], spoken[answer] = then, pieces
-        if len(kept) == len(reads):
-            growth.chunks.append(Chunks(reads, grown, event, first_length))
-        else:  # a single one that says nothing: several events alike carry content
-            growth.tokenless_reads.extend(reads)
+        told = [count for count in some.counts if count is not None]
+        grown = list(map(sub, told, [then, *told[:-1]]))
+        if min(grown, default=0) < 0 or (some.speaks and any(map(lt, told, count_from(pieces + 1)))):
+            return None
+        growth.totals[answer] = told[-1] if told else then
+        spoken[answer] = pieces + (len(told) if some.speaks else 0)
+        if some.speaks or any(grown):
+            growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length))
+            idle += grown.count(0)
+        else:
+            growth.tokenless_reads.extend(some.reads)
     pieces = sum(spoken.values())
     return None if pieces > 1 and 2 * idle >= pieces else growth
 
