@@ -10,11 +10,13 @@ import numpy as np
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary
-from pytest_llmperf.pace import FASTEST_NS, came_at_once, chunk_times, inter_token_latency_ms, token_gaps_ms
+from pytest_llmperf.pace import FASTEST_NS, came_at_once, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.records import RequestRecord
 
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
+_IN_BURSTS = 0.25
+"""Share of chunks that came with another of their answer from which on bursts are the rule."""
 _SLOW_CHUNKS_MS = 0.5
 """Mean gap between chunks from which on one of next to nothing stands out; below, it is a fast server's own."""
 _FAST_MS, _LATE_SHARE, _FEW = 0.5, 0.02, 0.1
@@ -142,17 +144,24 @@ def _decode_share(record: RequestRecord) -> float:
     return (last_ns - first_ns) / whole_ns if whole_ns > 0 else 1.0
 
 
+def _alone(answers: Sequence[RequestRecord]) -> list[RequestRecord]:
+    """Those of one answer that came over a time: only of them it is known how late the client read shared chunks."""
+    single = (record for record in answers if record.answers == 1 and not record.chunk_answers)
+    return [record for record in single if record.chunk_ns and not came_at_once(record)]
+
+
 def _in_bursts(answers: Sequence[RequestRecord], metrics: Summary) -> list[str]:
     """Chunks that follow each other at once, and then nothing for long, where it was not the client that was late."""
     icl = metrics.distributions["icl"]
     quarter, mean = icl.stat("p25"), icl.mean
-    # Where chunks come in pairs every second gap is next to nothing; of several answers each is looked at by itself.
+    # Where chunks come in pairs every second gap is next to nothing.
     if quarter is None or mean is None or quarter >= FASTEST_NS / 1e6 or mean < _SLOW_CHUNKS_MS:
         return []
-    spread = [record for record in answers if record.chunk_ns and not came_at_once(record)]
-    gaps = [np.diff(times) < FASTEST_NS for record in spread for times in chunk_times(record)]
+    gaps = [np.diff(record.chunk_ns) < FASTEST_NS for record in _alone(answers)]
     chunks = sum(len(near) + 1 for near in gaps)
     together = sum(int(np.sum(np.append(near, False) | np.append(False, near))) for near in gaps)
+    if together <= _IN_BURSTS * chunks:
+        return []
     return [
         f"{together / chunks:.0%} of the chunks came together with others of their answer, and not because the client "
         "was late: a proxy buffers, the stream is compressed (gzip), or the server sends several at a time "
@@ -161,10 +170,9 @@ def _in_bursts(answers: Sequence[RequestRecord], metrics: Summary) -> list[str]:
 
 
 def _first_together(answers: Sequence[RequestRecord]) -> list[str]:
-    # In one read of several answers the next token is mostly another answer's first.
-    alone = [record for record in answers if record.answers == 1 and not came_at_once(record)]
-    first = sum(len(times) > 1 and times[0] == times[1] for times in (record.chunk_ns for record in alone))
-    if not alone or first < _SHARED_FIRST * len(alone):
+    alone = _alone(answers)
+    first = sum(record.chunk_ns[:1] == record.chunk_ns[1:2] for record in alone)
+    if first < max(1, _SHARED_FIRST * len(alone)):
         return []
     return [
         f"the first token of {first} of {len(alone)} requests was read together with the next: unless the "

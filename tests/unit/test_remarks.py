@@ -145,3 +145,11 @@ def test_fast_tokens_at_the_end_of_a_long_wait_are_told():
     late = record(0.0, [1000.0 + 0.12 * k for k in range(16)])
     assert remark([late, late, record()]).startswith("the tokens of 2 of 3 requests came in the last 2% of their time")
     assert remarks([record(0.0, [1000.0 + 10.0 * k for k in range(2)])]) == ()
+
+
+def test_of_several_answers_it_is_not_known_whether_the_client_threw_chunks_together():
+    """Their paces are right all the same."""
+    moments = [80.0 * (1 + k // 4) for k in range(16) for _ in range(2)]
+    both = replace(record(0.0, moments, answers=2), chunk_answers=(0, 1) * 16)
+    assert remarks([both] * 4) == ()
+    assert result([run([both])], load=CHATTY).metrics.distributions["itl"].mean == pytest.approx(20.0)
