@@ -166,6 +166,10 @@ def _errors(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
+_NO_TEXT = "the answer has no text"
+"""AIPerf counts as failed what streamed nothing, though its tokens were counted."""
+
+
 def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     """Metrics of a request that failed are left out."""
     alone = Run(run.index, run.started_ns, run.ended_ns, run.trace_hash, (record,), run.client)
@@ -174,7 +178,8 @@ def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     if "inter_chunk_latency" in metrics:
         seen = record.chunk_ns
         metrics["inter_chunk_latency"]["value"] = [(b - a) / 1e6 for a, b in itertools.pairwise(seen)] or None
-    error = {"code": record.status, "type": "RequestError", "message": record.error} if record.error else None
+    why = record.error or (_NO_TEXT if record.ok and "request_latency" not in metrics else None)
+    error = {"code": record.status, "type": "RequestError", "message": why} if why else None
     metadata = {
         "session_num": record.index,
         "x_request_id": record.request_id,
