@@ -21,11 +21,11 @@ from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli_baseline import baseline
 from pytest_llmperf.cli_duet import duet
 from pytest_llmperf.cli_import import import_files
-from pytest_llmperf.cli_input import capacity, header, problem, slo, stderr_line
+from pytest_llmperf.cli_input import capacity, header, json_object, problem, ready, slo, stderr_line
 from pytest_llmperf.cli_search import search
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.load.datasets import parse_dataset
+from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.plan_schema import plan_schema
@@ -63,6 +63,10 @@ def schema() -> None:
 
 @main.command()
 @click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000, or host:port")
+@click.option("--path", metavar="/PATH", help="Whole path that requests are posted to, in place of the endpoint's")
+@click.option(
+    "--ready", metavar="/PATH|JSON|false", help="What answers when it is up, as a plan's `ready`; false: nothing does"
+)
 @click.option("--model", "-m", required=True, help="Name of the model")
 @click.option(
     "--protocol", "-i", type=click.Choice(["http", "grpc"]), help="The server is Triton, and this is how it is asked"
@@ -93,6 +97,12 @@ def schema() -> None:
 @click.option("--warmup-requests", type=int, default=2, show_default=True)
 @click.option("--seed", type=int, help="Seed of prompts and arrivals")
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
+@click.option(
+    "--max-tokens-field",
+    type=click.Choice(["max_tokens", "max_completion_tokens"]),
+    help="What --output-tokens is called in requests  [default: max_tokens]",
+)
+@click.option("--extra-body", metavar="JSON", help="Merged into every request; null leaves a field out")
 @click.option("--slo", "slos", multiple=True, metavar="LIMIT", help="Per request, as in 'ttft<=500ms': goodput")
 @click.option("--read-timeout", metavar="TIME", help="From sending a request to its end  [default: 600 s]")
 @click.option("--no-data-timeout", metavar="TIME", help="Longest silence within a response  [default: 120 s]")
@@ -117,7 +127,7 @@ def profile(runs: int, **options: Any) -> None:
     try:
         config = _server_config(options)
         points = _load_points(options)
-        results = _measured(start_server(config, folder.log_dir(), ()), points, runs, folder)
+        results = _measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
     except ValidationError as error:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
@@ -154,9 +164,13 @@ def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer
         "url": url if "://" in url else f"{protocol or 'http'}://{url}",
         "headers": dict(map(header, options.pop("headers"))),
         "bearer": f"${{{bearer_env}}}" if bearer_env else None,
+        "ready": ready(options.pop("ready")),
     }
+    path = options.pop("path")
     if protocol is None:
-        return OpenAIServer(engine="openai", **common)
+        return OpenAIServer(engine="openai", **common, **({} if path is None else {"path": path}))
+    if path is not None:
+        raise click.UsageError("--path is for OpenAI's endpoints; Triton's follow from the model's name")
     return TritonRemoteServer(engine="triton-remote", **common)
 
 
@@ -164,6 +178,7 @@ def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
     options["capacity"] = capacity(options.pop("capacity"), options.pop("limits"))
     options["slo"] = slo(options.pop("slos"))
+    options["extra_body"] = json_object("--extra-body", options.pop("extra_body"))
     given = {name: value for name, value in options.items() if value is not None}
     counts = _counts(given.pop("concurrency", None))
     if counts:
@@ -187,7 +202,7 @@ def _counts(text: str | None) -> list[int]:
 
 def _prompts_in(path: str) -> int:
     file = PromptFile(file=path)
-    return len(parse_dataset(Path(path).read_text(encoding="utf-8"), file.kind, path))
+    return len(parse_dataset(read_prompts(path), file.kind, path).dialogues)
 
 
 @main.command("model-repository")

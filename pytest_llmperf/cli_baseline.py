@@ -117,14 +117,19 @@ def accept(points: tuple[str, ...], everything: bool, folder: Path) -> None:
 @baseline.command()
 @_folder
 def migrate(folder: Path) -> None:
-    """Bring baselines of an older schema up to date, in place; FOLDER may be one file."""
+    """Bring baselines of older versions up to date: their schema, and their names; FOLDER may be one file."""
     problems: list[str] = []
-    changed: list[Path] = []
+    changed = 0
+
+    def bring_up_to_date(path: Path) -> None:
+        nonlocal changed
+        if target := baseline_folder.migrate(path):
+            changed += 1
+            click.echo(f"migrated {path}{'' if target == path else f' to {target}'}")
+
     files = [folder] if folder.is_file() else baseline_folder.baseline_files(folder)
-    _each(files, lambda path: changed.append(path) if baseline_folder.migrate(path) else None, problems)
-    for path in changed:
-        click.echo(f"migrated {path}")
-    click.echo(f"{len(changed)} migrated, {len(files) - len(changed) - len(problems)} were up to date")
+    _each(files, bring_up_to_date, problems)
+    click.echo(f"{changed} migrated, {len(files) - changed - len(problems)} were up to date")
     _end(problems)
 
 

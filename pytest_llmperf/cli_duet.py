@@ -212,7 +212,7 @@ def _measured(
         doubt=lambda planned, result: judge.doubt(planned.test, result, planned.gates),
         live=stderr_line(),
     )
-    with start_duet(pair, folder.log_dir(), gpus) as server:
+    with start_duet(pair, folder.log_dir(), gpus, loads=points) as server:
         results = [asyncio.run(campaign.result(planned, server)) for planned in tests]
     return [_judged(planned, result, judge, folder) for planned, result in zip(tests, results, strict=True)]
 

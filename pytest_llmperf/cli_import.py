@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.interchange.from_genai_perf import Count
+from pytest_llmperf.interchange.from_perf_analyzer import Count
 from pytest_llmperf.interchange.from_rows import requests_rows
 from pytest_llmperf.interchange.imported import Imported, ImportFileError
 from pytest_llmperf.interchange.imports import parse_import
@@ -48,7 +48,11 @@ class _File:
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--concurrency", type=click.IntRange(min=1), help="Load of files that do not say it: a closed loop")
-@click.option("--request-rate", type=float, help="Load of files that do not say it: an open loop, in req/s")
+@click.option(
+    "--request-rate",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    help="Load of files that do not say it: an open loop, in req/s",
+)
 @click.option(
     "--tokenizer", type=click.Path(exists=True), help="Folder of the model's, to count perf_analyzer's answers"
 )
@@ -66,7 +70,7 @@ class _File:
 @click.option("--model", help="What FILES call the test's model, where that is another name")
 @click.option("--replace", "replacing", is_flag=True, help="Write over a baseline that is there")
 def import_files(files: tuple[Path, ...], **options: Any) -> None:
-    """Show results of GenAI-Perf, perf_analyzer, AIPerf, vllm bench serve or GuideLLM, or take them over.
+    """Show results of GenAI-Perf, perf_analyzer, AIPerf, vllm bench serve, SGLang or GuideLLM, or take them over.
 
     Figures are shown under the tool's own definitions, and under ours as far as the file lets that be told. --json,
     --html and --output write a report of ours; --baseline makes the files, a run each, the baseline of a test.
@@ -97,13 +101,25 @@ def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[_File]:
 def _parse(path: Path, count: Count | None) -> Imported:
     if path.suffix == ".parquet":
         return requests_rows(_parquet_rows(path), str(path))
+    beside = path.with_name("profile_export_aiperf.json")
+    summary = _text(beside) if path.suffix == ".jsonl" and beside.exists() else None
+    return parse_import(_text(path), str(path), beside=summary, count=count)
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-        beside = path.with_name("profile_export_aiperf.json")
-        summary = beside.read_text(encoding="utf-8") if path.suffix == ".jsonl" and beside.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImportFileError(f"{path} cannot be read: {error}") from error
-    return parse_import(text, str(path), beside=summary, count=count)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImportFileError(f"{path} cannot be read: {error.strerror}") from error
+    if data.startswith(b"\x1f\x8b"):
+        raise ImportFileError(f"{path} is compressed with gzip; unpack it first")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportFileError(f"{path} is no UTF-8 text: {error}") from error
+    if "\0" in text:
+        raise ImportFileError(f"{path} is no text: it holds bytes of 0")
+    return text
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
@@ -121,10 +137,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 def _with_load(found: Imported, load: dict[str, Any]) -> Imported:
     """A load that the file names itself stays."""
-    points = (
-        replace(point, **load) if point.concurrency is None and point.request_rate is None else point
-        for point in found.points
-    )
+    points = (point if point.names_load else replace(point, **load) for point in found.points)
     return replace(found, points=tuple(points))
 
 
@@ -185,10 +198,11 @@ def _show_comparisons(session: RunFolder) -> None:
 
 def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:
     # scipy comes with these, and takes longer than all the rest.
-    from pytest_llmperf.gate.baseline_file import write_baseline
+    from pytest_llmperf.gate.baseline_file import stored_path, write_baseline
     from pytest_llmperf.interchange.to_baseline import imported_baseline, shortage
 
-    target, path = _target(options)
+    target, _ = _target(options)
+    path = stored_path(options["folder"], target.environment.slug, target.test)
     if path.exists() and not options["replacing"]:
         raise click.UsageError(f"there is a baseline already: {path}; --replace writes over it")
     sources = [_source(file) for file in read]

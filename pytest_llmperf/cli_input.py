@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -27,6 +28,26 @@ def problem(found: Any) -> str:
     where = ".".join(str(part) for part in found["loc"] if not str(part).endswith(" of"))
     text = str(found["ctx"]["error"]) if found["type"] == "value_error" else found["msg"]
     return f"{where + ': ' if where else ''}{text} (given {found['input']!r})" if where else text
+
+
+def json_object(option: str, text: str | None) -> dict[str, Any] | None:
+    """The object that was typed as JSON; None without. UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {text!r} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise click.UsageError(f"{option} {text!r} is no JSON object, such as '{{\"name\": null}}'")
+    return found
+
+
+def ready(text: str | None) -> Any:
+    """`false`, a path or a JSON object, as a plan would write `ready`."""
+    if text is None or text == "false":
+        return None if text is None else False
+    return json_object("--ready", text) if text.startswith("{") else text
 
 
 def capacity(asked: str | None, limits: Sequence[str]) -> dict[str, Any] | None:

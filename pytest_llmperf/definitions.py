@@ -38,15 +38,20 @@ def _rate(name: str, unit: str, definition: str) -> Metric:
 
 
 _ALL = (
-    _time("ttft", "first chunk that carries a token - start (a role-only chunk is no token)"),
+    _time("ttft", "first chunk that carries a token - start (a role-only chunk is no token); none after hidden tokens"),
     _time("ttfo", "first chunk that carries a non-reasoning token - start"),
-    _time("ttst", "second chunk that carries a token - first one"),
+    _time("ttst", "second chunk that carries a token - first one, of each answer"),
     _time(
-        "itl", "(last - first token) / (output tokens per prompt - 1), per request; n counts requests of >= 2 tokens"
+        "itl",
+        "(last - first token) / (streamed tokens - those that came first), the mean over a request's answers; none "
+        "where the tokens of an answer came all at one moment; n counts requests of >= 2 tokens",
     ),
     _time("tpot", "the same number as itl, under its other name"),
-    _time("icl", "gap between two token chunks of a request; all gaps of all requests are pooled"),
-    _time("e2e", "last token - start"),
+    _time(
+        "icl",
+        "gap between two token chunks of an answer; all gaps of all requests are pooled, as far as they have an itl",
+    ),
+    _time("e2e", "last token - start; the response's end where all tokens were hidden"),
     _time("service_ttft", "first token - sent; differs from ttft in open loop, where start is the due time"),
     _time("service_e2e", "last token - sent"),
     _time("queued", "sent - due, of every measured request of an open loop; max_in_flight makes requests wait"),
@@ -54,8 +59,8 @@ _ALL = (
     _time("server_prefill", "first token - first scheduled, by the server's own clock"),
     _time("server_decode", "last - first token, by the server's own clock"),
     Metric("input_tokens", "tokens", "neither", "distribution", "prompt tokens of a request: server, else tokenizer"),
-    Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request"),
-    _rate("output_token_throughput", "tok/s", "output tokens received in the window / window"),
+    Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request, streamed or not"),
+    _rate("output_token_throughput", "tok/s", "output tokens received, or made unseen, in the window / window"),
     _rate("input_token_throughput", "tok/s", "prompt tokens of requests whose first token fell in the window / window"),
     _rate("total_token_throughput", "tok/s", "input_token_throughput + output_token_throughput"),
     _rate("request_throughput", "req/s", "successful requests that ended in the window / window"),

@@ -123,10 +123,13 @@ def _with_answer(record: RequestRecord) -> list[int]:
 
 
 def _vllm(run: Run) -> _Report:
-    """`vllm bench serve`: a chunk is whatever has `choices`, so a role-only one ends the time to first token."""
-    good = _good(run)
-    chunks = [sorted((*record.chunk_ns, *record.tokenless_ns)) for record in good]
-    pairs = list(zip(good, chunks, strict=True))
+    """`vllm bench serve`: a chunk is whatever has `choices`, so a role-only one ends the time to first token.
+
+    An answer without any chunk has failed there.
+    """
+    chunked = ((record, sorted((*record.chunk_ns, *record.tokenless_ns))) for record in _good(run))
+    pairs = [(record, seen) for record, seen in chunked if seen]
+    good, chunks = [record for record, _ in pairs], [seen for _, seen in pairs]
     several = [(record, seen) for record, seen in pairs if _tokens(record) > 1]
     duration_ns = run.ended_ns - run.started_ns
     prompt, output = _total(good)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from pytest_llmperf.duet import Duet, local_gpus
+from pytest_llmperf.load.prompts import file_notes
+from pytest_llmperf.load.urls import shown
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.server_spec import RemoteServer, ServerConfig
@@ -21,6 +23,7 @@ def describe_points(
         each = " on each" if isinstance(server, Duet) else ""
         for load in (load for other, load in points if other == server):
             yield f"  {load.name}: {describe_load(load, runs(load))}{each}"
+            yield from (f"    {note}" for note in file_notes(load))
 
 
 def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:
@@ -34,7 +37,7 @@ def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:
 def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) -> Iterator[str]:
     """`taken` GPUs are another server's."""
     if isinstance(server, RemoteServer):
-        yield f"{server.name}: {server.url} (already up)"
+        yield f"{server.name}: {shown(server.url)} (already up)"
         return
     used = gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
     reason = missing_requirement(server, gpus)

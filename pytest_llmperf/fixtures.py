@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import Baseline
 from pytest_llmperf.gate.growth import appended
 from pytest_llmperf.gate.regression import Regression
@@ -73,6 +73,8 @@ class SlaGate:
         if broken:
             lines = "\n  ".join([*broken, *result.failures])
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
+        partly = [check.describe() for check in checks if check.verdict == "PASS" and check.lacking]
+        self._session.session.notes += [f"{result.point_id}: {line}" for line in partly]
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
             _settle_doubt(
@@ -104,6 +106,10 @@ class BaselineGate:
             self._check_duet(result)
             return
         path = self._session.judge.file(self._test, result)
+        try:
+            assert_holds(path, self._test)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         if self._session.judge.is_recording(self._test, result):
             self._record(result)
             return

@@ -10,10 +10,11 @@ from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline
+from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path
 from pytest_llmperf.gate.baseline_folder import unused
-from pytest_llmperf.gate.baselines import HISTOGRAMS, Baseline, StoredSession, baseline_path
+from pytest_llmperf.gate.baselines import HISTOGRAMS, Baseline, StoredSession
 from pytest_llmperf.gate.bounds import bound_notes
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import (
@@ -25,7 +26,7 @@ from pytest_llmperf.gate.regression import (
     gated_series,
 )
 from pytest_llmperf.gate.rules import DUET, Rules
-from pytest_llmperf.gate.sla import SlaCheck, check_sla
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.result import Result
@@ -69,7 +70,7 @@ class Judge:
 
     def file(self, test: str, result: Result) -> Path:
         """The test's baseline in the result's environment; it need not exist."""
-        return baseline_path(self.folder, result.environment.slug, test)
+        return stored_path(self.folder, result.environment.slug, test)
 
     def is_recording(self, test: str, result: Result) -> bool:
         """Whether the result is to become the baseline, without a comparison; that of a duet never is."""
@@ -105,7 +106,9 @@ class Judge:
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
-        stored = read_baseline(self.file(test, result))
+        path = self.file(test, result)
+        assert_holds(path, test)
+        stored = read_baseline(path)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))
@@ -162,7 +165,7 @@ class Judge:
 
     def unused(self, slugs: Collection[str], tests: Collection[str]) -> Iterator[str]:
         """Yields a sentence on each baseline beside those of these tests that none of them asks for."""
-        folders = {baseline_path(self.folder, slug, test).parent for slug in slugs for test in tests}
+        folders = {stored_path(self.folder, slug, test).parent for slug in slugs for test in tests}
         for path in unused(self.folder, slugs, tests):
             if path.parent in folders:
                 yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"

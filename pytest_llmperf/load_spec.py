@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -20,10 +21,10 @@ from pydantic import (
 
 from pytest_llmperf.capacity_spec import CapacitySpec, check_capacity
 from pytest_llmperf.definitions import METRICS, parse_quantity
-from pytest_llmperf.fields import Frozen, Seconds, entry
+from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.limits import Sla
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
-from pytest_llmperf.prompt_spec import Lengths, PromptSpec, TokenCount
+from pytest_llmperf.prompt_spec import Lengths, PromptFile, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace
 from pytest_llmperf.units import parse_margin, parse_seconds, parse_sweep
@@ -100,6 +101,18 @@ Relaunch = Literal["auto", "never", "always"]
 EndpointName = Literal["chat", "completions", "responses", "generate", "generate-once", "infer", "grpc"]
 
 
+def _with_prompt(extra: dict[str, Any]) -> dict[str, Any]:
+    for name in ("messages", "prompt", "input", "text_input"):
+        if extra.get(name, "") is None:
+            raise EntryError(f"{name}: null would leave out the prompt itself", name)
+    if not isinstance(extra.get("parameters", {}), Mapping | None):
+        raise EntryError(f"parameters: {extra['parameters']!r} is no mapping", "parameters")
+    return extra
+
+
+ExtraBody = Annotated[dict[str, Any], AfterValidator(_with_prompt)]
+
+
 class _Load(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
@@ -136,8 +149,12 @@ class _Load(PromptSpec):
     """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
     stream_usage: Literal["every-chunk", "last-chunk"] | None = None
     """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
-    extra_body: dict[str, Any] = {}
-    """Merged into every request's JSON body."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """What `output_tokens` is called in a request of chat or completions; None: max_tokens."""
+    extra_body: ExtraBody = {}
+    """Merged into every request's JSON body; null leaves a field out."""
+    good_finish_reasons: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Finish reasons that are a good end of an answer, beside those that servers use for it; any other is a failure."""
     slo: Annotated[
         dict[str, float],
         BeforeValidator(_slo),
@@ -223,8 +240,8 @@ def _check_conversation(load: LoadPoint) -> None:
             f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
             f"{load.concurrency} users"
         )
-    if load.prompts is not None and load.prompts.kind != "sharegpt":
-        raise ValueError(f"conversation needs a ShareGPT file; {load.prompts.kind} holds single prompts")
+    if load.prompts is not None and load.prompts.kind == "csv":
+        raise ValueError("conversation needs a ShareGPT or JSONL file; csv holds single prompts")
 
 
 def check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
@@ -346,8 +363,14 @@ class LoadSpec(_Load):
                 read_trace(self.trace)
         if self.prompts is not None and info.context:
             with entry("prompts"):
-                parse_dataset(read_prompts(self.prompts.file), self.prompts.kind, self.prompts.file)
+                self._check_dataset(self.prompts)
         return self
+
+    def _check_dataset(self, given: PromptFile) -> None:
+        sessions = self.conversation is not None
+        data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
+        if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
+            raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:

@@ -11,12 +11,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import sub
 from typing import Any
 
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.pace import (
+    chunk_times,
+    first_token_ns,
+    last_token_ns,
+    mean_gap_ms,
+    token_gaps_ms,
+    visible_tokens,
+)
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6
@@ -166,7 +175,7 @@ def _summary(
     samples = _samples(good) | {"queued": _queued(measured)}
     rates = [_rates(run, window, point, gpu_count) for run, window in zip(runs, windows, strict=True)]
     scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
-    scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"] if itl)
+    scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"])
     scalars["prefill_throughput_per_user"] = _mean(prefill_speeds(good))
     scalars["goodput_share"] = _good_share(measured, point.slo)
     failed = len(measured) - len(good) - cancelled
@@ -199,17 +208,22 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
-    itl = [value for record in records if (value := inter_token_latency_ms(record)) is not None]
+    gaps = [token_gaps_ms(record) for record in records]
+    itl = [value for of_one in gaps if (value := mean_gap_ms(of_one)) is not None]
+    spread = [record for record, of_one in zip(records, gaps, strict=True) if None not in of_one]
+    chunks = [times for record in spread for times in chunk_times(record)]
+    first = [(moment, r) for r in records if (moment := first_token_ns(r)) is not None]
+    last = [(moment, r) for r in records if (moment := last_token_ns(r)) is not None]
     return {
-        "ttft": [_ms(record.chunk_ns[0] - _start(record)) for record in records if record.chunk_ns],
+        "ttft": [_ms(moment - _start(record)) for moment, record in first],
         "ttfo": [_ms(r.first_output_ns - _start(r)) for r in records if r.first_output_ns is not None],
-        "ttst": [_ms(r.chunk_ns[1] - r.chunk_ns[0]) for r in records if len(r.chunk_ns) > 1 and r.prompts == 1],
+        "ttst": [_ms(times[1] - times[0]) for times in chunks if len(times) > 1],
         "itl": itl,
         "tpot": itl,
-        "icl": [(b - a) / _NS_PER_MS for r in records if r.prompts == 1 for a, b in itertools.pairwise(r.chunk_ns)],
-        "e2e": [_ms(record.chunk_ns[-1] - _start(record)) for record in records if record.chunk_ns],
-        "service_ttft": [_ms(r.chunk_ns[0] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
-        "service_e2e": [_ms(r.chunk_ns[-1] - r.sent_ns) for r in records if r.chunk_ns and r.sent_ns is not None],
+        "icl": [ns / _NS_PER_MS for times in chunks for ns in map(sub, times[1:], times)],
+        "e2e": [_ms(moment - _start(record)) for moment, record in last],
+        "service_ttft": [_ms(moment - record.sent_ns) for moment, record in first if record.sent_ns is not None],
+        "service_e2e": [_ms(moment - record.sent_ns) for moment, record in last if record.sent_ns is not None],
         "queued": _queued(records),
         "server_queue": [_ms(r.server_ns.scheduled - r.server_ns.arrived) for r in records if r.server_ns],
         "server_prefill": [_ms(r.server_ns.first_token - r.server_ns.scheduled) for r in records if r.server_ns],
@@ -234,21 +248,10 @@ def _start(record: RequestRecord) -> int:
     return start
 
 
-def inter_token_latency_ms(record: RequestRecord) -> float | None:
-    """(last - first token) / (tokens - 1); None below two tokens, and None when all came in one chunk.
-
-    The prompts of a batch are answered at the same time: tokens are then the mean per prompt.
-    """
-    tokens = (record.output_tokens or 0) / record.prompts
-    if tokens < 2 or len(record.chunk_ns) < 2:
-        return None
-    return _ms(record.chunk_ns[-1] - record.chunk_ns[0]) / (tokens - 1)
-
-
 def prefill_speeds(records: Iterable[RequestRecord]) -> list[float]:
-    """Prompt tokens per second until the first token, of the requests whose prompt's length is known."""
-    known = [(record.input_tokens, record) for record in records if record.input_tokens is not None and record.chunk_ns]
-    return [tokens / (wait / 1e9) for tokens, record in known if (wait := record.chunk_ns[0] - _start(record)) > 0]
+    """Prompt tokens per second until the first token, of the requests where both are known."""
+    known = [(r.input_tokens, moment - _start(r)) for r in records if (moment := first_token_ns(r)) is not None]
+    return [tokens / (wait / 1e9) for tokens, wait in known if tokens is not None and wait > 0]
 
 
 def _good_share(measured: Sequence[RequestRecord], slo: Mapping[str, float]) -> float | None:
@@ -313,7 +316,7 @@ def _rates(run: Run, window: Window | None, point: LoadPoint, gpu_count: int) ->
         return {}
     finished = [record for record in good if _within(window, record.end_ns)]
     output = sum(_tokens_within(record, window) for record in good) / window.seconds
-    prefilled = [record for record in good if record.chunk_ns and _within(window, record.chunk_ns[0])]
+    prefilled = [r for r in good if (moment := _prefilled_ns(r)) is not None and _within(window, moment)]
     counted = all(record.input_tokens is not None for record in prefilled)
     prompts = sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None
     return {
@@ -331,14 +334,32 @@ def _within(window: Window, moment: int) -> bool:
     return window.start_ns < moment <= window.end_ns
 
 
+def _prefilled_ns(record: RequestRecord) -> int | None:
+    """When the prompt was surely read: the first chunk, or the end of an answer whose tokens were all hidden."""
+    return record.chunk_ns[0] if record.chunk_ns else last_token_ns(record)
+
+
 def _tokens_within(record: RequestRecord, window: Window) -> float:
-    """Output tokens received in the window; spread evenly over the chunks where only their total is known."""
+    """Output tokens received in the window, or made in it unseen."""
+    hidden = _hidden_within(record, window) if record.hidden_tokens else 0.0
     if not record.chunk_ns or record.output_tokens is None:
-        return 0.0
+        return hidden
+    visible, count = visible_tokens(record), len(record.chunk_ns)
     if _within(window, record.chunk_ns[0]) and _within(window, record.chunk_ns[-1]):
-        return record.output_tokens if record.chunk_tokens is None else sum(record.chunk_tokens)
-    tokens = record.chunk_tokens or (record.output_tokens / len(record.chunk_ns),) * len(record.chunk_ns)
-    return sum(count for moment, count in zip(record.chunk_ns, tokens, strict=True) if _within(window, moment))
+        return hidden + (visible if record.chunk_tokens is None else sum(record.chunk_tokens))
+    # Where only their total is known, tokens are spread evenly over the chunks.
+    tokens = record.chunk_tokens or (visible / count,) * count
+    return hidden + sum(count for moment, count in zip(record.chunk_ns, tokens, strict=True) if _within(window, moment))
+
+
+def _hidden_within(record: RequestRecord, window: Window) -> float:
+    """Hidden tokens are spread evenly from sending to the first chunk, or to the end where there is none."""
+    begun_ns, end_ns = record.sent_ns, _prefilled_ns(record)
+    if begun_ns is None or end_ns is None or end_ns <= begun_ns:
+        return 0.0
+    hidden = min(record.hidden_tokens, (record.output_tokens or 0) - sum(record.chunk_tokens or ()))
+    inside_ns = min(end_ns, window.end_ns) - max(begun_ns, window.start_ns)
+    return max(0, hidden) * max(0, inside_ns) / (end_ns - begun_ns)
 
 
 def _overlap_ns(record: RequestRecord, window: Window) -> int:

@@ -55,7 +55,7 @@ class RequestRecord:
     """HTTP status; None when no response was had."""
     error: str | None
     coalesced_chunks: int
-    """Token chunks that share their receive time with another of the same prompt, because one read returned several."""
+    """Token chunks that share their receive time with another of the same answer, because one read returned several."""
     prompts: int = 1
     """Prompts in this request: token counts and chunks are of all together."""
     cancelled: bool = False
@@ -80,7 +80,7 @@ class RequestRecord:
     """How late the client was when it read the first token together with the next, so that the time of the first is the
     next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
     shared_late_ns: tuple[int, ...] = ()
-    """The same of each of the `coalesced_chunks`; empty without kernel stamps, and of several prompts."""
+    """The same of each of the `coalesced_chunks`; empty without kernel stamps, and of several answers."""
     answers: int = 1
     """Answers (choices) that this request asked for: `prompts` times the body's `n`."""
     chunk_answers: tuple[int, ...] = ()
@@ -228,3 +228,5 @@ class Run:
     """What the server counted, where it tells: Triton."""
     telemetry: Telemetry | None = None
     """What was sampled meanwhile; None where nothing was to be."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the files that the load's prompts come from."""

@@ -11,14 +11,13 @@ from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.records import RequestRecord, Run
+from pytest_llmperf.remarks import answer_remarks
 from pytest_llmperf.saturation import Saturation, saturation
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.telemetry.environment import Environment
 from pytest_llmperf.validity import invalid_reasons
 
-_SHARED_FIRST = 0.01
-"""Share of requests from which the 99th percentile of TTFT is touched."""
 _OFF_RATE = 0.1
 """By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
 _TOLD_ERRORS = 3
@@ -80,13 +79,12 @@ class Result:
             *self.imported,
             *(self.capacity.notes if self.capacity else ()),
             *self.failures,
+            *self._file_remarks(),
             *self._stability_remarks(),
             *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
-            *self._token_remarks(),
-            *self._clamp_remarks(),
-            *self._first_token_remarks(),
+            *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
 
     @property
@@ -101,37 +99,9 @@ class Result:
     def _measured(self) -> list[RequestRecord]:
         return [record for run in self.runs for record in run.records if record.phase == "measured"]
 
-    def _token_remarks(self) -> Iterator[str]:
-        if "tokenizer" in self.metrics.token_sources:
-            yield "output tokens were counted by the load's tokenizer: the server tells no usage"
-        if "chunks" in self.metrics.token_sources:
-            yield (
-                "output tokens were counted in chunks: the server tells no usage, the load has no `tokenizer`, and a "
-                "chunk that does not tell its tokens counts as one"
-            )
-
-    def _clamp_remarks(self) -> Iterator[str]:
-        """Of loads that leave the length to the model; where it is theirs to say, such a run is INVALID."""
-        measured = [record for record in self._measured() if record.ok]
-        cut = [record for record in measured if _is_clamped(record)]
-        if cut and not self.load.ignore_eos:
-            yield (
-                f"{len(cut)} of {len(measured)} answers were cut before the length that was asked for (first: "
-                f"{cut[0].output_tokens} of {cut[0].requested_output_tokens} tokens); is the context (max-model-len) "
-                "too short?"
-            )
-
-    def _first_token_remarks(self) -> Iterator[str]:
-        """Where the client's lateness is the reason, the run is INVALID."""
-        measured = [record for record in self._measured() if record.ok]
-        # In one read of several prompts the next token is mostly another prompt's first.
-        chunks = [record.chunk_ns for record in measured if record.prompts == 1]
-        shared = sum(len(times) > 1 and times[0] == times[1] for times in chunks)
-        if self.valid and chunks and shared >= _SHARED_FIRST * len(chunks):
-            yield (
-                f"the first token of {shared} of {len(chunks)} requests was read together with the next: unless the "
-                "server wrote both at once, their TTFT is too high, by the time between the tokens of that read"
-            )
+    def _file_remarks(self) -> tuple[str, ...]:
+        """Every run sends the same trace, so that the first says it for all."""
+        return self.runs[0].notes if self.runs else ()
 
     def _stability_remarks(self) -> Iterator[str]:
         if self.steadiness and self.steadiness.reached:
@@ -198,12 +168,6 @@ def make_result(
         steadiness=steady,
         saturations=tuple(saturation(run, load) for run in runs),
     )
-
-
-def _is_clamped(record: RequestRecord) -> bool:
-    """Whether the server ended an answer for its length, and says itself that it is shorter than asked for."""
-    told = record.token_source == "usage" and record.prompts == 1 and record.finish_reason == "length"
-    return told and record.output_tokens is not None and record.output_tokens < record.requested_output_tokens
 
 
 def _unsteady(steady: Steadiness | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.pace import last_token_ns
 from pytest_llmperf.records import Run
 
 BLOCKS = 10
@@ -51,7 +52,7 @@ def saturation(run: Run, point: LoadPoint) -> Saturation | None:
     if point.request_rate is None:
         return None
     measured = [r for r in run.records if r.ok and r.phase == "measured"]
-    answered = [(r.due_ns, r.chunk_ns[-1]) for r in measured if r.due_ns is not None and r.chunk_ns]
+    answered = [(r.due_ns, last) for r in measured if r.due_ns is not None and (last := last_token_ns(r)) is not None]
     return trend([(due / 1e9, (last - due) / 1e9) for due, last in sorted(answered)])
 
 

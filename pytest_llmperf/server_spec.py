@@ -10,8 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
     NonNegativeInt,
     PositiveInt,
+    Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -20,6 +25,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
+from pytest_llmperf.load import urls
 from pytest_llmperf.triton_spec import ParameterValue, TritonModel
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -124,7 +130,7 @@ class _Server(Frozen):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the configuration; secrets are `${NAME}` references in it."""
-        return self.model_dump(mode="json", exclude={"ready_timeout", "server_metrics"})
+        return self.model_dump(mode="json", exclude={"ready", "ready_timeout", "server_metrics"})
 
     @property
     def output_args(self) -> dict[str, ArgValue]:
@@ -285,13 +291,84 @@ class TritonServer(_Launched):
         return False
 
 
+def _parameters(url: str) -> list[tuple[str, str]]:
+    """Names and values in its query."""
+    return [(name, value) for name, _, value in (part.partition("=") for part in urlsplit(url).query.split("&"))]
+
+
+def _host_path(path: str) -> str:
+    if (
+        not path.startswith("/")
+        or path.startswith("//")
+        or not (path.isascii() and path.isprintable())
+        or re.search(r"[\s#\\]", path)
+    ):
+        raise ValueError(f"{path!r} is not a whole path of the host, such as '/openai/v1/chat/completions'")
+    for name, value in _parameters(path):
+        _no_literal_secret(name, value)
+    return path
+
+
+HostPath = Annotated[str, AfterValidator(_host_path)]
+"""A path that counts from the host, whatever path the URL has; a query in it is added to the URL's."""
+
+
+class Ready(Frozen):
+    """What a server answers to GET when it is up."""
+
+    path: HostPath
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    """None: any of 200 to 299."""
+
+
+def _ready(given: object) -> object:
+    if isinstance(given, str):
+        return {"path": given}
+    if given is None or given is False or isinstance(given, Mapping | Ready):
+        return given
+    raise ValueError(f"{given!r} is neither a path such as /healthz, {{path: /healthz, status: 204}}, nor false")
+
+
+def _check_or_none(given: object) -> str:
+    """Decides which of the two a mistake is reported for."""
+    return "value of" if given is False else "check of"
+
+
+_Check = Annotated[
+    Annotated[Ready, Tag("check of")] | Annotated[Literal[False], Tag("value of")], Discriminator(_check_or_none)
+]
+ReadyCheck = Annotated[
+    _Check | None,
+    BeforeValidator(_ready),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^/", "examples": ["/healthz"]},
+                {
+                    "type": "object",
+                    "properties": {"path": {"type": "string"}, "status": {"type": "integer"}},
+                    "required": ["path"],
+                    "additionalProperties": False,
+                },
+                {"const": False},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
 class RemoteServer(_Server):
     """A server that is already up. Its `args` are what the owner says it was started with."""
 
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
 
-    url: str
-    """Base URL, with or without `/v1`."""
+    url: str = Field(repr=False)
+    """Base URL, with or without `/v1`, or with a path and a query of its own: see load/urls.py. In the query,
+    `${NAME}` is read from the environment."""
+    ready: ReadyCheck = None
+    """What answers when the server is up; False: nothing does, and the first request decides at once. None: the
+    engine's usual route, or where it has none the first request."""
     headers: dict[str, str] = {}
     bearer: str | None = None
     """`${NAME}`: the token is read from that environment variable."""
@@ -330,12 +407,14 @@ class RemoteServer(_Server):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if "@" in url.partition("://")[2].partition("/")[0]:
+        if "@" in re.split("[/?#]", url.partition("://")[2])[0]:
             raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
-        parts = urlsplit(url)
-        if parts.scheme not in cls.schemes or not parts.hostname or parts.port == 0 or re.search(r"[\s?#]", url):
-            raise ValueError(f"{url!r} is not a base URL, such as 'http://10.0.0.5:8000'")
-        return url.rstrip("/").removesuffix("/v1")
+        for name, value in _parameters(url):
+            _no_literal_secret(name, value)
+        return urls.base_url(url, cls.schemes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "url": urls.shown(self.url)}
 
     @model_validator(mode="after")
     def _no_secrets(self) -> RemoteServer:
@@ -360,6 +439,13 @@ class OpenAIServer(RemoteServer):
     """An OpenAI-compatible URL (or Triton's HTTP port, for the `generate` endpoints)."""
 
     engine: Literal["openai"]
+    path: HostPath = ""
+    """Where every load's requests are posted, in place of the endpoint's own route below the URL."""
+
+    def as_dict(self) -> dict[str, Any]:
+        found = super().as_dict()
+        path = found.pop("path")
+        return {**found, "path": urls.shown(path)} if path else found
 
 
 class TritonRemoteServer(RemoteServer):
@@ -372,6 +458,12 @@ class TritonRemoteServer(RemoteServer):
     """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
     metrics: str | None = None
     """URL of its metrics, as in http://10.0.0.5:8002/metrics; they are then sampled while it is measured."""
+
+    @model_validator(mode="after")
+    def _ready_over_http(self) -> TritonRemoteServer:
+        if self.ready and self.url.startswith("grpc"):
+            raise EntryError("ready: a path is asked over HTTP; a grpc:// URL has none", "ready")
+        return self
 
     @property
     def is_sampled(self) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from pytest_llmperf.file_names import file_name
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, request_lines
@@ -93,11 +93,6 @@ def default_output(root: Path) -> Path:
     """`<root>/llmperf-results/<local time>`, not yet made."""
     base = root / _RESULTS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return base if not base.exists() else base.with_name(f"{base.name}-{os.getpid()}")
-
-
-def file_name(test: str) -> str:
-    """A test id as a file name."""
-    return re.sub(r"[^\w.+-]+", "-", test.replace("::", ".").replace("/", ".")).strip("-")
 
 
 def _point_latest_at(folder: Path) -> None:

@@ -19,6 +19,9 @@ Rate = Annotated[
 ]
 
 TraceFormat = Literal["mooncake", "burstgpt", "azure"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+_TIME_UNITS: dict[TraceFormat, TimeUnit] = {"mooncake": "ms", "burstgpt": "s", "azure": "s"}
+_MOONCAKE_BLOCK = 512
 
 
 def _share(given: object) -> float:
@@ -66,6 +69,26 @@ class TraceReplay(Frozen):
     """Factor on the due times: 0.5 replays twice as fast."""
     limit: PositiveInt | None = None
     """Only the first so many requests of the file; None: all."""
+    time_unit: TimeUnit | None = None
+    """Unit of the file's times; None: the format's own, `ms` of mooncake, `s` of burstgpt. Azure's are dates."""
+    block_tokens: PositiveInt | None = None
+    """Tokens that one of mooncake's `hash_ids` stands for; None: 512. A prompt has as many ids as its length takes."""
+
+    @model_validator(mode="after")
+    def _keys_of_the_format(self) -> TraceReplay:
+        if self.block_tokens is not None and self.format != "mooncake":
+            raise ValueError(f"block_tokens: needs `format: mooncake`, which has `hash_ids`; {self.format} has none")
+        if self.time_unit is not None and self.format == "azure":
+            raise ValueError("time_unit: has no place beside `format: azure`, whose times are dates")
+        return self
+
+    @property
+    def unit(self) -> TimeUnit:
+        return self.time_unit or _TIME_UNITS[self.format]
+
+    @property
+    def block_size(self) -> int:
+        return self.block_tokens or _MOONCAKE_BLOCK
 
 
 class Cancel(Frozen):
@@ -143,6 +166,8 @@ def _check_stages(load: LoadSpec, given: Set[str]) -> None:
 def _check_dialect(load: LoadSpec, given: Set[str]) -> None:
     if "burstiness" in given and load.arrival != "gamma":
         raise ValueError(f"burstiness: {load.burstiness:g} needs `arrival: gamma`, not {load.arrival}")
+    if load.max_tokens_field is not None and load.endpoint not in ("chat", "completions"):
+        raise ValueError(f"max_tokens_field: {load.endpoint} has no such choice; it is for chat and completions")
     if load.batch_size != 1 and load.endpoint != "completions":
         raise ValueError(
             f"batch_size: needs `endpoint: completions`, which takes several prompts; {load.endpoint} takes one"

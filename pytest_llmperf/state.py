@@ -140,15 +140,17 @@ class PytestSession:
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
         later = self._nothing_to_measure(asked)
+        loads = [planned.point for planned in self.program.tests.values() if planned.server == asked]
         begun = time.monotonic()
         if not later:
             self.live.starting(asked.name)
         with contextlib.ExitStack() as stack:
             try:
+                folder, gpus = self.folder.log_dir(), self.gpus
                 if isinstance(asked, Duet):
-                    server = stack.enter_context(start_duet(asked, self.folder.log_dir(), self.gpus, later=later))
+                    server = stack.enter_context(start_duet(asked, folder, gpus, later=later, loads=loads))
                 else:
-                    server = stack.enter_context(start_server(asked, self.folder.log_dir(), self.gpus, later=later))
+                    server = stack.enter_context(start_server(asked, folder, gpus, later=later, loads=loads))
             finally:
                 self.live.clear()
             engine = (asked.a if isinstance(asked, Duet) else asked).engine

@@ -19,8 +19,8 @@ from pytest_llmperf.gate.fingerprint import changes
 from pytest_llmperf.records import Run
 from pytest_llmperf.telemetry.environment import Environment
 
-SCHEMA = "llmperf.point/2"
-"""1 knew no capacity searches."""
+SCHEMA = "llmperf.point/3"
+"""1 knew no capacity searches; 2 believed usage as it stood, and knew no hidden tokens and one answer per request."""
 
 
 class StoredPointError(LlmPerfError):

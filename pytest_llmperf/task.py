@@ -16,7 +16,7 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live, View
 from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import RunFolder, file_name
+from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -133,7 +133,7 @@ class Task:
     def _keep(self, server: LlmServer, run: Run, level: float | None = None) -> None:
         """Stores a run; a duet's old server has a file of requests of its own."""
         if run.records:
-            name = self.test if server is self.server else f"{file_name(self.test)}.{server.name}"
+            name = self.test if server is self.server else f"{self.test}.{server.name}"
             self._folder.save_requests(name, run, self.planned.point, level)
         self._note()
 

@@ -3,7 +3,8 @@
 The parsers do no I/O. A line that does not fit is a PlanError with file and line.
 
 - mooncake: JSON lines with `timestamp` (ms), `input_length`, `output_length`, and `hash_ids`, one per 512 tokens of the
-  prompt, where equal ids mean equal text (https://github.com/kvcache-ai/Mooncake).
+  prompt, where equal ids mean equal text (https://github.com/kvcache-ai/Mooncake). Other tools write such lines of
+  other blocks and in other units of time, and AIPerf a `text_input` in the place of a length.
 - burstgpt: CSV with `Timestamp` (s), `Request tokens`, `Response tokens` (https://github.com/HPMLL/BurstGPT).
 - azure: CSV with `TIMESTAMP` (date and time), `ContextTokens`, `GeneratedTokens`
   (https://github.com/Azure/AzurePublicDataset).
@@ -11,21 +12,37 @@ The parsers do no I/O. A line that does not fit is a PlanError with file and lin
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.shapes import TraceFormat, TraceReplay
+from pytest_llmperf.load.data_lines import (
+    LONGEST_LINE,
+    csv_rows,
+    decoded,
+    json_value,
+    not_used,
+    number,
+    shown,
+    tokens,
+    whole_text,
+)
+from pytest_llmperf.shapes import TimeUnit, TraceFormat, TraceReplay
 
-BLOCK_TOKENS = 512
-"""Tokens that one of Mooncake's `hash_ids` stands for."""
+_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_LONGEST_S = 366 * 86_400.0
+"""BurstGPT covers seven months; what lasts longer is a slip of the unit."""
+_ODD_SHARE = 0.99
+_SHORT_GAP_S, _LONG_GAP_S = 1e-3, 60.0
+"""Where nearly all gaps are smaller, or larger, the unit of time is in doubt."""
+_USUAL_BLOCKS = tuple(2**power for power in range(3, 24))
+_LABELS = ("Model", "Total tokens", "Log Type", "Elapsed time")
+"""Columns of BurstGPT that say nothing about what is to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,114 +51,226 @@ class TraceEntry:
 
     due_s: float
     input_tokens: int
+    """0 where the prompt is `text`."""
     output_tokens: int
     blocks: tuple[int, ...] = ()
-    """Prompt blocks of BLOCK_TOKENS: the same number is the same text in every request; empty: a text of its own."""
+    """Prompt blocks: the same number is the same text in every request; empty: a text of its own."""
+    text: str | None = None
+    """The prompt itself, where the trace has it."""
+    line: int = 0
+    """Of the file, from 1."""
 
 
-def read_trace(given: TraceReplay) -> tuple[TraceEntry, ...]:
-    """The entries of a file in order of time, scaled and limited as given. Raises PlanError."""
+@dataclass(frozen=True, slots=True)
+class RecordedTrace:
+    """The requests of a trace in order of time, and remarks on what of the file is not replayed or looks wrong."""
+
+    entries: tuple[TraceEntry, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a trace has beside its requests, while it is read."""
+
+    source: str
+    per_second: float
+    """So many of the file's units of time."""
+    unused: Counter[str]
+
+    def count(self, given: Mapping[str, Any], used: Sequence[str]) -> None:
+        """Counts the keys that have a value and no use."""
+        self.unused.update(key for key, value in given.items() if value not in (None, "", []) and key not in used)
+
+
+def read_trace(given: TraceReplay) -> RecordedTrace:
+    """The requests of a file, scaled and limited as given. Raises PlanError."""
     try:
-        with Path(given.file).open(encoding="utf-8-sig", newline="") as lines:
-            return parse_trace(lines, given)
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(given.file).open("rb") as file:
+            return parse_trace(_lines(file, given.file), given)
+    except OSError as error:
         raise PlanError(f"{given.file}: cannot read the trace: {error}") from error
 
 
-def parse_trace(lines: Iterable[str], given: TraceReplay) -> tuple[TraceEntry, ...]:
-    """As read_trace, of the file's lines."""
-    found = itertools.islice(_PARSERS[given.format](lines, given.file), given.limit)
-    entries = sorted(found, key=lambda entry: entry.due_s)
-    if not entries:
+def _lines(file: BinaryIO, source: str) -> Iterator[str]:
+    """One by one: with a `limit` only the beginning of a large file is read."""
+    for line in itertools.count(1):
+        data = file.readline(LONGEST_LINE + 1)
+        if not data:
+            return
+        if len(data) > LONGEST_LINE:
+            raise PlanError(f"{source}:{line}: a line of more than {LONGEST_LINE:,} bytes")
+        text = decoded(data, source, line)
+        yield text.removeprefix("\ufeff") if line == 1 else text
+
+
+def parse_trace(lines: Iterable[str], given: TraceReplay) -> RecordedTrace:
+    """The same as read_trace, of the file's lines."""
+    seen = _Seen(given.file, _PER_SECOND[given.unit], Counter())
+    found = list(itertools.islice(_PARSERS[given.format](lines, seen), given.limit))
+    if not found:
         raise PlanError(f"{given.file}:1: the trace holds no request")
-    first_s = entries[0].due_s
-    return tuple(replace(entry, due_s=(entry.due_s - first_s) * given.time_scale) for entry in entries)
+    _check_blocks(found, given)
+    found.sort(key=lambda entry: entry.due_s)
+    doubts = () if given.format == "azure" else _time_doubts(found, given)
+    entries = tuple(_from_first(found, given))
+    return RecordedTrace(entries, (*doubts, *not_used(seen.unused, given.file)))
 
 
-def _mooncake(lines: Iterable[str], source: str) -> Iterator[TraceEntry]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _entry(_mooncake_entry, line, f"{source}:{number}")
+def _from_first(found: Sequence[TraceEntry], given: TraceReplay) -> Iterator[TraceEntry]:
+    first = found[0]
+    for entry in found:
+        due_s = (entry.due_s - first.due_s) * given.time_scale
+        if due_s > _LONGEST_S:
+            raise PlanError(
+                f"{given.file}:{entry.line}: due {due_s / 86_400:.3g} days after the first request (line "
+                f"{first.line}), more than a year: is its time right, and the unit (`time_unit`, `time_scale`)?"
+            )
+        yield replace(entry, due_s=due_s)
 
 
-def _mooncake_entry(line: str) -> TraceEntry:
-    given = json.loads(line)
-    if not isinstance(given, dict):
-        raise ValueError("not a JSON object")
-    blocks = given.get("hash_ids") or []
-    if not isinstance(blocks, list) or not all(type(block) is int and block >= 0 for block in blocks):
-        raise ValueError(f"hash_ids: {blocks!r} is not a list of whole numbers")
-    return TraceEntry(
-        _number(given, "timestamp") / 1e3,
-        _tokens(given, "input_length"),
-        _tokens(given, "output_length"),
-        tuple(blocks),
+def _time_doubts(found: Sequence[TraceEntry], given: TraceReplay) -> Iterator[str]:
+    gaps = [after.due_s - before.due_s for before, after in itertools.pairwise(found)]
+    doubt = f"is `time_unit: {given.unit}` right?"
+    if gaps and sum(gap < _SHORT_GAP_S for gap in gaps) >= _ODD_SHARE * len(gaps):
+        yield f"{given.file}: nearly all requests were recorded less than 1 ms after the one before: {doubt}"
+    if gaps and sum(gap >= _LONG_GAP_S for gap in gaps) >= _ODD_SHARE * len(gaps):
+        yield f"{given.file}: nearly all requests were recorded a minute or more after the one before: {doubt}"
+
+
+def _check_blocks(found: Sequence[TraceEntry], given: TraceReplay) -> None:
+    """Raises PlanError where a prompt has not as many blocks as its length takes, and says which size would fit."""
+    size = given.block_size
+    with_blocks = [entry for entry in found if entry.blocks]
+    wrong = [entry for entry in with_blocks if len(entry.blocks) != -(-entry.input_tokens // size)]
+    if not wrong:
+        return
+    first = wrong[0]
+    raise PlanError(
+        f"{given.file}:{first.line}: {len(first.blocks)} hash_ids for input_length {first.input_tokens}, which takes "
+        f"{-(-first.input_tokens // size)} in blocks of {size} tokens (so it is in {len(wrong)} of {len(with_blocks)} "
+        f"lines with hash_ids); {_fitting(with_blocks)}"
     )
 
 
-def _burstgpt(lines: Iterable[str], source: str) -> Iterator[TraceEntry]:
+def _fitting(entries: Sequence[TraceEntry]) -> str:
+    """What block size agrees with all entries: n blocks hold more than n - 1 of them and at most n."""
+    least = max(-(-entry.input_tokens // len(entry.blocks)) for entry in entries)
+    below = [(entry.input_tokens - 1) // (len(entry.blocks) - 1) for entry in entries if len(entry.blocks) > 1]
+    most = min(below, default=None)
+    if most is not None and least > most:
+        return "no size of a block fits every line"
+    span = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+    usual = next((size for size in _USUAL_BLOCKS if least <= size and (most is None or size <= most)), least)
+    return f"blocks of {span} tokens would fit every line: is it `block_tokens: {usual}`?"
+
+
+def _mooncake(lines: Iterable[str], seen: _Seen) -> Iterator[TraceEntry]:
+    for at, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield _mooncake_entry(json_value(line), at, seen)
+            except ValueError as error:
+                raise PlanError(f"{seen.source}:{at}: {error}") from error
+
+
+def _mooncake_entry(given: Any, at: int, seen: _Seen) -> TraceEntry:
+    if not isinstance(given, dict):
+        raise ValueError(f"not a JSON object: {shown(given)}")
+    if given.get("timestamp") is None and given.get("delay") is not None:
+        raise ValueError(
+            "timestamp is missing: a turn that comes a `delay` after an answer cannot be replayed at recorded times; "
+            "send it with `prompts` and `conversation`"
+        )
+    used, due_s = ["timestamp", "output_length"], _number(given, "timestamp") / seen.per_second
+    text = None if given.get("text_input") is None else _read(whole_text, given, "text_input")
+    used += ["text_input"] if text is not None else ["input_length", "hash_ids"]
+    seen.count(given, used)
+    output = _tokens(given, "output_length")
+    if text is not None:
+        return TraceEntry(due_s, 0, output, text=text, line=at)
+    return TraceEntry(due_s, _tokens(given, "input_length"), output, _blocks(given.get("hash_ids") or []), line=at)
+
+
+def _blocks(ids: Any) -> tuple[int, ...]:
+    if not isinstance(ids, list) or not all(type(block) is int and block >= 0 for block in ids):
+        raise ValueError(f"hash_ids: a list of whole numbers is needed, given {shown(ids)}")
+    return tuple(ids)
+
+
+def _burstgpt(lines: Iterable[str], seen: _Seen) -> Iterator[TraceEntry]:
     """Without the requests that failed when the trace was recorded: those have no response tokens."""
-    for row, where in _rows(lines, source, ("Timestamp", "Request tokens", "Response tokens")):
-        if row["Response tokens"] != "0":
-            yield _entry(_burstgpt_entry, row, where)
+    for row, at in _rows(lines, seen.source, ("Timestamp", "Request tokens", "Response tokens")):
+        if _is_zero(row["Response tokens"]):
+            seen.unused["rows without response tokens, which failed"] += 1
+            continue
+        seen.count(row, ("Timestamp", "Request tokens", "Response tokens", *_LABELS))
+        yield _row_entry(row, at, seen, "Request tokens", "Response tokens", lambda row: _number(row, "Timestamp"))
 
 
-def _burstgpt_entry(row: Mapping[str, str]) -> TraceEntry:
-    return TraceEntry(_number(row, "Timestamp"), _tokens(row, "Request tokens"), _tokens(row, "Response tokens"))
-
-
-def _azure(lines: Iterable[str], source: str) -> Iterator[TraceEntry]:
-    for row, where in _rows(lines, source, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
-        yield _entry(_azure_entry, row, where)
-
-
-def _azure_entry(row: Mapping[str, str]) -> TraceEntry:
+def _is_zero(text: str) -> bool:
     try:
-        moment = datetime.fromisoformat(row["TIMESTAMP"])
+        return number(text) == 0
     except ValueError:
-        raise ValueError(f"TIMESTAMP: {row['TIMESTAMP']!r} is not a date and time") from None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return TraceEntry(aware.timestamp(), _tokens(row, "ContextTokens"), _tokens(row, "GeneratedTokens"))
+        return False
 
 
-def _rows(lines: Iterable[str], source: str, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
-    """Every row of a CSV with at least these columns, and where it stands."""
-    reader = csv.DictReader(lines)
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise PlanError(f"{source}:1: no column {', '.join(map(repr, missing))}; the columns are {reader.fieldnames}")
-    for row in reader:
-        where = f"{source}:{reader.line_num}"
-        if any(row[name] is None for name in columns):
-            raise PlanError(f"{where}: the row is too short: {[value for value in row.values() if value]}")
-        yield row, where
+def _azure(lines: Iterable[str], seen: _Seen) -> Iterator[TraceEntry]:
+    for row, at in _rows(lines, seen.source, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
+        seen.count(row, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"))
+        yield _row_entry(row, at, seen, "ContextTokens", "GeneratedTokens", _moment)
 
 
-def _entry(parse: Callable[[Any], TraceEntry], given: Any, where: str) -> TraceEntry:
+def _row_entry(
+    row: Mapping[str, str], at: int, seen: _Seen, asked: str, answered: str, time: Callable[[Mapping[str, str]], float]
+) -> TraceEntry:
     try:
-        return parse(given)
+        return TraceEntry(time(row) / seen.per_second, _tokens(row, asked), _tokens(row, answered), line=at)
     except ValueError as error:
-        raise PlanError(f"{where}: {error}") from error
+        raise PlanError(f"{seen.source}:{at}: {error}") from error
+
+
+def _moment(row: Mapping[str, str]) -> float:
+    try:
+        moment = datetime.fromisoformat(row["TIMESTAMP"].strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"TIMESTAMP: {shown(row['TIMESTAMP'])} is not a date and time") from None
+
+
+def _rows(lines: Iterable[str], source: str, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str], int]]:
+    """Every row of a CSV with at least these columns, and the line on which it ends."""
+    rows = csv_rows(lines, source)
+    header = [name.strip() for name in next(rows, ([], 1))[0]]
+    missing = [name for name in columns if header.count(name) != 1]
+    if missing:
+        raise PlanError(
+            f"{source}:1: no column {', '.join(map(repr, missing))}, or several; the columns are {shown(header)}"
+        )
+    for row, at in rows:
+        if len(row) > len(header) or any(header.index(name) >= len(row) for name in columns):
+            raise PlanError(f"{source}:{at}: {len(row)} columns, the header has {len(header)}: {shown(row)}")
+        yield dict(zip(header, row, strict=False)), at
+
+
+def _read(read: Callable[[Any], Any], given: Mapping[str, Any], name: str) -> Any:
+    try:
+        return read(given[name])
+    except KeyError:
+        raise ValueError(f"{name} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _number(given: Mapping[str, Any], name: str) -> float:
-    try:
-        number = float(given[name])
-    except (KeyError, TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: {given.get(name)!r} is not a number")
-    return number
+    return float(_read(number, given, name))
 
 
 def _tokens(given: Mapping[str, Any], name: str) -> int:
-    tokens = _number(given, name)
-    if tokens != int(tokens) or tokens < 1:
-        raise ValueError(f"{name}: {given[name]!r} is not a number of tokens; at least 1 is needed")
-    return int(tokens)
+    return int(_read(tokens, given, name))
 
 
-_PARSERS: dict[TraceFormat, Callable[[Iterable[str], str], Iterator[TraceEntry]]] = {
+_PARSERS: dict[TraceFormat, Callable[[Iterable[str], _Seen], Iterator[TraceEntry]]] = {
     "mooncake": _mooncake,
     "burstgpt": _burstgpt,
     "azure": _azure,

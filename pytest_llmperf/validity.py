@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import inter_token_latency_ms
+from pytest_llmperf.pace import inter_token_latency_ms
 from pytest_llmperf.records import ClientHealth, Run
 
 MAX_CLIENT_CPU = 0.90
@@ -149,8 +149,10 @@ def _late_first_tokens(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str
 
 
 def _median_itl_ms(run: Run) -> float | None:
-    gaps = [gap for record in run.records if record.ok and (gap := inter_token_latency_ms(record)) is not None]
-    return statistics.median(gaps) if gaps else None
+    """0 where all answers came at one moment each; None where none has two chunks."""
+    good = [record for record in run.records if record.ok and len(record.chunk_ns) > 1]
+    gaps = [gap for record in good if (gap := inter_token_latency_ms(record)) is not None]
+    return statistics.median(gaps or [0.0]) if good else None
 
 
 def _lead_in_failures(run: Run) -> Iterator[str]:

@@ -11,20 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from pytest_llmperf.capacity.bracket import Trial
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.gate.compliance import allowed_share, beyond, share_bounds
+from pytest_llmperf.gate.compliance import Compliance, allowed_share, beyond, by_level, by_share, lacking, limit_run
 from pytest_llmperf.gate.margins import tolerance
-from pytest_llmperf.gate.statistic import level_of
 from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics import Summary
 from pytest_llmperf.saturation import Saturation
 
 FIGURES = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "output_token_throughput", "request_throughput")
 """What a level is shown with, beside the quantities of its limits."""
-Stand = Literal["met", "broken", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,9 @@ class _Finding:
 
     limit: Limit
     value: float | None
-    stand: Stand
-    n: int = 0
+    verdict: Compliance
+    lacking: int = 0
+    """Successful requests without a value."""
 
     @property
     def is_broken(self) -> bool:
@@ -71,7 +69,8 @@ class _Finding:
     def describe(self) -> str:
         shown = self.limit.quantity.shown
         measured = "no value" if self.value is None else shown(self.value)
-        return f"{self.limit.quantity} {measured}, limit {self.limit.op} {shown(self.limit.value, 'g')}"
+        caveat = f"; {self.lacking} successful requests have no value" if self.lacking else ""
+        return f"{self.limit.quantity} {measured}, limit {self.limit.op} {shown(self.limit.value, 'g')}{caveat}"
 
 
 def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
@@ -93,8 +92,8 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
     gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
     broken = any(finding.is_broken for finding in findings)
     enough = (finding for finding in findings if len(executions) > 1 or finding.is_failure)
-    settled = any(finding.stand == "broken" for finding in enough) or all(
-        finding.stand == "met" for finding in findings
+    settled = any(finding.verdict == "FAIL" for finding in enough) or all(
+        finding.verdict == "PASS" for finding in findings
     )
     return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
 
@@ -137,27 +136,19 @@ def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
 def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:
     summaries = [execution.summary for execution in executions]
     value = _mean(limit.quantity, summaries)
-    plain: Stand = "broken" if value is None or beyond(limit, value) else "met"
-    stand = plain if value is None else _stand(limit, summaries, plain)
-    return _Finding(limit, value, stand, sum(summary.n(limit.quantity) for summary in summaries))
+    without = sum(lacking(limit, summary) for summary in summaries)
+    return _Finding(limit, value, _verdict(limit, summaries, value), without)
 
 
-def _stand(limit: Limit, summaries: Sequence[Summary], plain: Stand) -> Stand:
+def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None) -> Compliance:
     """Which side of the limit the interval lies on; a plain comparison where there is none."""
-    quantity = limit.quantity
+    quantity, allowed = limit.quantity, allowed_share(limit)
+    if value is None or (quantity.unit == "ratio" and allowed is None):
+        return "FAIL" if value is None or beyond(limit, value) else "PASS"
+    if quantity.unit == "ratio" and allowed is not None:
+        runs = [limit_run(limit, summary, {}) for summary in summaries]
+        return by_share(allowed, [run.beyond or 0 for run in runs], [run.n for run in runs])[0]
     values = [summary.value(quantity) or 0.0 for summary in summaries]
-    if quantity.unit == "ratio":
-        allowed = allowed_share(limit)
-        return plain if allowed is None else _share_stand(limit, allowed, summaries, values)
     if min(values) <= 0 or limit.value <= 0:
-        return plain
-    held = level_of([values], replace(tolerance(quantity).prior, session_sd=0.0))
-    ends = {beyond(limit, held.low), beyond(limit, held.high)}
-    return "open" if len(ends) > 1 else "broken" if ends.pop() else "met"
-
-
-def _share_stand(limit: Limit, allowed: float, summaries: Sequence[Summary], values: Sequence[float]) -> Stand:
-    sizes = [summary.n(limit.quantity) for summary in summaries]
-    shares = values if limit.op in ("<", "<=") else [1 - value for value in values]
-    low, high = share_bounds([round(share * n) for share, n in zip(shares, sizes, strict=True)], sizes)
-    return "met" if high <= allowed else "broken" if low > allowed else "open"
+        return "FAIL" if beyond(limit, value) else "PASS"
+    return by_level(limit, values, replace(tolerance(quantity).prior, session_sd=0.0))[0]

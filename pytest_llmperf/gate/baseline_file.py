@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_parse import damaged, parse_baseline
 from pytest_llmperf.gate.baseline_text import baseline_text
-from pytest_llmperf.gate.baselines import Baseline
+from pytest_llmperf.gate.baselines import Baseline, baseline_path, former_path
 
 UPDATE_HINT = "record it with --llmperf-update-baselines"
 
@@ -21,6 +22,31 @@ def read_baseline(path: Path) -> Baseline:
         return parse_baseline(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(damaged(path, error)) from error
+
+
+def held_test(path: Path) -> str | None:
+    """Id of the test whose baseline the file holds, of any schema; None where there is no file, or none can be told."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["test"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def stored_path(folder: Path, slug: str, test: str) -> Path:
+    """The test's file, which need not exist; by its former name where only that one is there and holds this test."""
+    path, former = baseline_path(folder, slug, test), former_path(folder, slug, test)
+    return former if former != path and not path.exists() and held_test(former) == test else path
+
+
+def assert_holds(path: Path, test: str) -> None:
+    """BaselineError where the file holds the baseline of another test; none, or one that cannot be read, is no such."""
+    held = held_test(path)
+    if held is not None and held != test:
+        raise BaselineError(
+            f"baseline {path} is that of {held}, not of {test}; `llmperf baseline migrate` gives every test's file its "
+            "own name. If the test was renamed, write its new id into the file's `test`, or remove the file"
+        )
 
 
 def write_baseline(baseline: Baseline) -> None:

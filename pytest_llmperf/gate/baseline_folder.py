@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baseline_file import held_test, read_baseline, stored_path, write_baseline
 from pytest_llmperf.gate.baseline_parse import damaged
-from pytest_llmperf.gate.baselines import Baseline, baseline_path
+from pytest_llmperf.gate.baselines import Baseline, baseline_path, former_path
 from pytest_llmperf.gate.migration import is_old, migrated
 
 
@@ -33,9 +33,9 @@ def unused(folder: Path, slugs: Iterable[str], tests: Iterable[str]) -> tuple[Pa
     Count skipped tests in: they are still there. Other environments' files are left out, since another machine's
     suite may select other tests.
     """
-    environments, ids = set(slugs), tuple(tests)
-    asked = {baseline_path(folder, slug, test) for slug in environments for test in ids}
-    return tuple(path for slug in sorted(environments) for path in baseline_files(folder / slug) if path not in asked)
+    environments, ids = sorted(set(slugs)), tuple(tests)
+    asked = {stored_path(folder, slug, test) for slug in environments for test in ids}
+    return tuple(path for slug in environments for path in baseline_files(folder / slug) if path not in asked)
 
 
 def read_measured(report: Path) -> Measured:
@@ -61,7 +61,9 @@ def find_baseline(folder: Path, name: str) -> Baseline:
         return read_baseline(Path(name))
     files = baseline_files(folder)
     found = [path for path in files if path.stem == name or path.stem.endswith(f"-{name}")]
-    found = found or [path for path in files if any(path == baseline_path(folder, p.name, name) for p in path.parents)]
+    found = found or [
+        path for path in files if (test := held_test(path)) and (test == name or test.endswith(f"[{name}]"))
+    ]
     if len(found) == 1:
         return read_baseline(found[0])
     choice = "\n  ".join(map(str, found or files)) or f"none in {folder}"
@@ -69,14 +71,39 @@ def find_baseline(folder: Path, name: str) -> Baseline:
     raise BaselineError(f"{problem} {name!r}; give one of these paths:\n  {choice}")
 
 
-def migrate(path: Path) -> bool:
-    """Bring a schema 1 file up to date in place; whether there was anything to do. BaselineError when it is damaged."""
+def migrate(path: Path) -> Path | None:
+    """Bring one file up to date: its schema, and the name that an earlier version gave it.
+
+    Returns the file as it is then; None where there was nothing to do. BaselineError when it is damaged, or when the
+    test has a file of the new name already.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(damaged(path, error)) from error
-    if not is_old(text):
-        read_baseline(path)
-        return False
-    write_baseline(migrated(text, path))
-    return True
+    held = migrated(text, path) if is_old(text) else read_baseline(path)
+    target = _renamed(held)
+    if target != path and target.exists():
+        raise BaselineError(f"{path} and {target} are both baselines of {held.test}; remove one of them")
+    if is_old(text):
+        write_baseline(held)
+    if target != path:
+        _move(path, target)
+    return target if is_old(text) or target != path else None
+
+
+def _renamed(held: Baseline) -> Path:
+    """Where the file belongs; one that is not where an earlier version kept it was put there by a person, and stays."""
+    former = former_path(Path(), held.identity.environment, held.test)
+    if held.path.parts[-len(former.parts) :] != former.parts:
+        return held.path
+    folder = Path(*held.path.parts[: -len(former.parts)])
+    return baseline_path(folder, held.identity.environment, held.test)
+
+
+def _move(path: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    except OSError as error:
+        raise BaselineError(f"{path} cannot be renamed to {target}: {error}") from error

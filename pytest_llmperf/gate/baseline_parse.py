@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity, pa
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
@@ -55,6 +57,7 @@ class _Session(_Part):
     environment: Environment
     args: dict[str, Any]
     launches: list[list[_Run]]
+    measuring: dict[str, Any] = {}
     imported: _Provenance | None = None
 
 
@@ -123,7 +126,8 @@ def damaged(path: Path, problem: object) -> str:
 
 
 def _baseline(file: _File, path: Path) -> Baseline:
-    sessions = {held.id: _session(held) for held in file.sessions}
+    how = measuring_facts(file.load, file.identity.engine)
+    sessions = {held.id: _session(held, how) for held in file.sessions}
     if len(sessions) < len(file.sessions):
         raise ValueError("two sessions have the same id")
     if not sessions:
@@ -134,7 +138,7 @@ def _baseline(file: _File, path: Path) -> Baseline:
         path=path,
         test=file.test,
         point_id=file.point_id,
-        identity=file.identity,
+        identity=replace(file.identity, load=hard_facts(file.load)),
         load=file.load,
         margins={parse_quantity(name): margin for name, margin in file.margins.items()},
         rolling=_named(file.rolling, sessions, "rolling"),
@@ -151,13 +155,17 @@ def _named(ids: list[str], sessions: Mapping[str, StoredSession], what: str) -> 
     return tuple(sorted((sessions[name] for name in ids), key=lambda session: (session.started, session.id)))
 
 
-def _session(file: _Session) -> StoredSession:
+def _session(file: _Session, how: Mapping[str, Any]) -> StoredSession:
+    """`how` the load of the file was measured: what sessions of earlier versions do not tell themselves."""
     launches = tuple(tuple(map(_run, runs)) for runs in file.launches)
     if not launches or not all(launches):
         raise ValueError(f"session {file.id} has a launch without runs, or none")
     found = file.imported
     imported = Provenance(found.tool, tuple(found.files), found.left_out, tuple(found.notes)) if found else None
-    return StoredSession(file.id, file.started, file.git_sha, file.environment, file.args, launches, imported)
+    measuring = {**how, **file.measuring}
+    return StoredSession(
+        file.id, file.started, file.git_sha, file.environment, file.args, launches, measuring, imported
+    )
 
 
 def _run(file: _Run) -> StoredRun:

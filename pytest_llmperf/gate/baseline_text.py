@@ -26,7 +26,7 @@ def baseline_text(baseline: Baseline) -> str:
         "llmperf": __version__,
         "test": baseline.test,
         "point_id": baseline.point_id,
-        "identity": _plain(baseline.identity),
+        "identity": {name: fact for name, fact in _plain(baseline.identity).items() if name != "load"},
         "load": baseline.load,
         "margins": {str(quantity): margin for quantity, margin in sorted(baseline.margins.items(), key=str)},
         "rolling": [session.id for session in baseline.rolling],
@@ -51,6 +51,7 @@ def _session_dict(session: StoredSession) -> dict[str, Any]:
         "git_sha": session.git_sha,
         "environment": _plain(session.environment),
         "args": dict(sorted(session.args.items())),
+        "measuring": dict(sorted(session.measuring.items())),
         "launches": [[_run_dict(run) for run in launch] for launch in session.launches],
         **({"imported": _provenance_dict(session.imported)} if session.imported else {}),
     }

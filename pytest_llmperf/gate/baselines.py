@@ -9,15 +9,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.fingerprint import Identity, changes, circumstances, identity, soft_args
 from pytest_llmperf.gate.histogram import Histogram
+from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, untold
 from pytest_llmperf.result import Result
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -74,6 +76,8 @@ class StoredSession:
     """The server's arguments that do not change outputs."""
     launches: Launches
     """Never empty, nor is one of them."""
+    measuring: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured (load_facts.measured_how); versions before it stored a part of that only."""
     imported: Provenance | None = None
     """None: measured by this package."""
 
@@ -92,7 +96,7 @@ class Baseline:
     point_id: str
     identity: Identity
     load: Mapping[str, Any]
-    """The load point, for readers; the trace hash is what is compared."""
+    """The load point that was recorded; the trace hash and keys beside it (load_facts) are what is compared."""
     margins: Mapping[Quantity, float]
     """Tolerated worsening of what was gated when it was recorded: 0.05 is 5 %."""
     rolling: tuple[StoredSession, ...]
@@ -129,12 +133,24 @@ class Differences:
 
     sentences: tuple[str, ...]
     elsewhere: bool
-    """Whether host, driver or engine version is new to the reference, and not only the server's arguments: sessions
-    then differ by more (margins.elsewhere)."""
+    """Whether host, driver, engine version or the way of measuring is new to the reference, and not only the server's
+    arguments: sessions then differ by more (margins.elsewhere)."""
 
 
 def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
-    """`tests/test_a.py::test_serving[tp2-short]` -> `<folder>/<slug>/tests/test_a/test_serving-tp2-short.json`."""
+    """`tests/test_a.py::test_serving[tp2-short]` -> `<folder>/<slug>/tests/test_a/test_serving-tp2-short.json`.
+
+    A test outside of pytest's root folder, or in a file that is no Python, has no such folder: its name tells all.
+    """
+    file, separator, _ = nodeid.partition("::")
+    place = PurePosixPath(file)
+    if place.is_absolute() or ".." in place.parts or place.suffix != ".py" or not separator:
+        return folder / slug / f"{file_name(nodeid)}.json"
+    return folder / slug / place.with_suffix("") / f"{file_name(nodeid, file + separator)}.json"
+
+
+def former_path(folder: Path, slug: str, nodeid: str) -> Path:
+    """Where versions before this one kept it, which was not always another file for another test."""
     file, _, name = nodeid.partition("::")
     stem = re.sub(r"[^\w.+-]+", "-", name.replace("::", ".")).strip("-")
     return folder / slug / Path(file).with_suffix("") / f"{stem}.json"
@@ -175,10 +191,13 @@ def differences(baseline: Baseline, result: Result, reference: Reference = "roll
     assert_comparable(baseline, result)
     if baseline.imported:
         return Differences((_imported_note(baseline.imported),), elsewhere=True)
-    now = circumstances(result.environment, soft_args(result))
-    found = [dict(changes(circumstances(s.environment, s.args), now)) for s in baseline.reference(reference)]
+    now, sessions = circumstances(result.environment, soft_args(result)), baseline.reference(reference)
+    found = [dict(changes(circumstances(s.environment, s.args), now)) for s in sessions]
     new = {path: sentence for path, sentence in found[-1].items() if all(path in others for others in found)}
-    return Differences(tuple(new.values()), any(not path.startswith("args.") for path in new))
+    measured, how = [s.measuring for s in sessions], measured_how(result)
+    otherwise = tuple(measured_otherwise(measured, how))
+    sentences = (*new.values(), *otherwise, *filter(None, [untold(measured, how)]))
+    return Differences(sentences, bool(otherwise) or any(not path.startswith("args.") for path in new))
 
 
 def _imported_note(found: Provenance) -> str:

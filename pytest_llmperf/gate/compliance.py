@@ -1,5 +1,7 @@
 """Whether an absolute limit is met, and how sure that is: per-run facts against one limit of an SLA. Pure.
 
+The one judgement of a limit: `sla.check` and searches take it whole, a search of a capacity takes its intervals.
+
 "p99 <= L" says that at most one request in a hundred is slower than L, so a percentile is judged by the share of
 requests beyond its limit (Clopper and Pearson's interval). Requests of one run wait for each other: the effective
 number of them is smaller by the design effect, the ratio of the variance between runs to that of independent requests.
@@ -9,15 +11,18 @@ Means, medians and rates have an interval from the logs of their per-run values,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
-from scipy.special import betaincinv, stdtrit
+from scipy.special import betaincinv
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.margins import tolerance
+from pytest_llmperf.gate.margins import Prior, tolerance
+from pytest_llmperf.gate.statistic import level_of
 from pytest_llmperf.limits import Limit
+from pytest_llmperf.metrics import Summary, distribution
 from pytest_llmperf.units import OPERATORS
 
 _LEVEL = 0.95
@@ -37,37 +42,145 @@ class LimitRun:
     """Requests in the sample."""
     beyond: int | None = None
     """Those that break the limit (of a share: that are counted by it); None where requests have no value each."""
+    lacking: int = 0
+    """Successful requests without a value, which the sample therefore leaves out."""
+    sample: tuple[float, ...] = ()
+    """Every value of a statistic over requests, so that runs can be pooled; empty for rates and shares."""
 
 
 @dataclass(frozen=True, slots=True)
-class LimitVerdict:
-    """The verdict on one limit. `verified` is False where numbers were compared without regard to chance."""
+class SlaCheck:
+    """One limit against all runs of a point, and how sure that is; a value of None never passes."""
 
     limit: Limit
-    verdict: Compliance
-    verified: bool
     value: float | None
-    """Mean over runs of the per-run values; None when a run has none."""
-    bounds: tuple[float, float] | None
-    """Interval of the share beyond the limit, or of the value; None when not verified."""
-    reason: str
+    """Of all runs together; None where a run has none."""
+    n: int
+    verdict: Compliance
+    verified: bool = False
+    """Whether chance was taken into account; else the value was compared as it stands."""
+    undecided: bool = False
+    """Another run may tell."""
+    reason: str = ""
+    """What the interval says, why there is no value, and how many requests have none; else empty."""
+    lacking: int = 0
+    """Successful requests without a value: the verdict is on the others."""
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict != "FAIL"
+
+    def describe(self) -> str:
+        """One line: quantity, value, limit, n, and how sure that is."""
+        limit = f"limit {self.limit.op} {self.limit.quantity.shown(self.limit.value, 'g')}"
+        if self.value is None:
+            return f"{self.limit.quantity}: {self.reason or 'no value'}, {limit}"
+        measured = f"{self.limit.quantity}: {self.limit.quantity.shown(self.value)}"
+        line = f"{measured}, {limit}{self._excess()}, n = {self.n}"
+        if self.verdict == "INCONCLUSIVE":
+            return f"{line}; INCONCLUSIVE: {self.reason}"
+        is_told = self.reason and (self.lacking or (self.verdict == "FAIL" and not self.verified))
+        return f"{line}; {self.reason}" if is_told else line
+
+    def _excess(self) -> str:
+        if self.value is None or not self.limit.value or not beyond(self.limit, self.value):
+            return ""
+        return f" ({self.value / self.limit.value - 1:+.1%})"
 
 
-def judge_limit(limit: Limit, runs: Sequence[LimitRun]) -> LimitVerdict:
-    """One limit against all runs of a point. INCONCLUSIVE asks for another run.
+def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: float | None = None) -> SlaCheck:
+    """One limit against all runs of a point, which may take `most_runs`.
 
-    A run without a value, or with one that is not finite, fails: what was not measured meets no limit.
+    A run without a value, or with one that is not finite, fails: what was not measured meets no limit. The interval
+    decides where it can; a limit that it leaves open fails when `value`, that of all runs together (None: computed from
+    `runs`), breaks it. Where no number of runs could certify a limit, `value` is compared as it stands.
     """
+    n, without = sum(run.n for run in runs), sum(run.lacking for run in runs)
+    if gone := _nothing(limit, runs):
+        return SlaCheck(limit, None, n, "FAIL", reason=gone, lacking=without)
+    value = _pooled(limit, runs) if value is None else value
+    plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
+    caveat = f"{without} of {n + without} successful requests have no value" if without else ""
+    found = _beyond_chance(limit, runs)
+    if found is None or (found[0] == "INCONCLUSIVE" and not _certifiable(limit, runs, most_runs)):
+        return SlaCheck(limit, value, n, plain, reason=caveat, lacking=without)
+    verdict, reason = found[0], "; ".join(filter(None, (found[1], caveat)))
+    if verdict == "INCONCLUSIVE":
+        open_ = "FAIL" if plain == "FAIL" else verdict
+        return SlaCheck(limit, value, n, open_, True, len(runs) < most_runs, reason, without)
+    return SlaCheck(limit, value, n, verdict, True, reason=reason, lacking=without)
+
+
+def limit_run(limit: Limit, summary: Summary, samples: Mapping[str, Sequence[float]]) -> LimitRun:
+    """What one run says about a limit; `samples` holds the run's distributions by metric (metrics.latency_samples).
+
+    `samples` is not looked at for rates and shares.
+    """
+    quantity = limit.quantity
+    value, n = summary.value(quantity), summary.n(quantity)
+    if quantity.stat is not None:
+        sample = samples[quantity.metric]
+        over = sum(beyond(limit, one) for one in sample)
+        return LimitRun(value, n, over, lacking(limit, summary), tuple(sample))
+    if quantity.unit == "ratio" and value is not None:
+        counted = value if limit.op in ("<", "<=") else 1 - value
+        return LimitRun(value, n, round(counted * n))
+    return LimitRun(value, n)
+
+
+def lacking(limit: Limit, summary: Summary) -> int:
+    """Successful requests without a value of what is limited; 0 for rates, and for ICL, of which a request has many."""
+    if limit.quantity.stat is None or limit.metric == "icl":
+        return 0
+    return max(0, summary.ok - summary.n(limit.quantity))
+
+
+def _nothing(limit: Limit, runs: Sequence[LimitRun]) -> str:
+    """Why a run has no value that could meet the limit; empty where all have one."""
     values = [run.value for run in runs if run.value is not None and math.isfinite(run.value)]
-    if not values or len(values) < len(runs):
-        missing = len(runs) - len(values)
-        return LimitVerdict(limit, "FAIL", False, None, None, f"no value in {missing or 'any'} of {len(runs)} runs")
+    if not values:
+        return f"no value (n = {sum(run.n for run in runs)}: no successful request gave one)"
+    if len(values) < len(runs):
+        return f"no value in {len(runs) - len(values)} of {len(runs)} runs"
+    at_least = limit.op in (">", ">=") and limit.value > 0 and _has_level(limit.quantity)
+    nothing = sum(value <= 0 for value in values) if at_least else 0
+    return f"nothing in {nothing} of {len(runs)} runs" if 0 < nothing < len(runs) else ""
+
+
+def _pooled(limit: Limit, runs: Sequence[LimitRun]) -> float:
+    """The value of all runs together, from their requests; else the mean of rates, means and medians, or the worst."""
+    values = [run.value for run in runs if run.value is not None]
+    stat = limit.quantity.stat
+    if stat is not None and all(run.sample for run in runs):
+        pooled = distribution(chain.from_iterable(run.sample for run in runs)).stat(stat)
+        assert pooled is not None, "no run's sample is empty"
+        return pooled
+    if limit.quantity.unit == "ratio" and (n := sum(run.n for run in runs)):
+        return math.fsum(value * run.n for value, run in zip(values, runs, strict=True)) / n
+    if _has_level(limit.quantity):
+        return _mean(values)
+    return max(values) if limit.op in ("<", "<=") else min(values)
+
+
+def _beyond_chance(limit: Limit, runs: Sequence[LimitRun]) -> tuple[Compliance, str] | None:
+    """The verdict of the interval; None where there is none: of a single run, a maximum, a share of nothing."""
     allowed = allowed_share(limit)
-    if len(runs) > 1 and allowed is not None and all(run.beyond is not None and run.n for run in runs):
-        return _by_share(limit, runs, values, allowed)
-    if len(runs) > 1 and _has_level(limit.quantity) and min(values) > 0 and limit.value > 0:
-        return _by_level(limit, values)
-    return _by_point(limit, values)
+    if len(runs) < 2:
+        return None
+    if allowed is not None and all(run.beyond is not None and run.n for run in runs):
+        return by_share(allowed, [run.beyond or 0 for run in runs], [run.n for run in runs])
+    values = [run.value for run in runs if run.value is not None]
+    if _has_level(limit.quantity) and min(values) > 0 and limit.value > 0:
+        return by_level(limit, values, tolerance(limit.quantity).prior)
+    return None
+
+
+def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool:
+    """Whether as many runs as a point may take, all without a single violation, would pass."""
+    allowed = allowed_share(limit)
+    if allowed is None:
+        return True
+    return share_bounds([0] * most_runs, [max(1, round(sum(r.n for r in runs) / len(runs)))] * most_runs)[1] <= allowed
 
 
 def beyond(limit: Limit, value: float) -> bool:
@@ -93,15 +206,14 @@ def _has_level(quantity: Quantity) -> bool:
     return quantity.unit != "ratio" and quantity.stat in (None, "mean", "p50")
 
 
-def _by_share(limit: Limit, runs: Sequence[LimitRun], values: Sequence[float], allowed: float) -> LimitVerdict:
-    lower, upper = share_bounds([run.beyond or 0 for run in runs], [run.n for run in runs])
+def by_share(allowed: float, beyond: Sequence[int], n: Sequence[int]) -> tuple[Compliance, str]:
+    """Whether the share of requests beyond a limit is allowed, from counts and sample sizes (> 0), with a sentence."""
+    lower, upper = share_bounds(beyond, n)
     verdict: Compliance = "PASS" if upper <= allowed else "FAIL" if lower > allowed else "INCONCLUSIVE"
-    counted = sum(run.beyond or 0 for run in runs), sum(run.n for run in runs)
-    reason = (
-        f"{counted[0]} of {counted[1]} requests were beyond the limit: a share of {lower:.2%} to {upper:.2%}, "
+    return verdict, (
+        f"{sum(beyond)} of {sum(n)} requests were beyond the limit: a share of {lower:.2%} to {upper:.2%}, "
         f"{allowed:.2%} allowed"
     )
-    return LimitVerdict(limit, verdict, True, _mean(values), (lower, upper), reason)
 
 
 def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL) -> tuple[float, float]:
@@ -120,29 +232,16 @@ def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL)
     return lower, float(betaincinv(count + 1, size - count, level)) if count < size else 1.0
 
 
-def _by_level(limit: Limit, values: Sequence[float]) -> LimitVerdict:
-    """Bound of the geometric mean over runs, as seen from another session (log scale)."""
-    prior = tolerance(limit.quantity).prior
-    logs = [math.log(value) for value in values]
-    df = len(logs) - 1 + prior.weight
-    run_variance = ((len(logs) - 1) * _variance(logs) + prior.weight * prior.run_sd**2) / df
-    half = float(stdtrit(df, _LEVEL)) * math.sqrt(run_variance / len(logs) + prior.session_sd**2)
-    low, high = math.exp(_mean(logs) - half), math.exp(_mean(logs) + half)
-    met = OPERATORS[limit.op]
-    verdict: Compliance = "FAIL" if not (met(low, limit.value) or met(high, limit.value)) else "INCONCLUSIVE"
-    if met(low, limit.value) and met(high, limit.value):
-        verdict = "PASS"
-    reason = f"between {limit.quantity.shown(low)} and {limit.quantity.shown(high)} over {len(values)} runs"
-    return LimitVerdict(limit, verdict, True, _mean(values), (low, high), reason)
+def by_level(limit: Limit, values: Sequence[float], prior: Prior) -> tuple[Compliance, str]:
+    """Whether the geometric mean of per-run values (> 0) meets a limit, with a sentence.
 
-
-def _by_point(limit: Limit, values: Sequence[float]) -> LimitVerdict:
-    """Every run must meet the limit: no interval is known for a maximum, a share of nothing, or a single run."""
-    worst = max(values) if limit.op in ("<", "<=") else min(values)
-    verdict: Compliance = "FAIL" if beyond(limit, worst) else "PASS"
-    why = "one run" if len(values) == 1 else f"the worst of {len(values)} runs"
-    reason = f"{limit.quantity.shown(worst)} in {why}, compared as it stands (unverified)"
-    return LimitVerdict(limit, verdict, False, _mean(values), None, reason)
+    `prior.session_sd` is the part of the noise that a session adds: 0 asks about this launch of the server alone.
+    """
+    held = level_of([values], prior)
+    ends = {beyond(limit, held.low), beyond(limit, held.high)}
+    verdict: Compliance = "INCONCLUSIVE" if len(ends) > 1 else "FAIL" if ends.pop() else "PASS"
+    shown = limit.quantity.shown
+    return verdict, f"between {shown(held.low)} and {shown(held.high)} over {len(values)} runs"
 
 
 def _mean(values: Sequence[float]) -> float:

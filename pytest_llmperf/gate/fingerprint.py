@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.load_facts import hard_facts
 from pytest_llmperf.result import Result
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -29,10 +30,12 @@ class Identity:
     load_shape: Literal["closed loop", "open loop"]
     trace_hash: str
     """Of prompts, lengths and arrivals."""
+    load: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the load that change the work and are not in the hash (load_facts.HARD)."""
 
 
 def identity(result: Result) -> Identity:
-    """What makes two measurements comparable: same machine, engine, model, output-changing arguments and trace."""
+    """What makes two measurements comparable: same machine, engine, model, output-changing arguments and load."""
     if result.trace_hash is None:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to compare")
     model = result.server.model
@@ -44,6 +47,7 @@ def identity(result: Result) -> Identity:
         output_args=dict(result.server.output_args),
         load_shape="closed loop" if result.load.closed_loop else "open loop",
         trace_hash=result.trace_hash,
+        load=hard_facts(result.load.as_dict()),
     )
 
 

@@ -22,6 +22,7 @@ from pytest_llmperf.gate.baselines import (
 )
 from pytest_llmperf.gate.fingerprint import identity, soft_args
 from pytest_llmperf.gate.histogram import histogram
+from pytest_llmperf.gate.load_facts import measured_how
 from pytest_llmperf.metrics import Summary, latency_samples, rounded
 from pytest_llmperf.records import Run
 from pytest_llmperf.result import Result
@@ -54,6 +55,7 @@ def stored_session(
         environment=result.environment,
         args=soft_args(result),
         launches=_by_launch(runs, (len(runs),) if launches is None else launches),
+        measuring=measured_how(result),
     )
 
 

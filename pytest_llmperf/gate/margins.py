@@ -107,7 +107,7 @@ def _quantity(name: str) -> Quantity:
 
 
 def elsewhere(prior: Prior) -> Prior:
-    """For a baseline of another host, driver or engine version: a session then differs by twice as much."""
+    """For a baseline of another host, driver, engine version or way of measuring: sessions differ by twice as much."""
     return replace(prior, session_sd=2 * prior.session_sd)
 
 

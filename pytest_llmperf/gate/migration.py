@@ -17,6 +17,7 @@ from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baseline_parse import SCHEMA_NAME, damaged, parse_json, schema_of
 from pytest_llmperf.gate.baselines import Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -49,7 +50,7 @@ def _baseline(data: Mapping[str, Any], path: Path) -> Baseline:
         path=path,
         test=data["test"],
         point_id=data["point_id"],
-        identity=Identity(**{**facts, "gpus": tuple(facts["gpus"])}),
+        identity=Identity(**{**facts, "gpus": tuple(facts["gpus"]), "load": hard_facts(data["load"])}),
         load=data["load"],
         margins={parse_quantity(name): margin for name, margin in margins.items()},
         rolling=sessions,
@@ -66,6 +67,7 @@ def _session(stored: Mapping[str, Any], data: Mapping[str, Any]) -> StoredSessio
         environment=_ENVIRONMENT.validate_python({**data["environment"], "gpus": tuple(data["environment"]["gpus"])}),
         args=data["circumstances"]["args"],
         launches=(tuple(_run(run["metrics"]) for run in stored["runs"]),),
+        measuring=measuring_facts(data["load"], data["identity"]["engine"]),
     )
 
 

@@ -12,6 +12,7 @@ from pytest_llmperf.capacity_spec import CAPACITIES
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import (
+    RENEW_HINT,
     Baseline,
     Reference,
     StoredSession,
@@ -71,15 +72,27 @@ def gated_series(
 ) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """What is compared with the rolling baseline and with the anchor, and notes on soft differences.
 
-    BaselineError when a hard fact differs.
+    BaselineError when a hard fact differs, or when goodput is gated and counted by other limits then.
     """
     notes = differences(baseline, result).sentences
+    _assert_same_goodput(baseline, result, margins)
     if baseline.imported and margins and not any(held_by(baseline.rolling, quantity) for quantity in margins):
         names = ", ".join(map(str, margins))
         raise BaselineError(f"baseline {baseline.path} is imported and has nothing of what is gated ({names})")
     rolling = _against("rolling", baseline, result, margins)
     same = {session.id for session in baseline.anchor} == {session.id for session in baseline.rolling}
     return (*rolling, *(() if same else _against("anchor", baseline, result, margins))), notes
+
+
+def _assert_same_goodput(baseline: Baseline, result: Result, margins: Mapping[Quantity, float]) -> None:
+    """BaselineError where goodput is gated and some session's counts requests by another `slo`."""
+    now = result.load.slo
+    then = next((s.measuring["slo"] for s in baseline.sessions if s.measuring.get("slo", now) != now), None)
+    if then is not None and any(quantity.metric == "goodput" for quantity in margins):
+        raise BaselineError(
+            f"baseline {baseline.path} is not comparable: goodput counts by slo, which was {then}, is {dict(now)}. If "
+            f"the change is meant, {RENEW_HINT}"
+        )
 
 
 def _against(

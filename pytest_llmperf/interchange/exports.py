@@ -166,6 +166,10 @@ def _errors(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
+_NO_TEXT = "the answer has no text"
+"""AIPerf counts as failed what streamed nothing, though its tokens were counted."""
+
+
 def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     """Metrics of a request that failed are left out."""
     alone = Run(run.index, run.started_ns, run.ended_ns, run.trace_hash, (record,), run.client)
@@ -174,7 +178,8 @@ def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     if "inter_chunk_latency" in metrics:
         seen = record.chunk_ns
         metrics["inter_chunk_latency"]["value"] = [(b - a) / 1e6 for a, b in itertools.pairwise(seen)] or None
-    error = {"code": record.status, "type": "RequestError", "message": record.error} if record.error else None
+    why = record.error or (_NO_TEXT if record.ok and "request_latency" not in metrics else None)
+    error = {"code": record.status, "type": "RequestError", "message": why} if why else None
     metadata = {
         "session_num": record.index,
         "x_request_id": record.request_id,
@@ -219,6 +224,7 @@ def vllm(result: Result) -> Files:
         **dict(_vllm_statistics(found)),
         **_vllm_details(records),
         "llmperf_runs": [len(run.records) for run in result.runs],
+        "llmperf_tokenless": [_tokenless_places(record) for record in records],
     }
     return {"vllm.json": _json(document)}
 
@@ -247,6 +253,12 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
         "start_times": [(begin - begun) / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }
+
+
+def _tokenless_places(record: RequestRecord) -> list[int]:
+    """Numbers of the chunks without a token among all that `ttfts` and `itls` count: vLLM's file does not tell them."""
+    seen = sorted([(moment, False) for moment in record.tokenless_ns] + [(moment, True) for moment in record.chunk_ns])
+    return [place for place, (_, has_token) in enumerate(seen) if not has_token]
 
 
 def requests_csv(result: Result) -> Files:

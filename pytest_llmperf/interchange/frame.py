@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.metrics import inter_token_latency_ms
+from pytest_llmperf.pace import first_token_ns, inter_token_latency_ms, last_token_ns
 from pytest_llmperf.records import RequestRecord, Run
 
 COLUMNS = (
     *("run", "index", "phase", "request_id", "ok", "cancelled", "due_ns", "sent_ns", "first_token_ns", "last_token_ns"),
     *("end_ns", "ttft_ms", "itl_ms", "e2e_ms", "input_tokens", "output_tokens", "chunks", "status", "error"),
+    *("hidden_tokens", "answers", "usage_doubt"),
 )
 """Times in ns are of CLOCK_REALTIME; ttft_ms and e2e_ms count from due in open loop and from sent in closed loop."""
 
@@ -28,9 +29,11 @@ def _row(run: Run, record: RequestRecord) -> tuple[Any, ...]:
     begin = record.sent_ns if record.due_ns is None else record.due_ns
     head = (run.index + 1, record.index, record.phase, record.request_id, record.ok, record.cancelled)
     times = (record.due_ns, record.sent_ns, first, last, record.end_ns)
-    latencies = (_since(begin, first), inter_token_latency_ms(record), _since(begin, last))
+    itl, e2e = inter_token_latency_ms(record), _since(begin, last_token_ns(record))
+    latencies = (_since(begin, first_token_ns(record)), itl, e2e)
     counts = (record.input_tokens, record.output_tokens, len(record.chunk_ns))
-    return (*head, *times, *latencies, *counts, record.status, record.error)
+    doubts = (record.hidden_tokens, record.answers, record.usage_doubt)
+    return (*head, *times, *latencies, *counts, record.status, record.error, *doubts)
 
 
 def _since(begin: int | None, moment: int | None) -> float | None:

@@ -1,28 +1,36 @@
-"""AIPerf's files: `profile_export_aiperf.json` (statistics) and `profile_export.jsonl` (a line per request). Pure.
+"""AIPerf's files: `profile_export_aiperf.json` and `.csv` (statistics), `profile_export.jsonl` (requests). Pure.
 
-Checked against files of AIPerf 0.13.0. Its times are ours as far as chunks with text go; its token counts are ours
-where they are the server's (`usage_*`), and else the client's tokenizer's.
+Checked against files of AIPerf 0.3.0, 0.6.0 and 0.13.0. Its times are ours as far as chunks with text go; its token
+counts are ours where they are the server's (`usage_*`), and else the client's tokenizer's.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_llmperf.interchange.documents import read_json
 from pytest_llmperf.interchange.imported import (
     NUMBER,
     RATES,
+    UNSTREAMED,
+    WITHIN_ANSWER,
     Imported,
     ImportedPoint,
     ImportFileError,
     because,
+    check_total,
     in_order,
+    is_number,
+    level,
     optional,
     pick,
-    read_json,
+    pick_optional,
+    text_at,
 )
-from pytest_llmperf.interchange.statistics import pooled, statistics, theirs
+from pytest_llmperf.interchange.statistics import Figures, pooled, statistics, theirs
+from pytest_llmperf.interchange.tables import read_tables
 from pytest_llmperf.records import RequestRecord
 
 OWN_MARK = "pytest-llmperf"
@@ -39,54 +47,135 @@ _TEXT = (
     "first and from the last token are other than ours"
 )
 _TOKENIZER = "AIPerf counted tokens with its own tokenizer, and the file does not say that the server agrees"
+_NO_REQUESTS = "the file has no single requests, so that they cannot be counted in our window"
+
+
+def is_aiperf_summary(document: Mapping[str, Any]) -> bool:
+    """Whether a document is AIPerf's: its version came with 0.6, its error summary and its configuration before."""
+    if "error_summary" not in document or "was_cancelled" not in document:
+        return False
+    config = document.get("input_config")
+    return "aiperf_version" in document or (isinstance(config, dict) and {"loadgen", "endpoint"} <= config.keys())
+
+
+def is_aiperf_line(line: Any) -> bool:
+    """Whether an object is a line of AIPerf's JSONL."""
+    metadata = optional(line, "metadata")
+    has_times = isinstance(metadata, dict) and {"request_start_ns", "request_end_ns"} <= metadata.keys()
+    return has_times and isinstance(optional(line, "metrics"), dict)
 
 
 def aiperf_summary(document: Mapping[str, Any], name: str) -> Imported:
     """`profile_export_aiperf.json`."""
     metrics = theirs(document)
-    if "request_latency" not in metrics:
-        raise ImportFileError(f"{name}: no 'request_latency', which every profile_export_aiperf.json has")
-    agreed = optional(document, "usage_discrepancy_count", "avg") == 0
+    used = pick_optional(document, "input_config", "endpoint", "use_server_token_count", kind=bool, where=name)
+    own = (_version(document) or "").startswith(OWN_MARK)
+    point = _summary(metrics, _load(document, name), name, counted_by_server=bool(used or own))
+    if not own:
+        check_total("failed requests", _listed_errors(document), point.failed, name)
+    return Imported("aiperf", _version(document), _model(document), (point,))
+
+
+def _listed_errors(document: Mapping[str, Any]) -> int | None:
+    """Errors that are listed one kind after another; None where none is."""
+    listed = document["error_summary"]
+    counts = [optional(error, "count") for error in listed] if isinstance(listed, list) else []
+    return sum(counts) if counts and all(map(is_number, counts)) else None
+
+
+def aiperf_csv(text: str, name: str) -> Imported:
+    """`profile_export_aiperf.csv`: the same with two decimals, without load and model."""
+    return Imported("aiperf", None, None, (_summary(read_tables(text, name), {}, name, counted_by_server=False),))
+
+
+def _summary(metrics: Figures, load: Mapping[str, Any], name: str, *, counted_by_server: bool) -> ImportedPoint:
+    ok, failed = _number(metrics, "request_count", name), _number(metrics, "error_request_count", name)
+    if not ok and not failed:
+        raise ImportFileError(f"{name}: neither a request that succeeded nor one that failed, of which AIPerf has one")
+    if ok and "request_latency" not in metrics:
+        raise ImportFileError(f"{name}: no 'request_latency', which every file of AIPerf with a success has")
+    agreed = counted_by_server or _differs_nowhere(metrics)
     names = {**_TIMES, **_COUNTS, **({"itl": "inter_token_latency", "tpot": "inter_token_latency"} if agreed else {})}
-    ok = int(optional(document, "request_count", "avg") or 0)
-    point = ImportedPoint(
+    streamed = "time_to_first_token" in metrics or not ok
+    return ImportedPoint(
         metrics=metrics,
-        **_load(document),
+        **load,
         known=statistics(metrics, names, ok, name),
         ok=ok,
-        failed=int(optional(document, "error_request_count", "avg") or 0),
+        failed=failed,
         unknown={
-            **because("the file has no single requests, so that they cannot be counted in our window", *RATES),
+            **because(_NO_REQUESTS, *RATES),
             **({} if agreed else because(_TOKENIZER, "itl", "tpot")),
+            **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
         },
         notes=(_TEXT,),
     )
-    return Imported("aiperf", _version(document), _model(document), (point,))
+
+
+def _number(metrics: Figures, metric: str, name: str) -> int:
+    return int(pick_optional(metrics, metric, "avg", kind=NUMBER, where=name) or 0)
+
+
+def _differs_nowhere(metrics: Figures) -> bool:
+    """Whether server and tokenizer counted alike in every request; the CSV has the difference under another name."""
+    titles = ("usage_completion_tokens_diff_pct", "usage_completion_diff_%")
+    return any(optional(metrics, title, "max") == 0 for title in titles)
 
 
 def aiperf_lines(text: str, name: str, beside: Mapping[str, Any] | None) -> Imported:
     """`profile_export.jsonl`; `beside`, the `profile_export_aiperf.json` of the same run, names load and model."""
-    lines = [(n, read_json(line, name, n)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, read_json(line, name, n)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     measured = [(n, line) for n, line in lines if optional(line, "metadata", "benchmark_phase") != "warmup"]
+    if not measured:
+        raise ImportFileError(f"{name}: all of its {len(lines)} requests are of the warm-up")
     runs: dict[str, list[RequestRecord]] = {}
     for number, line in measured:
         runs.setdefault(_run_of(line), []).append(_record(line, f"{name}:{number}"))
+    records = [record for run in runs.values() for record in run]
+    if beside is not None and not any(_is_own(line) for _, line in measured):
+        _check_beside(records, beside, name)
+    good = [line for (_, line), record in zip(measured, records, strict=True) if record.ok]
     point = ImportedPoint(
         metrics=pooled(line for _, line in measured),
-        **_load(beside or {}),
-        runs=tuple(tuple(in_order(records)) for records in runs.values()),
-        unknown=because("AIPerf's prompts are counted without the chat template", "input_tokens")
-        if any(record.ok and record.input_tokens is None for records in runs.values() for record in records)
-        else {},
-        notes=(_TEXT,),
+        **_load(beside or {}, f"the summary beside {name}"),
+        runs=tuple(tuple(in_order(run)) for run in runs.values()),
+        unknown=_unknown(good, records),
+        notes=(_TEXT, *_warmup_note(len(lines) - len(measured))),
     )
     return Imported("aiperf", _version(beside or {}), _model(beside or {}), (point,))
 
 
+def _unknown(good: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord]) -> dict[str, str]:
+    templated = any(record.ok and record.input_tokens is None for record in records)
+    streamed = all(optional(line, "metrics", "time_to_first_token", "value") is not None for line in good)
+    return {
+        **(because("AIPerf's prompts are counted without the chat template", "input_tokens") if templated else {}),
+        **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+    }
+
+
+def _warmup_note(count: int) -> tuple[str, ...]:
+    return (f"{count} requests of the warm-up were left out",) if count else ()
+
+
+def _check_beside(records: Sequence[RequestRecord], beside: Mapping[str, Any], name: str) -> None:
+    """The summary counts what it calls an error, in which broken-off requests may be, and else successes."""
+    ok = sum(record.ok for record in records)
+    failed = sum(record.error is not None for record in records)
+    told = optional(beside, "error_request_count", "avg")
+    where = f"{name}, by the summary beside it"
+    check_total("requests that succeeded", optional(beside, "request_count", "avg"), ok, where)
+    if told != len(records) - ok:
+        check_total("requests that failed", told, failed, where)
+
+
+def _is_own(line: Mapping[str, Any]) -> bool:
+    return bool(optional(line, "metadata", "record_processor_id") == OWN_MARK)
+
+
 def _run_of(line: Mapping[str, Any]) -> str:
     """Our own exports hold all runs of a point; AIPerf's hold one."""
-    own = optional(line, "metadata", "record_processor_id") == OWN_MARK
-    return str(optional(line, "metadata", "worker_id")) if own else ""
+    return str(optional(line, "metadata", "worker_id")) if _is_own(line) else ""
 
 
 def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
@@ -97,9 +186,11 @@ def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
     error, chunks = None if cancelled else _error(line), _chunks(metrics, sent_ns, where)
     if error is None and not cancelled and not chunks:
         raise ImportFileError(f"{where}: a request without 'error' has no 'request_latency'")
-    usage, counted = _count(metrics, "usage_completion_tokens"), _count(metrics, "output_sequence_length")
-    first_output = optional(metrics, "time_to_first_output_token", "value")
-    prompt = _count(metrics, "usage_prompt_tokens")
+    usage = _count(metrics, "usage_completion_tokens", where)
+    counted = _count(metrics, "output_sequence_length", where)
+    first_output = pick_optional(metrics, "time_to_first_output_token", "value", kind=NUMBER, where=where)
+    prompt = _count(metrics, "usage_prompt_tokens", where)
+    code = optional(line, "error", "code")
     return RequestRecord(
         index=0,
         phase="measured",
@@ -115,12 +206,12 @@ def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
         requested_output_tokens=0,
         token_source="tokenizer" if usage is None else "usage",
         finish_reason=None,
-        status=optional(line, "error", "code"),
+        status=code if isinstance(code, int) else None,
         error=error,
         coalesced_chunks=0,
         cancelled=cancelled,
         input_tokens_source=None if prompt is None else "usage",
-        turn=optional(line, "metadata", "turn_index") or 0,
+        turn=pick_optional(line, "metadata", "turn_index", kind=int, where=where) or 0,
     )
 
 
@@ -129,16 +220,15 @@ def _chunks(metrics: Mapping[str, Any], sent_ns: int, where: str) -> tuple[int, 
     if "request_latency" not in metrics:
         return ()
     whole = pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
-    first = optional(metrics, "time_to_first_token", "value")
-    gaps = optional(metrics, "inter_chunk_latency", "value") or []
-    if not isinstance(gaps, list):
-        raise ImportFileError(f"{where}: metrics.inter_chunk_latency.value is {gaps!r:.60}, not of type list")
-    waits = itertools.accumulate(gaps, initial=whole if first is None else first)
+    first = pick_optional(metrics, "time_to_first_token", "value", kind=NUMBER, where=where)
+    gaps = pick_optional(metrics, "inter_chunk_latency", "value", kind=list, where=f"{where}: metrics") or []
+    times = [pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") for place in range(len(gaps))]
+    waits = itertools.accumulate(times, initial=whole if first is None else first)
     return tuple(sent_ns + round(wait * 1e6) for wait in waits)
 
 
-def _count(metrics: Mapping[str, Any], metric: str) -> int | None:
-    value = optional(metrics, metric, "value")
+def _count(metrics: Mapping[str, Any], metric: str, where: str) -> int | None:
+    value = pick_optional(metrics, metric, "value", kind=NUMBER, where=where)
     return None if value is None else int(value)
 
 
@@ -149,18 +239,36 @@ def _error(line: Mapping[str, Any]) -> str | None:
     return str(optional(found, "message") or optional(found, "type") or "failed")
 
 
-def _load(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the last phase, which is the profiled one."""
-    phase = optional(document, "input_config", "phases", -1)
-    rate = optional(phase, "rate")
-    return {"concurrency": None if rate else optional(phase, "concurrency"), "request_rate": rate}
+def _load(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Of the last phase, which is the profiled one; before 0.13 of the load generator."""
+    phase = optional(document, "input_config", "phases", -1) or optional(document, "input_config", "loadgen")
+    if not isinstance(phase, dict):
+        return {}
+    if shape := _shape(phase) or (optional(document, "input_config", "input", "fixed_schedule") and "fixed schedule"):
+        return {"shape": shape}
+    keys = [key for key in ("rate", "request_rate") if phase.get(key) is not None]
+    if keys:
+        return {"request_rate": float(level(phase, keys[0], kind=NUMBER, where=where))}
+    return {"concurrency": level(phase, "concurrency", kind=int, where=where)}
+
+
+_STEADY = ("concurrency", "constant", "poisson", "gamma", None)
+
+
+def _shape(phase: Mapping[str, Any]) -> str | None:
+    """What the load is where it is neither one concurrency nor one rate."""
+    ramps = [f"{key} {value}" for key, value in phase.items() if "ramp" in str(key) and value]
+    if ramps:
+        return f"a ramp ({', '.join(ramps)})"
+    if phase.get("type") not in _STEADY:
+        return f"{phase['type']}"
+    return next((f"{key} {value}" for key, value in phase.items() if key.startswith("user_centric") and value), None)
 
 
 def _model(document: Mapping[str, Any]) -> str | None:
-    name: str | None = optional(document, "input_config", "models", "items", 0, "name")
-    return name
+    config = document.get("input_config")
+    return text_at(config, "models", "items", 0, "name") or text_at(config, "endpoint", "model_names", 0)
 
 
 def _version(document: Mapping[str, Any]) -> str | None:
-    version: str | None = optional(document, "aiperf_version")
-    return version
+    return text_at(document, "aiperf_version")

@@ -1,24 +1,36 @@
-"""GuideLLM's JSON: a point per benchmark, with its requests. Pure. Checked against a file of GuideLLM 0.8.1.
+"""GuideLLM's JSON: a point per benchmark, with its requests or a sample of them. Pure.
 
-Of a request it keeps the first and the last token's time, and none between.
+Checked against files of GuideLLM 0.3.1, 0.5.4, 0.7.4 and 0.8.1; before 0.4 a file tells no version. Of a request it
+keeps the first and the last token's time, and none between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.interchange.imported import (
     CHUNK_GAPS,
+    LARGEST,
     NUMBER,
+    UNSTREAMED,
+    WITHIN_ANSWER,
     Imported,
     ImportedPoint,
+    ImportFileError,
+    Totals,
     because,
+    check_total,
     in_order,
+    level,
     optional,
     pick,
+    pick_optional,
+    text_at,
 )
+from pytest_llmperf.interchange.statistics import figures
 from pytest_llmperf.records import RequestRecord
 
 _METRICS = {
@@ -33,81 +45,248 @@ _METRICS = {
     "output_tokens_per_second": "tokens/sec",
     "tokens_per_second": "tokens/sec",
 }
+_STATUSES = ("successful", "errored", "incomplete")
 _TEXT = "GuideLLM's first token is the first chunk with text, reasoning or a tool call"
 
 
+def is_guidellm_report(document: Mapping[str, Any]) -> bool:
+    """Whether a document is a list of GuideLLM's benchmarks."""
+    found = document.get("benchmarks")
+    if not isinstance(found, list):
+        return False
+    marks = {"type_", "metrics", "requests"}
+    is_told = optional(document, "metadata", "guidellm_version") is not None
+    return is_told or (bool(found) and all(isinstance(one, dict) and marks <= one.keys() for one in found))
+
+
 def guidellm_report(document: Mapping[str, Any], name: str) -> Imported:
-    """All benchmarks of the file, in its order."""
-    found = pick(document, "benchmarks", kind=list, where=name)
+    """All benchmarks of the file, in its order. ImportFileError where one totals other numbers than it holds."""
+    found = document["benchmarks"]
+    if not found:
+        raise ImportFileError(f"{name}: no benchmark in it")
     points = tuple(_point(benchmark, f"{name}: benchmark {place}") for place, benchmark in enumerate(found, start=1))
-    version = optional(document, "metadata", "guidellm_version")
-    model = optional(found, 0, "config", "backend", "model")
-    return Imported("guidellm", version, model, points)
+    model = text_at(found, 0, "config", "backend", "model") or text_at(found, 0, "worker", "backend_model")
+    return Imported("guidellm", text_at(document, "metadata", "guidellm_version"), model, points)
 
 
-def _point(benchmark: Mapping[str, Any], where: str) -> ImportedPoint:
-    requests = pick(benchmark, "requests", kind=dict, where=where)
-    records = [
-        _record(request, status, f"{where}: {status} request {place}")
-        for status in ("successful", "errored", "incomplete")
-        for place, request in enumerate(requests.get(status) or (), start=1)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request of any version: times in seconds, None where it did not get so far."""
+
+    status: str
+    sent: float | None
+    first: float | None
+    first_output: float | None
+    last: float | None
+    ended: float | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    request_id: str
+    error: str | None
+
+
+def _point(benchmark: Any, where: str) -> ImportedPoint:
+    listed = pick(benchmark, "requests", kind=dict, where=where)
+    stored = [
+        _request(request, status, f"{where}: {status} request {place}")
+        for status in _STATUSES
+        for place, request in enumerate(pick_optional(listed, status, kind=list, where=where) or (), start=1)
     ]
+    measured = [request for request in stored if _is_measured(request, benchmark, where)]
+    totals = _totals(benchmark, where)
+    sampled = _is_sampled(benchmark)
+    _check(measured, totals, benchmark, where, sampled=sampled)
+    if not measured:
+        raise ImportFileError(f"{where}: no request in it")
+    good = [request for request in measured if request.status == "successful"]
+    many = [request for request in good if (request.output_tokens or 0) > 1]
+    streamed = not many or any(request.first != request.last for request in many)
+    whole = _of_all(totals, benchmark, where) if sampled else None
+    untold = [name for name in CHUNK_GAPS if whole is None or name not in whole.rates]
     return ImportedPoint(
         metrics=_metrics(benchmark),
-        **_load(optional(benchmark, "config", "strategy") or {}),
-        runs=(tuple(in_order(records)),),
-        unknown=because("GuideLLM keeps no times of chunks between the first and the last", *CHUNK_GAPS),
-        notes=(_TEXT,),
+        **_load(benchmark, where),
+        runs=(tuple(in_order([_record(request) for request in measured])),),
+        totals=whole,
+        unknown={
+            **because("GuideLLM keeps no times of chunks between the first and the last", *untold),
+            **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+        },
+        notes=(_TEXT, *_notes(stored, measured, totals, sampled=sampled)),
     )
 
 
-def _load(strategy: Mapping[str, Any]) -> dict[str, Any]:
-    match strategy.get("type_"):
+def _notes(
+    stored: Sequence[_Request], measured: Sequence[_Request], totals: Mapping[str, int], *, sampled: bool
+) -> list[str]:
+    notes = []
+    if len(stored) > len(measured):
+        notes.append(f"{len(stored) - len(measured)} requests of warm-up and cool-down were left out")
+    if sampled:
+        part = sum(request.status == "successful" for request in measured)
+        notes.append(
+            f"latencies are from a sample of {part} of {totals['successful']} successful requests; counts, error rate "
+            "and rates are GuideLLM's over all of them, ramp-up and drain included"
+        )
+    return notes
+
+
+# What the file totals
+
+
+def _totals(benchmark: Any, where: str) -> dict[str, int]:
+    """Measured requests by status: without warm-up and cool-down."""
+    path = ("metrics", "request_totals") if optional(benchmark, "metrics", "request_totals") else ("request_totals",)
+    return {status: pick(benchmark, *path, status, kind=int, where=where) for status in _STATUSES}
+
+
+def _is_sampled(benchmark: Any) -> bool:
+    sizes = (
+        optional(benchmark, "config", "sample_requests"),
+        optional(benchmark, "config", "sample_size"),
+        optional(benchmark, "request_samples"),
+    )
+    return any(size is not None for size in sizes)
+
+
+def _check(
+    measured: Sequence[_Request], totals: Mapping[str, int], benchmark: Any, where: str, *, sampled: bool
+) -> None:
+    for status, total in totals.items():
+        count = sum(request.status == status for request in measured)
+        if not sampled or count > total:
+            check_total(f"{status} requests", total, count, where)
+    if not sampled:
+        tokens = sum(request.output_tokens or 0 for request in measured if request.status == "successful")
+        told = optional(benchmark, "metrics", "output_token_count", "successful", "total_sum")
+        check_total("output tokens of successful requests", told, tokens, where)
+
+
+def _of_all(totals: Mapping[str, int], benchmark: Any, where: str) -> Totals:
+    """Counts of all requests, and rates over the tool's window."""
+    seconds = pick(benchmark, "duration", kind=NUMBER, where=where)
+    sums = {"request_throughput": totals["successful"]}
+    for ours, name in (("output_token_throughput", "output_token_count"), ("input_token_throughput", _PROMPTS)):
+        told = pick_optional(benchmark, "metrics", name, "successful", "total_sum", kind=NUMBER, where=where)
+        sums |= {} if told is None else {ours: told}
+    if {"output_token_throughput", "input_token_throughput"} <= sums.keys():
+        sums["total_token_throughput"] = sums["output_token_throughput"] + sums["input_token_throughput"]
+    rates = {name: value / seconds for name, value in sums.items()} if seconds else {}
+    return Totals(totals["successful"], totals["errored"], totals["incomplete"], rates)
+
+
+_PROMPTS = "prompt_token_count"
+
+
+def _is_measured(request: _Request, benchmark: Any, where: str) -> bool:
+    """Whether the tool counts it: it was under way at some time between warm-up and cool-down."""
+    if not any(optional(benchmark, f"{part}_duration") for part in ("warmup", "cooldown")):
+        return True
+    begin = pick(benchmark, "scheduler_metrics", "measure_start_time", kind=NUMBER, where=where)
+    end = pick(benchmark, "scheduler_metrics", "measure_end_time", kind=NUMBER, where=where)
+    ended = request.ended or 0.0
+    return bool(ended >= begin and (ended if request.sent is None else request.sent) <= end)
+
+
+# The load
+
+
+def _load(benchmark: Any, where: str) -> dict[str, Any]:
+    strategy = optional(benchmark, "config", "strategy") or optional(benchmark, "args", "strategy") or {}
+    kind = text_at(strategy, "type_") or "unknown"
+    if ramp := optional(strategy, "rampup_duration"):
+        return {"shape": f"{kind}, with a ramp-up of {ramp} s"}
+    match kind:
         case "synchronous":
             return {"concurrency": 1}
-        case "concurrent" | "throughput":
-            return {"concurrency": strategy.get("streams") or strategy.get("max_concurrency")}
+        case "concurrent":
+            return {"concurrency": level(strategy, "streams", kind=int, where=where)}
+        case "throughput" if limit := level(strategy, "max_concurrency", kind=int, where=where):
+            return {"concurrency": limit}
         case "constant" | "poisson":
-            return {"request_rate": strategy.get("rate")}
-        case _:
+            rate = level(strategy, "rate", kind=NUMBER, where=where)
+            return {"request_rate": None if rate is None else float(rate)}
+        case "throughput":
+            return {"shape": "all requests at once"}
+        case "unknown":
             return {}
+        case _:
+            return {"shape": kind}
 
 
-def _record(request: Mapping[str, Any], status: str, where: str) -> RequestRecord:
-    timings = pick(request, "info", "timings", kind=dict, where=where)
-    sent = pick(timings, "request_start", kind=NUMBER, where=where)
+# Requests
+
+
+def _request(request: Any, status: str, where: str) -> _Request:
+    old = optional(request, "scheduler_info") is not None
+    times = request if old else pick(request, "info", "timings", kind=dict, where=where)
+    names = ("start_time", "first_token_time", "last_token_time") if old else _TIMINGS
+    sent, first, last = (_time(times, name, where) for name in names)
+    ends = ("end_time",) if old else ("request_end", "resolve_end")
+    ended = next((moment for end in ends if (moment := _time(times, end, where)) is not None), sent)
     good = status == "successful"
-    moments = ("first_token_iteration", "last_token_iteration") if good else ()
-    chunks = tuple(_ns(pick(timings, key, kind=NUMBER, where=where)) for key in moments)
-    first_output = optional(timings, "first_output_token_iteration")
-    prompt = optional(request, "prompt_tokens")
+    if good and sent is None:
+        raise ImportFileError(f"{where}: no {names[0]!r}")
+    if good and last is None:
+        first = last = ended
+    error = optional(request, "error") if old else optional(request, "info", "error")
+    return _Request(
+        status=status,
+        sent=sent,
+        first=last if first is None else first,
+        first_output=_time(times, "first_output_token_iteration", where),
+        last=last,
+        ended=ended,
+        prompt_tokens=pick_optional(request, "prompt_tokens", kind=int, where=where),
+        output_tokens=pick_optional(request, "output_tokens", kind=int, where=where) if good else None,
+        request_id=str(optional(request, "request_id")),
+        error=str(error or "failed") if status == "errored" else None,
+    )
+
+
+_TIMINGS = ("request_start", "first_token_iteration", "last_token_iteration")
+
+
+def _time(times: Any, name: str, where: str) -> float | None:
+    found = pick_optional(times, name, kind=NUMBER, where=where)
+    if found is not None and found * 1e9 >= LARGEST:
+        raise ImportFileError(f"{where}: {name} is {found!r}, which is no time in seconds")
+    return found if found is None else float(found)
+
+
+def _record(request: _Request) -> RequestRecord:
+    good = request.status == "successful"
+    seen = (request.first, request.last) if request.first != request.last else (request.last,)
     return RequestRecord(
         index=0,
         phase="measured",
-        request_id=str(optional(request, "request_id")),
+        request_id=request.request_id,
         due_ns=None,
-        sent_ns=_ns(sent),
-        chunk_ns=chunks,
+        sent_ns=_ns(request.sent),
+        chunk_ns=tuple(moment for time in seen if (moment := _ns(time)) is not None) if good else (),
         chunk_tokens=None,
-        first_output_ns=_ns(first_output) if good and first_output else None,
-        end_ns=_ns(optional(timings, "request_end") or sent),
-        input_tokens=prompt,
-        output_tokens=pick(request, "output_tokens", kind=int, where=where) if good else None,
+        first_output_ns=_ns(request.first_output) if good else None,
+        end_ns=_ns(request.ended) or 0,
+        input_tokens=request.prompt_tokens,
+        output_tokens=request.output_tokens,
         requested_output_tokens=0,
         token_source=None,
         finish_reason=None,
         status=None,
-        error=str(optional(request, "info", "error") or "failed") if status == "errored" else None,
+        error=request.error,
         coalesced_chunks=0,
-        cancelled=status == "incomplete",
+        cancelled=request.status == "incomplete",
     )
 
 
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e9)
 
 
-def _metrics(benchmark: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
+# The tool's own figures
+
+
+def _metrics(benchmark: Any) -> dict[str, dict[str, float | str]]:
     """Of the successful requests, as the tool shows them."""
     found = {name: optional(benchmark, "metrics", name, "successful") for name in _METRICS}
     return {name: _statistics(values, _METRICS[name]) for name, values in found.items() if isinstance(values, dict)}
@@ -121,4 +300,4 @@ def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, float | str]:
         "min": values.get("min"),
         "max": values.get("max"),
     }
-    return {"unit": unit, **{k: v for k, v in {**named, **percentiles}.items() if isinstance(v, int | float)}}
+    return figures({**named, **percentiles}, unit)

@@ -14,6 +14,8 @@ from pytest_llmperf.interchange.frame import COLUMNS
 from pytest_llmperf.interchange.imported import CHUNK_GAPS, Imported, ImportedPoint, ImportFileError, because
 from pytest_llmperf.records import RequestRecord
 
+_ADDED = ("hidden_tokens", "answers", "usage_doubt")
+"""Columns that older files do not have."""
 _NO_CHUNKS = "the file has no times of chunks between the first and the last"
 _NO_OUTPUT = "the file does not tell reasoning from answer"
 
@@ -21,18 +23,21 @@ _NO_OUTPUT = "the file does not tell reasoning from answer"
 def requests_csv(text: str, name: str) -> Imported:
     """`requests.csv`."""
     reader = csv.DictReader(io.StringIO(text))
-    return requests_rows(reader, name, first_line=2)
+    try:
+        return requests_rows(reader, name, first_line=2)
+    except csv.Error as error:
+        raise ImportFileError(f"{name}:{reader.line_num}: no CSV ({error})") from error
 
 
 def requests_rows(rows: Iterable[Mapping[str, Any]], name: str, first_line: int = 1) -> Imported:
     """Rows with COLUMNS as keys: text as CSV has it, or values as Parquet has them."""
     runs: dict[str, list[RequestRecord]] = {}
     for line, row in enumerate(rows, start=first_line):
-        if missing := [column for column in COLUMNS if column not in row]:
+        if missing := [column for column in COLUMNS if column not in row and column not in _ADDED]:
             raise ImportFileError(f"{name}:{line}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
         try:
             runs.setdefault(str(row["run"]), []).append(_record(row))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ImportFileError(f"{name}:{line}: {error}") from error
     if not runs:
         raise ImportFileError(f"{name}: no request in it")
@@ -69,7 +74,20 @@ def _record(row: Mapping[str, Any]) -> RequestRecord:
         error=str(row["error"]) if row["error"] else None,
         coalesced_chunks=0,
         cancelled=row["cancelled"] in (True, "True"),
+        answers=_whole(row.get("answers")) or 1,
+        first_chunk_tokens=_first_chunk_tokens(row),
+        hidden_tokens=_whole(row.get("hidden_tokens")) or 0,
+        usage_doubt=str(row["usage_doubt"]) if row.get("usage_doubt") else None,
     )
+
+
+def _first_chunk_tokens(row: Mapping[str, Any]) -> tuple[float, ...]:
+    """How many tokens came first, so that what is left takes `itl_ms` each; () where that is not known."""
+    tokens, first, last = (_whole(row[name]) for name in ("output_tokens", "first_token_ns", "last_token_ns"))
+    if row["itl_ms"] in (None, "") or tokens is None or first is None or last is None:
+        return ()
+    own = (tokens - (_whole(row.get("hidden_tokens")) or 0)) / (_whole(row.get("answers")) or 1)
+    return (round(own - (last - first) / 1e6 / float(row["itl_ms"]), 6),)
 
 
 def _whole(cell: Any) -> int | None:

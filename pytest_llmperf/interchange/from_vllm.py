@@ -1,14 +1,15 @@
 """The result of `vllm bench serve`: `--save-result`, and with its requests `--save-detailed`. Pure.
 
-Checked against files of vLLM 0.32. vLLM counts every chunk with `choices`: on a chat endpoint the first one mostly has
-a role and no token, so that its times to the first token are not ours. Where the file has the requests, that chunk is
-told by their number, and taken off.
+Checked against files of vLLM 0.32 and the keys of 0.6 to 0.11. vLLM counts every chunk with `choices`: on a chat
+endpoint the first one mostly has a role and no token, so that its times to the first token are not ours. Where the file
+has the requests, that chunk is told by their number, and taken off.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,17 +21,31 @@ from pytest_llmperf.interchange.imported import (
     ImportedPoint,
     ImportFileError,
     because,
+    check_total,
     in_order,
-    optional,
+    level,
     pick,
+    pick_optional,
+    text_at,
+)
+from pytest_llmperf.interchange.request_lists import (
+    Row,
+    check_rows,
+    has_lists,
+    latencies,
+    rate_notes,
+    rates,
+    record,
+    rows,
 )
 from pytest_llmperf.interchange.statistics import Figures, statistics
 from pytest_llmperf.records import RequestRecord
 
+_MARKS = {"date", "num_prompts", "request_rate", "duration", "completed", "request_throughput"}
 _TOKEN_TIMES = ("ttft", "service_ttft", "itl", "tpot", "prefill_throughput_per_user")
-_LISTS = ("ttfts", "itls", "output_lens", "start_times", "errors")
 _RATES = {
     "request_throughput": "requests/sec",
+    "request_goodput": "requests/sec",
     "output_throughput": "tokens/sec",
     "total_token_throughput": "tokens/sec",
     "duration": "sec",
@@ -39,40 +54,64 @@ _RATES = {
 }
 _SUMMARY = "the file has no single requests (vllm bench serve --save-detailed writes them)"
 _ROLE = "vLLM's first chunk may be one with a role and no token, and the file does not say"
+_NO_STARTS = "the file does not say when requests were sent, as newer ones of vLLM do"
+
+
+def is_vllm_result(document: Mapping[str, Any]) -> bool:
+    """Whether a document has the keys that vLLM writes into every result, and only vLLM."""
+    return document.keys() >= _MARKS and ("backend" in document or "endpoint_type" in document)
 
 
 def vllm_result(document: Mapping[str, Any], name: str) -> Imported:
-    """Of `--save-result`, as runs where `--save-detailed` was given too."""
-    detailed = all(isinstance(document.get(key), list) for key in _LISTS)
-    metrics = _metrics(document)
-    point = _detailed(document, metrics, name) if detailed else _summary(document, metrics, name)
-    return Imported("vllm", None, optional(document, "model_id"), (point,))
+    """A run of `--save-result`, with its requests where `--save-detailed` was given too. ImportFileError where the
+    totals are not what the file holds."""
+    if "total_output_tokens" not in document:
+        raise ImportFileError(f"{name}: a run of vllm bench serve without output tokens, as that of an embedding model")
+    metrics = latencies(document, ("ttft", "tpot", "itl", "e2el")) | rates(document, _RATES)
+    read = _detailed if has_lists(document) else _summary
+    point = read(document, metrics, name)
+    # Ours hold several runs: their rates are means, and their duration is a sum.
+    notes = () if "llmperf_runs" in document else rate_notes(document, name)
+    return Imported("vllm", None, text_at(document, "model_id"), (replace(point, notes=(*point.notes, *notes)),))
 
 
-def _load(document: Mapping[str, Any]) -> dict[str, Any]:
+def _load(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A rate of "inf" sends as soon as a slot is free: a closed loop, of all prompts where there is no limit."""
-    rate, slots = document.get("request_rate"), document.get("max_concurrency")
-    open_loop = isinstance(rate, int | float)
-    return {
-        "request_rate": float(rate) if isinstance(rate, int | float) else None,
-        "concurrency": None if open_loop else slots or document.get("num_prompts"),
-    }
+    strategy = document.get("ramp_up_strategy")
+    if strategy is not None or document.get("rps_change_events"):
+        begin, end = (document.get(f"ramp_up_{end}_rps", "?") for end in ("start", "end"))
+        return {"shape": f"{strategy or ''} ramp from {begin} to {end} req/s".strip()}
+    if document["request_rate"] != "inf":
+        return {"request_rate": float(level(document, "request_rate", kind=NUMBER, where=name) or 0) or None}
+    slots = level(document, "max_concurrency", kind=int, where=name)
+    return {"concurrency": slots or level(document, "num_prompts", kind=int, where=name)}
 
 
 def _is_chat(document: Mapping[str, Any]) -> bool:
     return "chat" in str(document.get("backend") or document.get("endpoint_type") or "")
 
 
+def _failed(document: Mapping[str, Any], ok: int, name: str) -> int:
+    """vLLM wrote for long only how many requests there were, and how many completed."""
+    prompts = pick(document, "num_prompts", kind=int, where=name)
+    told = pick_optional(document, "failed", kind=int, where=name)
+    failed = prompts - ok if told is None else int(told)
+    if failed < 0 or ok + failed != prompts:
+        counted = f"{ok} completed" + ("" if told is None else f" and {told} failed")
+        raise ImportFileError(f"{name}: it totals {prompts} prompts, of which {counted}")
+    return failed
+
+
 def _summary(document: Mapping[str, Any], metrics: Figures, name: str) -> ImportedPoint:
     chat = _is_chat(document)
     names = {"e2e": "e2el_ms"} if chat else {"ttft": "ttft_ms", "itl": "tpot_ms", "tpot": "tpot_ms", "icl": "itl_ms"}
-    ok = int(pick(document, "completed", kind=NUMBER, where=name))
+    ok = pick(document, "completed", kind=int, where=name)
     return ImportedPoint(
         metrics=metrics,
-        **_load(document),
-        known=statistics(metrics, {**names, "e2e": "e2el_ms"}, ok, name),
+        **_load(document, name),
+        known=statistics(metrics, {**names, "e2e": "e2el_ms"}, ok, name) if ok else {},
         ok=ok,
-        failed=int(document.get("failed") or 0),
+        failed=_failed(document, ok, name),
         unknown={
             **because(f"{_SUMMARY}; vLLM's own rates include ramp-up and drain", *RATES),
             **(because(f"{_ROLE}, and {_SUMMARY}", *_TOKEN_TIMES, "ttst", "icl") if chat else {}),
@@ -81,33 +120,51 @@ def _summary(document: Mapping[str, Any], metrics: Figures, name: str) -> Import
 
 
 def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> ImportedPoint:
-    lengths = {key: len(document[key]) for key in _LISTS}
-    if len({*lengths.values()}) > 1:
-        raise ImportFileError(f"{name}: its lists of requests are of unequal length: {lengths}")
-    begun_ns = _begun_ns(document, name)
-    own = str(document.get("label") or "").startswith("pytest-llmperf")
-    rows = [_Row(document, place, begun_ns, f"{name}: request {place}", own) for place in range(lengths["ttfts"])]
-    unsure = sum(row.tokenless is None for row in rows)
-    records = [row.record() for row in rows]
-    roles = sum(bool(row.tokenless) for row in rows)
+    own = document.get("llmperf_tokenless")  # of our exports
+    found = rows(document, _begun_ns(document, name), name)
+    check_rows(found, document, name)
+    check_total("prompts", document["num_prompts"], len(found), name)
+    chat = _is_chat(document)
+    tokenless = [_tokenless(row, chat) for row in found] if own is None else _own_places(document, len(found), name)
+    unsure = sum(numbers is None for numbers in tokenless)
+    prompts = [_own_prompt(document, n, name) if own is not None else None for n in range(len(found))]
+    records = list(map(_record, found, tokenless, prompts))
+    roles = sum(bool(numbers) for numbers in tokenless)
     return ImportedPoint(
         metrics=metrics,
-        **_load(document),
-        runs=tuple(tuple(in_order(run)) for run in _by_run(records, document)),
+        **_load(document, name),
+        runs=tuple(tuple(in_order(run)) for run in _by_run(records, document, name)),
         unknown={
             **because("vLLM does not tell reasoning from answer", "ttfo"),
             **because("vLLM's file holds no time after the last chunk", "concurrency_mean"),
-            **({} if own else because("vLLM counts prompts without the chat template", "input_tokens")),
+            **({} if own is not None else because("vLLM counts prompts without the chat template", "input_tokens")),
             **(because(f"{_ROLE} of {unsure} requests", *_TOKEN_TIMES, *CHUNK_GAPS) if unsure else {}),
+            **(because(_NO_STARTS, *RATES) if document.get("start_times") is None else {}),
         },
-        notes=(f"first chunks without a token were taken off {roles} of {len(rows)} requests",) if roles else (),
+        notes=(f"first chunks without a token were taken off {roles} of {len(found)} requests",) if roles else (),
     )
 
 
-def _by_run(records: Sequence[RequestRecord], document: Mapping[str, Any]) -> list[list[RequestRecord]]:
+def _record(row: Row, tokenless: Sequence[int] | None, prompt: int | None) -> RequestRecord:
+    return record(row, tokenless=tokenless or (), input_tokens=prompt)
+
+
+def _own_prompt(document: Mapping[str, Any], place: int, name: str) -> int | None:
+    """Our exports write 0 where the length is not known."""
+    return pick_optional(document, "input_lens", place, kind=int, where=name) or None
+
+
+def _own_places(document: Mapping[str, Any], count: int, name: str) -> list[Sequence[int] | None]:
+    places = [pick(document, "llmperf_tokenless", number, kind=list, where=name) for number in range(count)]
+    return [[pick(own, n, kind=int, where=f"{name}: llmperf_tokenless") for n in range(len(own))] for own in places]
+
+
+def _by_run(records: Sequence[RequestRecord], document: Mapping[str, Any], name: str) -> list[list[RequestRecord]]:
     """Our own exports say how many requests each run has; vLLM's hold one run."""
     rest = iter(records)
-    counts = document.get("llmperf_runs") or [len(records)]
+    told = pick_optional(document, "llmperf_runs", kind=list, where=name) or [len(records)]
+    counts = [pick(told, place, kind=int, where=f"{name}: llmperf_runs") for place in range(len(told))]
+    check_total("requests of its runs", sum(counts), len(records), name)
     return [list(itertools.islice(rest, count)) for count in counts]
 
 
@@ -120,64 +177,11 @@ def _begun_ns(document: Mapping[str, Any], name: str) -> int:
         raise ImportFileError(f"{name}: date is {text!r}, not of the form 20251231-235959") from error
 
 
-class _Row:
-    """One request, of the lists of the file."""
-
-    def __init__(self, document: Mapping[str, Any], place: int, begun_ns: int, where: str, own: bool) -> None:
-        self.error = pick(document, "errors", place, kind=str, where=where) or None
-        self.tokens = pick(document, "output_lens", place, kind=int, where=where)
-        ttft = pick(document, "ttfts", place, kind=NUMBER, where=where)
-        gaps = pick(document, "itls", place, kind=list, where=where)
-        start = pick(document, "start_times", place, kind=NUMBER, where=where) - min(document["start_times"])
-        self.sent_ns = begun_ns + round(start * 1e9)
-        waits = itertools.accumulate(gaps, initial=ttft) if ttft else ()
-        self.seen = [self.sent_ns + round(wait * 1e9) for wait in waits]
-        self.tokenless = self._tokenless(_is_chat(document))
-        self.prompt = optional(document, "input_lens", place) if own else None
-        self.end_ns = self.seen[-1] if self.seen else self.sent_ns
-
-    def _tokenless(self, chat: bool) -> int | None:
-        """Chunks before the first token; None where that cannot be told, because chunks hold several tokens."""
-        surplus = len(self.seen) - self.tokens
-        if self.error is not None or surplus == 0:
-            return 0
-        if chat:
-            return surplus if surplus == 1 else None
-        return 0 if surplus < 0 else None
-
-    def record(self) -> RequestRecord:
-        chunks = tuple(self.seen[self.tokenless or 0 :]) if self.error is None else ()
-        return RequestRecord(
-            index=0,
-            phase="measured",
-            request_id="",
-            due_ns=None,
-            sent_ns=self.sent_ns,
-            chunk_ns=chunks,
-            chunk_tokens=(1,) * len(chunks) if len(chunks) == self.tokens else None,
-            first_output_ns=None,
-            end_ns=self.end_ns,
-            input_tokens=self.prompt,
-            output_tokens=self.tokens if self.error is None else None,
-            requested_output_tokens=0,
-            token_source=None,
-            finish_reason=None,
-            status=None,
-            error=self.error,
-            coalesced_chunks=0,
-            tokenless_ns=tuple(self.seen[: self.tokenless or 0]),
-        )
-
-
-def _metrics(document: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
-    latencies = {f"{name}_ms": _latency(document, name) for name in ("ttft", "tpot", "itl", "e2el")}
-    rates: dict[str, dict[str, float | str]] = {
-        name: {"unit": unit, "avg": document[name]} for name, unit in _RATES.items() if name in document
-    }
-    return {n: v for n, v in latencies.items() if len(v) > 1} | rates
-
-
-def _latency(document: Mapping[str, Any], name: str) -> dict[str, float | str]:
-    stats = {key.removesuffix(f"_{name}_ms"): value for key, value in document.items() if key.endswith(f"_{name}_ms")}
-    renamed = {"mean": "avg", "median": "p50"}
-    return {"unit": "ms", **{renamed.get(stat, stat): value for stat, value in stats.items()}}
+def _tokenless(row: Row, chat: bool) -> tuple[int, ...] | None:
+    """Numbers of the chunks before the first token; None where that cannot be told, as chunks hold several tokens."""
+    surplus = len(row.seen_ns) - row.tokens
+    if row.error is not None or surplus == 0:
+        return ()
+    if chat:
+        return (0,) if surplus == 1 else None
+    return () if surplus < 0 else None

@@ -6,14 +6,17 @@ of our figures, though it is in the tools'. Where only statistics were kept it c
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS
-from pytest_llmperf.interchange.imported import Imported, ImportedPoint, ImportFileError, because
+from pytest_llmperf.interchange.imported import LARGEST, RATES, Imported, ImportedPoint, ImportFileError, because
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Distribution, Summary, distribution, summarize, summarize_runs
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
@@ -42,7 +45,17 @@ _CLIENT = ClientHealth(
 
 def imported_results(found: Imported, name: str, environment: Environment) -> tuple[Result, ...]:
     """One per load of the file; `name` takes the place of a server's. ImportFileError where a file names no load."""
-    return tuple(_result(found, point, name, environment) for point in found.points)
+    loads = _loads(found.points, name)
+    return tuple(_result(found, *each, name, environment) for each in zip(found.points, loads, strict=True))
+
+
+def _loads(points: Sequence[ImportedPoint], name: str) -> list[LoadPoint]:
+    """Those of the points, each with a name of its own: a file may hold several at the same load."""
+    loads: list[LoadPoint] = []
+    for load in [_load(point, name) for point in points]:
+        earlier = sum(load.name == other.name.partition("#")[0] for other in loads)
+        loads.append(load.model_copy(update={"name": f"{load.name}#{earlier + 1}"}) if earlier else load)
+    return loads
 
 
 def imported_environment(slug: str) -> Environment:
@@ -64,13 +77,12 @@ def imported_environment(slug: str) -> Environment:
     )
 
 
-def _result(found: Imported, point: ImportedPoint, name: str, environment: Environment) -> Result:
-    load = _load(point, name)
+def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, environment: Environment) -> Result:
     runs = tuple(_run(place, records, load, name) for place, records in enumerate(point.runs))
     unknown = unknown_metrics(point)
     if runs:
-        summaries = tuple(_without(summarize(run, load), unknown) for run in runs)
-        metrics = _without(summarize_runs(runs, load), unknown)
+        summaries = tuple(_told(summarize(run, load), point, unknown) for run in runs)
+        metrics = _told(summarize_runs(runs, load), point, unknown)
     else:
         summaries, metrics = (), _without(_summary(point), unknown)
     return Result(
@@ -81,14 +93,20 @@ def _result(found: Imported, point: ImportedPoint, name: str, environment: Envir
         runs=runs,
         summaries=summaries,
         metrics=metrics,
-        invalid_reasons=invalid_reasons(runs, load) if runs else (),
+        invalid_reasons=_invalid_reasons(runs, load, metrics),
         imported=tuple(import_notes(found, point, load)),
     )
 
 
+def _invalid_reasons(runs: Sequence[Run], load: LoadPoint, metrics: Summary) -> tuple[str, ...]:
+    reasons = invalid_reasons(runs, load) if runs else ()
+    return reasons or (() if metrics.ok else ("no request succeeded",))
+
+
 def unknown_metrics(point: ImportedPoint) -> Mapping[str, str]:
     """By metric why it is left out."""
-    closed = point.request_rate is None or any(record.due_ns is not None for run in point.runs for record in run)
+    fixed_slots = point.request_rate is None and point.shape is None
+    closed = fixed_slots or any(record.due_ns is not None for run in point.runs for record in run)
     return {**point.unknown, **({} if closed else because(_DUE, *_FROM_DUE))}
 
 
@@ -99,12 +117,14 @@ def import_notes(found: Imported, point: ImportedPoint, load: LoadPoint) -> list
         reasons.setdefault(reason, []).append(metric)
     left_out = [f"left out {', '.join(metrics)}: {reason}" for reason, metrics in reasons.items()]
     client = f"imported from {found.source}: whether its client was the bottleneck is not known"
-    return [client, *point.notes, *_lead_in_note(point, load), *left_out]
+    newer = [found.version_note] if found.version_note else []
+    shape = [f"the load was no fixed concurrency or rate: {point.shape}"] if point.shape else []
+    return [client, *newer, *shape, *point.notes, *_lead_in_note(point, load), *left_out]
 
 
 def _lead_in_note(point: ImportedPoint, load: LoadPoint) -> list[str]:
     slots = load.concurrency
-    if slots is None:
+    if slots is None or point.totals is not None:
         return []
     if not point.runs:
         return ["the first request of each slot is in the figures; in those of our own runs it is not"]
@@ -114,26 +134,43 @@ def _lead_in_note(point: ImportedPoint, load: LoadPoint) -> list[str]:
 
 
 def _load(point: ImportedPoint, name: str) -> LoadPoint:
-    if point.concurrency is None and point.request_rate is None:
+    if not point.names_load:
         raise ImportFileError(f"{name} does not say its load; give --concurrency N, or --request-rate R")
     records = [record for run in point.runs for record in run if record.ok]
     prompts = [record.input_tokens for record in records if record.input_tokens]
     answers = [record.output_tokens for record in records if record.output_tokens]
-    level = f"c{point.concurrency}" if point.request_rate is None else f"{point.request_rate:.15g}rps"
     lengths: dict[str, Any] = {"output_tokens": statistics.mode(answers)} if answers else {}
-    return LoadPoint(
-        name=f"import-{level}",
-        input_tokens=statistics.mode(prompts) if prompts else None,
-        concurrency=None if point.request_rate else point.concurrency,
-        request_rate=point.request_rate,
-        requests=len(point.runs[0]) if point.runs else (point.ok + point.failed) or None,
-        warmup_requests=0,
-        ignore_eos=False,
-        **lengths,
-    )
+    try:
+        return LoadPoint(
+            name=f"import-{_level(point)}",
+            input_tokens=statistics.mode(prompts) if prompts else None,
+            concurrency=None if point.request_rate else point.concurrency,
+            request_rate=point.request_rate,
+            requests=_sent(point) or None,
+            warmup_requests=0,
+            ignore_eos=False,
+            **lengths,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ImportFileError(f"{name}: no load of ours: {first['loc'][0]} is {first['input']!r:.60}") from error
+
+
+def _level(point: ImportedPoint) -> str:
+    if point.shape is not None:
+        return "-".join(re.findall(r"[a-z0-9.]+", point.shape.lower())[:6])
+    return f"c{point.concurrency}" if point.request_rate is None else f"{point.request_rate:.15g}rps"
+
+
+def _sent(point: ImportedPoint) -> int:
+    if point.totals is not None:
+        return point.totals.ok + point.totals.failed + point.totals.cancelled
+    return len(point.runs[0]) if point.runs else point.ok + point.failed
 
 
 def _run(place: int, records: Sequence[RequestRecord], load: LoadPoint, name: str) -> Run:
+    for number, record in enumerate(records, start=1):
+        _check(record, f"{name}: request {number} in the order of sending")
     begun = [record.sent_ns for record in records if record.sent_ns is not None]
     if not begun:
         raise ImportFileError(f"{name}: no request in it was sent")
@@ -147,13 +184,32 @@ def _run(place: int, records: Sequence[RequestRecord], load: LoadPoint, name: st
     )
 
 
+def _check(record: RequestRecord, where: str) -> None:
+    """Raises ImportFileError of times that run backwards or that no clock shows, and of counts that nothing has."""
+    moments = [moment for moment in (record.sent_ns, *record.chunk_ns) if moment is not None]
+    if moments != sorted(moments) or (record.sent_ns or 0) > record.end_ns:
+        raise ImportFileError(f"{where} got an answer before it was sent")
+    numbers = (
+        *moments,
+        record.end_ns,
+        record.due_ns,
+        record.first_output_ns,
+        record.input_tokens,
+        record.output_tokens,
+    )
+    wrong = [number for number in numbers if number is not None and not 0 <= number < LARGEST]
+    if wrong:
+        raise ImportFileError(f"{where} holds {wrong[0]}, which is no time and no count")
+
+
 def _has_lead_in(records: Sequence[RequestRecord]) -> bool:
     """Our own files say which requests are the lead-in."""
     return any(record.phase == "lead-in" for record in records)
 
 
 def _takes_lead_in(records: Sequence[RequestRecord], load: LoadPoint) -> bool:
-    return load.concurrency is not None and len(records) >= 2 * load.concurrency
+    """Of a sample nobody knows which its first are."""
+    return load.concurrency is not None and load.requests == len(records) >= 2 * load.concurrency
 
 
 def _phased(records: Sequence[RequestRecord], load: LoadPoint) -> tuple[RequestRecord, ...]:
@@ -172,6 +228,23 @@ def _phased(records: Sequence[RequestRecord], load: LoadPoint) -> tuple[RequestR
     )
 
 
+def _told(summary: Summary, point: ImportedPoint, unknown: Mapping[str, str]) -> Summary:
+    """What the file tells of a run: of a sample, its latencies beside the counts and rates of all requests."""
+    totals = point.totals
+    if totals is None:
+        return _without(summary, unknown)
+    sent = totals.ok + totals.failed + totals.cancelled
+    known = {**dict.fromkeys(RATES), **totals.rates, "error_rate": totals.failed / sent if sent else None}
+    return replace(
+        _without(summary.with_scalars(known), unknown),
+        sent=sent,
+        ok=totals.ok,
+        failed=totals.failed,
+        cancelled=totals.cancelled,
+        window_s=None,
+    )
+
+
 def _without(summary: Summary, unknown: Mapping[str, str]) -> Summary:
     return replace(
         summary,
@@ -181,11 +254,9 @@ def _without(summary: Summary, unknown: Mapping[str, str]) -> Summary:
 
 
 def _summary(point: ImportedPoint) -> Summary:
-    """Of statistics without requests. An open loop's latencies count from sending: they are service times."""
+    """Of statistics without requests. Latencies count from sending: they are service times."""
     sent = point.ok + point.failed
-    known = {**point.known}
-    if point.request_rate is not None:
-        known |= {f"service_{name}": known[name] for name in ("ttft", "e2e") if name in known}
+    known = {**point.known, **{f"service_{name}": point.known[name] for name in ("ttft", "e2e") if name in point.known}}
     nothing: Distribution = distribution([])
     scalars = {name: None for name, metric in METRICS.items() if metric.kind == "scalar"}
     return Summary(

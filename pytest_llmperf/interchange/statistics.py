@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.interchange.imported import ImportFileError, optional
+from pytest_llmperf.interchange.imported import ImportFileError, is_number, optional
 from pytest_llmperf.metrics import Distribution, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]
-_STATS = ("min", "max", "std")
+
+
+def figures(values: Mapping[str, Any], unit: Any) -> dict[str, float | str]:
+    """The statistics of one metric that have a value, and their unit; NaN and Infinity are none."""
+    finite = {key: v for key, v in values.items() if _is_finite(v)}
+    return {"unit": str(unit), **finite}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+_LARGEST = sys.float_info.max
+"""Above it an integer of JSON is no number to calculate with."""
 
 
 def theirs(document: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
     """The metrics among the keys of GenAI-Perf's or AIPerf's summary."""
-    return {key: value for key, value in document.items() if isinstance(value, dict) and {"unit", "avg"} <= {*value}}
+    found = {key: v for key, v in document.items() if isinstance(v, dict) and {"unit", "avg"} <= {*v}}
+    return {key: figures(v, v["unit"]) for key, v in found.items()}
 
 
 def statistics(metrics: Figures, names: Mapping[str, str], n: int, where: str) -> dict[str, Distribution]:
@@ -24,10 +39,10 @@ def statistics(metrics: Figures, names: Mapping[str, str], n: int, where: str) -
 
 
 def _statistic(values: Mapping[str, Any], n: int, where: str) -> Distribution:
-    try:
-        found = {key: float(value) for key, value in values.items() if key != "unit" and value is not None}
-    except (TypeError, ValueError) as error:
-        raise ImportFileError(f"{where} holds what is no number ({error})") from error
+    found = {key: value for key, value in values.items() if key != "unit"}
+    for key, value in found.items():
+        if not is_number(value):
+            raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
     return Distribution(
         n=int(found.get("count", n)),
         mean=found.get("avg"),
@@ -42,10 +57,11 @@ def pooled(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | st
     """Statistics of AIPerf's metrics over its lines; of a list, over all of its values."""
     samples: dict[str, tuple[str, list[float]]] = {}
     for line in lines:
-        for metric, held in (optional(line, "metrics") or {}).items():
+        metrics = optional(line, "metrics")
+        for metric, held in metrics.items() if isinstance(metrics, dict) else ():
             value, unit = optional(held, "value"), str(optional(held, "unit"))
             values = value if isinstance(value, list) else [value]
-            samples.setdefault(metric, (unit, []))[1].extend(v for v in values if isinstance(v, int | float))
+            samples.setdefault(metric, (unit, []))[1].extend(float(v) for v in values if is_number(v))
     return {metric: _pool(unit, values) for metric, (unit, values) in samples.items() if values}
 
 

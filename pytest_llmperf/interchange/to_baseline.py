@@ -26,6 +26,7 @@ from pytest_llmperf.gate.baselines import (
 )
 from pytest_llmperf.gate.fingerprint import Identity
 from pytest_llmperf.gate.growth import RECORDED_RUNS, stored_run
+from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.margins import OFFERED, default_margins
 from pytest_llmperf.gate.regression import held_by
 from pytest_llmperf.interchange.imported import Imported, because
@@ -67,7 +68,7 @@ def find_target(text: str, name: str, test: str, folder: Path) -> tuple[Target, 
         report = json.loads(text)
         measured = [point for point in report["points"] if "environment" in point]
         targets = [Target(p["test"], p, _environment(report["environments"][p["environment"]])) for p in measured]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ImportBaselineError(f"{name} is no report of pytest-llmperf ({error!r})") from error
     paths = [baseline_path(folder, target.environment.slug, target.test) for target in targets]
     named = [
@@ -149,6 +150,7 @@ def _identity(target: Target) -> Identity:
         output_args={name: value for name, value in sorted(server["args"].items()) if changes_output(name)},
         load_shape="open loop" if _is_open(target) else "closed loop",
         trace_hash="imported",
+        load=hard_facts(target.point["load"]),
     )
 
 
@@ -188,6 +190,7 @@ def _session(sources: Sequence[Source], target: Target, now: datetime) -> Stored
         environment=replace(target.environment, engine_version=None, host="unknown", kernel="unknown"),
         args=args,
         launches=(runs,),
+        measuring=measuring_facts(target.point["load"], target.point["server"]["engine"]),
         imported=imported,
     )
 

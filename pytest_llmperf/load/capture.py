@@ -30,6 +30,8 @@ class Capture:
     """Broken off on purpose; `error` says so too."""
     held_ns: int = 0
     connect_ns: int | None = None
+    location: str = ""
+    """Where a redirect leads."""
 
     @property
     def pieces(self) -> list[bytes]:

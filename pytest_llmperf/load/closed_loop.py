@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from pytest_llmperf.load.endpoints import asked_by
 from pytest_llmperf.load.interpret import answer_text
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message
@@ -33,6 +34,7 @@ class ClosedLoop:
         self._share = share
         self._gate = gate
         self._templates = templates
+        self._asked = asked_by(sender.point)
 
     async def run(self) -> None:
         sender = self._sender
@@ -99,8 +101,8 @@ class ClosedLoop:
         clock = asyncio.get_running_loop().time
         history: list[Message] = []
         for request in later:
-            due_s = clock() + think_s
-            answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates)
+            due_s = clock() + (think_s if request.think_s is None else request.think_s)
+            answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates, self._asked)
             if answer is None:
                 self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
                 return

@@ -1,140 +1,317 @@
-"""Files of prompts to dialogues: JSONL, ShareGPT JSON, CSV. The parsers do no I/O; mistakes carry file and line."""
+"""Files of prompts to dialogues: JSONL, ShareGPT JSON, CSV. The parsers do no I/O; mistakes carry file and line.
+
+What the keys of an entry are called differs from tool to tool: vLLM's custom data sets and GuideLLM have `prompt`,
+GenAI-Perf `text_input`, AIPerf `text` and `turns`, OpenAI `messages`, ShareGPT `conversations`.
+"""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load.data_lines import (
+    LONGEST_LINE,
+    csv_rows,
+    cut,
+    decoded,
+    json_value,
+    json_value_at,
+    not_used,
+    number,
+    shown,
+    tokens,
+    whole_text,
+)
 from pytest_llmperf.prompt_spec import FileFormat
 
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "chatgpt", "model", "bard", "bing")
-_PROMPT_COLUMNS = ("prompt", "input")
-_SHOWN = 80
+_PROMPTS = ("input", "prompt", "text_input", "text")
+_SAID = ("conversations", "conversation", "messages", "items", "turns")
+_LENGTHS = (
+    "output_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+    "output_length",
+    "output_len",
+    "output_tokens_count",
+)
+_DELIMITERS = ",;\t|"
+_LONGEST_DELAY_S = 86_400.0
 
 
 class Turn(NamedTuple):
-    """What a user said; `output` is the answer in the file, None where it has none."""
+    """What a user said, and what is known of the answer."""
 
     input: str
     output: str | None = None
+    """The answer in the file; None where it has none."""
+    output_tokens: int | None = None
+    """Tokens to ask for, where the entry has a number of its own."""
+    delay_s: float | None = None
+    """Pause after the answer before, in seconds, where the entry has one."""
 
 
 Dialogue = tuple[Turn, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The dialogues of a file, and remarks on what of the file is not sent, or sent otherwise than the plan says."""
+
+    dialogues: tuple[Dialogue, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the entries of a file have beside their prompts, while it is read."""
+
+    sessions: bool
+    """Whether several turns are sent; else `session_id` and `delay` have no use."""
+    unused: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    ids: list[object] = field(default_factory=list)
+    """The session of each dialogue; its own place in the file where it names none."""
+
+    def count(self, entry: dict[str, Any], used: Iterable[str]) -> None:
+        """Counts the keys that have a value and no use."""
+        self.unused.update(key for key, value in entry.items() if value is not None and key not in (*used, "id"))
+
+
 def read_prompts(file: str) -> str:
-    """The text of a prompt file. Raises PlanError."""
+    """The text of a prompt file, line ends as newlines. Raises PlanError."""
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = Path(file).read_bytes()
+    except OSError as error:
         raise PlanError(f"{file}: cannot read the prompts: {error}") from error
+    return decoded(data, file).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_dataset(text: str, kind: FileFormat, source: str) -> tuple[Dialogue, ...]:
-    """Every dialogue of a file, of one turn each except in ShareGPT's. `source` is what errors call the file.
+def parse_dataset(text: str, kind: FileFormat, source: str, *, sessions: bool = False) -> Dataset:
+    """Every dialogue of a file. `source` is what errors call the file.
 
+    With `sessions`, entries with the same `session_id` are the turns of one dialogue, in the order of the file.
     Raises PlanError with file and line, also when the file holds no prompt at all.
     """
-    found = tuple(_PARSERS[kind](text.removeprefix("\ufeff"), source))
+    seen = _Seen(sessions)
+    found = list(_PARSERS[kind](text.removeprefix("\ufeff"), source, seen))
     if not found:
         raise PlanError(f"{source}: no prompt in it (format {kind})")
-    return found
+    nouns = ("entry", "entries") if kind == "sharegpt" else ("line", "lines")
+    return Dataset(tuple(_joined(found, seen.ids)), tuple(_notes(found, seen, source, nouns)))
 
 
-def _jsonl(text: str, source: str) -> Iterator[Dialogue]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield (_jsonl_turn(line, f"{source}:{number}"),)
+def _joined(found: list[Dialogue], ids: list[object]) -> Iterator[Dialogue]:
+    """Dialogues of the same id in one."""
+    sessions: dict[object, list[Turn]] = {}
+    for session, dialogue in zip(ids, found, strict=True):
+        sessions.setdefault(session, []).extend(dialogue)
+    return map(tuple, sessions.values())
 
 
-def _jsonl_turn(line: str, where: str) -> Turn:
+def _notes(found: list[Dialogue], seen: _Seen, source: str, nouns: tuple[str, str]) -> Iterator[str]:
+    yield from seen.notes
+    if seen.lengths:
+        named = ", ".join(seen.lengths)
+        count = sum(any(turn.output_tokens for turn in dialogue) for dialogue in found)
+        yield f"{source}: the answers of {count} of {len(found)} {nouns[1]} have a length of their own there ({named})"
+    yield from not_used(seen.unused, source, *nouns)
+
+
+def _jsonl(text: str, source: str, seen: _Seen) -> Iterator[Dialogue]:
+    for line, entry in _json_lines(text, source):
+        yield from _dialogue(entry, f"{source}:{line}", seen, (*_PROMPTS, *_SAID))
+
+
+def _json_lines(text: str, source: str) -> Iterator[tuple[int, Any]]:
+    for at, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        if len(line) > LONGEST_LINE:
+            raise PlanError(f"{source}:{at}: a line of {len(line):,} characters; at most {LONGEST_LINE:,}")
+        try:
+            yield at, json_value(line)
+        except ValueError as error:
+            raise PlanError(f"{source}:{at}: not JSON ({error}): {cut(line)}") from None
+
+
+def _sharegpt(text: str, source: str, seen: _Seen) -> Iterator[Dialogue]:
+    """An array of entries, or one per line. Those in which nobody asks are passed over: well-known files have many."""
+    entries = _json_lines if text.lstrip().startswith("{") else _array
+    for line, entry in entries(text, source):
+        yield from _dialogue(entry, f"{source}:{line}", seen, _SAID)
+
+
+def _dialogue(entry: Any, where: str, seen: _Seen, keys: tuple[str, ...]) -> Iterator[Dialogue]:
+    """The dialogue of an entry, which says what it holds by one of `keys`; none where nobody asks anything."""
+    key = next((key for key in keys if entry.get(key) is not None), None) if isinstance(entry, dict) else None
+    if key is None:
+        needed = " or ".join(f'"{key}"' for key in keys)
+        raise PlanError(f"{where}: an object with {needed} is needed, given {shown(entry)}")
     try:
-        given = json.loads(line)
+        if key in _PROMPTS:
+            dialogue: Dialogue = (_turn(entry, seen, ("session_id",)),)
+        else:
+            seen.count(entry, (key, "session_id"))
+            dialogue = tuple(_turns(entry[key], key, seen))
     except ValueError as error:
-        raise PlanError(f"{where}: not JSON ({error}): {_shown(line)}") from None
-    if not isinstance(given, dict) or "input" not in given:
-        raise PlanError(f'{where}: an object with "input" is needed, given {_shown(line)}')
-    return Turn(_text(given["input"], "input", where), _optional_text(given.get("output"), where))
+        raise PlanError(f"{where}: {error}") from None
+    if not dialogue:
+        seen.unused["no user's turn"] += 1
+    else:
+        seen.ids.append(_session(entry, where, seen))
+        yield dialogue
 
 
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise PlanError(f"{where}: {name} is a text that is not empty, given {_shown(json.dumps(value))}")
-    return value
+def _session(entry: dict[str, Any], where: str, seen: _Seen) -> object:
+    session = entry.get("session_id")
+    alone = len(seen.ids)
+    if session is None:
+        return alone
+    if not seen.sessions:
+        seen.unused["session_id"] += 1
+        return alone
+    if isinstance(session, str) or type(session) is int:
+        return session, "session"
+    raise PlanError(f"{where}: session_id: a text or a whole number is needed, given {shown(session)}")
 
 
-def _optional_text(value: Any, where: str) -> str | None:
-    return None if value is None else _text(value, "output", where)
+def _turn(entry: dict[str, Any], seen: _Seen, used: tuple[str, ...] = ()) -> Turn:
+    """A prompt with what stands beside it; ValueError says what is wrong with it."""
+    key = next(key for key in _PROMPTS if entry.get(key) is not None)
+    given = {name: _value(tokens, entry, name) for name in _LENGTHS if entry.get(name) is not None}
+    if len(set(given.values())) > 1:
+        raise ValueError(f"lengths of the answer that differ: {', '.join(f'{k}: {n}' for k, n in given.items())}")
+    seen.lengths.update(given)
+    delay_s = _delay_s(entry) if seen.sessions else None
+    seen.count(entry, (key, "output", *_LENGTHS, *used, *(("delay",) if seen.sessions else ())))
+    output = None if entry.get("output") is None else _value(whole_text, entry, "output")
+    return Turn(_value(whole_text, entry, key), output, next(iter(given.values()), None), delay_s)
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _csv(text: str, source: str) -> Iterator[Dialogue]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    prompt, output, is_first = 0, None, True
+def _value(read: Callable[[Any], Any], entry: dict[str, Any], name: str) -> Any:
     try:
-        for row in rows:
-            names = [cell.strip().lower() for cell in row]
-            known = [name for name in _PROMPT_COLUMNS if name in names] if is_first else []
-            is_first = False
-            if known:
-                prompt, output = names.index(known[0]), names.index("output") if "output" in names else None
-            elif row:
-                yield (_csv_turn(row, prompt, output, f"{source}:{rows.line_num}"),)
-    except csv.Error as error:
-        raise PlanError(f"{source}:{rows.line_num}: not CSV: {error}") from None
+        return read(entry[name])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
-def _csv_turn(row: list[str], prompt: int, output: int | None, where: str) -> Turn:
-    if len(row) <= prompt:
-        raise PlanError(f"{where}: {len(row)} columns; the prompt is in column {prompt + 1}")
-    answer = row[output] if output is not None and output < len(row) and row[output].strip() else None
-    return Turn(_text(row[prompt], "the prompt", where), answer)
+def _delay_s(entry: dict[str, Any]) -> float | None:
+    """AIPerf's `delay` is in ms."""
+    if entry.get("delay") is None:
+        return None
+    delay_s = float(_value(number, entry, "delay")) / 1e3
+    if not 0 <= delay_s <= _LONGEST_DELAY_S:
+        raise ValueError(f"delay: {shown(entry['delay'])} ms is not between 0 and a day")
+    return delay_s
 
 
-def _sharegpt(text: str, source: str) -> Iterator[Dialogue]:
-    """Entries in which nobody asks anything are passed over: the well-known files have many."""
-    for line, entry in _array(text, source):
+def _turns(said: Any, key: str, seen: _Seen) -> Iterator[Turn]:
+    """What the users of a dialogue said, each with the answer that follows it at once."""
+    if not isinstance(said, list):
+        raise ValueError(f"{key}: a list of turns is needed, given {shown(said)}")
+    asked: Turn | None = None
+    for part in said:
+        speaker, turn = _saying(part, seen)
+        if asked is not None:
+            yield asked._replace(output=turn.input) if speaker in _MODEL and turn.input.strip() else asked
+            asked = None
+        if speaker in _HUMAN:
+            asked = turn if turn.input.strip() else None
+        elif speaker not in _MODEL:
+            seen.unused[f"turns of {speaker}"] += 1
+    if asked is not None:
+        yield asked
+
+
+def _saying(part: Any, seen: _Seen) -> tuple[str, Turn]:
+    """Who says a part of a dialogue, and what; without a speaker it is a user's, with keys as those of a prompt."""
+    if isinstance(part, dict):
+        speaker, value = part.get("from", part.get("role")), part.get("value", part.get("content"))
+        if speaker is None and any(part.get(key) is not None for key in _PROMPTS):
+            return _HUMAN[0], _turn(part, seen)
+        if isinstance(value, list):
+            value = _parts(value)
+        if value is None and speaker not in _HUMAN and "content" in part:
+            value = ""  # the assistant calls a tool
+        if isinstance(speaker, str) and isinstance(value, str):
+            seen.count(part, ("from", "role", "value", "content"))
+            return speaker, Turn(whole_text(value) if value.strip() else value)
+    raise ValueError(f"a turn is {{from: …, value: …}} or {{role: …, content: …}} of texts, given {shown(part)}")
+
+
+def _parts(parts: list[Any]) -> str | None:
+    """The text of OpenAI's list of content parts; None where one is no text."""
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    return "".join(text for text in texts if text) if all(isinstance(text, str) for text in texts) else None
+
+
+def _csv(text: str, source: str, seen: _Seen) -> Iterator[Dialogue]:
+    """By the names of its header, or, where no column is a prompt's by name, the first column of every row."""
+    header = text.lstrip("\n").partition("\n")[0]
+    delimiter = next((mark for mark in _DELIMITERS if _prompt_column(_names(header, mark))), ",")
+    prompt = _prompt_column(_names(header, delimiter))
+    rows = csv_rows(io.StringIO(text, newline=""), source, delimiter)
+    names = ["prompt"] if prompt is None else _columns(next(rows), prompt, source)
+    if prompt is None:
+        seen.notes.append(
+            f"{source}: no column is called {' or '.join(_PROMPTS)}: the first of every row is the prompt"
+        )
+    for row, line in rows:
         where = f"{source}:{line}"
-        said = entry.get("conversations") if isinstance(entry, dict) else None
-        if not isinstance(said, list):
-            raise PlanError(f'{where}: an object with "conversations": [{{from, value}}] is needed')
-        dialogue = tuple(_turns([_saying(part, where) for part in said]))
-        if dialogue:
-            yield dialogue
+        entry = _csv_entry(row[:1] if prompt is None else row, names, where)
+        yield from _dialogue(entry, where, seen, _PROMPTS)
 
 
-def _saying(part: Any, where: str) -> tuple[str, str]:
-    if not isinstance(part, dict) or not isinstance(part.get("from"), str) or not isinstance(part.get("value"), str):
-        raise PlanError(f"{where}: a turn is {{from: …, value: …}} of texts, given {_shown(json.dumps(part))}")
-    return part["from"], part["value"]
+def _names(header: str, delimiter: str) -> list[str]:
+    """The first row, split so, as names of columns; none where it is no row by itself."""
+    try:
+        row, _ = next(csv_rows([header], "", delimiter), ([], 0))
+    except PlanError:
+        return []
+    return [name.strip().lower() for name in row]
 
 
-def _turns(said: list[tuple[str, str]]) -> Iterator[Turn]:
-    for position, (speaker, value) in enumerate(said):
-        if speaker in _HUMAN and value.strip():
-            after = said[position + 1] if position + 1 < len(said) else ("", "")
-            yield Turn(value, after[1] if after[0] in _MODEL and after[1].strip() else None)
+def _prompt_column(names: list[str]) -> str | None:
+    return next((name for name in ("prompt", *_PROMPTS) if name in names), None)
+
+
+def _columns(header: tuple[list[str], int], prompt: str, source: str) -> list[str]:
+    """The header's names, of which only the prompt's column has one that means a prompt."""
+    names = [name.strip().lower() for name in header[0]]
+    if len(set(names)) < len(names):
+        raise PlanError(f"{source}:{header[1]}: two columns have the same name: {shown(names)}")
+    others = {name: f"column {name}" for name in _PROMPTS if name != prompt}
+    return ["prompt" if name == prompt else others.get(name, name) for name in names]
+
+
+def _csv_entry(row: list[str], names: list[str], where: str) -> dict[str, Any]:
+    at = names.index("prompt")
+    if len(row) <= at:
+        raise PlanError(f"{where}: {len(row)} columns; the prompt is in column {at + 1}")
+    if any(row[len(names) :]):
+        raise PlanError(f"{where}: {len(row)} columns, the header has {len(names)}: is a text with commas not quoted?")
+    entry = {name: value if value.strip() else None for name, value in zip(names, row, strict=False)}
+    return entry | {"prompt": row[at]}
 
 
 def _array(text: str, source: str) -> Iterator[tuple[int, Any]]:
     """The entries of a JSON array, each with the line on which it starts."""
-    decoder, position, line, counted = json.JSONDecoder(), _skip(text, 0), 1, 0
+    position, line, counted = _skip(text, 0), 1, 0
     if text[position : position + 1] != "[":
-        raise PlanError(f"{source}:1: ShareGPT is a JSON array of conversations, given {_shown(text[: _SHOWN + 1])!r}")
+        raise PlanError(f"{source}:1: ShareGPT is a JSON array of conversations, given {cut(text)!r}")
     position = _skip(text, position + 1)
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         try:
-            entry, position = decoder.raw_decode(text, position)
+            entry, position = json_value_at(text, position)
         except ValueError as error:
             raise PlanError(f"{source}:{getattr(error, 'lineno', line)}: not JSON: {error}") from None
         yield line, entry
@@ -151,7 +328,7 @@ def _skip(text: str, position: int) -> int:
     return position
 
 
-_PARSERS: dict[FileFormat, Callable[[str, str], Iterator[Dialogue]]] = {
+_PARSERS: dict[FileFormat, Callable[[str, str, _Seen], Iterator[Dialogue]]] = {
     "jsonl": _jsonl,
     "csv": _csv,
     "sharegpt": _sharegpt,

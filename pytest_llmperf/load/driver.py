@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 from pytest_llmperf.errors import LlmPerfError, ServerError
+from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.closed_loop import ClosedLoop
-from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.endpoints import ENDPOINTS, asked_by
 from pytest_llmperf.load.health import Window, client_health, no_collection, stamps_of
 from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.lateness import Lateness
@@ -96,10 +97,11 @@ class _Load:
         slot_plan: SlotPlan | None = None,
     ) -> None:
         self.point = point
-        self.trace_hash = trace.hash
+        self.trace = trace
         self.store = store
         self.endpoint = ENDPOINTS[point.endpoint]
         self.templates = Templates(self.endpoint.read)
+        self.asked = asked_by(point)
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
         self.window = Window(every_thread=self.endpoint.framing == "messages")
         self.wires = Wires(targets, point, trace, mark)
@@ -159,8 +161,8 @@ class _Load:
             index=run_index,
             started_ns=self.window.started_ns,
             ended_ns=self.window.ended_ns,
-            trace_hash=self.trace_hash,
-            records=tuple(lateness.told(records)),
+            trace_hash=self.trace.hash,
+            records=with_untold_ends_failed(tuple(lateness.told(records))),
             client=client_health(
                 self.window,
                 stamps,
@@ -169,6 +171,7 @@ class _Load:
                 self.sender.connect_s,
                 [connection.losses for connection in self.sender.connections],
             ),
+            notes=self.trace.notes,
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
@@ -182,6 +185,7 @@ class _Load:
             endpoint=self.endpoint,
             count=self.count,
             templates=self.templates,
+            asked=self.asked,
         )
 
 

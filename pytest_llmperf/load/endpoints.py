@@ -67,9 +67,27 @@ class Endpoint(NamedTuple):
     body: Body
     read: Callable[[bytes], Event]
     says_end: bool = True
-    """Whether a stream without a finish reason, usage or [DONE] has been cut off."""
+    """Whether a stream without a finish reason or [DONE] has been cut off."""
     framing: Framing = "sse"
     encode: Encode = _as_json
+
+
+class Asked(NamedTuple):
+    """What the requests of a load ask for, as far as it decides how their answers are read."""
+
+    n: int = 1
+    """Answers to each prompt."""
+    good_finish_reasons: tuple[str, ...] = ()
+    """Reasons that are an answer's good end beside the usual ones."""
+
+
+ONE_ANSWER = Asked()
+
+
+def asked_by(point: LoadPoint) -> Asked:
+    """What the requests of a point ask for; `n` is OpenAI's, in the body that the plan writes."""
+    n = point.extra_body.get("n") if point.endpoint in ("chat", "completions") else None
+    return Asked(n if isinstance(n, int) and n > 0 else 1, point.good_finish_reasons)
 
 
 ENDPOINTS: dict[str, Endpoint] = {

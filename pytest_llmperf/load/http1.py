@@ -197,14 +197,16 @@ class ResponseReader:
 
     def _line(self) -> bytes | None:
         """The next line without its CRLF; None when it is not complete yet."""
-        end = self._buffer.find(b"\r\n", max(self._scanned - 1, 0))
+        end = self._buffer.find(b"\n", self._scanned)
         if end < 0:
             self._scanned = len(self._buffer)
             self._check_limit(_MAX_LINE, "a line of the chunked body")
             return None
-        line = bytes(self._buffer[:end])
-        self._consume(end + 2)
-        return line
+        line = bytes(self._buffer[: end + 1])
+        if not line.endswith(b"\r\n"):
+            raise ProtocolError(f"a line of the chunked body ends without a carriage return: {line[:40]!r}")
+        self._consume(end + 1)
+        return line[:-2]
 
     def _consume(self, count: int) -> None:
         del self._buffer[:count]

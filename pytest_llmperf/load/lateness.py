@@ -31,7 +31,7 @@ class Lateness:
         stamped = kernel_ns != 0
         self._user_ns.append(user_ns[stamped])
         self._lags_ns.append((user_ns - kernel_ns)[stamped])
-        if record.coalesced_chunks and record.prompts == 1:
+        if record.coalesced_chunks and not record.chunk_answers:
             reads = dict(zip(capture.kernel_ns, capture.user_ns, strict=True))
             counts = Counter(record.chunk_ns)
             self._shared[record.index] = [reads[ns] for ns in record.chunk_ns if counts[ns] > 1 and reads.get(ns)]

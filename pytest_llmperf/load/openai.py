@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from pytest_llmperf.load.answers.content import Unknown, read_delta
+from pytest_llmperf.load.answers.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import ServerTimes
@@ -15,10 +17,9 @@ from pytest_llmperf.records import ServerTimes
 Message = tuple[str, str]
 """Role and text."""
 
-NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError)
+NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError)
 """What reading an event raises that is none of the endpoint's."""
 _MESSAGE_LIMIT = 500
-_NOTHING: dict[str, Any] = {}
 
 
 def request_body(
@@ -42,10 +43,24 @@ def request_body(
         **said,
         "stream": True,
         "stream_options": _stream_options(every_chunk_usage),
-        "max_tokens": output_tokens,
+        point.max_tokens_field or "max_tokens": output_tokens,
         **sampling(point, output_tokens),
     }
-    return body | point.extra_body
+    return merged(body, point.extra_body)
+
+
+def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with the fields of `extra`, which win; one that is None is left out.
+
+    An object takes the place of the body's own, unless it has fields that are None: it is then merged likewise, and
+    left out where nothing remains.
+    """
+    whole = {**body, **extra}
+    for name, value in extra.items():
+        ours = body.get(name)
+        if isinstance(ours, dict) and isinstance(value, Mapping) and None in value.values():
+            whole[name] = merged(ours, value) or None
+    return {name: value for name, value in whole.items() if value is not None or name not in extra}
 
 
 def sampling(point: LoadPoint, output_tokens: int) -> dict[str, Any]:
@@ -67,7 +82,7 @@ def _stream_options(every_chunk_usage: bool) -> dict[str, bool]:
 
 class Event(NamedTuple):
     """The facts of one stream event. Token counts are running totals as `usage` gives them: of the choice, and in an
-    event without choices of the whole request."""
+    event without choices of the whole request; NO_COUNT stands for what is no count."""
 
     has_choices: bool = False
     output: bool = False
@@ -80,47 +95,169 @@ class Event(NamedTuple):
     error: str | None = None
     done: bool = False
     text: str = ""
-    """Of the answer itself."""
+    """Visible content, without tool calls."""
     other_text: str = ""
-    """Of reasoning and tool calls."""
+    """Reasoning and tool calls."""
     choice: int = 0
-    """Which prompt of the request the choice answers."""
+    """The answer that it belongs to, where a request has several prompts or asks for several answers to one."""
     server_ns: ServerTimes | None = None
+    reasoned: int = 0
+    """Part of `completion_tokens` that the server calls reasoning."""
+    unknown: tuple[Unknown, ...] = ()
+    """What fields hold that no known API has."""
+    odd: str | None = None
+    """Words of an event that is of no known shape: a failure where content should be."""
+    others: tuple[Event, ...] = ()
+    """What the same event says of further answers, and of all together."""
+
+
+DONE = Event(done=True)
+NOTHING = Event()
+_TEXT_FIELDS = frozenset((
+    "content", "delta", "finish_reason", "index", "logprobs", "prompt_logprobs", "prompt_token_ids", "reasoning",
+    "reasoning_content", "role", "stop_reason", "text", "token_ids",
+))  # fmt: skip
+"""Of a delta, or of a choice without one, that holds text as nearly all do."""
+_PINGS = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
+_COMPLAINTS = (
+    "detail", "message", "msg", "err", "errors", "error_code", "error_msg", "error_message", "exception",
+)  # fmt: skip
+_HARMLESS = ELSEWHERE | {
+    "usage", "id", "object", "created", "created_at", "model", "model_name", "provider", "request_id", "type",
+    "system_fingerprint", "service_tier", "obfuscation", "prompt_filter_results", "prompt_progress", "citations",
+    "search_results", "nvext", "kv_transfer_params", "prompt_annotations", "prompt_token_ids",
+}  # fmt: skip
+"""Keys of an event that has nothing else and still is no failure."""
 
 
 def read_event(data: bytes) -> Event:
     """Raises ValueError on what is no JSON object."""
     if data == b"[DONE]":
-        return Event(done=True)
+        return DONE
     event = json_object(data)
-    if event.get("error") is not None or event.get("object") == "error":
-        return Event(error=error_text(event))
-    usage = event.get("usage") or _NOTHING
+    if (event.get("error") is not None or event.get("object") == "error") and (failure := failed(event)):
+        return failure
     choices = event.get("choices")
     if not choices:
-        return Event(prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"))
+        return read_rest(event)
+    if len(choices) > 1:
+        return _read_choices(event, choices)
     choice = choices[0]
+    told = event.get("usage")
+    usage = NO_USAGE
+    if told.__class__ is dict:
+        usage = read_usage(told)
+    elif not ELSEWHERE.isdisjoint(event):
+        usage = event_usage(event)
     delta = choice.get("delta") or choice
     text = delta.get("content") or delta.get("text") or ""
     thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    calls = delta.get("tool_calls")
+    reason = choice.get("finish_reason")
+    index = choice.get("index") or 0
+    if not (
+        delta.keys() <= _TEXT_FIELDS
+        and text.__class__ is str
+        and thought.__class__ is str
+        and (reason is None or reason.__class__ is str)
+        and index.__class__ is int
+        and "error" not in choice
+        and "usage" not in choice
+    ):
+        return read_choice(choice, usage)
     facts = (
         True,
-        bool(text or calls),
-        bool(thought),
+        text != "",
+        thought != "",
         len(choice.get("token_ids") or ()),
-        choice.get("finish_reason"),
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
+        reason,
+        usage[0],
+        usage[1],
         None,
         False,
         text,
-        thought + (_called(calls) if calls else ""),
-        choice.get("index") or 0,
+        thought,
+        index,
         None,
+        usage[2],
+        (),
+        None,
+        (),
     )
     # Event(...) would go through a Python function, and this runs once per token.
     return tuple.__new__(Event, facts)
+
+
+def failed(event: dict[str, Any]) -> Event | None:
+    """An event that is an error, in the server's words; None for any other."""
+    error = event.get("error")
+    if error is None and event.get("object") != "error":
+        return None
+    return None if error in (False, "", 0) else Event(error=error_text(event))
+
+
+def read_rest(event: dict[str, Any], marks: tuple[str, ...] = ("choices",)) -> Event:
+    """An event without any answer in it: counts of the whole request, a sign of life, or a failure.
+
+    One with a key of `marks` is of the endpoint; any other that tells nothing known is odd.
+    """
+    usage = request_usage(event)
+    if usage != NO_USAGE:
+        return Event(prompt_tokens=usage.prompt, completion_tokens=usage.completion, reasoned=usage.reasoned)
+    if any(str(event.get(name)).lower() in _PINGS for name in ("type", "event", "object", "status")):
+        return NOTHING
+    if any(isinstance(event.get(name), str | list) and event[name] for name in _COMPLAINTS):
+        return Event(error=error_text(event))
+    if any(name in event for name in marks) or event.keys() <= _HARMLESS or "chunk" in str(event.get("object")):
+        return NOTHING
+    return Event(odd=shorten(json.dumps(event)))
+
+
+def _read_choices(event: dict[str, Any], choices: list[dict[str, Any]]) -> Event:
+    """Counts in an event of several answers are of all of them."""
+    first, *others = (read_choice(choice, NO_USAGE, place) for place, choice in enumerate(choices))
+    usage = request_usage(event)
+    if usage != NO_USAGE:
+        whole = Event(prompt_tokens=usage.prompt, completion_tokens=usage.completion, reasoned=usage.reasoned)
+        others.append(whole)
+    return first._replace(others=tuple(others))
+
+
+def read_choice(choice: dict[str, Any], usage: Usage, place: int = 0) -> Event:
+    """One answer's part of an event, whatever it carries; `place` is its index where it tells none."""
+    if failure := failed(choice):
+        return failure
+    delta = choice.get("delta")
+    if delta is None and (delta := choice.get("message")) is None:
+        delta = choice
+    elif not delta:
+        delta = {"text": choice.get("text")}
+    content = read_delta(delta)
+    if isinstance(own := choice.get("usage"), dict) and usage == NO_USAGE:
+        usage = read_usage(own)
+    return Event(
+        True,
+        output=bool(content.text or content.other or content.has_calls),
+        reasoning=bool(content.thought),
+        token_ids=len(choice.get("token_ids") or ()),
+        finish_reason=read_reason(choice.get("finish_reason")),
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        text=content.text,
+        other_text=content.thought + content.other,
+        choice=place if choice.get("index") is None else choice["index"],
+        reasoned=usage.reasoned,
+        unknown=content.unknown,
+    )
+
+
+def read_reason(reason: Any) -> str | None:
+    """Why an answer ended, also where it is an object (SGLang: `{"type": "length", "length": 8}`)."""
+    if isinstance(reason, dict):
+        kind = reason.get("type") or reason.get("reason") or json.dumps(reason)
+        return f"{kind}: {reason['message']}" if reason.get("message") else str(kind)
+    if reason is not None and not isinstance(reason, str):
+        raise ValueError(f"a {type(reason).__name__} where a finish_reason belongs")
+    return reason
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -135,15 +272,10 @@ def json_object(data: bytes) -> dict[str, Any]:
     return event
 
 
-def _called(calls: list[dict[str, Any]]) -> str:
-    functions = (call.get("function") or {} for call in calls)
-    return "".join(f"{function.get('name') or ''}{function.get('arguments') or ''}" for function in functions)
-
-
 def error_text(answer: Any) -> str:
     """The server's own words in an error answer: `{"error": {"message": ...}}` and its relatives, shortened."""
     found = answer
-    for key in ("error", "message", "detail"):
+    for key in ("error", "message", "detail", "error_message", "error_msg", "msg"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
     return shorten(found if isinstance(found, str) else json.dumps(found))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.datasets import Dialogue, parse_dataset, read_prompts
+from pytest_llmperf.load.datasets import Dataset, Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load.lengths import lengths
 from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
@@ -20,8 +20,8 @@ from pytest_llmperf.load.texts import Content, Prompt, Writer, joined, make_pref
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Phase
-from pytest_llmperf.shapes import Cancel, TraceReplay
-from pytest_llmperf.traces import BLOCK_TOKENS, TraceEntry, read_trace
+from pytest_llmperf.shapes import Cancel
+from pytest_llmperf.traces import RecordedTrace, TraceEntry, read_trace
 from pytest_llmperf.words import WORDS
 
 # Streams of a point's seed; 0 (the seed alone) draws arrivals, 1 texts.
@@ -58,6 +58,8 @@ class PlannedRequest:
     """Of a conversation; 0 is its first."""
     batch: tuple[BatchPrompt, ...] = ()
     """Further prompts of the same request (`batch_size`)."""
+    think_s: float | None = None
+    """Pause before it, from the end of the conversation's last answer; None: the load's `think_time`."""
     cancel_after_s: float | None = None
     """When the client breaks it off, from sending; None: never."""
 
@@ -78,7 +80,8 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`hash` covers everything that is sent and when, except model name and the marks of `marked_prompt`."""
+    """`hash` covers everything that is sent and when, except model name, marks of `marked_prompt`, and the keys of a
+    load that gate/load_facts compares by themselves (where it is sent to, who counts its tokens)."""
 
     warmup: tuple[PlannedRequest, ...]
     requests: tuple[PlannedRequest, ...]
@@ -87,12 +90,16 @@ class Trace:
     """What marks are made of."""
     slots: SlotPlan | None = None
     """A closed loop that goes by time: after the last of `requests` it goes on with the first."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the load's files: what in them is not sent, or looks wrong."""
 
 
 class _Turn(NamedTuple):
     prompt: Prompt
     prefix: Content
     output_tokens: int | None
+    """None: as the load says."""
+    think_s: float | None = None
     """None: as the load says."""
 
 
@@ -112,17 +119,38 @@ def make_trace(point: LoadPoint, key: str) -> Trace:
     """
     seed = point.seed if point.seed is not None else int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
     writer = make_writer(point, seed)
-    text = "" if point.prompts is None else read_prompts(point.prompts.file)
+    text = _prompts_text(point)
     slots = slot_plan(point)
-    if point.trace is not None:
-        warmup, requests = _replay(point, point.trace, writer, seed)
+    source = _source(point, text)
+    if isinstance(source, RecordedTrace):
+        warmup, requests = _replay(point, source, writer, seed)
     else:
-        warmup, requests = _composed(point, slots, writer, text, seed)
+        warmup, requests = _composed(point, slots, writer, source, seed)
     if point.prefix_cache == "warm":
         warmup = tuple(replace(request, phase="lead-in", due_ns=None) for request in requests if not request.turn)
     if point.cancel is not None:
         requests = _with_cancelled(requests, point.cancel, seed)
-    return Trace(warmup, requests, _hash(point, requests, text, slots), writer.pieces, slots)
+    notes = source.notes if source else ()
+    return Trace(warmup, requests, _hash(point, requests, text, slots), writer.pieces, slots, notes)
+
+
+def file_notes(point: LoadPoint) -> tuple[str, ...]:
+    """Remarks on the load's files: what in them is not sent, or looks wrong. Reads them; errors as in make_trace."""
+    source = _source(point, _prompts_text(point))
+    return source.notes if source else ()
+
+
+def _prompts_text(point: LoadPoint) -> str:
+    return "" if point.prompts is None else read_prompts(point.prompts.file)
+
+
+def _source(point: LoadPoint, text: str) -> RecordedTrace | Dataset | None:
+    """What the load's file holds; None for synthetic prompts."""
+    if point.trace is not None:
+        return read_trace(point.trace)
+    if point.prompts is None:
+        return None
+    return parse_dataset(text, point.prompts.kind, point.prompts.file, sessions=point.conversation is not None)
 
 
 def marked_prompt(
@@ -149,11 +177,11 @@ _Requests = tuple[PlannedRequest, ...]
 
 
 def _composed(
-    point: LoadPoint, slots: SlotPlan | None, writer: Writer, text: str, seed: int
+    point: LoadPoint, slots: SlotPlan | None, writer: Writer, data: Dataset | None, seed: int
 ) -> tuple[_Requests, _Requests]:
     """Warm-up and requests of a load with lengths or prompts of its own."""
     prefixes = make_prefixes(point, writer)
-    scripts = _batches(point.batch_size, _scripts(point, writer, _any_of(prefixes, seed), text, seed))
+    scripts = _batches(point.batch_size, _scripts(point, writer, _any_of(prefixes, seed), data, seed))
     answers = lengths(point.output_tokens, (seed, _OUTPUT))
     if point.closed_loop:
         conversations = [*_lead_in(point, slots, scripts), *_measured(point, slots, scripts)]
@@ -166,23 +194,30 @@ def _composed(
     return tuple(_warmup(point, scripts, answers, prefixes)), requests
 
 
-def _replay(point: LoadPoint, given: TraceReplay, writer: Writer, seed: int) -> tuple[_Requests, _Requests]:
+def _replay(point: LoadPoint, recorded: RecordedTrace, writer: Writer, seed: int) -> tuple[_Requests, _Requests]:
     """Warm-up and requests of a recorded trace; where blocks have the same number their words are the same too."""
-    entries = read_trace(given)
+    assert point.trace is not None
+    entries, size = recorded.entries, point.trace.block_size
     blocks: dict[int, list[str | int]] = {}
     requests = []
     for index, entry in enumerate(entries):
         for block in entry.blocks:
             if block not in blocks:
-                blocks[block] = writer.drawn_from((seed, _BLOCK, block), BLOCK_TOKENS)
+                blocks[block] = writer.drawn_from((seed, _BLOCK, block), size)
         shared = list(itertools.chain.from_iterable(blocks[block] for block in entry.blocks))
-        requests.append(_replayed(index, entry, writer.synthetic(entry.input_tokens, "", 0, shared)))
+        requests.append(_replayed(index, entry, _recorded_prompt(writer, entry, shared)))
     first = entries[0]
     warmup = tuple(
-        _replayed(index, replace(first, blocks=()), writer.synthetic(first.input_tokens, "", 0), "lead-in")
+        _replayed(index, replace(first, blocks=()), _recorded_prompt(writer, first, ()), "lead-in")
         for index in range(point.warmup_requests)
     )
     return warmup, tuple(requests)
+
+
+def _recorded_prompt(writer: Writer, entry: TraceEntry, shared: Sequence[str | int]) -> Prompt:
+    if entry.text is not None:
+        return writer.given(entry.text, "", marked=True)
+    return writer.synthetic(entry.input_tokens, "", 0, shared)
 
 
 def _replayed(index: int, entry: TraceEntry, prompt: Prompt, phase: Phase = "measured") -> PlannedRequest:
@@ -212,15 +247,17 @@ def _any_of(prefixes: Sequence[Content], seed: int) -> Iterator[Content]:
         yield prefixes[int(draws.random_raw()) % len(prefixes)]
 
 
-def _scripts(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], text: str, seed: int) -> Iterator[_Script]:
+def _scripts(
+    point: LoadPoint, writer: Writer, prefixes: Iterator[Content], data: Dataset | None, seed: int
+) -> Iterator[_Script]:
     """One after the other without end: new ones, or those of a pool in turn."""
-    if point.prompts is None:
+    if data is None:
         written = _written(point, writer, prefixes, seed)
         if point.dataset_entries is None:
             return (_Script(None, turns) for turns in written)
         pool = list(itertools.islice(written, point.dataset_entries))
         return itertools.cycle(itertools.starmap(_Script, enumerate(pool)))
-    dialogues = _chosen(point, parse_dataset(text, point.prompts.kind, point.prompts.file), seed)
+    dialogues = _chosen(point, data.dialogues, seed)
     entries = enumerate(_from_file(point, writer, prefixes, dialogue) for dialogue in dialogues)
     if point.dataset_entries is None:  # a file's prompt that is used again gets another mark, as any other request
         return itertools.cycle(_Script(None, turns) for _, turns in entries)
@@ -258,10 +295,11 @@ def _from_file(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], di
     limit = 1 if point.conversation is None else point.conversation.turns
     count = None if point.tokenizer is None else load_tokenizer(point.tokenizer).count
     turns = []
-    for number, (given, answer) in enumerate(dialogue[:limit]):
+    for number, given in enumerate(dialogue[:limit]):
         prefix = "" if number else next(prefixes)
-        output = count(answer) if answer and count else None
-        turns.append(_Turn(writer.given(given, prefix, marked=not number), prefix, output))
+        answer = count(given.output) if given.output and count else None
+        output = None if point.phase == "prefill" else given.output_tokens or answer
+        turns.append(_Turn(writer.given(given.input, prefix, marked=not number), prefix, output, given.delay_s))
     return tuple(turns)
 
 
@@ -290,7 +328,7 @@ def _planned(
             request = _request(next(indices), phase, next(dues), script, said, next(answers))
             if point.conversation is not None:
                 # The server counts the history too, which is not known before.
-                request = replace(request, conversation=number, turn=turn, input_tokens=None)
+                request = replace(request, conversation=number, turn=turn, input_tokens=None, think_s=said.think_s)
             yield request
 
 

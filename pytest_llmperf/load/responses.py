@@ -7,18 +7,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmperf.load.openai import Event, error_text, json_object, sampling
+from pytest_llmperf.load.answers.content import words
+from pytest_llmperf.load.answers.usage import request_usage
+from pytest_llmperf.load.openai import DONE, Event, error_text, failed, json_object, merged, read_rest, sampling
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load_spec import LoadPoint
 
-_OUTPUT = ("response.output_text.delta", "response.refusal.delta")
-_TOOLS = (
+_OUTPUT = ("response.output_text.delta", "response.text.delta")
+_SPOKEN = (
+    "response.refusal.delta",
     "response.function_call_arguments.delta",
     "response.custom_tool_call_input.delta",
     "response.mcp_call_arguments.delta",
+    "response.mcp_call.arguments.delta",
+    "response.code_interpreter_call_code.delta",
+    "response.code_interpreter_call.code.delta",
+    "response.audio.delta",
+    "response.audio.transcript.delta",
+    "response.audio_transcript.delta",
 )
+"""Tool calls, refusals, sound."""
 _ENDS = ("response.completed", "response.incomplete")
-_REASONS = {"max_output_tokens": "length"}
+_FAILURES = ("error", "response.failed", "response.error", "response.cancelled")
+_REASONS = {"max_output_tokens": "length", "max_tokens": "length"}
 
 
 def request_body(
@@ -33,26 +44,35 @@ def request_body(
         "max_output_tokens": output_tokens,
         **sampling(point, output_tokens),
     }
-    return body | point.extra_body
+    return merged(body, point.extra_body)
 
 
 def read_event(data: bytes) -> Event:
     """Raises ValueError on what is no JSON object."""
     if data == b"[DONE]":
-        return Event(done=True)
+        return DONE
     event = json_object(data)
     kind = str(event.get("type"))
-    if kind in ("error", "response.failed") or event.get("error") is not None:
+    if kind in _FAILURES or failed(event):
         return Event(error=error_text(_failure(event)))
     if kind in _ENDS:
         return _end(kind, event["response"])
-    if kind.startswith("response.reasoning") and kind.endswith(".delta"):
-        return Event(True, reasoning=bool(event.get("delta")), other_text=event.get("delta") or "")
+    if not kind.startswith("response."):
+        return read_rest(event, ())
+    if kind.endswith(".delta") and event.get("delta"):
+        return _delta(kind, event["delta"])
+    return Event(kind.endswith(".delta"))
+
+
+def _delta(kind: str, delta: Any) -> Event:
+    text = words(delta)
+    if kind.startswith("response.reasoning"):
+        return Event(True, reasoning=True, other_text=text)
     if kind in _OUTPUT:
-        return Event(True, output=bool(event.get("delta")), text=event.get("delta") or "")
-    if kind in _TOOLS:
-        return Event(True, output=bool(event.get("delta")), other_text=event.get("delta") or "")
-    return Event()
+        return Event(True, output=True, text=text)
+    if kind in _SPOKEN:
+        return Event(True, output=True, other_text=text)
+    return Event(True, unknown=((kind, text),) if text else ())
 
 
 def _failure(event: dict[str, Any]) -> Any:
@@ -63,14 +83,15 @@ def _failure(event: dict[str, Any]) -> Any:
 
 def _end(kind: str, response: dict[str, Any]) -> Event:
     """An answer that reached its `max_output_tokens` is `incomplete`: the usual end where that length is asked for."""
-    usage = response.get("usage") or {}
     reason = "stop"
     if kind == "response.incomplete":
         given = (response.get("incomplete_details") or {}).get("reason") or "incomplete"
         reason = _REASONS.get(given, given)
+    usage = request_usage(response)
     return Event(
         finish_reason=reason,
-        prompt_tokens=usage.get("input_tokens"),
-        completion_tokens=usage.get("output_tokens"),
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
         done=True,
+        reasoned=usage.reasoned,
     )

@@ -99,7 +99,7 @@ class Sender:
             return Connection(self.wires.origins[number], self.reception)
         target = self.targets[number]
         if not target.grpc:
-            raise PlanError(f"{target.url} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
+            raise PlanError(f"{target.shown} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
         return GrpcConnection(target.grpc, target.headers, secure=target.is_secure)
 
     async def open_all(self, connections: Iterator[Link]) -> None:

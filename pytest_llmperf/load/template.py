@@ -28,9 +28,9 @@ _TEXT = b"(?:%b|%b)++" % (_PLAIN, _ESCAPED)
 _ID = rb"[!#-\[\]-~]+"
 _COUNT = rb"(?:0|[1-9][0-9]{0,9})"
 _SLOT = re.compile(
-    rb'"(?:content|text|reasoning_content|reasoning|text_output)": ?"(?P<text>%b)"' % _TEXT
+    rb'"(?:content|text|reasoning_content|reasoning|reasoning_text|text_output)": ?"(?P<text>%b)"' % _TEXT
     + rb'|"id": ?"(?P<id>%b)"' % _ID
-    + rb'|"(?:prompt_tokens|completion_tokens|total_tokens|created)": ?(?P<count>%b)(?=[,}])' % _COUNT
+    + rb'|"(?:(?:prompt|completion|input|output|total)_tokens|created)": ?(?P<count>%b)(?=[,}])' % _COUNT
 )
 _VALUES = {"text": _TEXT, "id": _ID, "count": _COUNT}
 _MOST = 6
@@ -55,6 +55,8 @@ class Alike(NamedTuple):
     """What all have in common; of texts all, joined, and of counts the largest (without choices: the last)."""
     counts: Sequence[int | None]
     """Completion tokens that each tells."""
+    first_length: int
+    """Characters of text in the first."""
 
 
 class _Template(NamedTuple):
@@ -123,14 +125,17 @@ def _alike(template: _Template, found: list[tuple[bytes, ...]], at: int) -> Alik
     events, *columns = zip(*found, strict=True)
     facts = template.facts.copy()
     counts: Sequence[int | None] = [facts[_FIELD["completion_tokens"]]] * len(events)
+    first_length = sum(len(facts[field]) for field in _TEXTS.difference(template.fields))
     for field, values in zip(template.fields, columns, strict=True):
         if field in _COUNTS:
             numbers = list(map(int, values))
             facts[field] = max(numbers) if facts[_FIELD["has_choices"]] else numbers[-1]
             counts = numbers if field == _FIELD["completion_tokens"] else counts
         else:
-            facts[field] = "".join(_strings(values))
-    return Alike(tuple(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts)
+            texts = _strings(values)
+            first_length += len(texts[0])
+            facts[field] = "".join(texts)
+    return Alike(tuple(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts, first_length)
 
 
 def _strings(values: Sequence[bytes]) -> list[str]:

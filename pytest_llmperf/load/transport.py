@@ -16,6 +16,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+from pytest_llmperf.load.answers.decoding import decoded, is_encoded
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
 from pytest_llmperf.load.patience import Patience
@@ -38,7 +39,6 @@ class Origin:
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.netloc = parts.netloc.rpartition("@")[2]
-        self.prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
         self._addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = []
 
@@ -135,7 +135,11 @@ class Exchange:
 
     def capture(self) -> Capture:
         """Raises OSError when the tape cannot be read back."""
-        reads = self.tape.reads()
+        reads, headers, error = self.tape.reads(), self.reader.headers, self.error
+        coding = headers.get("content-encoding", "")
+        if is_encoded(coding):
+            reads, undecodable = decoded(reads, coding)
+            error = undecodable or error
         return Capture(
             sent_ns=self.sent_ns,
             ended_ns=self.ended_ns,
@@ -144,8 +148,9 @@ class Exchange:
             ends=reads.ends,
             body=reads.body,
             status=self.reader.status,
-            content_type=self.reader.headers.get("content-type", ""),
-            error=self.error,
+            content_type=headers.get("content-type", ""),
+            error=error,
+            location=headers.get("location", ""),
             cancelled=self.cancelled,
             held_ns=self.held_ns,
             connect_ns=self.connect_ns,

@@ -13,13 +13,41 @@ from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.transport import Origin
 from pytest_llmperf.load.triton_tensors import TensorSpec
+from pytest_llmperf.load.urls import request_target
 from pytest_llmperf.load_spec import LoadPoint
 
 _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 """What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
 
+_FEWEST_TOKENS = {"responses": 16}
+"""That OpenAI's own API takes; 1 where it is not named."""
 _ID = b"\r\nX-Request-Id: "
 """In a head that has one of the user's."""
+
+
+def request_headers(target: Target) -> dict[str, str]:
+    """The headers of every request to it; the user's win."""
+    return {
+        "User-Agent": f"pytest-llmperf/{__version__}",
+        "Accept": "text/event-stream",
+        "Content-Type": "application/json",
+        **{name.title(): value for name, value in target.headers},
+    }
+
+
+def first_body(point: LoadPoint, target: Target) -> bytes:
+    """The body of the load's request for the shortest answer, by which a server shows that it is ready."""
+    endpoint = ENDPOINTS[point.endpoint]
+    content: Content = (1, 2) if point.prompt_form == "token-ids" else "Hello"
+    tokens = _FEWEST_TOKENS.get(point.endpoint, 1)
+    model, every_chunk_usage, inputs = _kind(point, target)
+    body = endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
+    return endpoint.encode(body, model, inputs)
+
+
+def _kind(point: LoadPoint, target: Target) -> _Kind:
+    asked = point.stream_usage
+    return target.model, target.continuous_usage if asked is None else asked == "every-chunk", target.inputs
 
 
 class Wires:
@@ -39,7 +67,7 @@ class Wires:
         self._trace = trace
         self._mark = mark
         self._heads = [self._head(target, origin) for target, origin in zip(targets, self.origins, strict=True)]
-        self._bodies: dict[_Kind, dict[int, bytes]] = {self._kind(target): {} for target in targets}
+        self._bodies: dict[_Kind, dict[int, bytes]] = {_kind(point, target): {} for target in targets}
 
     def prepare(self, requests: Iterable[PlannedRequest]) -> None:
         """Their prompts and bodies."""
@@ -51,7 +79,7 @@ class Wires:
 
     def wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
-        kind = self._kind(self._targets[number])
+        kind = _kind(self._point, self._targets[number])
         body = self._body(request, kind, history) if history else self._bodies[kind][request.index]
         if self.endpoint.framing == "messages":
             return body + triton_grpc.request_id(self.request_id(request))
@@ -64,24 +92,14 @@ class Wires:
 
     def _head(self, target: Target, origin: Origin) -> bytes:
         """Of every request to it, up to what is the request's own."""
-        headers = {
-            "Host": origin.netloc,
-            "User-Agent": f"pytest-llmperf/{__version__}",
-            "Accept": "text/event-stream",
-            "Content-Type": "application/json",
-            **{name.title(): value for name, value in target.headers},
-        }
-        lines = [f"POST {origin.prefix}{self.endpoint.path(target.model)} HTTP/1.1"]
+        headers = {"Host": origin.netloc, **request_headers(target)}
+        lines = [f"POST {request_target(target.posted_at(self.endpoint.path(target.model)))} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items() if name != "Content-Length"]
         return ("\r\n".join(lines) + "\r\n").encode("ascii")
 
     def _marked(self, request: PlannedRequest) -> Content | list[Content]:
         mark = "warm" if self._point.prefix_cache == "warm" else self._mark
         return marked_prompt(request, f"{self._trace.hash}/{mark}", self._trace.pieces)
-
-    def _kind(self, target: Target) -> _Kind:
-        asked = self._point.stream_usage
-        return target.model, target.continuous_usage if asked is None else asked == "every-chunk", target.inputs
 
     def _body(self, request: PlannedRequest, kind: _Kind, history: Sequence[Message] = ()) -> bytes:
         point, content, tokens = self._point, self.prompts[request.index], request.output_tokens

@@ -22,6 +22,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pytest_llmperf.errors import LoadError
+from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.driver import Progress, run_load
 from pytest_llmperf.load.health import merged_health
 from pytest_llmperf.load.prompts import Trace
@@ -112,7 +113,9 @@ async def run_workers(
 
 def merged_run(parts: Sequence[Run], workers: int) -> Run:
     """The run that these processes, of `workers`, made together."""
-    records = tuple(sorted((record for part in parts for record in part.records), key=lambda record: record.index))
+    records = with_untold_ends_failed(
+        sorted((record for part in parts for record in part.records), key=lambda record: record.index)
+    )
     return replace(
         parts[0],
         started_ns=min(part.started_ns for part in parts),

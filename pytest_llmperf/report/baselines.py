@@ -58,7 +58,7 @@ def facts(baseline: Baseline) -> Iterator[str]:
     yield f"environment  {hard.environment}{label}: {', '.join(hard.gpus) or 'no GPU'}, {last.environment.cpu}"
     yield f"engine       {hard.engine} {last.environment.engine_version or '(version unknown)'}, model {hard.model}"
     yield f"arguments    {_arguments({**hard.output_args, **last.args})}"
-    yield f"load         {hard.load_shape}, trace {hard.trace_hash[:12]}"
+    yield f"load         {hard.load_shape} to {hard.load['endpoint']}, trace {hard.trace_hash[:12]}"
     if found := baseline.imported:
         yield f"imported     from {found.tool}: {', '.join(found.files)}"
         yield from (f"             {note}" for note in found.notes)

@@ -11,8 +11,8 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.dialects import dialect_metrics
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, in_drain, rounded, run_window
@@ -326,8 +326,14 @@ def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Ite
 
 
 _RECORD_FIELDS = [field.name for field in fields(RequestRecord)]
+_RARE = {field.name: field.default for field in fields(RequestRecord)[_RECORD_FIELDS.index("answers") :]}
+"""Facts that are in a line only where they differ from what nearly every answer has."""
 
 
 def _facts(record: RequestRecord) -> dict[str, Any]:
     """As `asdict` gives them, which would copy every token's time by itself: a microsecond of CPU each."""
-    return {name: getattr(record, name) for name in _RECORD_FIELDS}
+    facts = {name: getattr(record, name) for name in _RECORD_FIELDS}
+    usual = [name for name, default in _RARE.items() if facts[name] == default]
+    if all(count == 1 for count in record.first_chunk_tokens):
+        usual.append("first_chunk_tokens")
+    return {name: fact for name, fact in facts.items() if name not in usual}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
@@ -15,7 +16,7 @@ from pytest_llmperf.interchange.frame import write_parquet
 from pytest_llmperf.report.document import report_document
 from pytest_llmperf.report.search_document import search_csv, search_document
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.session import RunFolder, file_name
+from pytest_llmperf.session import RunFolder
 
 
 def missing_for_html() -> str | None:
@@ -74,9 +75,10 @@ def write_search(
 ) -> Iterator[Path]:
     """Writes the result as JSON and CSV, the best plan, and the report of all points; yields what was written."""
     document = json.dumps(search_document(result), indent=1, allow_nan=False) + "\n"
-    texts = {f"search-{result.name}.json": document, f"search-{result.name}.csv": search_csv(result)}
+    name = f"search-{file_name(result.name)}"
+    texts = {f"{name}.json": document, f"{name}.csv": search_csv(result)}
     if result.plan:
-        texts[f"search-{result.name}.best.yaml"] = f"# {result.answer}\n{result.plan}"
+        texts[f"{name}.best.yaml"] = f"# {result.answer}\n{result.plan}"
     files = {folder.output / name: text for name, text in texts.items()}
     if json_path:
         files[json_path] = document

@@ -95,7 +95,7 @@ def _shape(load: LoadPoint) -> str:
 def load_seconds(load: LoadPoint) -> float | None:
     """How long one run sends; None where that depends on the server."""
     if load.trace is not None:
-        return read_trace(load.trace)[-1].due_s
+        return read_trace(load.trace).entries[-1].due_s
     if load.stages:
         return sum(stage.duration for stage in load.stages)
     ramp_s = load.ramp.over if load.ramp else 0.0

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Unpack
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
-from pytest_llmperf.gate.sla import check_sla, limit_run
+from pytest_llmperf.gate.compliance import limit_run
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics import latency_samples, summarize
@@ -81,7 +81,8 @@ class Bench:
         if reason:
             return replace(trial, skipped=reason)
         with contextlib.ExitStack() as stack:
-            launch = _Launch(stack, config, self._session.log_dir(), self._gpus, trial.launches + 1)
+            start = partial(start_server, config, self._session.log_dir(), self._gpus, loads=self._points)
+            launch = _Launch(stack, start, trial.launches + 1)
             while point := self._wanted(trial, rounds):
                 try:
                     facts = self._next(trial, point, launch)
@@ -190,9 +191,12 @@ class _Launch:
     """One start of a configuration's server, put off until a run is really needed."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, config: ServerConfig, folder: Path, gpus: Sequence[Gpu], number: int
+        self,
+        stack: contextlib.ExitStack,
+        start: Callable[[], contextlib.AbstractContextManager[LlmServer]],
+        number: int,
     ) -> None:
-        self._stack, self._config, self._folder, self._gpus = stack, config, folder, gpus
+        self._stack, self._start = stack, start
         self.number = number
         self.server: LlmServer | None = None
         self.measurements: dict[str, Measurement] = {}
@@ -200,5 +204,5 @@ class _Launch:
     def up(self) -> LlmServer:
         """The server, started when it is not up yet. Raises ServerError and MissingRequirement."""
         if self.server is None:
-            self.server = self._stack.enter_context(start_server(self._config, self._folder, self._gpus))
+            self.server = self._stack.enter_context(self._start())
         return self.server

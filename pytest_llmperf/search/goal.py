@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.compliance import Compliance, LimitRun, beyond, judge_limit
+from pytest_llmperf.gate.compliance import Compliance, LimitRun, SlaCheck, beyond, by_level, judge_limit
 from pytest_llmperf.gate.margins import Prior, tolerance
-from pytest_llmperf.gate.sla import check_runs
 from pytest_llmperf.gate.statistic import Level, compare, level_of
 from pytest_llmperf.limits import Limit
 from pytest_llmperf.search.trial import RunFacts, Trial
 from pytest_llmperf.search_spec import MemoryLimit
-from pytest_llmperf.units import OPERATORS
 
 Standing = Literal["ok", "broken", "invalid", "failed", "skipped"]
 """All limits hold, one does not, the numbers are not to be trusted, the server failed, this machine cannot run it."""
@@ -42,7 +40,7 @@ class Check:
     limit: str
     """As people read it: `<= 500 ms`."""
     value: float | None
-    """Mean over the runs."""
+    """Over all runs, as the gate judges it."""
     shown: str
     """The value with its unit."""
     verdict: Compliance
@@ -216,8 +214,7 @@ class Goal:
                 yield _memory_check(load, self.memory, [run.gpu_memory_gb for run in runs])
 
     def _check(self, load: str, limit: Limit, runs: Sequence[LimitRun]) -> Check:
-        judged = judge_limit(limit, runs)
-        found = check_runs(limit, judged.value, sum(run.n for run in runs), runs, self.most_runs)
+        found = judge_limit(limit, runs, self.most_runs)
         value = found.value
         return Check(
             load=load,
@@ -227,7 +224,7 @@ class Goal:
             shown="without a value" if value is None else limit.quantity.shown(value),
             verdict=found.verdict,
             excess=_excess(limit, value),
-            clear=_clear(limit, runs, found.verified and not found.undecided),
+            clear=_clear(found, runs),
             reason=found.reason,
         )
 
@@ -239,16 +236,14 @@ def _excess(limit: Limit, value: float | None) -> float:
     return log if limit.op in ("<", "<=") else -log
 
 
-def _clear(limit: Limit, runs: Sequence[LimitRun], verified: bool) -> bool:
-    """Whether the interval of the value lies on one side of the limit; of a share as the gate's own verdict says."""
-    values = [run.value for run in runs if run.value is not None]
-    if verified or len(values) < len(runs) or limit.value <= 0:
+def _clear(found: SlaCheck, runs: Sequence[LimitRun]) -> bool:
+    """Whether the interval of the value lies on one side of the limit, of a single run too."""
+    limit, values = found.limit, [run.value for run in runs if run.value is not None]
+    if (found.verified and not found.undecided) or found.value is None or limit.value <= 0:
         return True
     if limit.quantity.unit == "ratio" or min(values) <= 0:
         return False
-    level = level_of([values], tolerance(limit.quantity).prior)
-    met = OPERATORS[limit.op]
-    return met(level.low, limit.value) == met(level.high, limit.value)
+    return by_level(limit, values, tolerance(limit.quantity).prior)[0] != "INCONCLUSIVE"
 
 
 def _memory_check(load: str, limit: MemoryLimit, runs: Sequence[float | None]) -> Check:

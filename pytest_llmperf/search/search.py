@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_llmperf.errors import MissingRequirement, PlanError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.bench import Bench, Live
@@ -50,7 +51,7 @@ class SearchRun:
 
 def checkpoint_name(search: str) -> str:
     """Of the file in the search's output folder."""
-    return f"search-{search}.checkpoint.json"
+    return f"search-{file_name(search)}.checkpoint.json"
 
 
 def newest(paths: Iterable[Path]) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pytest_llmperf.load.urls import shown
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.server_axes import written_out
@@ -66,7 +67,7 @@ def _yaml(data: Mapping[str, Any]) -> str:
 def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
     """The shell line of its first replica; secrets are `${NAME}` references in it, PLAN is the plan of the best."""
     if isinstance(config, RemoteServer):
-        return config.url
+        return shown(config.url)
     command = shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
     if isinstance(config, TritonServer) and config.models:
         return f"llmperf model-repository PLAN {config.name} -o MODEL_REPOSITORY && {command}"

@@ -35,7 +35,9 @@ class RunFacts:
 
 def parse_facts(data: Mapping[str, Any]) -> RunFacts:
     """The inverse of `RunFacts.as_dict`. KeyError and TypeError for anything else."""
-    limits = {name: LimitRun(**held) for name, held in data["limits"].items()}
+    limits = {
+        name: LimitRun(**{**held, "sample": tuple(held.get("sample", ()))}) for name, held in data["limits"].items()
+    }
     return RunFacts(**{**data, "limits": limits, "invalid": tuple(data["invalid"])})
 
 

@@ -10,29 +10,39 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
+from pytest_llmperf.load.answers.decoding import decoded
+from pytest_llmperf.load.tape import Reads
+
 _MOST_BYTES = 64 << 20
 """Far more than any answer that is asked for here: one that goes on is a stream without an end."""
+_TOLD = ("content-type", "location", "retry-after")
+"""Headers of an answer that are looked at."""
 
 
 def ask(
-    method: str, url: str, *, timeout_s: float, headers: Iterable[tuple[str, str]] = (), json: object = None
+    method: str, url: str, *, timeout_s: float, headers: Iterable[tuple[str, str]] = (), body: object = None
 ) -> httpx.Response:
-    """One request, past the proxies that the environment names, and its whole answer.
+    """One request, past the proxies that the environment names, and its whole answer, decoded; no redirect is followed.
 
-    Raises httpx.TransportError, also where the answer does not come to its end: httpx's own timeout starts anew with
-    every piece of it.
+    `body` is sent as it is where it is bytes, else as JSON. Raises httpx.TransportError, also where the answer does not
+    come to its end: httpx's own timeout starts anew with every piece of it.
     """
     deadline = time.monotonic() + timeout_s
     trusted = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    asked = {"json": json, "headers": dict(headers), "timeout": timeout_s, "trust_env": False, "verify": trusted}
+    content = {"content" if isinstance(body, bytes) else "json": body}
+    asked = {**content, "headers": dict(headers), "timeout": timeout_s, "trust_env": False, "verify": trusted}
     with httpx.stream(method, url, **asked) as response:  # type: ignore[arg-type]
-        content = b"".join(_pieces(response, deadline, timeout_s))
-    return httpx.Response(response.status_code, content=content)
+        raw = b"".join(_pieces(response, deadline, timeout_s))
+    reads, error = decoded(Reads(ends=(len(raw),), body=raw), response.headers.get("content-encoding", ""))
+    if error and response.status_code == 200:
+        raise httpx.RemoteProtocolError(error)
+    told = {name: response.headers[name] for name in _TOLD if name in response.headers}
+    return httpx.Response(response.status_code, headers=told, content=reads.body)
 
 
 def _pieces(response: httpx.Response, deadline: float, timeout_s: float) -> Iterator[bytes]:
     size = 0
-    for piece in response.iter_bytes():
+    for piece in response.iter_raw():
         size += len(piece)
         if time.monotonic() > deadline or size > _MOST_BYTES:
             raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:g} s and {_MOST_BYTES >> 20} MiB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pytest_llmperf.servers.log import cause_of_death, first_error, read_log
 from pytest_llmperf.servers.secrets import redact
 
 STOP_GRACE_S = 10.0
+_OWN_PAUSES_S = itertools.repeat(0.05)
+"""Between the questions to a server on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +137,37 @@ def free_ports(count: int) -> tuple[int, ...]:
         return tuple(probe.getsockname()[1] for probe in probes)
 
 
+def backing_off() -> Iterator[float]:
+    """Pauses between the questions to a server of others, in seconds: 1, 2, 4, 8, and 10 from then on."""
+    pause_s = 1.0
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, 10.0)
+
+
 def wait_until(
-    ready: Callable[[], bool], process: ServerProcess | None, name: str, timeout_s: float, why: Callable[[], str] = str
+    ready: Callable[[], bool],
+    process: ServerProcess | None,
+    name: str,
+    timeout_s: float,
+    why: Callable[[], str] = str,
+    pauses_s: Iterable[float] = _OWN_PAUSES_S,
 ) -> None:
     """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over.
 
     `name` begins and `why` ends the message of a server that has no process of ours, whose log would tell.
     """
     deadline = time.monotonic() + timeout_s
-    while not ready():
+    for pause_s in pauses_s:
+        if ready():
+            return
         if process is not None and process.exit_code() is not None:
             raise process.error("ended before it was ready")
-        if time.monotonic() > deadline:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
             what = f"was not ready within {timeout_s:g} s (ready_timeout)"
             raise process.error(what) if process else ServerError(f"{name} {what}{why()}")
-        time.sleep(0.05)
+        time.sleep(min(pause_s, left_s))
 
 
 def command_line_flags(args: Mapping[str, object]) -> Sequence[str]:

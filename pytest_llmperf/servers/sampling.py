@@ -32,4 +32,4 @@ def _metrics_question(config: ServerConfig, target: Target) -> tuple[str, tuple[
         return expand(config.server_metrics), ()
     if isinstance(config, TritonServer | TritonRemoteServer):
         return (target.metrics, ()) if target.metrics else None
-    return f"{target.url}/metrics", target.headers
+    return target.at("/metrics"), target.headers

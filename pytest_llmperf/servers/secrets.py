@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 from pytest_llmperf.errors import MissingRequirement
 
@@ -23,10 +24,16 @@ def expand(text: str, environ: Mapping[str, str] | None = None) -> str:
     return _REFERENCE.sub(value, text)
 
 
+def expand_url(url: str) -> str:
+    """The same of a URL or a path, with the values percent-encoded."""
+    return expand(url, {name: quote(value, safe="") for name, value in os.environ.items()})
+
+
 def secret_values(texts: Iterable[str]) -> tuple[str, ...]:
     """The values behind all references in `texts`, longest first; short ones (< 4 characters) hide nothing."""
     names = {name for text in texts for name in _REFERENCE.findall(text)}
     values = {os.environ[name] for name in names if len(os.environ.get(name, "")) >= 4}
+    values |= {quote(value, safe="") for value in values}  # as expand_url gives them
     return tuple(sorted(values, key=len, reverse=True))
 
 

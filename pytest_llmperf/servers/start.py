@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
+from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.urls import shown
+from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import (
     EmbeddedServer,
@@ -26,25 +27,21 @@ from pytest_llmperf.server_spec import (
     TritonServer,
     VllmServer,
 )
-from pytest_llmperf.servers.asking import ask
 from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
 from pytest_llmperf.servers.log import log_tail
 from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
+from pytest_llmperf.servers.readiness import answers, first_failure, version, wait_for_remote, wait_until_up
 from pytest_llmperf.servers.sampling import sources
-from pytest_llmperf.servers.secrets import expand, redact, secret_values
+from pytest_llmperf.servers.secrets import expand, expand_url, redact, secret_values
 from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.triton.service import metrics_text, service
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import Watcher, watcher
 
-_PROBE_TIMEOUT_S = 5.0
-_LEAST_TIMEOUT_S = 0.05
 _LAST_GASP_S = 1.0
 _ALIVE_TIMEOUT_S = 30.0
 _SETTLED_READINGS = 20
-_UP = ("/v1/models", "/v2/health/ready")
-"""What a server that is up answers: an OpenAI one, or Triton."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ class LlmServer:
         self._launched = None if later else launch()
 
     def __repr__(self) -> str:
-        return f"LlmServer({self.config.name!r}, {self.url if self.started else 'not started'!r})"
+        return f"LlmServer({self.config.name!r}, {self.targets[0].shown if self.started else 'not started'!r})"
 
     @property
     def started(self) -> bool:
@@ -150,7 +147,7 @@ class LlmServer:
         if isinstance(self.config, TritonServer):
             # Triton calls a model ready whose process is gone.
             return service(target).first_failure(_ALIVE_TIMEOUT_S) is None
-        return _answers(target, "/health")
+        return answers(target, "/health")
 
     def _ailment(self, target: Target) -> str:
         if isinstance(self.config, TritonServer):
@@ -195,10 +192,16 @@ class LlmServer:
 
 @contextlib.contextmanager
 def start_server(
-    config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False
+    config: ServerConfig,
+    log_dir: Path,
+    gpus: Sequence[Gpu],
+    *,
+    later: bool = False,
+    loads: Sequence[LoadPoint] = (),
 ) -> Iterator[LlmServer]:
     """The server of `config`, ready (or `later` so, as LlmServer says); stopped with all its processes on leaving.
 
+    It is ready when it has answered a short request of one of `loads` (where none is given: of any known endpoint).
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
     """
@@ -208,13 +211,15 @@ def start_server(
 
         def launch() -> _Launch:
             stack.close()
-            return stack.enter_context(_launched(config, log_dir, gpus))
+            return stack.enter_context(_launched(config, log_dir, gpus, loads))
 
         yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, later=later)
 
 
 @contextlib.contextmanager
-def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False) -> Iterator[LlmServer]:
+def start_duet(
+    duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False, loads: Sequence[LoadPoint] = ()
+) -> Iterator[LlmServer]:
     """The new server with the old one as its `reference`, both ready, on GPUs of their own.
 
     Raises as start_server does, and MissingRequirement when there are too few GPUs for both at once.
@@ -223,17 +228,19 @@ def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = 
         raise MissingRequirement(reason)
     taken = local_gpus(duet.a)
     with (
-        start_server(duet.a, log_dir, gpus[:taken], later=later) as old,
-        start_server(duet.b, log_dir, gpus[taken:], later=later) as new,
+        start_server(duet.a, log_dir, gpus[:taken], later=later, loads=loads) as old,
+        start_server(duet.b, log_dir, gpus[taken:], later=later, loads=loads) as new,
     ):
         new.reference = old
         yield new
 
 
 @contextlib.contextmanager
-def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[_Launch]:
+def _launched(
+    config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu], loads: Sequence[LoadPoint]
+) -> Iterator[_Launch]:
     if isinstance(config, RemoteServer):
-        yield _remote(config)
+        yield _remote(config, loads)
         return
     reason = missing_requirement(config, gpus)
     if reason:
@@ -244,10 +251,10 @@ def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Itera
             stack.enter_context(_replica(config, log_dir, number, gpus[number * share : (number + 1) * share]))
             for number in range(config.replicas)
         ]
-        started = [(_wait_ready(config, target, process), process) for target, process in started]
+        started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        version = service(targets[0]).version() if isinstance(config, TritonServer) else _version(targets[0])
-        yield _Launch(targets, processes, version, processes[0].secrets)
+        engine = service(targets[0]).version() if isinstance(config, TritonServer) else version(targets[0])
+        yield _Launch(targets, processes, engine, processes[0].secrets)
 
 
 @contextlib.contextmanager
@@ -255,7 +262,7 @@ def _replica(
     config: Launched, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
     name = config.name if config.replicas == 1 else f"{config.name}-{number}"
-    log = _fresh_log(log_dir, name)
+    log = _fresh_log(log_dir, file_name(name))
     if isinstance(config, TritonServer):
         with _triton_replica(config, name, log, gpus) as replica:
             yield replica
@@ -295,18 +302,16 @@ def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str
     return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
 
 
-def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
-    target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
-    secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
-    name = f"server {config.name!r} at {config.url}"
+def _remote(config: OpenAIServer | TritonRemoteServer, loads: Sequence[LoadPoint]) -> _Launch:
+    path = config.path if isinstance(config, OpenAIServer) else ""
+    target = Target(expand_url(config.url), config.model, _auth_headers(config), path=expand_url(path))
+    secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or "", config.url, path])
     if isinstance(config, TritonRemoteServer):
         target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
-        target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
+        target = _remote_triton(target, config)
         return _Launch((target,), (), service(target).version(), secrets)
-    up, why = (lambda: any(_answers(target, path) for path in _UP)), (lambda: f"; {_problem(target, _UP[0])}")
-    wait_until(up, None, name, config.ready_timeout, why)
-    _first_request(target, None, config)
-    return _Launch((target,), (), _version(target), secrets)
+    wait_for_remote(target, config, loads)
+    return _Launch((target,), (), version(target), secrets)
 
 
 def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
@@ -318,78 +323,31 @@ def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
     return tuple(headers.items())
 
 
-def _wait_ready(config: Launched, target: Target, process: ServerProcess) -> Target:
+def _wait_ready(config: Launched, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:
     """The target, with what only the ready server could tell of it."""
     if isinstance(config, TritonServer):
-        return _triton_ready(target, process, config.name, config.ready_timeout)
-    wait_until(lambda: _answers(target, "/health"), process, config.name, config.ready_timeout)
-    _first_request(target, process, config)
+        wait_until(service(target).ready, process, config.name, config.ready_timeout)
+        return _answering(target, process, config.name, config.ready_timeout)
+    wait_until(lambda: answers(target, "/health"), process, config.name, config.ready_timeout)
+    if failure := first_failure(target, config, loads):
+        raise process.error(f"says that it is healthy, but its first request failed: {failure}")
     return target
 
 
-def _triton_ready(target: Target, process: ServerProcess | None, name: str, timeout_s: float) -> Target:
-    """Triton loads its models before it says ready; then one real request, since a ready model can be a dead one."""
-    wait_until(service(target).ready, process, name, timeout_s)
+def _remote_triton(target: Target, config: TritonRemoteServer) -> Target:
+    name = f"model {config.model!r} of server {config.name!r} at {shown(config.url)}"
+    if config.ready is not False:
+        wait_until_up(target, config, name, lambda: None if service(target).ready() else "the model is not ready")
+    try:
+        return _answering(target, None, name, config.ready_timeout)
+    except httpx.TransportError as error:
+        raise ServerError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _answering(target: Target, process: ServerProcess | None, name: str, timeout_s: float) -> Target:
+    """The target with its model's inputs, after one real request, since a ready model can be a dead one."""
     target = replace(target, inputs=service(target).inputs())
     if failure := service(target).first_failure(timeout_s):
         what = f"says that it is ready, but its first request failed: {failure}"
         raise process.error(what) if process else ServerError(f"{name} {what}")
     return target
-
-
-def _answers(target: Target, path: str) -> bool:
-    return _problem(target, path) is None
-
-
-def _problem(target: Target, path: str) -> str | None:
-    """What is wrong with the answer to a GET; None when it is 200. ServerError when waiting will not help."""
-    try:
-        response = ask("GET", target.url + path, headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
-    except httpx.TransportError as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise ServerError(f"{target.url}: {error}; SSL_CERT_FILE names a file of certificates to trust") from error
-        return f"GET {path}: {type(error).__name__}: {error}"
-    if response.status_code in (401, 403):
-        raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
-    return None if response.status_code == 200 else f"GET {path}: HTTP {response.status_code}"
-
-
-def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
-    """A server can say that it is healthy and fail every request, so the first token is the last readiness check."""
-    deadline = time.monotonic() + config.ready_timeout
-    failures = (
-        _try_request(target, path, body, max(_LEAST_TIMEOUT_S, deadline - time.monotonic()))
-        for path, body in _first_bodies(target.model)
-    )
-    failure = next(failures)
-    if failure and all(failures):
-        what = f"says that it is healthy, but its first request failed: {failure}"
-        raise process.error(what) if process else ServerError(f"server {config.name!r} at {config.url} {what}")  # type: ignore[union-attr]
-
-
-def _first_bodies(model: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """A request of one token in every dialect that a server may speak; what the first one gets is the error told."""
-    common = {"model": model, "max_tokens": 1}
-    yield "/v1/completions", {**common, "prompt": "Hello"}
-    yield "/v1/chat/completions", {**common, "messages": [{"role": "user", "content": "Hello"}]}
-    yield f"/v2/models/{quote(model, safe='')}/generate", {"text_input": "Hello", "parameters": {"max_tokens": 1}}
-
-
-def _try_request(target: Target, path: str, body: Mapping[str, object], timeout_s: float) -> str | None:
-    """None when the request gave an answer, else what went wrong."""
-    try:
-        response = ask("POST", target.url + path, json=body, headers=target.headers, timeout_s=timeout_s)
-    except httpx.TransportError as error:
-        return f"{type(error).__name__}: {error}"
-    if response.status_code != 200 or not any(key in response.text for key in ("choices", "text_output")):
-        return f"HTTP {response.status_code}: {response.text[:500]}"
-    return None
-
-
-def _version(target: Target) -> str | None:
-    try:
-        response = ask("GET", target.url + "/version", headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
-        version = response.json()["version"]
-    except (httpx.TransportError, ValueError, KeyError, TypeError):
-        return None
-    return str(version)

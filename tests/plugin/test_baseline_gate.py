@@ -117,6 +117,79 @@ def test_a_changed_load_is_not_comparable(recorded):
     result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
 
 
+def test_another_way_of_measuring_the_same_load_is_told(recorded):
+    recorded.edit_plan("concurrency: 4,", "stream_usage: last-chunk, concurrency: 4,")
+    recorded.run(*POINT).assert_outcomes(passed=1)
+    notes = recorded.points()["tp1pp1-short"]["regression"]["notes"]
+    assert "stream_usage was 'every-chunk', is 'last-chunk'" in notes
+
+
+def test_another_endpoint_is_not_comparable_and_says_so(recorded):
+    recorded.edit_plan("concurrency: 4,", "endpoint: completions, concurrency: 4,")
+    result = recorded.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is not comparable: *endpoint was 'chat', is 'completions'*"])
+
+
+DEAD = """
+from dataclasses import replace
+
+import pytest
+from pytest_llmperf.result import make_result
+
+def dead(run):
+    \"\"\"The run, had all of its requests failed.\"\"\"
+    lost = dict(chunk_ns=(), chunk_tokens=None, first_output_ns=None, output_tokens=None, error="HTTP 500")
+    return replace(run, index=2, records=tuple(replace(r, **lost) if r.phase == "measured" else r for r in run.records))
+
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, sla):
+    found = load_driver.run(llm_server, load_point)
+    runs = (*found.runs, dead(found.runs[0]))
+    sla.check(make_result(found.point_id, found.server, found.load, found.environment, runs))
+"""
+
+
+def test_a_run_without_a_value_fails_the_limit(suite):
+    """Many failed requests are allowed, and what the others say keeps the limit."""
+    suite.write(test=DEAD)
+    suite.edit_plan('sla: {error_rate: "<= 0"}', 'sla: {error_rate: "<= 50 %", ttft_p99: "<= 1 h"}')
+    result = suite.run(*POINT)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 of 2 SLA limits do not hold*", "*ttft_p99: no value in 1 of 3 runs, limit <= *"])
+    (check,) = [one for one in suite.points()["tp1pp1-short"]["sla"]["checks"] if one["quantity"] == "ttft_p99"]
+    assert (check["verdict"], check["value"], check["reason"]) == ("FAIL", None, "no value in 1 of 3 runs")
+
+
+ALIKE = """
+import pytest
+
+@pytest.mark.parametrize("how", ["a/b", "a-b", "a b"])
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, baseline, how):
+    baseline.check(load_driver.run(llm_server, load_point))
+"""
+
+
+def test_tests_whose_names_differ_in_a_slash_have_a_baseline_each(suite):
+    suite.write(test=ALIKE)
+    suite.run(*POINT, "--llmperf-update-baselines").assert_outcomes(passed=3)
+    held = {json.loads(path.read_text())["test"] for path in suite.baselines()}
+    assert held == {f"test_perf.py::test_serving[tp1pp1-short-{how}]" for how in ("a/b", "a-b", "a b")}
+    assert len(list((suite.output / "requests").iterdir())) == 3
+
+
+@pytest.mark.parametrize("option", [(), ("--llmperf-accept",), ("--llmperf-update-baselines",)])
+def test_the_baseline_of_another_test_is_refused(recorded, option):
+    (path,) = recorded.baselines()
+    text = path.read_text().replace("test_serving[", "test_other[")
+    path.write_text(text)
+    result = recorded.run(*POINT, *option)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is that of test_perf.py::test_other[[]*, not of test_perf.py::test_serving[[]*"])
+    assert path.read_text() == text
+
+
 def test_a_damaged_file_fails_and_is_named(recorded):
     (path,) = recorded.baselines()
     path.write_text(path.read_text()[:200])

@@ -136,6 +136,12 @@ def test_an_interrupted_profile_keeps_what_it_measured(server, tmp_path, signum)
         (["--concurrency", "2", "--header", "nonsense"], "is not 'NAME: VALUE'"),
         (["--concurrency", "2", "--bearer-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
         (["--concurrency", "2", "--endpoint", "telepathy"], "telepathy"),
+        (["--concurrency", "2", "--extra-body", "{a: 1}"], "--extra-body '{a: 1}' is no JSON"),
+        (["--concurrency", "2", "--extra-body", "[]"], "--extra-body '[]' is no JSON object"),
+        (["--concurrency", "2", "--extra-body", '{"prompt": null}'], "null would leave out the prompt itself"),
+        (["--concurrency", "2", "--ready", "healthz"], "'healthz' is not a whole path of the host"),
+        (["--concurrency", "2", "--path", "v1"], "'v1' is not a whole path of the host"),
+        (["--concurrency", "2", "-i", "http", "--path", "/v1"], "--path is for OpenAI's endpoints"),
     ],
 )
 def test_profile_mistakes_are_named(server, tmp_path, args, message):
@@ -143,6 +149,41 @@ def test_profile_mistakes_are_named(server, tmp_path, args, message):
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_profile_of_a_server_that_wants_to_be_asked_otherwise(tmp_path):
+    seen: list[tuple[str, dict]] = []
+
+    class Odd(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append((self.path, body))
+            event = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "length"}]}
+            answer = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(event).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not to stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as odd:
+        thread = threading.Thread(target=odd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{odd.server_port}?v=1"
+        common = ["profile", "--url", url, "--model", "m", "--output", str(tmp_path / "out"), "--concurrency", "1"]
+        how = ["--ready", "false", "--path", "/ask", "--max-tokens-field", "max_completion_tokens"]
+        extra = ["--extra-body", '{"stream_options": null, "temperature": null}', "--no-ignore-eos"]
+        result = CliRunner().invoke(main, [*common, *LOAD, *how, *extra])
+        odd.shutdown()
+        thread.join()
+    assert "20 of 20 requests succeeded" in result.output
+    assert {path for path, _ in seen} == {"/ask?v=1"}
+    assert {name for _, body in seen for name in body} == {"model", "messages", "stream", "max_completion_tokens"}
 
 
 def test_profile_of_a_model_that_is_not_there_fails_with_the_servers_words(server, tmp_path):

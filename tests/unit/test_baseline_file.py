@@ -246,6 +246,8 @@ def places(value, way=()):
     """Every place of a file but in what is free."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
+        if key == "measuring":  # earlier versions had none, and what it does not tell is told to be unknown
+            continue
         yield (*way, key)
         if key not in FREE:
             yield from places(child, (*way, key))

@@ -10,9 +10,9 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path, write_baseline
 from pytest_llmperf.gate.baseline_folder import Measured, find_baseline, migrate, read_measured, unused
-from pytest_llmperf.gate.baselines import baseline_path, differences
+from pytest_llmperf.gate.baselines import baseline_path, differences, former_path
 from pytest_llmperf.gate.growth import recorded, stored_session
 from pytest_llmperf.gate.migration import is_old
 
@@ -89,6 +89,56 @@ def test_an_unknown_name_tells_what_there_is(folder):
         find_baseline(Path("nowhere"), "tp9")
 
 
+# Names of earlier versions, under which two tests could have one file
+
+PLAIN, SLASH = "perf/test_a.py::test_serving[a-b]", "perf/test_a.py::test_serving[a/b]"
+
+
+@pytest.fixture
+def former(tmp_path):
+    """The file that an earlier version gave both tests; it holds the one with a slash."""
+    path = former_path(tmp_path, SLUG, SLASH)
+    assert path == baseline_path(tmp_path, SLUG, PLAIN)
+    session = stored_session(result(), datetime.fromisoformat(STARTED), "abc")
+    write_baseline(recorded(path, SLASH, result(), session, {}))
+    return path
+
+
+def test_a_baseline_is_found_under_its_former_name(former, tmp_path):
+    assert stored_path(tmp_path, SLUG, SLASH) == former
+    assert unused(tmp_path, [SLUG], [SLASH]) == ()
+    assert find_baseline(tmp_path, "a/b").test == SLASH
+
+
+def test_another_tests_baseline_is_never_taken_for_ones_own(former, tmp_path):
+    with pytest.raises(BaselineError, match=f"{re.escape(SLASH)}, not of {re.escape(PLAIN)}; `llmperf baseline migr"):
+        assert_holds(stored_path(tmp_path, SLUG, PLAIN), PLAIN)
+    blank = "perf/test_a.py::test_serving[a b]"
+    assert stored_path(tmp_path, SLUG, blank) == baseline_path(tmp_path, SLUG, blank)
+
+
+def test_migrating_gives_every_test_its_own_file(former, tmp_path):
+    own = baseline_path(tmp_path, SLUG, SLASH)
+    assert migrate(former) == own
+    assert (former.exists(), stored_path(tmp_path, SLUG, SLASH)) == (False, own)
+    assert migrate(own) is None
+    assert_holds(stored_path(tmp_path, SLUG, PLAIN), PLAIN)
+
+
+def test_a_file_that_is_there_already_is_not_written_over(former, tmp_path):
+    own = baseline_path(tmp_path, SLUG, SLASH)
+    own.write_text(former.read_text())
+    with pytest.raises(BaselineError, match="are both baselines of"):
+        migrate(former)
+    assert former.exists()
+
+
+def test_a_file_of_ones_own_comes_before_the_former_one(former, tmp_path):
+    own = baseline_path(tmp_path, SLUG, SLASH)
+    own.write_text("{")
+    assert stored_path(tmp_path, SLUG, SLASH) == own
+
+
 # Schema 1
 
 
@@ -137,7 +187,8 @@ def test_a_schema_1_file_is_brought_up_to_date_once(old):
     found = read_baseline(old)
     assert found.rolling == found.anchor
     assert found.rolling[0].started == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert differences(found, result()).sentences == ()
+    (untold,) = differences(found, result()).sentences
+    assert untold.startswith("whether stamps and token_source changed is not known")
     assert found.margins[parse_quantity("itl_p50")] == 0.05
 
 

@@ -46,6 +46,9 @@ def grown(sessions):
         ("perf/test_a.py::test_serving[tp2-short]", "perf/test_a/test_serving-tp2-short.json"),
         ("test_a.py::TestB::test_c[tp2-rate-0.5rps]", "test_a/TestB.test_c-tp2-rate-0.5rps.json"),
         ("test_a.b.py::test_c", "test_a.b/test_c.json"),
+        ("test_a.py::test_b[x/y]", "test_a/test_b-x.y-fe8c3149.json"),
+        ("../perf/test_a.py::test_b", "perf.test_a.py.test_b-a535c0fc.json"),
+        ("docs/a.md::a.md", "docs.a.md.a.md-d1ebf3d5.json"),
     ],
 )
 def test_the_path_of_a_point(nodeid, name):

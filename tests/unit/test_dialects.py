@@ -143,3 +143,11 @@ def test_weighted_statistics():
     found = weighted_distribution([(10.0, 1.0), (20.0, 3.0), (99.0, 0.0)])
     assert (found.n, found.mean, found.stat("p25"), found.stat("p50")) == (2, 17.5, 10.0, 20.0)
     assert found.std == pytest.approx((0.25 * 7.5**2 + 0.75 * 2.5**2) ** 0.5)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_answers_that_streamed_nothing_have_no_latency(name):
+    """Their tokens count where the tool counts them, and a chunk that only gave the role ends vLLM's first token."""
+    unseen = record(0.0, (), hidden_tokens=20, output_tokens=20, end_ms=300.0)
+    found = dialect_metrics(name, [run([unseen, replace(unseen, tokenless_ns=ns(50.0)), record()])])
+    assert all(value.get("min") is None or value["min"] >= 0 for value in found.values())

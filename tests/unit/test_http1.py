@@ -33,6 +33,16 @@ WHOLE = {
     ),
     "no reason phrase": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", 200, b"ok"),
     "bare line feeds in the head": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", 200, b"ok"),
+    "other letters": (
+        b"HTTP/1.1 200 ok\r\nTRANSFER-ENCODING: Chunked\r\nconnection: Keep-Alive\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        200,
+        b"hello",
+    ),
+    "HTTP/1.0 that stays": (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+        200,
+        b"ok",
+    ),
     "length twice the same": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", 200, b"ok"),
 }
 
@@ -140,6 +150,8 @@ def test_eof_before_anything() -> None:
         (CHUNKED + b"+5\r\nhello\r\n", "not a chunk size"),
         (CHUNKED + b"1_0\r\nhello\r\n", "not a chunk size"),
         (CHUNKED + b"\r\nhello\r\n", "not a chunk size"),
+        (CHUNKED + b"5\nhello\n0\n\n", r"ends without a carriage return: b'5\\n'"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "'chunked, chunked'"),
         (CHUNKED + b"11111111111111111\r\n", "not a chunk size"),
         (CHUNKED + b"5\r\nhello!\r\n", "instead of a line end"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, "the head of the response is longer"),

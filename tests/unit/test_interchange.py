@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from samples import failed, point, record, result, run, steady_run
+from test_pace import side_by_side
 
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import COLUMNS, write_parquet
 from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.metrics import summarize
 from pytest_llmperf.result import Result
 
 DATA = Path(__file__).parent / "data"
@@ -78,6 +80,33 @@ def test_csv_and_frame_have_the_same_rows():
     assert len(rows) == len(frame) == 41
     assert float(rows[0]["ttft_ms"]) == frame["ttft_ms"][0] == 10.0
     assert not frame["ok"].iloc[-1]
+
+
+def test_rows_read_again_give_the_numbers_that_they_were_written_with():
+    """Bundles, hidden tokens, several answers, answers at one moment: rows keep the first and the last chunk only."""
+    bundled = record(0.0, [160.0, 320.0, 340.0], tokens=[16, 16, 2])
+    hidden = record(0.0, [210.0, 220.0, 230.0], hidden_tokens=20, output_tokens=23)
+    unseen = record(0.0, (), hidden_tokens=20, output_tokens=20, end_ms=300.0)
+    clumped = record(0.0, [80.0 * (1 + k // 4) for k in range(16)])
+    answers = [bundled, hidden, unseen, clumped, side_by_side((16, 4)), record(0.0, [400.0] * 4), record()]
+    before = result([run(answers)], load=point(ignore_eos=False, concurrency=8))
+    text = EXPORTS["csv"](before)["requests.csv"]
+    found = parse_import(text, "requests.csv")
+    after = summarize(run(found.points[0].runs[0]), before.load)
+    for name in ("itl", "ttft", "e2e", "output_tokens"):
+        assert after.distributions[name].as_dict() == before.metrics.distributions[name].as_dict(), name
+
+
+def test_rows_of_older_files_have_no_hidden_tokens_and_one_answer():
+    text = EXPORTS["csv"](RESULT)["requests.csv"]
+    older = "\n".join(",".join(line.split(",")[:-3]) for line in text.splitlines())
+    assert parse_import(older, "requests.csv") == parse_import(text, "requests.csv")
+
+
+def test_an_answer_without_any_chunk_has_failed_by_aiperf():
+    unseen = record(0.0, (), hidden_tokens=20, output_tokens=20, end_ms=300.0)
+    (line,) = EXPORTS["aiperf"](result([run([unseen])]))["profile_export.jsonl"].splitlines()
+    assert json.loads(line)["error"]["message"] == "the answer has no text"
 
 
 def test_a_frame_counts_from_due_in_open_loop():

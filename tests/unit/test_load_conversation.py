@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,22 +81,41 @@ def test_runs_differ_in_the_mark_of_the_first_turn_only() -> None:
     assert one[1:] == two[1:]
 
 
-def test_users_think_between_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pause counts from the answer's end: preparing the next turn is part of it."""
-    pauses: list[float] = []
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Sleeps of more than a second, which take no time."""
+    found: list[float] = []
     sleep = asyncio.sleep
 
     async def noted(seconds: float) -> None:
         if seconds > 1:
-            pauses.append(seconds)
+            found.append(seconds)
             seconds = 0
         await sleep(seconds)
 
     monkeypatch.setattr(driver.asyncio, "sleep", noted)
+    return found
+
+
+def test_users_think_between_turns(pauses: list[float]) -> None:
+    """The pause counts from the answer's end: preparing the next turn is part of it."""
     run, _ = _run(_number, _point(conversation={"turns": 3, "think_time": "90 s"}, requests=6))
     assert [record.error for record in run.records] == [None] * 7
     assert len(pauses) == 4
     assert all(80 < pause <= 90 for pause in pauses)
+
+
+def test_turns_of_a_file_come_after_their_own_pauses_and_ask_for_their_own_lengths(
+    pauses: list[float], tmp_path: Path
+) -> None:
+    rows = [{"text": "a"}, {"text": "b", "delay": 50_000, "max_tokens": 7}, {"text": "c", "priority": 1}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"session_id": 5} | row) + "\n" for row in rows))
+    prompts = {"prompts": {"file": str(tmp_path / "x.jsonl")}, "conversation": {"think_time": "90 s"}}
+    run, server = _run(_number, _point(input_tokens=None, **prompts))
+    assert [request.body["max_tokens"] for request in server.requests[1:]] == [2, 7, 2]
+    assert [request.body["messages"][-1]["content"].split()[-1] for request in server.requests[1:]] == ["a", "b", "c"]
+    assert [pause > 60 for pause in pauses] == [False, True]
+    assert run.notes[-1].endswith("x.jsonl: not used: priority (1 line)")
 
 
 def test_each_user_has_one_connection_and_one_request_in_flight() -> None:

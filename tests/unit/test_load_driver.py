@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
 import resource
 import signal
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +211,52 @@ def test_request_on_the_wire() -> None:
     assert len(request.body["messages"][0]["content"].split(" ")) == 8
 
 
+@pytest.mark.parametrize(
+    ("base", "path", "target"),
+    [
+        ("/openai/deployments/d?api-version=1", "", "/openai/deployments/d/completions?api-version=1"),
+        ("/team", "", "/team/v1/completions"),
+        ("/team?k=1", "/other?a=2", "/other?a=2&k=1"),
+    ],
+)
+def test_where_a_request_is_posted(base: str, path: str, target: str) -> None:
+    async def main() -> str:
+        async with _serve(_answer) as server:
+            point = _point()
+            await run_load((Target(server.url + base, "m", path=path),), point, make_trace(point, "key"), run_index=0)
+            return server.requests[0].head
+
+    assert asyncio.run(main()).startswith(f"POST {target} HTTP/1.1\r\n")
+
+
+def test_an_answer_that_was_compressed_unasked_has_the_times_of_its_reads() -> None:
+    """Each token is sent when the one before was received, as only a client that reads piece by piece lets it be."""
+
+    async def script(request: Request) -> None:
+        packer = zlib.compressobj(wbits=31)
+        await request.send(HEAD.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
+        for event in (TOKEN, TOKEN, LAST):
+            await request.send(_chunk(packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH)))
+            await asyncio.sleep(0.01)
+        await request.send(_chunk(packer.flush()) + END)
+
+    async def main() -> Run:
+        async with _serve(script) as server:
+            return await _run(_point(), server.url)
+
+    for record in asyncio.run(main()).records:
+        assert record.error is None
+        assert len(set(record.chunk_ns)) == len(record.chunk_ns) == 3
+
+
+@pytest.mark.parametrize("kind", [b"TEXT/Event-Stream;charset=UTF-8", b"text/event-stream, text/event-stream", b""])
+def test_the_content_type_of_a_stream(kind: bytes) -> None:
+    async def script(request: Request) -> None:
+        await request.send(ANSWER.replace(b"text/event-stream", kind))
+
+    assert _errors(script, _point()) == [None] * 3
+
+
 def test_plan_decides_over_the_target_which_chunks_carry_usage() -> None:
     async def main() -> Request:
         async with _serve(_answer) as server:
@@ -404,7 +452,20 @@ def test_disconnect_keeps_the_chunks_before_it() -> None:
     [
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", "HTTP 503: busy"),
         (HEAD + _chunk(TOKEN) + _chunk(b'data: {"error": {"message": "boom"}}\n\n') + END, "error in the stream: boom"),
-        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no usage, no [DONE]"),
+        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no [DONE]"),
+        (
+            b"HTTP/1.1 307 Moved\r\nLocation: https://me:pw@h/v1?key=pw\r\nContent-Length: 0\r\n\r\n",
+            "HTTP 307: a redirect to 'https://***@h/v1?…', which is not followed: write it as the URL",
+        ),
+        (
+            HEAD.replace(b"\r\n", b"\r\nContent-Encoding: br\r\n", 1) + _chunk(b"?") + END,
+            "content-encoding 'br', which nobody asked for: br is not supported (gzip and deflate are); "
+            "turn compression off",
+        ),
+        (
+            b"HTTP/1.1 400 No\r\nContent-Encoding: gzip\r\nContent-Length: 23\r\n\r\n" + gzip.compress(b"why", mtime=0),
+            "HTTP 400: why",
+        ),
         (b"SMTP\r\n\r\n", "malformed HTTP response: not an HTTP/1.1 status line: b'SMTP'"),
         (HEAD + b"zz\r\n\r\n", "malformed HTTP response: not a chunk size: b'zz'"),
     ],

@@ -181,7 +181,7 @@ def test_generate_error_before_the_stream() -> None:
 def test_generate_without_any_token_and_cut_off() -> None:
     assert _record("generate", GENERATE[-1]).error == "the stream carried no token"
     assert _record("generate", GENERATE[0], error="connection closed").error == "connection closed"
-    assert "event not understood" in (_record("generate", b"data: [DONE]\n\n").error or "")
+    assert _record("generate", b"data: [DONE]\n\n").error == "the stream carried no token"
 
 
 COMPLETIONS = [
@@ -281,6 +281,14 @@ def test_generate_body() -> None:
         },
         "bad_words": "",
     }
+
+
+def test_null_leaves_a_field_of_triton_and_of_responses_out() -> None:
+    assert "min_tokens" not in _body("responses", extra_body={"min_tokens": None})
+    body = _body("generate", extra_body={"parameters": {"ignore_eos": None, "min_tokens": None}, "bad_words": None})
+    assert set(body) == {"text_input", "parameters"}
+    assert set(body["parameters"]) == {"stream", "max_tokens", "exclude_input_in_output", "temperature"}
+    assert _body("generate", extra_body={"parameters": None}) == {"text_input": "hi", "parameters": {}}
 
 
 def test_paths() -> None:

@@ -77,7 +77,7 @@ def test_vllm_chat_with_usage_in_the_last_chunk() -> None:
 
 
 def test_usage_in_every_chunk_decides_what_is_a_token() -> None:
-    """Empty text counts when usage grows, text without growth does not, and a chunk may hold several tokens."""
+    """Empty text counts when usage grows, text does without growth, and a chunk may hold several tokens."""
     record = _record(
         _chat({"role": "assistant", "content": ""}, usage=0),
         _chat({"content": ""}, usage=1),
@@ -87,9 +87,9 @@ def test_usage_in_every_chunk_decides_what_is_a_token() -> None:
         _chat({"content": ""}, "stop", usage=5),
         _sse({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}) + DONE,
     )
-    assert record.chunk_ns == (2000, 3000, 5000)
-    assert record.chunk_tokens == (1, 1, 3)
-    assert (record.output_tokens, record.first_output_ns) == (5, 2000)
+    assert record.chunk_ns == (2000, 3000, 4000, 5000)
+    assert record.chunk_tokens == (1, 1, 0, 3)
+    assert (record.output_tokens, record.first_output_ns, record.usage_doubt) == (5, 2000, None)
 
 
 def test_without_usage_chunks_are_counted() -> None:
@@ -192,14 +192,20 @@ def test_stamps_of_the_two_clocks_are_not_mixed() -> None:
     assert record.end_ns == 2050
 
 
-@pytest.mark.parametrize("last", [_text("", "stop"), DONE, _sse({"choices": [], "usage": USAGE})])
+@pytest.mark.parametrize("last", [_text("", "stop"), DONE])
 def test_any_one_sign_of_an_end_is_enough(last: bytes) -> None:
-    assert _record(_text("a"), last).error is None
+    record = _record(_text("a"), last)
+    assert (record.error, record.end_told) == (None, True)
+
+
+def test_usage_is_no_end() -> None:
+    record = _record(_text("a"), _sse({"choices": [], "usage": USAGE}))
+    assert (record.error, record.end_told) == ("stream ended early: no finish_reason, no [DONE]", False)
 
 
 def test_stream_that_just_ends_is_failed_and_keeps_what_it_had() -> None:
     record = _record(_text("a"), _text("b"))
-    assert record.error == "stream ended early: no finish_reason, no usage, no [DONE]"
+    assert record.error == "stream ended early: no finish_reason, no [DONE]"
     assert record.chunk_ns == (1000, 2000)
     assert record.output_tokens == 2
 
@@ -246,7 +252,7 @@ def test_no_token_at_all_is_failed() -> None:
         (b'{"detail": [{"loc": ["body"]}]}', 'HTTP 404: [{"loc": ["body"]}]'),
         (b"<html>\n <b>gone</b></html>", "HTTP 404: <html> <b>gone</b></html>"),
         (b"\xff\xfe", "HTTP 404: \ufffd\ufffd"),
-        (b"", "HTTP 404: "),
+        (b"", "HTTP 404 without a body"),
         (b"null", "HTTP 404: null"),
     ],
 )
@@ -282,13 +288,12 @@ def test_event_that_is_not_understood_is_failed_with_what_was_seen(event: bytes)
 @pytest.mark.parametrize(
     ("choice", "usage"),
     [
-        ({"delta": {"content": [{"type": "text", "text": "b"}]}}, None),
-        ({"delta": {"content": {"text": "b"}}}, None),
-        ({"delta": {"reasoning": ["b"]}}, None),
+        ({"delta": {"content": 7}}, None),
+        ({"delta": "b"}, None),
         ({"text": 7}, None),
         ({"text": "b", "finish_reason": ["stop"]}, None),
         ({"text": "b", "index": [0]}, None),
-        ({"text": "b"}, {"completion_tokens": "two"}),
+        ({"text": "b", "index": "0"}, None),
     ],
 )
 def test_event_with_facts_of_another_kind_fails_its_request_only(choice: dict[str, Any], usage: Any) -> None:
@@ -346,6 +351,34 @@ def test_completions_body() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("extra", "left_out", "sent"),
+    [
+        ({"stream_options": None, "model": None, "user": None}, {"stream_options", "model", "user"}, {}),
+        (
+            {"ignore_eos": None, "min_tokens": None, "temperature": None},
+            {"ignore_eos", "min_tokens", "temperature"},
+            {},
+        ),
+        ({"stream_options": {"continuous_usage_stats": None}}, set(), {"stream_options": {"include_usage": True}}),
+        ({"stream_options": {"include_usage": None, "continuous_usage_stats": None}}, {"stream_options"}, {}),
+        ({"stream_options": {"x": 1}}, set(), {"stream_options": {"x": 1}}),
+        ({"max_tokens": None, "n_predict": 4}, {"max_tokens"}, {"n_predict": 4}),
+        ({"tools": [{"default": None}], "format": {"const": None}}, set(), {"format": {"const": None}}),
+    ],
+)
+def test_null_leaves_a_field_out(extra: dict[str, Any], left_out: set[str], sent: dict[str, Any]) -> None:
+    plain = request_body(_point(), "hi", 9, model="m", every_chunk_usage=True)
+    body = request_body(_point(extra_body=extra), "hi", 9, model="m", every_chunk_usage=True)
+    assert body.keys() == plain.keys() - left_out | {name for name, value in extra.items() if value} - left_out
+    assert {name: body[name] for name in sent} == sent
+
+
+def test_what_the_limit_of_tokens_is_called() -> None:
+    body = request_body(_point(max_tokens_field="max_completion_tokens"), "hi", 9, model="m", every_chunk_usage=False)
+    assert (body["max_completion_tokens"], "max_tokens" in body) == (9, False)
+
+
 def test_extra_body_wins() -> None:
     body = request_body(_point(extra_body={"top_p": 0.5, "min_tokens": 1}), "hi", 9, model="m", every_chunk_usage=False)
     assert (body["top_p"], body["min_tokens"]) == (0.5, 1)
@@ -390,7 +423,7 @@ def test_batch_with_usage_in_the_last_chunk() -> None:
 
 def test_batch_of_which_a_prompt_got_no_answer() -> None:
     record = _of_batch(_part(0), _part(0, "length"), DONE)
-    assert record.error == "1 of 2 prompts were answered to their end"
+    assert record.error == "1 of 2 answers came to their end"
 
 
 def test_cancelled_request_is_neither_ok_nor_failed() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.arrivals import due_offsets_ns
-from pytest_llmperf.load.prompts import PlannedRequest, make_trace, marked_prompt
+from pytest_llmperf.load.prompts import PlannedRequest, Trace, make_trace, marked_prompt
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.words import WORDS
 
@@ -44,6 +44,8 @@ def test_trace_is_the_same_on_every_machine_and_version() -> None:
         {"temperature": 0.5},
         {"ignore_eos": False},
         {"extra_body": {"top_p": 0.5}},
+        {"extra_body": {"stream_options": None}},
+        {"max_tokens_field": "max_completion_tokens"},
         {"concurrency": None, "request_rate": 10.0},
         {"requests": None, "duration": "9 s"},
         {"ramp": {"from": 1, "over": "9 s"}},
@@ -257,8 +259,35 @@ def test_what_is_in_a_file_is_part_of_the_hash_though_not_all_of_it_is_sent(tmp_
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     point = _from_file(tmp_path)
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(PlanError, match=r"x\.jsonl: cannot read the prompts"):
+    with pytest.raises(PlanError, match=r"x\.jsonl:1: not UTF-8 text: byte 0xff"):
         make_trace(point, "key")
+
+
+def _lines_point(tmp_path: Path, *entries: dict[str, Any], **changes: Any) -> LoadPoint:
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return _point(input_tokens=None, prompts={"file": str(tmp_path / "x.jsonl")}, concurrency=1, **changes)
+
+
+def test_a_line_says_how_long_its_answer_is(tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [{"prompt": "a", "max_tokens": 200}, {"prompt": "b"}]
+    trace = make_trace(_lines_point(tmp_path, *entries, output_tokens=4, requests=5), "key")
+    asked = {str(request.prompt).split(" ")[-1]: request.output_tokens for request in trace.requests}
+    assert asked == {"a": 200, "b": 4}
+    (note,) = trace.notes
+    assert note.endswith("x.jsonl: the answers of 1 of 2 lines have a length of their own there (max_tokens)")
+    prefill = _lines_point(tmp_path, *entries, output_tokens=1, requests=5, phase="prefill")
+    assert {request.output_tokens for request in make_trace(prefill, "key").requests} == {1}
+
+
+def test_turns_of_a_session_keep_their_pauses(tmp_path: Path) -> None:
+    def trace(delay: int) -> Trace:
+        entries = [{"session_id": "s", "text": "a", "delay": 7}, {"session_id": "s", "text": "b", "delay": delay}]
+        return make_trace(_lines_point(tmp_path, *entries, requests=2, conversation={"think_time": "1 s"}), "key")
+
+    first = trace(1500)
+    assert [(r.turn, r.think_s) for r in first.requests if r.phase == "measured"] == [(0, 0.007), (1, 1.5)]
+    assert first.notes == ()
+    assert first.hash != trace(1501).hash
 
 
 def test_sharegpt_is_its_first_turn_or_the_whole_conversation(tmp_path: Path) -> None:

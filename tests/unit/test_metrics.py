@@ -11,13 +11,13 @@ from samples import START_NS, failed, point, record, run, steady_run
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
 from pytest_llmperf.metrics import (
     distribution,
-    inter_token_latency_ms,
     rounded,
     run_window,
     summarize,
     summarize_runs,
     summarize_stages,
 )
+from pytest_llmperf.pace import inter_token_latency_ms
 from pytest_llmperf.shapes import Stage
 
 CLOSED, OPEN = point(), point(request_rate=10)
@@ -277,7 +277,7 @@ def test_queued_is_the_wait_of_every_open_loop_request():
 
 
 def test_prompts_of_a_batch_are_answered_side_by_side():
-    batch = record(0.0, [10.0, 10.0, 20.0, 20.0, 30.0, 30.0], prompts=2)
+    batch = record(0.0, [10.0, 10.0, 20.0, 20.0, 30.0, 30.0], answers=2)
     assert inter_token_latency_ms(batch) == 10.0
     value = values([batch])
     assert (value("ttft_p50"), value("e2e_p50"), value("output_tokens_mean")) == (10.0, 30.0, 6)
@@ -335,3 +335,42 @@ def test_the_window_ends_when_the_first_of_several_processes_has_no_more_work():
     shared = replace(run([]), records=tuple(replace(r, index=i) for i, r in made.items()), workers=2)
     assert run_window(shared, CLOSED).end_ns - START_NS == 60_000_000
     assert run_window(replace(shared, workers=1), CLOSED).end_ns - START_NS == 180_000_000
+
+
+def hidden(sent_ms, visible=4, unseen=20):
+    """Tokens of 10 ms each, of which the first are not streamed."""
+    chunks = [sent_ms + 10.0 * (unseen + 1 + k) for k in range(visible)]
+    total, end_ms = unseen + visible, sent_ms + 10.0 * (unseen + visible)
+    return record(sent_ms, chunks, end_ms=end_ms, hidden_tokens=unseen, output_tokens=total)
+
+
+def test_hidden_tokens_are_in_the_counts_and_in_no_latency_to_a_token():
+    value = values([hidden(0.0), hidden(240.0)])
+    assert (value("output_tokens_mean"), value("itl_mean"), value("e2e_mean")) == (24, 10.0, 240.0)
+    assert (value("ttft_mean"), value("service_ttft_mean"), value("ttfo_mean")) == (None, None, 210.0)
+    assert value("prefill_throughput_per_user") is None
+
+
+@pytest.mark.parametrize("visible", [0, 4])
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_closed_loop_of_hidden_tokens_has_its_throughput(visible, counted):
+    answers = [hidden(k * 10.0 * (20 + visible), visible) for k in range(-1, 8)]
+    made = [replace(r, phase="lead-in") if k == 0 else r for k, r in enumerate(answers)]
+    made = [r if counted else replace(r, chunk_tokens=None) for r in made]
+    value = values(made, point(concurrency=1))
+    assert value("output_token_throughput") == pytest.approx(100.0, rel=0.01)
+    assert value("input_token_throughput") == pytest.approx(8 / (0.2 + visible / 100), rel=0.13)
+    assert value("e2e_mean") == value("service_e2e_mean") == 10.0 * (20 + visible)
+
+
+def test_hidden_tokens_are_spread_until_the_first_chunk():
+    """Half of the 20 are made in the window, and all that was streamed."""
+    load = point(request_rate=10)
+    ends = [record(due, [due + 1.0], due_ms=due, phase="measured", tokens=[0]) for due in (100.0, 500.0)]
+    summary = summarize(run([*ends, replace(hidden(0.0), phase="lead-in")]), load)
+    assert summary.scalars["output_token_throughput"] == pytest.approx((20 * 110 / 210 + 4) / 0.4)
+
+
+def test_a_request_without_the_first_token_is_not_good():
+    load = point(slo={"ttft": "1 s"})
+    assert values([hidden(0.0), record()], load)("goodput_share") == 0.5

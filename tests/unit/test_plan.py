@@ -155,10 +155,18 @@ def test_a_url_with_or_without_v1(url):
     assert server(f"{{engine: openai, url: '{url}'}}").url == "http://h:8000"
 
 
-@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://h:99999", "http://h/v1?key=1", "http://a b"])
+@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://h:99999", "http://a b"])
 def test_what_is_not_a_base_url(url):
     with pytest.raises(PlanError, match=r"servers\.a\.url: "):
         server(f"{{engine: openai, url: '{url}'}}")
+
+
+def test_what_is_told_of_a_url_with_a_query_and_of_a_path():
+    config = server("{engine: openai, url: 'http://h/v1?api-version=1&key=abc', path: '/x?sig=abc'}")
+    assert config.url == "http://h?api-version=1&key=abc"
+    assert (config.as_dict()["url"], config.as_dict()["path"]) == ("http://h?api-version=1&key=***", "/x?sig=***")
+    assert "abc" not in str(config.as_dict())
+    assert {"path", "ready"}.isdisjoint(server("{engine: openai, url: http://h, ready: false}").as_dict())
 
 
 def test_configurations_are_equal_by_value_in_any_order_of_their_arguments():

@@ -22,6 +22,10 @@ def load(axis: str) -> str:
     return plan_text(loads=f"  s:\n    input_tokens: 8\n    requests: 20\n    {axis}")
 
 
+def remote(entry: str) -> str:
+    return plan_text(f"  a: {{engine: openai, url: 'http://h', {entry}}}")
+
+
 def vllm(entry: str) -> str:
     return plan_text(f"  a:\n    engine: vllm\n    {entry}")
 
@@ -61,6 +65,30 @@ def vllm(entry: str) -> str:
         (vllm("args: {-tp: 2, tensor_parallel_size: 4}"), "5: servers.a.args: two spellings of one argument"),
         (plan_text("  a: {engine: embedded, args: {max-num-seq: 2}}"), "'max-num-seq'; did you mean 'max-num-seqs'?"),
         (plan_text("  a-b: {engine: vllm}"), "3: servers.a-b: 'a-b' cannot be part of a test id; use letters"),
+        (
+            load("extra_body: {messages: null}"),
+            "8: loads.s.extra_body.messages: messages: null would leave out the prompt",
+        ),
+        (load("extra_body: {parameters: 1}"), "8: loads.s.extra_body.parameters: parameters: 1 is no mapping"),
+        (load("max_tokens_field: max_token"), "8: loads.s.max_tokens_field: "),
+        (
+            load("concurrency: 1\n    endpoint: responses\n    max_tokens_field: max_tokens"),
+            "max_tokens_field: responses has no such choice",
+        ),
+        (remote("ready: healthz"), "3: servers.a.ready: 'healthz' is not a whole path of the host, such as"),
+        (
+            remote("ready: true"),
+            "3: servers.a.ready: True is neither a path such as /healthz, {path: /healthz, status: 204}",
+        ),
+        (remote("ready: {status: 204}"), "3: servers.a.ready: 'path' is missing"),
+        (remote("ready: {path: /h, status: 9}"), "3: servers.a.ready.status: "),
+        (remote("path: v1"), "3: servers.a.path: 'v1' is not a whole path of the host"),
+        (remote("path: '/v1?api-key=hunter2'"), "3: servers.a.path: api-key holds a secret in plain text"),
+        (
+            plan_text("  a: {engine: openai, url: 'http://h/v1?api-key=hunter2'}"),
+            "3: servers.a.url: api-key holds a secret in plain text; write '${NAME}'",
+        ),
+        (plan_text("  a: {engine: openai, url: 'http://h/v1#x'}"), "3: servers.a.url: 'http://h/v1#x' has a fragment"),
         (load("concurrency: lots"), "8: loads.s.concurrency: a whole number is needed, given 'lots'"),
         (load("concurrency: 0"), "8: loads.s.concurrency: must be greater than 0, given 0"),
         (load("concurrency: {sweep: x}"), "8: loads.s.concurrency.sweep: 'x' is not a sweep; write 'min:max'"),

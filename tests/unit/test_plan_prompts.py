@@ -40,7 +40,7 @@ def _points(keys: str, rest: str = "") -> tuple[LoadPoint, ...]:
             "input_tokens: 8, conversation: {turns: 30}",
             "requests: 20 (turns) is less than one conversation of 30 turns",
         ),
-        ("prompts: {file: a.csv}, conversation: {}", "conversation needs a ShareGPT file; csv holds single prompts"),
+        ("prompts: {file: a.csv}, conversation: {}", "conversation needs a ShareGPT or JSONL file; csv holds single"),
     ],
 )
 def test_keys_that_do_not_go_together(keys: str, message: str):
@@ -106,6 +106,13 @@ def test_what_is_wrong_in_a_file_is_told_with_the_plan(tmp_path: Path, load: str
     (tmp_path / "x.jsonl").write_text('{"input": "a"}\n{"input\n\n,\n')
     (tmp_path / "plan.yaml").write_text(_text(load, more))
     with pytest.raises(PlanError, match=r"plan\.yaml:" + message):
+        load_plan(tmp_path / "plan.yaml")
+
+
+def test_a_conversation_of_single_prompts_is_told_with_the_plan(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "plan.yaml").write_text(_text("prompts: {file: x.jsonl}, conversation: {}"))
+    with pytest.raises(PlanError, match=r"5: loads\.s\.prompts: .*x\.jsonl has no dialogue of several turns"):
         load_plan(tmp_path / "plan.yaml")
 
 

@@ -321,6 +321,24 @@ def test_the_window_of_a_run_and_what_lies_outside():
     assert [line["drain"] for line in lines] == [False, False, False, False, True]
 
 
+def test_request_lines_hold_rare_facts_where_there_are_any():
+    rare = {
+        "hidden_tokens",
+        "answers",
+        "chunk_answers",
+        "first_chunk_tokens",
+        "usage_doubt",
+        "unknown_fields",
+        "end_told",
+    }
+    usual = record(first_chunk_tokens=(1.0,))
+    odd = replace(usual, hidden_tokens=3, answers=2, chunk_answers=(0, 1, 0, 1), first_chunk_tokens=(2.0, 1.0))
+    odd = replace(odd, usage_doubt="it fell", unknown_fields=("delta.x",), end_told=False)
+    plain, full = request_lines(run([usual, odd]), point())
+    assert not rare & plain.keys()
+    assert {name: full[name] for name in rare} == {name: getattr(odd, name) for name in rare}
+
+
 def saturated_result():
     late = [record(n * 100.0, [n * 150.0 + 50.0], due_ms=n * 100.0) for n in range(40)]
     return result([run(late)], load=point(request_rate=10))
@@ -343,7 +361,7 @@ def test_first_tokens_that_were_read_with_the_next_are_told(together, told):
 
 
 def test_tokens_of_several_prompts_in_one_read_are_nothing_to_tell():
-    batch = replace(record(0.0, [20.0, 20.0, 30.0]), prompts=2)
+    batch = replace(record(0.0, [20.0, 20.0, 30.0]), answers=2)
     (found,) = document(outcome(result([run([batch] * 4)])))["points"]
     assert found["remarks"] == []
 
@@ -373,6 +391,12 @@ def test_what_failed_requests_said_is_told_the_most_frequent_first():
     told = "5 of 6 requests failed: 2 x HTTP 503: busy; 1 x HTTP 500: a; 1 x HTTP 500: b"
     assert document(made)["points"][0]["remarks"] == [told]
     assert f"a-rate: {told}" in printed(made)
+
+
+def test_what_of_a_file_is_not_sent_is_told_once():
+    runs = [replace(steady_run(n), notes=("x.jsonl: not used: delay (4 lines)",)) for n in range(5)]
+    (found,) = document(outcome(result(runs)))["points"]
+    assert found["remarks"] == ["x.jsonl: not used: delay (4 lines)"]
 
 
 def test_a_closed_loop_cannot_saturate():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import replace
 
 import pytest
+from samples import point, record, result
+from samples import run as sample_run
 
 from pytest_llmperf.definitions import parse_quantity
-from pytest_llmperf.gate.compliance import LimitRun
+from pytest_llmperf.gate.compliance import LimitRun, limit_run
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.limits import parse_limits
+from pytest_llmperf.metrics import summarize
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts
 from pytest_llmperf.search_spec import MemoryLimit
@@ -94,6 +100,22 @@ def test_without_a_value_no_limit_is_kept():
     found = goal(limits=limits).assess(trial(run(limits=limits, output_token_throughput=40.0)))
     assert found.standing == "broken"
     assert "without a value" in found.why
+
+
+def test_a_percentile_is_that_of_all_requests_as_in_the_gate():
+    """One of two runs breaks a limit that the requests of both together keep."""
+    limits = {"ttft_p90": "<= 100 ms"}
+    (limit,) = parse_limits(limits)
+    samples = (tuple([10.0] * 17 + [150.0] * 3), (10.0,) * 20)
+    found = [summarize(sample_run([record(0, [ttft, ttft + 1]) for ttft in times]), point()) for times in samples]
+    facts = [
+        replace(run(output_token_throughput=1.0), limits={str(limit): limit_run(limit, summary, {"ttft": times})})
+        for summary, times in zip(found, samples, strict=True)
+    ]
+    (check,) = goal(limits=limits).assess(trial(*facts)).checks
+    gate = check_sla([limit], result([sample_run([record(0, [t, t + 1]) for t in times]) for times in samples]), 3)
+    assert (check.value, check.verdict) == (gate[0].value, gate[0].verdict) == (10.0, "INCONCLUSIVE")
+    assert parse_facts(json.loads(json.dumps(facts[0].as_dict()))) == facts[0]
 
 
 @pytest.mark.parametrize(

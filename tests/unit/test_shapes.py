@@ -132,5 +132,5 @@ def test_a_damaged_trace_is_told_with_the_plan(plan_with_trace: Path) -> None:
     with pytest.raises(PlanError, match=r"plan\.yaml:5: loads\.s\.trace: .*t\.csv: cannot read the trace: "):
         load_plan(plan_with_trace)
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n")
-    with pytest.raises(PlanError, match=r"t\.csv:2: TIMESTAMP: 'yesterday' is not a date and time"):
+    with pytest.raises(PlanError, match=r't\.csv:2: TIMESTAMP: "yesterday" is not a date and time'):
         load_plan(plan_with_trace)

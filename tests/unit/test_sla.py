@@ -46,6 +46,24 @@ def test_no_value_never_passes(limit):
     assert "no value (n = 0: no successful request gave one)" in check.describe()
 
 
+def test_a_run_without_a_value_fails_whatever_the_others_say():
+    dead = run([failed()] * 20)
+    (check, errors) = checks(steady_run(0), steady_run(1), dead, ttft_p99="<= 12 ms", error_rate="<= 50 %")
+    assert (check.verdict, check.value, check.undecided) == ("FAIL", None, False)
+    assert check.describe() == "ttft_p99: no value in 1 of 3 runs, limit <= 12 ms"
+    assert errors.describe().startswith("error_rate: 0.3333, limit <= 0.5, n = 60")
+
+
+def test_answers_without_a_value_are_told():
+    """Two of four answers came as one chunk, so that they have no inter-token latency."""
+    at_once = record(chunks_ms=[10.0], tokens=[4])
+    (check,) = checks(run([record(), record(), at_once, at_once]), itl_p99="<= 12 ms")
+    assert (check.verdict, check.lacking) == ("PASS", 2)
+    assert check.describe() == "itl_p99: 10 ms, limit <= 12 ms, n = 2; 2 of 4 successful requests have no value"
+    (check,) = checks(run([record()] * 4), run([at_once] * 4), itl_p99="<= 12 ms")
+    assert (check.verdict, check.value) == ("FAIL", None)
+
+
 @pytest.mark.parametrize(
     ("op", "below", "at", "above"),
     [("<=", True, True, False), ("<", True, False, False), (">=", False, True, True), (">", False, False, True)],

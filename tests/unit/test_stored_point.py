@@ -43,6 +43,13 @@ def test_round_trip(chunks, number, times, text):
         chunk_tokens=None,
         error=text,
         server_ns=None if times is None else ServerTimes(*times),
+        answers=2,
+        chunk_answers=(0, 1) * len(chunks),
+        first_chunk_tokens=(number, 1.0),
+        hidden_tokens=len(chunks),
+        unknown_fields=(text,),
+        usage_doubt=text,
+        end_told=not chunks,
     )
     run = replace(run, records=(record,), client=replace(HEALTH, connect_ms=number), spoiled=(text,))
     stored = replace(POINT, sides=(StoredSide(RESULT.environment, (run,)), *POINT.sides))
@@ -103,10 +110,10 @@ def test_a_capacity_of_a_duet_has_its_reference():
     ("text", "message"),
     [
         (b'{"schema": "llmp', "f is not whole"),
-        (b"[]", "f has the schema None; this version reads llmperf.point/2"),
+        (b"[]", "f has the schema None; this version reads llmperf.point/3"),
         (b'{"schema": "llmperf.point/1"}', "f has the schema 'llmperf.point/1'"),
         (b'{"schema": "llmperf.point/9"}', "f has the schema 'llmperf.point/9'"),
-        (b'{"schema": "llmperf.point/2"}', "f: test: Field required"),
+        (b'{"schema": "llmperf.point/3"}', "f: test: Field required"),
         (json.dumps({**json.loads(point_json(POINT)), "sides": 3}).encode(), "f: sides: Input should be"),
         (point_json(POINT).replace(b'"levels":[]', b'"levels":[8]'), "f: sides.0: Value error, 1 levels for 2 runs"),
     ],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pytest_llmperf.pace import visible_tokens
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.html.charts import Cell, Chart, Trace, safe
 
@@ -207,7 +208,7 @@ def _token_rate(records: Sequence[RequestRecord], edges: Any) -> list[float]:
 
 
 def _weights(record: RequestRecord) -> Iterator[float]:
-    total = record.output_tokens or len(record.chunk_ns)
+    total = visible_tokens(record) or len(record.chunk_ns)
     share = total / len(record.chunk_ns) if record.chunk_ns else 0.0
     yield from record.chunk_tokens or (share for _ in record.chunk_ns)
 

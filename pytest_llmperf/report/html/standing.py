@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
 from pytest_llmperf.report.verdicts import level
@@ -98,8 +98,8 @@ def _limit_sentence(check: SlaCheck) -> str:
     quantity, limit = check.limit.quantity, check.limit
     if check.value is None:
         searched = quantity.metric in ("capacity", "capacity_concurrency")
-        why = "no level of the search holds" if searched else "no request succeeded"
-        return f"{_title(quantity)} has no value: {why} (limit {quantity.shown(limit.value, 'g')})"
+        why = "no value: no level of the search holds" if searched else check.reason or "no value"
+        return f"{_title(quantity)} has {why} (limit {quantity.shown(limit.value, 'g')})"
     side = "at most" if limit.op.startswith("<") else "at least"
     doubt = ", which the runs cannot confirm" if check.verdict == "INCONCLUSIVE" else ""
     bound = quantity.shown(limit.value, "g")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.answers.refusal import refused
 from pytest_llmperf.load.openai import body_text, shorten
 from pytest_llmperf.load.target import Target
 from pytest_llmperf.load.triton_grpc import encode_request, grpc_module, read_response
@@ -47,13 +48,13 @@ class HttpService:
         """None when a request of one token gives an answer to its end, else what went wrong."""
         with_text = any(spec.name == "text_input" for spec in self._target.inputs)
         path, body = ("generate_stream", _ONE_TOKEN) if with_text else ("infer", self._infer_body())
-        url = f"{self._target.url}{self._model}/{path}"
+        url = self._target.at(f"{self._model}/{path}")
         try:
-            answer = ask("POST", url, json=body, headers=self._target.headers, timeout_s=timeout_s)
+            answer = ask("POST", url, body=body, headers=self._target.headers, timeout_s=timeout_s)
         except httpx.TransportError as error:
             return f"{type(error).__name__}: {error}"
         if answer.status_code != 200 or '"error"' in answer.text[:200] or not answer.content:
-            return f"HTTP {answer.status_code}: {body_text(answer.content) or 'no answer'}"
+            return refused(answer.status_code, answer.content, answer.headers.get("location", ""))
         return None
 
     def _infer_body(self) -> Mapping[str, Any]:
@@ -62,14 +63,17 @@ class HttpService:
     def _json(self, path: str) -> dict[str, Any]:
         answer = self._get(path)
         if answer.status_code != 200:
-            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: {body_text(answer.content)}")
+            raise ServerError(f"{self._target.shown}{path} answers {answer.status_code}: {body_text(answer.content)}")
         found: dict[str, Any] = answer.json()
         return found
 
     def _get(self, path: str) -> httpx.Response:
-        answer = ask("GET", self._target.url + path, headers=self._target.headers, timeout_s=_TIMEOUT_S)
+        answer = ask("GET", self._target.at(path), headers=self._target.headers, timeout_s=_TIMEOUT_S)
         if answer.status_code in (401, 403):
-            raise ServerError(f"{self._target.url}{path} answers {answer.status_code}: the credentials are wrong")
+            raise ServerError(f"{self._target.shown}{path} answers {answer.status_code}: the credentials are wrong")
+        if 300 <= answer.status_code < 400:
+            what = refused(answer.status_code, answer.content, answer.headers.get("location", ""))
+            raise ServerError(f"{self._target.shown}{path}: {what}")
         return answer
 
 
@@ -119,7 +123,7 @@ class GrpcService:
             try:
                 found: dict[str, Any] = getattr(client, method)(*args, as_json=True, client_timeout=_TIMEOUT_S)
             except failure as error:
-                raise ServerError(f"{self._target.url} answers {method}: {shorten(str(error))}") from error
+                raise ServerError(f"{self._target.shown} answers {method}: {shorten(str(error))}") from error
         return found
 
     @contextlib.contextmanager

@@ -1,0 +1,94 @@
+"""What a load has to do with comparability: every key of a load is in exactly one of four lists. Pure.
+
+A new key goes into `IN_TRACE` where the trace hash changes with it, else into `HARD` where it changes what is sent or
+when, into `MEASURING` where it changes how the same work is measured, and into `UNRELATED`, with the reason, where it
+does neither. tests/unit/test_load_facts.py fails until it is in one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.result import Result
+
+IN_TRACE = frozenset(
+    {
+        *("input_tokens", "output_tokens", "prompt_as", "prompts", "dataset_entries", "shared_prefix", "conversation"),
+        *("batch_size", "prefix_cache", "seed", "temperature", "ignore_eos", "extra_body"),
+        *("concurrency", "request_rate", "arrival", "burstiness", "requests", "duration", "ramp", "stages", "trace"),
+        *("capacity", "cancel", "max_in_flight", "connection"),
+    }
+)
+"""Covered by the trace hash: a differing one makes another hash. Of `capacity` all but the range that is searched."""
+
+HARD = frozenset({"endpoint"})
+"""Changes the work and is in no hash: nothing is compared where it differs."""
+
+MEASURING = frozenset({"stream_usage", "warmup_requests", "stability", "slo", "tokenizer"})
+"""Changes how the work is measured: told where it differs, and sessions are expected to differ by twice as much."""
+
+UNRELATED: Mapping[str, str] = {
+    "name": "the test's id has it",
+    "phase": "what it asks for is in output_tokens and ignore_eos",
+    "connect_timeout": "decides only when a request has failed, and failed requests are limited by error_rate",
+    "read_timeout": "as connect_timeout",
+    "no_data_timeout": "as connect_timeout",
+    "workers": "who sends; a client that cannot keep up makes a run INVALID",
+    "runs": "how often, not what",
+    "relaunch": "launches are told apart in what is stored",
+    "sla": "what is asked of the numbers",
+    "margins": "what is asked of the numbers",
+    "gate": "what is asked of the numbers",
+}
+
+_USAGE_IN_EVERY_CHUNK = ("vllm", "embedded")
+"""Engines whose `stream_usage` is every-chunk where the load says nothing."""
+_Facts = Mapping[str, Any]
+
+
+def hard_facts(load: _Facts) -> dict[str, Any]:
+    """Values of the `HARD` keys, from `LoadPoint.as_dict` or what a file has kept of one.
+
+    A key that is not there has its default: files from before it existed were measured so.
+    """
+    return {key: _value(load, key) for key in sorted(HARD)}
+
+
+def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
+    """Values of the `MEASURING` keys, likewise; of a tokenizer the name, since its folder may lie anywhere."""
+    found = {key: _value(load, key) for key in sorted(MEASURING)}
+    usage = found["stream_usage"] or ("every-chunk" if engine in _USAGE_IN_EVERY_CHUNK else "last-chunk")
+    tokenizer = found["tokenizer"] and PurePath(found["tokenizer"]).name
+    return {**found, "stream_usage": usage, "tokenizer": tokenizer}
+
+
+def measured_how(result: Result) -> dict[str, Any]:
+    """How a result was measured: the `MEASURING` keys, the clock of receive times, and who counted the tokens."""
+    return {
+        **measuring_facts(result.load.as_dict(), result.server.engine),
+        "stamps": "+".join(sorted({run.client.stamps for run in result.runs})),
+        "token_source": "+".join(result.metrics.token_sources),
+    }
+
+
+def measured_otherwise(sessions: Sequence[_Facts], now: _Facts) -> Iterator[str]:
+    """A sentence for each fact of `now` that none of the sessions' `measured_how` had, though some session tells it."""
+    for name, value in now.items():
+        known = [session[name] for session in sessions if name in session]
+        if known and value not in known:
+            yield f"{name} was {known[-1]!r}, is {value!r}"
+
+
+def untold(sessions: Sequence[_Facts], now: _Facts) -> str:
+    """A sentence about facts that no session tells, as versions before them stored none; empty where there are none."""
+    names = [name for name in now if not any(name in session for session in sessions)]
+    return f"whether {' and '.join(names)} changed is not known: an earlier version recorded the baseline" * bool(names)
+
+
+def _value(load: _Facts, key: str) -> Any:
+    default = LoadPoint.model_fields[key].default
+    found = load.get(key)
+    return default if found is None else found

@@ -1,0 +1,90 @@
+"""What a delta carries: text, reasoning, calls of tools, and content in fields that no known API has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_THOUGHTS = (
+    "reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details", "thinking_blocks",
+)  # fmt: skip
+"""Reasoning; where a server writes the same into several of them, the first counts."""
+_CALLS = ("tool_calls", "function_call")
+_SPOKEN = ("refusal", "audio")
+_MARKS = frozenset((
+    "annotations", "channel", "citation", "citations", "content_filter_offsets", "content_filter_results",
+    "content_type", "created", "created_at", "delta", "encrypted", "encrypted_content", "error", "expires_at",
+    "extra_content", "finish_reason", "format", "hidden_states", "id", "index", "logprobs", "matched_stop", "message",
+    "message_id", "metadata", "mime_type", "model", "native_finish_reason", "obfuscation", "object", "padding",
+    "prompt_logprobs", "prompt_token_ids", "provider", "provider_specific_fields", "reasoning_signature", "recipient",
+    "role", "seed", "service_tier", "signature", "status", "stop_reason", "stop_sequence", "system_fingerprint",
+    "text_offset", "thought_signature", "token_ids", "tool_call_id", "top_logprobs", "type", "usage",
+))  # fmt: skip
+"""Fields that say something about content and are none."""
+_KNOWN = _MARKS | {"content", "text", "name", *_THOUGHTS, *_CALLS, *_SPOKEN}
+
+Unknown = tuple[str, str]
+"""Name of a field, and the text in it."""
+
+
+class Content(NamedTuple):
+    """What one delta carries."""
+
+    text: str = ""
+    thought: str = ""
+    other: str = ""
+    """What is said neither as text nor as reasoning: calls of tools, a refusal, sound."""
+    has_calls: bool = False
+    """A call may carry tokens before it has any text of its own."""
+    unknown: tuple[Unknown, ...] = ()
+
+
+def read_delta(delta: Mapping[str, Any]) -> Content:
+    """Raises ValueError where something that is no text stands for content."""
+    text, thought = _parts(delta.get("content") or delta.get("text"))
+    thoughts = (words(delta[name]) for name in _THOUGHTS if delta.get(name))
+    calls = [delta[name] for name in _CALLS if delta.get(name)]
+    return Content(
+        text,
+        thought or next(filter(None, thoughts), ""),
+        "".join([words(calls), *(words(delta[name]) for name in _SPOKEN if delta.get(name))]),
+        bool(calls),
+        tuple(_unknown(delta)),
+    )
+
+
+def _unknown(delta: Mapping[str, Any]) -> list[Unknown]:
+    fields = [(name, value) for name, value in delta.items() if value and name not in _KNOWN]
+    told = [(name, value, words(value)) for name, value in fields if isinstance(value, str | list | dict)]
+    return [(name, text) for name, value, text in told if text or isinstance(value, list)]
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """Text and reasoning of what may be a text, or a list of parts of several kinds."""
+    if not content or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list | dict):
+        raise ValueError(f"a {type(content).__name__} where text belongs")
+    text = thought = ""
+    for part in content if isinstance(content, list) else [content]:
+        kind = str(part.get("type")).lower() if isinstance(part, dict) else ""
+        if kind.startswith(("think", "reason")):
+            thought += words(part)
+        else:
+            text += words(part)
+    return text, thought
+
+
+def words(value: Any) -> str:
+    """All text in a value, without marks such as ids and types, and without what is encrypted."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(words, value))
+    if not isinstance(value, dict) or _is_sealed(str(value.get("type"))):
+        return ""
+    return "".join(words(inner) for name, inner in value.items() if name not in _MARKS)
+
+
+def _is_sealed(kind: str) -> bool:
+    return "encrypted" in kind or "redacted" in kind

@@ -1,0 +1,238 @@
+"""Which chunks carry tokens and how many there were: the stream is the witness of time, the server's usage of counts.
+
+A count is believed where the stream does not contradict it; docs/metrics.md has the rules in a table.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count as count_from
+from operator import lt, sub
+from typing import NamedTuple, cast
+
+from pytest_llmperf.load.answers.said import Said
+from pytest_llmperf.load.openai import Event
+from pytest_llmperf.records import TokenSource
+
+_MOST_TOKENS = 10_000_000
+"""More than any model answers with: such a total is a mistake."""
+NO_NUMBERS = "counts were no whole numbers of at least 0"
+NO_RUNNING_TOTALS = "per-chunk counts were not running totals"
+TOTAL_TOO_SMALL = "the total was below the number of chunks with content"
+TOTAL_TOO_LARGE = "the total was larger than any answer"
+NO_PROMPT_COUNT = "the prompt's count was no whole number above 0"
+
+
+class Chunks(NamedTuple):
+    """Token chunks that follow each other."""
+
+    reads: Sequence[int]
+    tokens: Sequence[int | None]
+    event: Event
+    first_length: int
+
+    @property
+    def length(self) -> int:
+        """Characters of text in all."""
+        return len(self.event.text) + len(self.event.other_text)
+
+
+class Growth(NamedTuple):
+    """Token chunks by running totals that are believed."""
+
+    chunks: list[Chunks]
+    tokenless_reads: list[int]
+    totals: dict[int, int]
+    """Of each answer; of all together under 0 where the totals are the request's."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.totals.values())
+
+
+class Counted(NamedTuple):
+    """Token chunks, and the number of tokens."""
+
+    chunks: list[Chunks]
+    tokenless_reads: list[int]
+    """Reads that completed an event with choices that is no token chunk."""
+    input_tokens: int | None
+    output_tokens: int | None
+    source: TokenSource | None
+    doubt: str | None
+    per_answer: dict[int, int]
+    """Tokens of each answer; empty where they are known of all together only."""
+
+
+def count_tokens(said: Sequence[Said], n: int, count: Callable[[str], int] | None) -> Counted:
+    """Token chunks and counts of a request that asks for `n` answers to each prompt; `count` is a tokenizer's."""
+    pieces = sum([len(some.reads) for some in said if some.speaks])
+    finals = [some.event.completion_tokens for some in said if not some.event.has_choices]
+    final = _last_believable(finals, pieces)
+    is_counted = _has_running_totals(said)
+    growth = _believed_growth(said, final) if is_counted else None
+    chunks, tokenless = growth[:2] if growth else _by_content(said)
+    per_answer = growth.totals if growth else _last_counts(said, pieces)
+    total = final or sum(per_answer.values()) or None
+    doubt = _doubt(said, finals, pieces, total)
+    if is_counted and growth is None:
+        doubt = doubt or NO_RUNNING_TOTALS
+    input_tokens, prompt_doubt = _prompt_tokens(said, n)
+    output_tokens, source = _total(chunks, said, total, count)
+    is_split = len(_answers(chunks)) == len(per_answer) and sum(per_answer.values()) == output_tokens
+    return Counted(
+        chunks,
+        tokenless,
+        input_tokens,
+        output_tokens,
+        source,
+        doubt or prompt_doubt,
+        per_answer if is_split else {},
+    )
+
+
+def chunk_tokens(chunks: Sequence[Chunks]) -> tuple[int, ...] | None:
+    """Tokens of each chunk; None where not all are known, or there is none."""
+    tokens: list[int] = []
+    for some in chunks:
+        if None in some.tokens:
+            return None
+        tokens += cast("Sequence[int]", some.tokens)
+    return tuple(tokens) or None
+
+
+def _answers(chunks: Sequence[Chunks]) -> set[int]:
+    return {some.event.choice for some in chunks}
+
+
+def _is_believable(total: int | None, pieces: int) -> bool:
+    """Content in a chunk is a token at least."""
+    return total is not None and max(1, pieces) <= total <= _MOST_TOKENS
+
+
+def _last_believable(totals: Sequence[int | None], pieces: int) -> int | None:
+    return next((total for total in reversed(totals) if _is_believable(total, pieces)), None)
+
+
+def _has_running_totals(said: Sequence[Said]) -> bool:
+    """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
+    told = [some.event.completion_tokens is not None for some in said if some.speaks]
+    return all(told) and any(some.event.has_choices and some.event.completion_tokens for some in said)
+
+
+def _believed_growth(said: Sequence[Said], final: int | None) -> Growth | None:
+    """Token chunks by the growth of totals that are each answer's own, or the whole request's."""
+    several = len({some.event.choice for some in said if some.event.has_choices}) > 1
+    for own in (False, True) if several else (True,):
+        growth = _growth(said, own)
+        if growth is not None and _ends_at(growth.total, final):
+            return growth
+    return None
+
+
+def _ends_at(total: int, final: int | None) -> bool:
+    return total == final if final is not None else total <= _MOST_TOKENS
+
+
+def _growth(said: Sequence[Said], own: bool) -> Growth | None:
+    """None where a total falls, is less than the chunks with content so far, or mostly stands still beside it."""
+    growth = Growth([], [], {})
+    spoken: dict[int, int] = {}
+    idle = 0
+    for some in said:
+        if not some.event.has_choices:
+            continue
+        answer = some.event.choice if own else 0
+        then, pieces = growth.totals.get(answer, 0), spoken.get(answer, 0)
+        told = [count for count in some.counts if count is not None]
+        grown = list(map(sub, told, [then, *told[:-1]]))
+        if min(grown, default=0) < 0 or (some.speaks and any(map(lt, told, count_from(pieces + 1)))):
+            return None
+        growth.totals[answer] = told[-1] if told else then
+        spoken[answer] = pieces + (len(told) if some.speaks else 0)
+        if some.speaks or any(grown):
+            growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length))
+            idle += grown.count(0)
+        else:
+            growth.tokenless_reads.extend(some.reads)
+    pieces = sum(spoken.values())
+    return None if pieces > 1 and 2 * idle >= pieces else growth
+
+
+def _by_content(said: Sequence[Said]) -> tuple[list[Chunks], list[int]]:
+    told = all(some.event.token_ids for some in said if some.speaks)
+    chunks: list[Chunks] = []
+    tokenless: list[int] = []
+    for reads, event, _, first_length in said:
+        if event.output or event.reasoning or event.token_ids:
+            chunks.append(Chunks(reads, [event.token_ids if told else None] * len(reads), event, first_length))
+        elif event.has_choices:
+            tokenless += reads
+    return chunks, tokenless
+
+
+def _last_counts(said: Sequence[Said], pieces: int) -> dict[int, int]:
+    """The total of each answer from counts that are no running totals: the last, where it is plainly the sum of all."""
+    series: defaultdict[int, list[int]] = defaultdict(list)
+    speaks: dict[int, bool] = {}
+    for some in said:
+        if some.event.has_choices and some.event.completion_tokens is not None:
+            told = [count for count in some.counts if count is not None]
+            series[some.event.choice] += told
+            speaks[some.event.choice] = some.speaks
+    totals = {answer: counts[-1] for answer, counts in series.items() if _is_last_total(counts, speaks[answer])}
+    return totals if _is_believable(sum(totals.values()), pieces) else {}
+
+
+def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
+    """Beyond all before it; where these fall, or came with content, only the one at the end is told by itself."""
+    before = max(counts[:-1], default=0)
+    return counts[-1] > before and (before == 0 or not last_speaks or counts == sorted(counts))
+
+
+def _doubt(said: Sequence[Said], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:
+    """What is wrong with the counts themselves, and first with the request's own total where it tells one."""
+    told = [count for some in said if (count := some.event.completion_tokens) is not None]
+    if min(told, default=0) < 0:
+        return NO_NUMBERS
+    told = [count for count in finals if count is not None] or told
+    if not told or not pieces or (total is not None and _is_believable(max(told), pieces)):
+        return None
+    return TOTAL_TOO_LARGE if max(told) > _MOST_TOKENS else TOTAL_TOO_SMALL
+
+
+def _total(
+    chunks: Sequence[Chunks], said: Sequence[Said], total: int | None, count: Callable[[str], int] | None
+) -> tuple[int | None, TokenSource | None]:
+    """Output tokens and where that number comes from: the server, the tokenizer, or the chunks."""
+    if total is not None:
+        return total, "usage"
+    if not chunks:
+        return None, None
+    told = chunk_tokens(chunks)
+    if told is not None:
+        return sum(told), "usage"
+    if count is not None:
+        return sum(map(count, _texts(said))), "tokenizer"
+    return sum(tokens or 1 for some in chunks for tokens in some.tokens), "chunks"
+
+
+def _texts(said: Sequence[Said]) -> Iterator[str]:
+    """Each answer as a whole: chunk by chunk, tokens would be counted that the model never made."""
+    for answer in sorted({some.event.choice for some in said}):
+        own = [some.event for some in said if some.event.choice == answer]
+        yield "".join(event.other_text for event in own) + "".join(event.text for event in own)
+
+
+def _prompt_tokens(said: Sequence[Said], n: int) -> tuple[int | None, str | None]:
+    """The last count of an event without choices, else the sum over the prompts; and what is wrong with it."""
+    told = [some.event for some in said if some.event.prompt_tokens is not None]
+    good = [event for event in told if 0 < (event.prompt_tokens or 0) <= _MOST_TOKENS]
+    whole = [event.prompt_tokens for event in good if not event.has_choices]
+    per_prompt: dict[int, int] = {}
+    for event in good:
+        prompt = event.choice // n
+        per_prompt[prompt] = max(event.prompt_tokens or 0, per_prompt.get(prompt, 0))
+    found = whole[-1] if whole else sum(per_prompt.values()) or None
+    return found, NO_PROMPT_COUNT if told and found is None else None

@@ -1,0 +1,71 @@
+"""Events of one answer as they came, with the reads that completed them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from pytest_llmperf.load.openai import Event
+
+_THINKING = re.compile("think|thought|reason|analysis|plan", re.IGNORECASE)
+
+
+class Said(NamedTuple):
+    """Events that follow each other and differ in text and counts only: most of a stream's, or a single one."""
+
+    reads: Sequence[int]
+    """The read that completed each event."""
+    event: Event
+    """Of all of them: texts joined, counts the largest."""
+    counts: Sequence[int | None]
+    """Completion tokens that each event tells."""
+    first_length: int
+    """Characters of text in the first event."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether they carry content of any kind."""
+        return self.event.output or self.event.reasoning
+
+    @property
+    def length(self) -> int:
+        """Characters of text in all."""
+        return len(self.event.text) + len(self.event.other_text)
+
+
+def said_in(read: int, event: Event) -> Iterator[Said]:
+    """What one event says: of each answer in it, and of all together."""
+    for one in (event, *event.others):
+        yield Said((read,), one, (one.completion_tokens,), len(one.text) + len(one.other_text))
+
+
+def with_unknown_content(said: Sequence[Said]) -> tuple[Sequence[Said], tuple[str, ...]]:
+    """The events, with what unknown fields carried as content, and the names of these fields.
+
+    A field that says the same thing again and again beside known content is a mark of the server's, and no content.
+    """
+    if not any(some.event.unknown for some in said):
+        return said, ()
+    values: defaultdict[str, set[str]] = defaultdict(set)
+    beside: set[str] = set()
+    for some in said:
+        for name, text in some.event.unknown:
+            values[name].add(text)
+            beside |= {name} if some.speaks else set()
+    names = {name for name, texts in values.items() if len(texts) > 1 or name not in beside}
+    return [_with_content(some, names) for some in said], tuple(sorted(names))
+
+
+def _with_content(some: Said, names: set[str]) -> Said:
+    found = [(name, text) for name, text in some.event.unknown if name in names]
+    if not found or len(some.reads) > 1:  # several events alike carry known content anyway
+        return some
+    thinks = all(_THINKING.search(name) for name, _ in found)
+    event = some.event._replace(
+        output=some.event.output or not thinks,
+        reasoning=some.event.reasoning or thinks,
+        other_text=some.event.other_text + "".join(text for _, text in found),
+    )
+    return some._replace(event=event, first_length=len(event.text) + len(event.other_text))

@@ -1,0 +1,79 @@
+"""What a whole answer is: one whose end the server told, with nothing wrong before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pytest_llmperf.load.answers.said import Said
+from pytest_llmperf.records import RequestRecord
+
+_GOOD_REASONS = frozenset((
+    "stop", "length", "tool_calls", "tool_call", "tool_use", "function_call",  # OpenAI and those who speak like it
+    "end_turn", "max_tokens", "max_output_tokens", "stop_sequence", "eos", "eos_token", "eos_token_id", "stop_token",
+    "stop_str", "stop_string", "stop_word", "stop_words", "end_id", "word", "limit", "max_length", "max_new_tokens",
+    "model_length", "token_limit", "complete", "completed", "end_of_text", "end_of_turn", "normal", "finished",
+))  # fmt: skip
+"""Ends as OpenAI, Triton, TGI, llama.cpp, SGLang, TensorRT-LLM, Mistral, Cohere, Gemini, watsonx and others say it."""
+_NO_REASONS = ("", "null", "none", "not_finished", "not_stopped", "finish_reason_unspecified")
+"""What servers write where an answer goes on."""
+_OTHERS_TOLD = "stream ended early: its end was not told, as that of other answers of the run was"
+
+
+def finish_reason(said: Sequence[Said]) -> str | None:
+    """The last reason given, as the server wrote it; None where it gave none."""
+    return next(_reasons(reversed(said)), (0, None))[1]
+
+
+def _reasons(said: Iterator[Said] | Sequence[Said]) -> Iterator[tuple[int, str]]:
+    """Index of an answer, and why it ended."""
+    for some in said:
+        reason = some.event.finish_reason
+        if reason is not None and reason.lower() not in _NO_REASONS:
+            yield some.event.choice, reason
+
+
+def _is_good(reason: str, allowed: Sequence[str]) -> bool:
+    plain = reason.lower().removeprefix("finish_reason_")
+    return plain in _GOOD_REASONS or reason.lower() in [other.lower() for other in allowed]
+
+
+def failure(said: Sequence[Said], allowed: Sequence[str]) -> str | None:
+    """What the server said of a failure: an error, something odd where content should be, a reason that is no end.
+
+    `allowed` are reasons that count as good ends beside the usual ones.
+    """
+    error = next((some.event.error for some in said if some.event.error), None)
+    if error:
+        return f"error in the stream: {error}"
+    for some in said:
+        if some.event.finish_reason or some.event.done:
+            break
+        if some.event.odd:
+            return f"no part of an answer in the stream: {some.event.odd}"
+    bad = next((reason for _, reason in _reasons(said) if not _is_good(reason, allowed)), None)
+    return f"the server ended the request with finish_reason {bad!r}" if bad else None
+
+
+def told_ends(said: Sequence[Said], spoken: set[int]) -> int:
+    """Number of answers whose end was told: by a reason each, or for all that carried content (`spoken`) by [DONE]."""
+    finished = {answer for answer, _ in _reasons(said)}
+    return len(finished) or (len(spoken) if any(some.event.done for some in said) else 0)
+
+
+def missing(said: Sequence[Said], ends: int, answers: int, tokens: int | None, says_end: bool) -> str | None:
+    """What keeps a stream without a failure from being `answers` whole ones, of which `ends` were told to be over."""
+    if says_end and not ends and not any(some.event.done for some in said):
+        return "stream ended early: no finish_reason, no [DONE]"
+    if answers > 1 and ends < answers:
+        return f"{ends} of {answers} answers came to their end"
+    return None if tokens and (ends or not says_end) else "the stream carried no token"
+
+
+def with_untold_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestRecord, ...]:
+    """The records of a run; of a server that tells the ends of answers, those whose end it did not tell are failed."""
+    if not any(record.ok and record.end_told for record in records):
+        return tuple(records)
+    return tuple(
+        replace(record, error=_OTHERS_TOLD) if record.ok and not record.end_told else record for record in records
+    )

@@ -1,0 +1,258 @@
+"""When a server is ready: what is asked until it answers, and the first request, which is the load's own.
+
+Waiting is no load: a server of others is asked after 1 s, 2 s, 4 s, …, at most every 10 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load import urls
+from pytest_llmperf.load.answers.messages import read_message
+from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
+from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint
+from pytest_llmperf.load.openai import NOT_UNDERSTOOD, shorten
+from pytest_llmperf.load.sse import Message, SseParser
+from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.wires import first_body, request_headers
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.server_spec import OpenAIServer, Ready, RemoteServer, ServerConfig, TritonRemoteServer
+from pytest_llmperf.servers.asking import ask
+from pytest_llmperf.servers.process import backing_off, wait_until
+
+_PROBE_TIMEOUT_S = 5.0
+_LEAST_TIMEOUT_S = 0.05
+_MODELS, _TRITON = "/v1/models", "/v2/health/ready"
+"""What a server that is up answers: an OpenAI one, or Triton."""
+_OF_TRITON = ("generate", "generate-once")
+_OVER_TENSORS = ("infer", "grpc")
+"""Endpoints of models whose inputs are known, which only Triton's own engines tell."""
+
+
+def wait_for_remote(target: Target, config: OpenAIServer | TritonRemoteServer, loads: Sequence[LoadPoint]) -> None:
+    """Returns when a server that is up already has answered a request of one of `loads`. Raises ServerError."""
+    name = f"server {config.name!r} at {urls.shown(config.url)}"
+    if config.ready is not False:
+        wait_until_up(target, config, name, lambda: _usual_problem(target, loads))
+    if failure := first_failure(target, config, loads, is_patient=config.ready is not False):
+        raise ServerError(f"{name}: its first request failed: {failure}")
+
+
+def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callable[[], str | None]) -> None:
+    """Asks what the plan names, or `usual`, for what keeps the server from being up. Raises ServerError."""
+    named, problem = config.ready, ""
+
+    def up() -> bool:
+        nonlocal problem
+        problem = (_named_problem(target, named) if named else usual()) or ""
+        return not problem
+
+    wait_until(up, None, name, config.ready_timeout, lambda: f"; {problem}", backing_off())
+
+
+def _usual_problem(target: Target, loads: Sequence[LoadPoint]) -> str | None:
+    """None where the server answers, also without such a route: then the first request tells the rest."""
+    kinds = {load.endpoint in _OF_TRITON for load in loads} or {True, False}
+    problems = [_problem(target, _TRITON if of_triton else _MODELS) for of_triton in sorted(kinds)]
+    return None if None in problems else problems[0]
+
+
+def _problem(target: Target, route: str) -> str | None:
+    answer = _asked(target, "GET", target.at(route), _PROBE_TIMEOUT_S)
+    if isinstance(answer, str):
+        return f"GET {route}: {answer}"
+    status = answer.status_code
+    comes_up = status in (408, 425, 429) or (status >= 500 and status != 501) or (status == 400 and route == _TRITON)
+    return f"GET {route}: {_refused(answer)}" if comes_up else None
+
+
+def _named_problem(target: Target, ready: Ready) -> str | None:
+    """What is wrong with the answer to the plan's own check. ServerError when waiting will not help."""
+    url = urls.on_host(target.url, ready.path)
+    answer = _asked(target, "GET", url, _PROBE_TIMEOUT_S)
+    what = f"GET {urls.bare(ready.path)}"
+    if isinstance(answer, str):
+        return f"{what}: {answer}"
+    status = answer.status_code
+    if status == ready.status if ready.status else 200 <= status < 300:
+        return None
+    _check_credentials(url, answer)
+    if 300 <= status < 400:
+        raise ServerError(f"{target.shown}: {what}: {_refused(answer)}")
+    wanted = f", not {ready.status}" if ready.status else ""
+    return f"{what}: {_refused(answer)}{wanted}"
+
+
+def answers(target: Target, route: str) -> bool:
+    """Whether a GET gives 200. ServerError when the credentials are wrong."""
+    url = target.at(route)
+    answer = _asked(target, "GET", url, _PROBE_TIMEOUT_S)
+    if isinstance(answer, str):
+        return False
+    _check_credentials(url, answer)
+    return answer.status_code == 200
+
+
+def version(target: Target) -> str | None:
+    """What `/version` says; None where it says nothing."""
+    try:
+        return str(
+            ask("GET", target.at("/version"), headers=target.headers, timeout_s=_PROBE_TIMEOUT_S).json()["version"]
+        )
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A request that a server which is ready answers."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: object
+    """Bytes, or what is sent as JSON."""
+    failure: Callable[[httpx.Response], str | None]
+    """What is wrong with an answer of status 200."""
+
+
+def first_failure(
+    target: Target, config: ServerConfig, loads: Sequence[LoadPoint], *, is_patient: bool = False
+) -> str | None:
+    """None when the server answers the shortest request of one of `loads`; else what the first of them got.
+
+    A server can say that it is healthy and fail every request, so the first token is the last readiness check. Where
+    no load is known, every dialect is tried. One that asks to come later (429 or 503 with Retry-After; for who
+    `is_patient` any 503) is asked again within `ready_timeout`. Raises ServerError for wrong credentials.
+    """
+    deadline = time.monotonic() + config.ready_timeout
+    attempts = _of_loads(target, loads) or _of_every_dialect(target)
+    failures = (_failure(target, attempt, deadline, is_patient) for attempt in attempts)
+    failure = next(failures)
+    return failure if failure and all(failures) else None
+
+
+def _of_loads(target: Target, loads: Sequence[LoadPoint]) -> list[_Attempt]:
+    different: dict[tuple[str, bytes], _Attempt] = {}
+    for load in loads:
+        if load.endpoint not in _OVER_TENSORS:
+            url, body = target.posted_at(ENDPOINTS[load.endpoint].path(target.model)), first_body(load, target)
+            found = _Attempt(url, request_headers(target), body, _judge(ENDPOINTS[load.endpoint]))
+            different.setdefault((url, body), found)
+    return list(different.values())
+
+
+def _judge(endpoint: Endpoint) -> Callable[[httpx.Response], str | None]:
+    def failure(answer: httpx.Response) -> str | None:
+        content_type = answer.headers.get("content-type", "")
+        if endpoint.framing == "sse" and not is_event_stream(content_type, answer.content):
+            return not_streamed(content_type, answer.content)
+        return _bad_start(endpoint, answer.content)
+
+    return failure
+
+
+def _bad_start(endpoint: Endpoint, body: bytes) -> str | None:
+    """An error before the first token; how a stream must end is for the load to say."""
+    parser = SseParser()
+    events = [*parser.feed(body), *parser.end()] if endpoint.framing == "sse" else [Message(body)]
+    for message in events:
+        try:
+            event = read_message(message, endpoint.read)
+        except NOT_UNDERSTOOD as error:
+            return shorten(f"event not understood ({error}): {message.data.decode('utf-8', 'replace')}")
+        if event.error or event.odd:
+            return f"error in the stream: {event.error or event.odd}"
+        if event.output or event.reasoning:
+            return None
+    return None if events else "a stream without an event"
+
+
+def _of_every_dialect(target: Target) -> list[_Attempt]:
+    """A request of one token in every dialect that a server may speak."""
+    common = {"model": target.model, "max_tokens": 1}
+    triton = f"/v2/models/{quote(target.model, safe='')}/generate"
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {**common, "prompt": "Hello"},
+        "/v1/chat/completions": {**common, "messages": [{"role": "user", "content": "Hello"}]},
+        triton: {"text_input": "Hello", "parameters": {"max_tokens": 1}},
+    }
+    return [_Attempt(target.at(route), dict(target.headers), body, _no_answer) for route, body in bodies.items()]
+
+
+def _no_answer(answer: httpx.Response) -> str | None:
+    found = any(key in answer.text for key in ("choices", "text_output"))
+    return None if found else f"HTTP 200: {shorten(answer.text)}"
+
+
+def _failure(target: Target, attempt: _Attempt, deadline: float, is_patient: bool) -> str | None:
+    """None when the request gave an answer, else what went wrong."""
+    for pause_s in backing_off():
+        timeout_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
+        answer = _asked(target, "POST", attempt.url, timeout_s, headers=attempt.headers, body=attempt.body)
+        if isinstance(answer, str):
+            return answer
+        if answer.status_code == 200:
+            return attempt.failure(answer)
+        _check_credentials(attempt.url, answer)
+        wait_s = _asked_to_wait_s(answer, pause_s, is_patient)
+        if wait_s is None or time.monotonic() + wait_s > deadline:
+            later = "" if wait_s is None else f" (to be asked again in {wait_s:.0f} s, after ready_timeout)"
+            return f"{_refused(answer)}{later} (POST {urls.request_target(urls.bare(attempt.url))})"
+        time.sleep(wait_s)
+    return None
+
+
+def _asked_to_wait_s(answer: httpx.Response, pause_s: float, is_patient: bool) -> float | None:
+    """How long to wait before the same is asked again; None: no use."""
+    given = answer.headers.get("retry-after", "").strip()
+    if answer.status_code not in (429, 503) or not (given or (is_patient and answer.status_code == 503)):
+        return None
+    return max(pause_s, _retry_after_s(given))
+
+
+def _retry_after_s(given: str) -> float:
+    """Of a header that gives seconds or a date; 0 where it gives neither."""
+    if given.isascii() and given.isdigit():
+        return float(given[:9])
+    try:
+        moment = parsedate_to_datetime(given)
+    except ValueError:
+        return 0.0
+    return (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+
+
+def _refused(answer: httpx.Response) -> str:
+    return refused(answer.status_code, answer.content, answer.headers.get("location", ""))
+
+
+def _check_credentials(url: str, answer: httpx.Response) -> None:
+    if answer.status_code in (401, 403):
+        what = f"answers {answer.status_code}: the credentials are missing or wrong"
+        raise ServerError(f"{urls.bare(url)} {what}; {_refused(answer)}")
+
+
+def _asked(
+    target: Target,
+    method: str,
+    url: str,
+    timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
+) -> httpx.Response | str:
+    """The answer, or why there is none. ServerError when the server's certificate is not trusted."""
+    try:
+        return ask(method, url, headers=(headers or dict(target.headers)).items(), body=body, timeout_s=timeout_s)
+    except httpx.TransportError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            trust = "SSL_CERT_FILE names a file of certificates to trust"
+            raise ServerError(f"{target.shown}: {error}; {trust}") from error
+        return f"{type(error).__name__}: {error}"
