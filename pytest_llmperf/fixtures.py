@@ -74,7 +74,7 @@ class SlaGate:
             lines = "\n  ".join([*broken, *result.failures])
             raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
         partly = [check.describe() for check in checks if check.verdict == "PASS" and check.lacking]
-        self._session.session.notes += [f"{result.point_id}: {line}" for line in partly]
+        self._session.folder.notes += [f"{result.point_id}: {line}" for line in partly]
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
             _settle_doubt(
