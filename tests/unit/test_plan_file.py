@@ -71,7 +71,10 @@ def vllm(entry: str) -> str:
         ),
         (load("extra_body: {parameters: 1}"), "8: loads.s.extra_body.parameters: parameters: 1 is no mapping"),
         (load("max_tokens_field: max_token"), "8: loads.s.max_tokens_field: "),
-        (load("concurrency: 1\n    endpoint: responses\n    max_tokens_field: max_tokens"), "max_tokens_field: responses has no such choice"),
+        (
+            load("concurrency: 1\n    endpoint: responses\n    max_tokens_field: max_tokens"),
+            "max_tokens_field: responses has no such choice",
+        ),
         (remote("ready: healthz"), "3: servers.a.ready: 'healthz' is not a whole path of the host, such as"),
         (
             remote("ready: true"),
