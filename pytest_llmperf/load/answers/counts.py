@@ -118,7 +118,7 @@ def _last_believable(totals: Sequence[int | None], pieces: int) -> int | None:
 def _has_running_totals(said: Sequence[Said]) -> bool:
     """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
     told = [some.event.completion_tokens is not None for some in said if some.speaks]
-    return all(told) and any(some.event.has_choices and some.event.completion_tokens for some in said)
+    return all(told) and (bool(told) or any(some.event.has_choices and some.event.completion_tokens for some in said))
 
 
 def _believed_growth(said: Sequence[Said], final: int | None) -> Growth | None:
