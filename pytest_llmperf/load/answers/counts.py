@@ -196,8 +196,9 @@ def _doubt(said: Sequence[Said], finals: Sequence[int | None], pieces: int, tota
     told = [count for some in said if (count := some.event.completion_tokens) is not None]
     if min(told, default=0) < 0:
         return NO_NUMBERS
-    told = [count for count in finals if count is not None] or told
-    if not told or not pieces or (total is not None and _is_believable(max(told), pieces)):
+    own = [count for count in finals if count is not None]
+    told = own or ([] if total else told)
+    if not told or not pieces or _is_believable(max(told), pieces):
         return None
     return TOTAL_TOO_LARGE if max(told) > _MOST_TOKENS else TOTAL_TOO_SMALL
 
