@@ -44,6 +44,7 @@ UNRELATED: Mapping[str, str] = {
     "gate": "what is asked of the numbers",
 }
 
+_DEFAULTS = LoadPoint.model_validate({"name": ""}).model_dump(mode="json")
 _USAGE_IN_EVERY_CHUNK = ("vllm", "embedded")
 """Engines whose `stream_usage` is every-chunk where the load says nothing."""
 _Facts = Mapping[str, Any]
@@ -89,6 +90,5 @@ def untold(sessions: Sequence[_Facts], now: _Facts) -> str:
 
 
 def _value(load: _Facts, key: str) -> Any:
-    default = LoadPoint.model_fields[key].default
     found = load.get(key)
-    return default if found is None else found
+    return _DEFAULTS[key] if found is None else found
