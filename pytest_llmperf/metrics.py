@@ -29,6 +29,8 @@ from pytest_llmperf.pace import (
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6
+_PER_USER = {"output_token_throughput_per_user": "itl", "prefill_throughput_per_user": "ttft"}
+"""Means over requests, and the latency that a request must have to be among them."""
 _SCALARS = tuple(name for name, metric in METRICS.items() if metric.kind == "scalar")
 
 
@@ -93,9 +95,9 @@ class Summary:
         return self.distributions[quantity.metric].stat(quantity.stat)
 
     def n(self, quantity: Quantity) -> int:
-        """Size of the sample behind a number; for a rate the successful requests."""
-        if quantity.stat is not None:
-            return self.distributions[quantity.metric].n
+        """Size of the sample behind a number; for a rate of the whole run the successful requests."""
+        if quantity.stat is not None or quantity.metric in _PER_USER:
+            return self.distributions[_PER_USER.get(quantity.metric, quantity.metric)].n
         return self.sent if quantity.metric in ("error_rate", "goodput_share") else self.ok
 
     def with_scalars(self, scalars: Mapping[str, float | None]) -> Summary:

@@ -1,6 +1,6 @@
 """A request's answers: which chunks and tokens each has, and how long a token took. Pure: a record's facts to numbers.
 
-Chunks that come at one moment (in one read, or faster than any decoder makes tokens) say nothing about each other: the
+Chunks that come at one moment (in one read, or far faster than the answer's others) say nothing about each other: the
 pace of an answer is counted from its first moment on, in the tokens that came after it.
 """
 
@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from pytest_llmperf.records import RequestRecord
 
-FASTEST_NS = 50_000
-"""Time per token of one answer that no decoder reaches: 20,000 tok/s. What comes faster was held back and released."""
-MAX_MOMENT_SHARE = 0.1
-"""Share of a request's time that such a release may take. One that takes more is a server that answers at once, as a
-simulated one may: its pace is real."""
+RELEASE_NS = 250_000
+"""Time per token under which chunks may have been held back and let go together: 4,000 tok/s for one answer."""
+MAX_RELEASE_NS = 2_500
+"""An answer that came so fast came at one moment if its time per token, times the share of the request's time that it
+took, is no more than this: within 1 % at 0.25 ms per token, 5 % at 0.05 ms. A fast decoder takes a larger share."""
+TOGETHER = 0.1
+"""Share of an answer's own time per token within which a chunk came at the same moment as the one before."""
 
 
 class Answer(NamedTuple):
@@ -100,13 +102,13 @@ def _gap_ms(answer: Answer, begun_ns: int | None) -> float | None:
     times, tokens = answer.chunk_ns, answer.chunk_tokens
     span_ns, later = times[-1] - times[0], answer.tokens - tokens[0]
     whole_ns = times[-1] - (times[0] if begun_ns is None else begun_ns)
-    quick = span_ns <= FASTEST_NS * later
-    if span_ns <= 0 or (quick and span_ns <= MAX_MOMENT_SHARE * whole_ns):
+    is_fast = span_ns <= RELEASE_NS * later
+    if min(span_ns, later) <= 0 or (is_fast and span_ns * span_ns <= MAX_RELEASE_NS * later * whole_ns):
         return None
-    pace_ns, together = 0 if quick else FASTEST_NS, 0.0
-    for moment, count in zip(islice(times, 1, None), islice(tokens, 1, None), strict=True):
+    moment_ns, together = min(RELEASE_NS, TOGETHER * span_ns / later), 0.0
+    for at_ns, count in zip(islice(times, 1, None), islice(tokens, 1, None), strict=True):
         together += count
-        if moment - times[0] > pace_ns * together:
+        if at_ns - times[0] > moment_ns * together:
             return span_ns / 1e6 / later if later > 0 else None
         later -= count
     return None

@@ -10,7 +10,7 @@ import numpy as np
 from pytest_llmperf.load.endpoints import ENDPOINTS
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary
-from pytest_llmperf.pace import FASTEST_NS, came_at_once, inter_token_latency_ms, token_gaps_ms
+from pytest_llmperf.pace import RELEASE_NS, TOGETHER, came_at_once, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.records import RequestRecord
 
 _SHARED_FIRST = 0.01
@@ -154,10 +154,12 @@ def _in_bursts(answers: Sequence[RequestRecord], metrics: Summary) -> list[str]:
     """Chunks that follow each other at once, and then nothing for long, where it was not the client that was late."""
     icl = metrics.distributions["icl"]
     quarter, mean = icl.stat("p25"), icl.mean
-    # Where chunks come in pairs every second gap is next to nothing.
-    if quarter is None or mean is None or quarter >= FASTEST_NS / 1e6 or mean < _SLOW_CHUNKS_MS:
+    if quarter is None or mean is None or mean < _SLOW_CHUNKS_MS:
         return []
-    gaps = [np.diff(record.chunk_ns) < FASTEST_NS for record in _alone(answers)]
+    near_ms = min(RELEASE_NS / 1e6, TOGETHER * mean)
+    if quarter > near_ms:  # where chunks come in pairs every second gap is next to nothing
+        return []
+    gaps = [np.diff(record.chunk_ns) <= near_ms * 1e6 for record in _alone(answers)]
     chunks = sum(len(near) + 1 for near in gaps)
     together = sum(int(np.sum(np.append(near, False) | np.append(False, near))) for near in gaps)
     if together <= _IN_BURSTS * chunks:

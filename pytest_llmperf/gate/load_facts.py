@@ -17,7 +17,7 @@ from pytest_llmperf.result import Result
 IN_TRACE = frozenset(
     {
         *("input_tokens", "output_tokens", "prompt_as", "prompts", "dataset_entries", "shared_prefix", "conversation"),
-        *("batch_size", "prefix_cache", "seed", "temperature", "ignore_eos", "extra_body"),
+        *("batch_size", "prefix_cache", "seed", "temperature", "ignore_eos", "extra_body", "max_tokens_field"),
         *("concurrency", "request_rate", "arrival", "burstiness", "requests", "duration", "ramp", "stages", "trace"),
         *("capacity", "cancel", "max_in_flight", "connection"),
     }
@@ -27,7 +27,7 @@ IN_TRACE = frozenset(
 HARD = frozenset({"endpoint"})
 """Changes the work and is in no hash: nothing is compared where it differs."""
 
-MEASURING = frozenset({"stream_usage", "warmup_requests", "stability", "slo", "tokenizer"})
+MEASURING = frozenset({"stream_usage", "warmup_requests", "stability", "slo", "tokenizer", "good_finish_reasons"})
 """Changes how the work is measured: told where it differs, and sessions are expected to differ by twice as much."""
 
 UNRELATED: Mapping[str, str] = {
@@ -44,6 +44,7 @@ UNRELATED: Mapping[str, str] = {
     "gate": "what is asked of the numbers",
 }
 
+_DEFAULTS = LoadPoint.model_validate({"name": ""}).model_dump(mode="json")
 _USAGE_IN_EVERY_CHUNK = ("vllm", "embedded")
 """Engines whose `stream_usage` is every-chunk where the load says nothing."""
 _Facts = Mapping[str, Any]
@@ -89,6 +90,5 @@ def untold(sessions: Sequence[_Facts], now: _Facts) -> str:
 
 
 def _value(load: _Facts, key: str) -> Any:
-    default = LoadPoint.model_fields[key].default
     found = load.get(key)
-    return default if found is None else found
+    return _DEFAULTS[key] if found is None else found

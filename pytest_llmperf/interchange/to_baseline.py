@@ -163,6 +163,8 @@ def _check(source: Source, target: Target, model: str | None) -> None:
         for name, value in theirs.items()
         if value != own.get(name)
     ]
+    if shape := source.found.points[0].shape:
+        wrong.append(f"the load is no fixed concurrency or rate in the file: {shape}")
     named, asked = source.found.model, model or target.point["server"]["model"]
     if named is not None and Path(named).name != Path(asked).name:
         wrong.append(f"the model is {named!r} in the file, {asked!r} of the test (--model NAME, if that is the same)")

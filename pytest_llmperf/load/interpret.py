@@ -161,7 +161,7 @@ def _read_sse(capture: Capture, read_event: Callable[[bytes], Event], templates:
             read = bisect_right(ends, at)
             continue
         piece = body[at : ends[read]]
-        if parser.is_one_plain_event(piece):
+        if piece.startswith(b"data: {") and parser.is_one_plain_event(piece):
             said += _understood(read, piece[6:-2], read_event)
             templates.learn(piece[6:-2], said[-1].event)
         else:

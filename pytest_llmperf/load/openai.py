@@ -143,10 +143,13 @@ def read_event(data: bytes) -> Event:
     if len(choices) > 1:
         return _read_choices(event, choices)
     choice = choices[0]
-    told = event.get("usage")
-    usage = NO_USAGE
-    if told.__class__ is dict:
-        usage = read_usage(told)
+    usage: tuple[int | None, int | None, int] = NO_USAGE
+    if told := event.get("usage"):
+        prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
+        if prompt.__class__ is int and completion.__class__ is int and len(told) == 3 and prompt >= 0 <= completion:
+            usage = (prompt, completion, 0)
+        else:
+            usage = read_usage(told)
     elif not ELSEWHERE.isdisjoint(event):
         usage = event_usage(event)
     delta = choice.get("delta") or choice
@@ -163,7 +166,7 @@ def read_event(data: bytes) -> Event:
         and "error" not in choice
         and "usage" not in choice
     ):
-        return read_choice(choice, usage)
+        return read_choice(choice, Usage(*usage))
     facts = (
         True,
         text != "",

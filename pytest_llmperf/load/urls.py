@@ -10,10 +10,10 @@ import re
 from urllib.parse import SplitResult, quote, urlsplit
 
 _VERSIONED = re.compile(r"/v\d+\w*(?=/|$)|/deployments/[^/]+$")
-"""In the path of a base URL that holds all that comes before `/chat/completions`: v4, v1beta, Azure's deployments."""
+"""What tells a base URL that holds all before `/chat/completions`: v4, v1beta, Azure's deployments in its path."""
 _ENDPOINT = re.compile(r"/(chat/completions|completions|responses)$")
 _SECRET = re.compile(r"(?i)key|token|secret|passw|sig|auth|cred|code")
-"""In the name of a query's parameter whose value is not for everybody's eyes."""
+"""Names of parameters whose values are not for everybody's eyes."""
 _REFERENCE = re.compile(r"\$\{\w+\}")
 _SHOWN_CHARACTERS = 200
 

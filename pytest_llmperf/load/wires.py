@@ -20,7 +20,7 @@ _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 """What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
 
 _FEWEST_TOKENS = {"responses": 16}
-"""That OpenAI's own API takes; 1 where it is not named."""
+"""The shortest answer that may be asked for, by endpoint: what OpenAI's own API takes. 1 for all others."""
 _ID = b"\r\nX-Request-Id: "
 """In a head that has one of the user's."""
 
@@ -36,7 +36,7 @@ def request_headers(target: Target) -> dict[str, str]:
 
 
 def first_body(point: LoadPoint, target: Target) -> bytes:
-    """The body of the load's request for the shortest answer, by which a server shows that it is ready."""
+    """The body of a request like the load's for the shortest answer, by which a server shows that it is ready."""
     endpoint = ENDPOINTS[point.endpoint]
     content: Content = (1, 2) if point.prompt_form == "token-ids" else "Hello"
     tokens = _FEWEST_TOKENS.get(point.endpoint, 1)

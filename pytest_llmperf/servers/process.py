@@ -22,7 +22,7 @@ from pytest_llmperf.servers.secrets import redact
 
 STOP_GRACE_S = 10.0
 _OWN_PAUSES_S = itertools.repeat(0.05)
-"""Between the questions to a server on this machine."""
+"""Pauses between the questions to a server on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

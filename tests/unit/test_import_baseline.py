@@ -152,6 +152,15 @@ def test_another_load_or_model_is_refused(project):
     assert "answers have 8 to 8 tokens in the file, 4 of the test" in done.output
 
 
+def test_a_ramp_is_no_run_of_any_test(project):
+    ramp = {"request_rate": "inf", "max_concurrency": None, "ramp_up_strategy": "linear"}
+    document = json.loads((DATA / "vllm_bench_serve_0.32_detailed.json").read_text()) | ramp
+    Path("v.json").write_text(json.dumps(document))
+    done = llmperf("v.json", "--baseline", TEST)
+    assert done.exit_code == 1
+    assert "the load is no fixed concurrency or rate in the file: linear ramp" in done.output
+
+
 def test_what_is_asked_for(project):
     done = llmperf(files(project)[0], "--baseline", TEST, "--report", "nowhere.json")
     assert done.exit_code == 2

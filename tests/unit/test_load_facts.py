@@ -87,6 +87,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "temperature": (CLOSED, {"temperature": 0.5}),
     "ignore_eos": (CLOSED, {"ignore_eos": False}),
     "extra_body": (CLOSED, {"extra_body": {"top_p": 0.5}}),
+    "max_tokens_field": (CLOSED, {"max_tokens_field": "max_completion_tokens"}),
     "concurrency": (CLOSED, {"concurrency": 2}),
     "request_rate": (OPEN, {"request_rate": 11.0}),
     "arrival": (OPEN, {"arrival": "poisson"}),
@@ -118,6 +119,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "trace": ({**TRACE, "trace": MOONCAKE}, {"trace": {**MOONCAKE, "file": "{folder}/other.jsonl"}}),
     "trace.time_scale": ({**TRACE, "trace": MOONCAKE}, {"trace": {**MOONCAKE, "time_scale": 2.0}}),
+    "trace.time_unit": ({**TRACE, "trace": MOONCAKE}, {"trace": {**MOONCAKE, "time_unit": "s"}}),
+    "trace.block_tokens": (
+        {**TRACE, "trace": {**MOONCAKE, "file": "{folder}/blocks.jsonl", "block_tokens": 20}},
+        {"trace": {**MOONCAKE, "file": "{folder}/blocks.jsonl", "block_tokens": 30}},
+    ),
     "trace.limit": ({**TRACE, "trace": MOONCAKE}, {"trace": {**MOONCAKE, "limit": 1}}),
     "capacity": (CAPACITY, {"capacity": {"request_rate": "1:9", "sla": {"ttft_p50": "<= 2 s"}}}),
     "capacity.sla": (CAPACITY, {"capacity": {"request_rate": "1:9", "sla": {"ttft_p99": "<= 1 s"}}}),
@@ -165,8 +171,8 @@ def test_every_key_in_the_trace_has_an_example():
 def test_the_hash_changes_with_the_key(key, tmp_path):
     for name, text in (("a", "hello"), ("b", "other")):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"input": f"{text} {n}"}) + "\n" for n in range(9)))
-    for name, length in (("trace", 20), ("other", 30)):
-        lines = [{"timestamp": 100 * n, "input_length": length, "output_length": 4, "hash_ids": [n]} for n in range(3)]
+    for name, length, ids in (("trace", 20, [1]), ("other", 30, [1]), ("blocks", 40, [1, 2])):
+        lines = [{"timestamp": 100 * n, "input_length": length, "output_length": 4, "hash_ids": ids} for n in range(3)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     base, change = (json.loads(json.dumps(given).replace("{folder}", str(tmp_path))) for given in EXAMPLES[key])
     one, other = (LoadPoint.model_validate(given) for given in (base, {**base, **change}))
@@ -190,6 +196,9 @@ def stored_by_an_earlier_version(found=None) -> Baseline:
     data = json.loads(baseline_text(held(found)))
     for session in data["sessions"]:
         del session["measuring"]
+    for key in (HARD | MEASURING) & data["load"].keys():
+        if data["load"][key] == LoadPoint.model_validate({"name": ""}).as_dict().get(key):
+            del data["load"][key]  # it was no key then
     return parse_baseline(json.dumps(data), Path("b.json"))
 
 
@@ -213,6 +222,7 @@ MEASURED = {
     "warmup_requests": ({}, {"warmup_requests": 9}, "warmup_requests was 2, is 9"),
     "stability": ({"stability": {"within": "5 %"}}, {}, "stability was {.*}, is None"),
     "slo": ({"slo": {"ttft": "1 s"}}, {"slo": {"ttft": "2 s"}}, "slo was {'ttft': 1000.0}, is {'ttft': 2000.0}"),
+    "good_finish_reasons": ({}, {"good_finish_reasons": ("abort",)}, r"good_finish_reasons was \[\], is \['abort'\]"),
     "tokenizer": ({"tokenizer": "/m/one"}, {"tokenizer": "/n/two"}, "tokenizer was 'one', is 'two'"),
 }
 

@@ -63,9 +63,9 @@ def test_later_tokens_that_share_a_read_do_not_count() -> None:
     assert _told_of_all([later]) == [(9_000 * _US,) * 2]
 
 
-def test_chunks_of_several_prompts_are_not_asked() -> None:
+def test_chunks_of_several_answers_are_not_asked() -> None:
     capture, own = _capture((30_000, 9_000)), _record(0, 30_000, 30_000)
-    assert _told_of_all([(capture, replace(own, prompts=2))]) == [()]
+    assert _told_of_all([(capture, replace(own, chunk_answers=(0, 1)))]) == [()]
 
 
 def test_nothing_is_told_without_stamps_of_the_kernel() -> None:

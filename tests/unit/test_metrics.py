@@ -371,6 +371,14 @@ def test_hidden_tokens_are_spread_until_the_first_chunk():
     assert summary.scalars["output_token_throughput"] == pytest.approx((20 * 110 / 210 + 4) / 0.4)
 
 
+def test_the_sample_of_a_rate_per_user_is_of_those_that_have_one():
+    at_once = record(0.0, [10.0, 10.0, 10.0])
+    summary = summarize(run([at_once, record(), hidden(0.0, 1), failed()]), CLOSED)
+    samples = {name: summary.n(Quantity(name)) for name in summary.scalars if name.endswith("_per_user")}
+    assert samples == {"output_token_throughput_per_user": 1, "prefill_throughput_per_user": 2}
+    assert summary.n(Quantity("request_throughput")) == 3
+
+
 def test_a_request_without_the_first_token_is_not_good():
     load = point(slo={"ttft": "1 s"})
     assert values([hidden(0.0), record()], load)("goodput_share") == 0.5

@@ -118,7 +118,7 @@ def _last_believable(totals: Sequence[int | None], pieces: int) -> int | None:
 def _has_running_totals(said: Sequence[Said]) -> bool:
     """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
     told = [some.event.completion_tokens is not None for some in said if some.speaks]
-    return all(told) and any(some.event.has_choices and some.event.completion_tokens for some in said)
+    return all(told) and (bool(told) or any(some.event.has_choices and some.event.completion_tokens for some in said))
 
 
 def _believed_growth(said: Sequence[Said], final: int | None) -> Growth | None:
@@ -196,8 +196,9 @@ def _doubt(said: Sequence[Said], finals: Sequence[int | None], pieces: int, tota
     told = [count for some in said if (count := some.event.completion_tokens) is not None]
     if min(told, default=0) < 0:
         return NO_NUMBERS
-    told = [count for count in finals if count is not None] or told
-    if not told or not pieces or (total is not None and _is_believable(max(told), pieces)):
+    own = [count for count in finals if count is not None]
+    told = own or ([] if total else told)
+    if not told or not pieces or _is_believable(max(told), pieces):
         return None
     return TOTAL_TOO_LARGE if max(told) > _MOST_TOKENS else TOTAL_TOO_SMALL
 

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from pytest_llmperf.load.tape import Reads
 
 MOST_BYTES = 64 << 20
-"""Of one decoded body: a few kilobytes can hold gigabytes of zeros."""
+"""The most that one body may be when decoded: a few kilobytes can hold gigabytes of zeros."""
 _GZIP, _ZLIB, _BARE = 31, 15, -15
 """zlib's names for its containers."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from pytest_llmperf.load.openai import NOT_UNDERSTOOD, NOTHING, Event, body_text
+from pytest_llmperf.load.openai import NOT_UNDERSTOOD, NOTHING, Event, body_text, failed, json_object, read_rest
 from pytest_llmperf.load.sse import Message
 
 _FAILURE = re.compile(rb"(?:^|[._-]|\b)(?:error|exception|failure)$", re.IGNORECASE)
@@ -22,9 +22,19 @@ def read_message(message: Message, read_event: Callable[[bytes], Event]) -> Even
     if _FAILURE.search(name):
         return Event(error=body_text(data or stray) or name.decode("utf-8", "replace"))
     if data.strip() in _EMPTY or _SIGN_OF_LIFE.fullmatch(name or data.strip()):
-        return Event(odd=body_text(stray)) if stray else NOTHING
+        return _read_stray(stray) if stray else NOTHING
     event = _read_named(name, data, read_event)
-    return event._replace(odd=body_text(stray)) if stray else event
+    return event._replace(others=(*event.others, _read_stray(stray))) if stray else event
+
+
+def _read_stray(stray: bytes) -> Event:
+    """A JSON body that says what went wrong is an error wherever it comes; anything else where content should be."""
+    try:
+        body = json_object(stray)
+    except NOT_UNDERSTOOD:
+        return Event(odd=body_text(stray))
+    said = failed(body) or read_rest(body, ())
+    return said if said.error else Event(odd=body_text(stray))
 
 
 def _read_named(name: bytes, data: bytes, read_event: Callable[[bytes], Event]) -> Event:

@@ -60,18 +60,11 @@ def request_usage(event: Mapping[str, Any]) -> Usage:
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """The counts of one object, by the first of their names that it has."""
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (prompt.__class__ is int and completion.__class__ is int and len(usage) <= 3):
-        prompt, completion = _first(usage, _PROMPT), _first(usage, _COMPLETION)
-    return Usage(_positive(prompt), _positive(completion), _reasoned(usage) if len(usage) > 3 else 0)
+    return Usage(_first(usage, _PROMPT), _first(usage, _COMPLETION), _reasoned(usage))
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return as_count(next((usage[name] for name in names if usage.get(name) is not None), None))
-
-
-def _positive(number: int | None) -> int | None:
-    return NO_COUNT if number is not None and number < 0 else number
 
 
 def as_count(value: Any) -> int | None:
