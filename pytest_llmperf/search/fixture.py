@@ -15,7 +15,6 @@ from pytest_llmperf.search.files import write_search
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
 from pytest_llmperf.selection import check_keywords
-from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.session import Session, file_name
 from pytest_llmperf.state import State
@@ -102,10 +101,7 @@ class Search:
 
 def _obstacles(found: Candidates, state: State) -> list[str]:
     """Why each configuration cannot run here; empty as soon as one can."""
-    reasons = [
-        None if isinstance(config, RemoteServer) else missing_requirement(config, state.gpus)
-        for config in found.configs.values()
-    ]
+    reasons = [missing_requirement(config, state.gpus) for config in found.configs.values()]
     known = [reason for reason in reasons if reason]
     return known if len(known) == len(reasons) else []
 

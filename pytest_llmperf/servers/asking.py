@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
+from pytest_llmperf.load.target import Target
+
+_VERSION_TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20
 """Far more than any answer that is asked for here: one that goes on is a stream without an end."""
 
@@ -47,3 +50,13 @@ def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     every 50 ms.
     """
     return ssl.create_default_context()
+
+
+def version_at(target: Target, path: str) -> str | None:
+    """The `version` in the JSON that a GET of `path` gives; None where there is none."""
+    try:
+        answer = ask("GET", target.url + path, headers=target.headers, timeout_s=_VERSION_TIMEOUT_S)
+        version = answer.json()["version"]
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return None
+    return str(version)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,23 +17,14 @@ from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.target import Target
 from pytest_llmperf.records import Telemetry
-from pytest_llmperf.server_spec import (
-    EmbeddedServer,
-    OpenAIServer,
-    RemoteServer,
-    ServerConfig,
-    TritonRemoteServer,
-    TritonServer,
-    VllmServer,
-)
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.asking import ask
-from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
+from pytest_llmperf.servers.commands import missing_requirement, server_command, shown_command
+from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.log import log_tail
-from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
+from pytest_llmperf.servers.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.sampling import sources
-from pytest_llmperf.servers.secrets import expand, redact, secret_values
-from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
-from pytest_llmperf.servers.triton.service import metrics_text, service
+from pytest_llmperf.servers.secrets import redact, secret_values
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import Watcher, watcher
@@ -41,7 +32,6 @@ from pytest_llmperf.telemetry.watch import Watcher, watcher
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05
 _LAST_GASP_S = 1.0
-_ALIVE_TIMEOUT_S = 30.0
 _SETTLED_READINGS = 20
 _UP = ("/v1/models", "/v2/health/ready")
 """What a server that is up answers: an OpenAI one, or Triton."""
@@ -140,43 +130,36 @@ class LlmServer:
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in zip(self.processes, self.targets, strict=False):
-            if process.exit_code() is None and self._is_healthy(target):
+            ailment = self._ailment(target) if process.exit_code() is None else "died"
+            if ailment is None:
                 continue
             ended = process.has_ended_within(_LAST_GASP_S)  # one that ends closes its port first
-            what = "died" if ended else f"is up, but {self._ailment(target)}"
-            raise process.error(what, had_served=True)
+            raise process.error("died" if ended else f"is up, but {ailment}", had_served=True)
 
-    def _is_healthy(self, target: Target) -> bool:
-        if isinstance(self.config, TritonServer):
-            # Triton calls a model ready whose process is gone.
-            return service(target).first_failure(_ALIVE_TIMEOUT_S) is None
-        return _answers(target, "/health")
-
-    def _ailment(self, target: Target) -> str:
-        if isinstance(self.config, TritonServer):
-            return f"its model {target.model!r} fails: {service(target).first_failure(_ALIVE_TIMEOUT_S)}"
-        return "/health says that its engine is dead"
+    def _ailment(self, target: Target) -> str | None:
+        """What is wrong with a server whose process is up; None when it is well."""
+        engine = ENGINES[self.config.engine]
+        if engine.ailment is not None:
+            return engine.ailment(target)
+        health = engine.health(self.config)
+        well = not health or _problem(target, health.path, health.status) is None
+        return None if well or not health else f"{health.path} says that its engine is dead"
 
     def reading(self) -> list[triton.Reading] | None:
         """What Triton's replicas have counted so far; None of other engines, and where they don't answer."""
-        if not isinstance(self.config, TritonServer | TritonRemoteServer):
+        counters = ENGINES[self.config.engine].counters
+        if counters is None:
             return None
         try:
-            last, reading = None, self._counters()
+            last, reading = None, list(map(counters, self.targets))
             for _ in range(_SETTLED_READINGS):
                 if reading == last:
                     break
                 # A request is counted a moment after its last response.
-                last, reading = reading, self._counters()
+                last, reading = reading, list(map(counters, self.targets))
         except (ServerError, httpx.TransportError):
             return None
         return reading
-
-    def _counters(self) -> list[triton.Reading]:
-        return [
-            triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
-            for target in self.targets
-        ]
 
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
@@ -232,7 +215,8 @@ def start_duet(duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = 
 
 @contextlib.contextmanager
 def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Iterator[_Launch]:
-    if isinstance(config, RemoteServer):
+    start = ENGINES[config.engine].start
+    if start is None:
         yield _remote(config)
         return
     reason = missing_requirement(config, gpus)
@@ -241,46 +225,24 @@ def _launched(config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu]) -> Itera
     share = config.gpu_count // config.replicas
     with contextlib.ExitStack() as stack:
         started = [
-            stack.enter_context(_replica(config, log_dir, number, gpus[number * share : (number + 1) * share]))
+            stack.enter_context(_replica(config, start, log_dir, number, gpus[number * share : (number + 1) * share]))
             for number in range(config.replicas)
         ]
         started = [(_wait_ready(config, target, process), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        version = service(targets[0]).version() if isinstance(config, TritonServer) else _version(targets[0])
-        yield _Launch(targets, processes, version, processes[0].secrets)
+        yield _Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
 
 
 @contextlib.contextmanager
 def _replica(
-    config: Launched, log_dir: Path, number: int, gpus: Sequence[Gpu]
+    config: ServerConfig, start: Start, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
     name = config.name if config.replicas == 1 else f"{config.name}-{number}"
     log = _fresh_log(log_dir, name)
-    if isinstance(config, TritonServer):
-        with _triton_replica(config, name, log, gpus) as replica:
-            yield replica
-        return
-    port = free_port()
-    command = server_command(config, port, gpus)
-    headers = _api_key_header(config)
-    target = Target(f"http://127.0.0.1:{port}", model_name(config), headers, continuous_usage=True)
-    with run_process(name, command, log) as process:
-        yield target, process
-
-
-@contextlib.contextmanager
-def _triton_replica(
-    config: TritonServer, name: str, log: Path, gpus: Sequence[Gpu]
-) -> Iterator[tuple[Target, ServerProcess]]:
-    with placed(config, log) as place:
+    with start.placed(config, log) as place:
         command = server_command(config, place, gpus)
-        target = Target(
-            f"http://127.0.0.1:{place.http}",
-            config.served,
-            grpc=f"127.0.0.1:{place.grpc}",
-            metrics=f"http://127.0.0.1:{place.metrics}/metrics",
-        )
-        with run_process(name, command, log, stop_grace_s(config)) as process:
+        target = ENGINES[config.engine].target(config, place)
+        with run_process(name, command, log, start.grace_s(config)) as process:
             yield target, process
 
 
@@ -290,50 +252,30 @@ def _fresh_log(folder: Path, name: str) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str], ...]:
-    key = config.args.get("api-key") or config.env.get("VLLM_API_KEY")
-    return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
-
-
-def _remote(config: OpenAIServer | TritonRemoteServer) -> _Launch:
-    target = Target(config.url, config.model, _auth_headers(config), continuous_usage=False)
-    secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or ""])
-    name = f"server {config.name!r} at {config.url}"
-    if isinstance(config, TritonRemoteServer):
-        target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
-        target = _triton_ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
-        return _Launch((target,), (), service(target).version(), secrets)
+def _remote(config: ServerConfig) -> _Launch:
+    engine, name = ENGINES[config.engine], f"server {config.name!r} at {shown_command(config, 0, ())}"
+    target, secrets = engine.target(config, None), secret_values([config.model_dump_json()])
+    if engine.ready is not None:
+        target = engine.ready(target, None, f"model {config.model!r} of {name}", config.ready_timeout)
+        return _Launch((target,), (), engine.version(target), secrets)
     up, why = (lambda: any(_answers(target, path) for path in _UP)), (lambda: f"; {_problem(target, _UP[0])}")
     wait_until(up, None, name, config.ready_timeout, why)
     _first_request(target, None, config)
-    return _Launch((target,), (), _version(target), secrets)
+    return _Launch((target,), (), engine.version(target), secrets)
 
 
-def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
-    headers = {name: expand(value) for name, value in config.headers.items()}
-    if config.bearer:
-        headers["Authorization"] = f"Bearer {expand(config.bearer)}"
-    if config.basic:
-        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
-    return tuple(headers.items())
-
-
-def _wait_ready(config: Launched, target: Target, process: ServerProcess) -> Target:
+def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess) -> Target:
     """The target, with what only the ready server could tell of it."""
-    if isinstance(config, TritonServer):
-        return _triton_ready(target, process, config.name, config.ready_timeout)
-    wait_until(lambda: _answers(target, "/health"), process, config.name, config.ready_timeout)
-    _first_request(target, process, config)
-    return target
-
-
-def _triton_ready(target: Target, process: ServerProcess | None, name: str, timeout_s: float) -> Target:
-    """Triton loads its models before it says ready; then one real request, since a ready model can be a dead one."""
-    wait_until(service(target).ready, process, name, timeout_s)
-    target = replace(target, inputs=service(target).inputs())
-    if failure := service(target).first_failure(timeout_s):
-        what = f"says that it is ready, but its first request failed: {failure}"
-        raise process.error(what) if process else ServerError(f"{name} {what}")
+    engine = ENGINES[config.engine]
+    if engine.ready is not None:
+        return engine.ready(target, process, config.name, config.ready_timeout)
+    if health := engine.health(config):
+        problem = partial(_problem, target, health.path, health.status)
+        wait_until(lambda: problem() is None, process, config.name, config.ready_timeout, lambda: f"; {problem()}")
+        _first_request(target, process, config)
+    else:
+        answers = partial(_first_failure, target, config.ready_timeout)
+        wait_until(lambda: answers() is None, process, config.name, config.ready_timeout)
     return target
 
 
@@ -341,30 +283,40 @@ def _answers(target: Target, path: str) -> bool:
     return _problem(target, path) is None
 
 
-def _problem(target: Target, path: str) -> str | None:
-    """What is wrong with the answer to a GET; None when it is 200. ServerError when waiting will not help."""
+def _problem(target: Target, path: str, status: int | None = None) -> str | None:
+    """What is wrong with the answer to a GET; None when it is `status`, or where that is None any of 200 to 299.
+
+    ServerError when waiting will not help.
+    """
     try:
         response = ask("GET", target.url + path, headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
     except httpx.TransportError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise ServerError(f"{target.url}: {error}; SSL_CERT_FILE names a file of certificates to trust") from error
         return f"GET {path}: {type(error).__name__}: {error}"
+    if response.is_success if status is None else response.status_code == status:
+        return None
     if response.status_code in (401, 403):
         raise ServerError(f"{target.url}{path} answers {response.status_code}: the credentials are missing or wrong")
-    return None if response.status_code == 200 else f"GET {path}: HTTP {response.status_code}"
+    return f"GET {path}: HTTP {response.status_code}"
 
 
 def _first_request(target: Target, process: ServerProcess | None, config: ServerConfig) -> None:
     """A server can say that it is healthy and fail every request, so the first token is the last readiness check."""
-    deadline = time.monotonic() + config.ready_timeout
+    if failure := _first_failure(target, config.ready_timeout):
+        what = f"says that it is healthy, but its first request failed: {failure}"
+        raise process.error(what) if process else ServerError(f"server {config.name!r} at {target.url} {what}")
+
+
+def _first_failure(target: Target, timeout_s: float) -> str | None:
+    """None when a request of one token gives an answer within `timeout_s`, else what went wrong."""
+    deadline = time.monotonic() + timeout_s
     failures = (
         _try_request(target, path, body, max(_LEAST_TIMEOUT_S, deadline - time.monotonic()))
         for path, body in _first_bodies(target.model)
     )
     failure = next(failures)
-    if failure and all(failures):
-        what = f"says that it is healthy, but its first request failed: {failure}"
-        raise process.error(what) if process else ServerError(f"server {config.name!r} at {config.url} {what}")  # type: ignore[union-attr]
+    return failure if failure and all(failures) else None
 
 
 def _first_bodies(model: str) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -384,12 +336,3 @@ def _try_request(target: Target, path: str, body: Mapping[str, object], timeout_
     if response.status_code != 200 or not any(key in response.text for key in ("choices", "text_output")):
         return f"HTTP {response.status_code}: {response.text[:500]}"
     return None
-
-
-def _version(target: Target) -> str | None:
-    try:
-        response = ask("GET", target.url + "/version", headers=target.headers, timeout_s=_PROBE_TIMEOUT_S)
-        version = response.json()["version"]
-    except (httpx.TransportError, ValueError, KeyError, TypeError):
-        return None
-    return str(version)
