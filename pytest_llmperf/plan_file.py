@@ -124,13 +124,18 @@ def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]
 
 def _describe(problem: Any, root: yaml.Node, source: str) -> str:
     error = problem.get("ctx", {}).get("error")
-    keys, line = _locate(root, (*problem["loc"], *(error.keys if isinstance(error, EntryError) else ())))
+    keys, line = _locate(root, (*_untagged(problem["loc"]), *(error.keys if isinstance(error, EntryError) else ())))
     where = ".".join(keys)
     return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem, hide=any(map(is_secret, keys)))}"
 
 
+def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the engine that pydantic puts behind a server's name, which may be the name of a key too."""
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("servers",) else loc
+
+
 def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
-    """The path of YAML keys in `loc` and the line of the deepest; parts that pydantic added (union tags) are passed."""
+    """The path of YAML keys in `loc` and the line of the deepest; other tags that pydantic added are passed."""
     keys: list[str] = []
     node, line = root, root.start_mark.line + 1
     for part in loc:

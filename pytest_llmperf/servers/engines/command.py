@@ -28,7 +28,7 @@ def missing(config: CommandServer) -> str | None:
     program = config.command[0]
     if "{" in program or "$" in program:
         return None
-    return missing_program(str(Path(config.cwd, program)) if "/" in program else program)
+    return missing_program(str(Path(config.cwd, program).absolute()) if "/" in program else program)
 
 
 @contextlib.contextmanager
