@@ -22,7 +22,9 @@ _PREFIX = re.compile(
 _TRACEBACK = re.compile(r"(?:\w+ hit an exception: )?Traceback \(most recent call last\)")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _USAGE_ERROR = re.compile(r"[\w .-]+: error: ")
-_LOOSE_ERROR = re.compile(r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: )|.*: command not found$")
+_LOOSE_ERROR = re.compile(
+    r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: )|.*: (?:command )?not found$|.*: error while loading "
+)
 _NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
 # Triton's own: E1121 07:33:05.713238 25787 model_lifecycle.cc:642] "failed to load 'm' version 1: …"
 _TRITON_ERROR = re.compile(r"E\d{4} [\d:.]+ +\d+ (?P<where>[\w.]+:\d+)\] \"?(?P<text>.*?)\"?$")

@@ -47,7 +47,7 @@ def script(folder: Path, text: str) -> str:
     return "./start.sh"
 
 
-def suite(folder: Path, server: dict[str, Any], *args: str) -> "subprocess.CompletedProcess[str]":
+def suite(folder: Path, server: dict[str, Any], *args: str) -> subprocess.CompletedProcess[str]:
     """A pytest of its own on a plan with this server; JSON is YAML."""
     load = {"input_tokens": 8, "output_tokens": 8, "concurrency": 2, "requests": 6}
     plan = {
@@ -106,13 +106,9 @@ def test_a_script_measured_by_a_test(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stop", "code"), [("SIGINT", 3), ("int", 3), ("SIGTERM", 4)])
 def test_the_signal_that_stops_it(tmp_path: Path, stop: str, code: int) -> None:
-    handlers = (
-        "signal.signal(signal.SIGINT, lambda *_: os._exit(3)); signal.signal(signal.SIGTERM, lambda *_: os._exit(4))"
-    )
-    program = f"import os, runpy, signal, sys; sys.argv[0] = 'x'; import asyncio; loop = asyncio.SelectorEventLoop; \
-loop.add_signal_handler = lambda *_: None; {handlers}; runpy.run_module('pytest_llmperf.embedded', run_name='__main__')"
-    command = [sys.executable, "-c", program, "--model", "m", "--port", "{port}", *QUICK]
-    with start_server(config(command, stop=stop), tmp_path / "logs", ()) as server:
+    trapping = script(tmp_path, "trap 'exit 3' INT\ntrap 'exit 4' TERM\n\"$@\" &\nwait")
+    command = [trapping, *EMBEDDED, *QUICK]
+    with start_server(config(command, stop=stop, cwd=str(tmp_path)), tmp_path / "logs", ()) as server:
         pass
     assert server.processes[0].exit_code() == code
 
@@ -136,11 +132,11 @@ def test_a_stop_command_that_fails_stops_it_all_the_same(tmp_path: Path, stop: l
 
 
 PARENT = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from pytest_llmperf.server_spec import CommandServer
 from pytest_llmperf.servers.start import start_server
-with start_server(CommandServer.model_validate_json(sys.argv[1]), Path(sys.argv[2]), ()):
+with start_server(CommandServer.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), ()):
     print("up", flush=True)
     time.sleep(3600)
 """
@@ -148,8 +144,8 @@ with start_server(CommandServer.model_validate_json(sys.argv[1]), Path(sys.argv[
 
 def test_the_stop_command_runs_though_pytest_is_killed(tmp_path: Path) -> None:
     stop = ["sh", "-c", "echo stopped > stopped"]
-    free = config([*EMBEDDED, *QUICK], cwd=str(tmp_path), stop=stop)
-    command = [sys.executable, "-c", PARENT, free.model_dump_json(), str(tmp_path / "logs")]
+    entry = {"name": "free", "engine": "command", "model": "m", "command": [*EMBEDDED, *QUICK], "cwd": str(tmp_path)}
+    command = [sys.executable, "-c", PARENT, json.dumps({**entry, "stop": stop}), str(tmp_path / "logs")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"up\n"
@@ -165,7 +161,7 @@ def test_without_a_route_for_readiness_the_first_request_tells(tmp_path: Path) -
 
 def test_a_route_that_is_not_there_is_named(tmp_path: Path) -> None:
     wrong = config([*EMBEDDED, *QUICK], ready="/healthz", ready_timeout="3 s")
-    with pytest.raises(ServerError, match="was not ready within 3 s .*; GET /healthz: HTTP 404; log: "):
+    with pytest.raises(ServerError, match=r"was not ready within 3 s .*; GET /healthz: HTTP 404; log: "):
         start_server(wrong, tmp_path / "logs", ()).__enter__()
 
 
@@ -189,22 +185,13 @@ def test_a_server_of_others_on_the_port_is_not_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_real_vllm(tmp_path: Path) -> None:
+def test_real_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = [str(path.relative_to(ROOT)) for path in (VLLM, MODEL) if not path.exists()]
     if missing:
         reason = f"needs {' and '.join(missing)}: make engine-vllm"
         pytest.fail(reason) if os.environ.get("LLMPERF_REQUIRE_ENGINES") == "1" else pytest.skip(reason)
-    words = [
-        str(VLLM),
-        "serve",
-        str(MODEL),
-        "--served-model-name",
-        "{model}",
-        "--port",
-        "{port}",
-        "--host",
-        "127.0.0.1",
-    ]
+    serve = [str(VLLM), "serve", str(MODEL)]
+    words = [*serve, "--served-model-name", "{model}", "--host", "127.0.0.1", "--port", "{port}"]
     limits = ["--dtype", "bfloat16", "--max-model-len", 1024, "--enforce-eager", "--kv-cache-memory-bytes", 64 << 20]
     offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1"}
     server = {
@@ -212,9 +199,9 @@ def test_real_vllm(tmp_path: Path) -> None:
         "command": [*words, *limits],
         "env": {**offline, "TRANSFORMERS_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "VLLM_API_KEY": "${PERF_KEY}"},
         "bearer": "${PERF_KEY}",
-        "ready_timeout": "180 s",
+        "ready_timeout": "600 s",
     }
-    os.environ["PERF_KEY"] = "sk-0123456789"
+    monkeypatch.setenv("PERF_KEY", "sk-0123456789")
     done = suite(tmp_path, server)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
