@@ -195,3 +195,19 @@ def test_words_of_a_command_are_swept():
         ("a.command_1", "1"),
         ("a.command_2", "2"),
     ]
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "servers.md"
+SNIPPETS = [
+    text for text in re.findall(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL) if "url: https" not in text
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: re.findall(r"^  ([\w-]+):$", text, re.MULTILINE)[0])
+def test_the_servers_of_the_docs_are_a_plans(snippet):
+    servers = snippet.removeprefix("servers:\n").rstrip("\n")
+    locked = "locked: {quantization: fp8}" if "quantization: fp8" in servers else ""
+    for config in parse_plan(plan_text(servers, rest=locked), "plan.yaml").server_configs():
+        shown = shown_command(config, 8123, ())
+        assert "8123" in shown
+        assert not re.search(r"(?<!\$)\{\w+\}", shown)
