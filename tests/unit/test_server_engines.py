@@ -203,7 +203,7 @@ SNIPPETS = [
 ]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: re.findall(r"^  ([\w-]+):$", text, re.MULTILINE)[0])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: re.findall(r"^  ([\w-]+):", text, re.MULTILINE)[0])
 def test_the_servers_of_the_docs_are_a_plans(snippet):
     servers = snippet.removeprefix("servers:\n").rstrip("\n")
     locked = "locked: {quantization: fp8}" if "quantization: fp8" in servers else ""
