@@ -37,7 +37,7 @@ def server_command(config: ServerConfig, place: Any, gpus: Sequence[Gpu]) -> Com
         env={name: expand(value) for name, value in command.env.items()},
         stop=tuple(map(expand, command.stop)),
         shown=_shown(command),
-        secrets=secret_values([*command.argv, *command.env.values(), *command.stop]),
+        secrets=secret_values([config.model_dump_json()]),
     )
 
 

@@ -206,5 +206,5 @@ def test_real_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
     assert point["metrics"]["output_tokens"]["min"] == point["metrics"]["output_tokens"]["max"] == 8
-    assert point["engine_version"] is not None
+    assert point["environment"].endswith("-command")
     assert "sk-0123456789" not in done.stdout + (tmp_path / "out" / "report.json").read_text()

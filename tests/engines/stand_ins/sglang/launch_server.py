@@ -107,6 +107,7 @@ def main() -> int:
         say(f"[2026-11-21 04:10:20 TP0] Scheduler hit an exception: {NO_MEMORY}")
         say("[2026-11-21 04:10:20] Received sigquit from a child process. It usually means the child failed.")
         return 1
+    say(f"[2026-11-21 04:10:21] server_args=ServerArgs(api_key={arguments.api_key!r})")
     name = arguments.served_model_name or arguments.model_path
     words = f"--model {name} --host {arguments.host} --port {arguments.port}".split()
     return embedded.main([*words, "--step", "modelled", "--decode-ms-per-step", "1"])
