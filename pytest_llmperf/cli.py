@@ -37,9 +37,10 @@ from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
 from pytest_llmperf.result import Result
-from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer, TritonServer
+from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer
+from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server
-from pytest_llmperf.servers.triton.repository import write_repository
+from pytest_llmperf.servers.triton.repository import triton_server, write_repository
 from pytest_llmperf.session import RunFolder, default_output
 
 
@@ -142,7 +143,7 @@ def profile(runs: int, **options: Any) -> None:
         _show(result, folder.dialect)
     _print(f"report: {folder.output / 'report.json'}")
     if export is not None:
-        document = profile_export(results, "triton" if isinstance(config, TritonRemoteServer) else "openai")
+        document = profile_export(results, ENGINES[config.engine].service_kind)
         export.write_text(json.dumps(document) + "\n", encoding="utf-8")
         _print(f"profile export: {export}")
     sys.exit(0 if all(map(_is_fine, results)) else 1)
@@ -212,12 +213,9 @@ def _prompts_in(path: str) -> int:
 def model_repository(plan: Path, server: str, output: Path) -> None:
     """Write the Triton model repository of a plan's server, and run nothing."""
     try:
-        configs = {config.name: config for config in load_plan(plan).server_configs()}
-        config = configs.get(server)
-        if not isinstance(config, TritonServer):
-            known = ", ".join(name for name, other in configs.items() if isinstance(other, TritonServer))
-            raise click.UsageError(f"{plan} has no triton server {server!r}; it has: {known or 'none'}")
-        write_repository(config, output)
+        write_repository(triton_server(load_plan(plan).server_configs(), server), output)
+    except ValueError as error:
+        raise click.UsageError(f"{plan} has {error}") from error
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
     for path in sorted(path for path in output.rglob("*") if path.is_file()):

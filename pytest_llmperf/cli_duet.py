@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -31,7 +30,8 @@ from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.verdicts import headline
 from pytest_llmperf.result import Result
 from pytest_llmperf.server_axes import single_config
-from pytest_llmperf.server_spec import OpenAIServer, ServerConfig, VllmServer
+from pytest_llmperf.server_spec import OpenAIServer, ServerConfig
+from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import RunFolder, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus
@@ -133,9 +133,8 @@ def _server(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerC
         return single_config(spaces, given)
     if "://" in given:
         return _remote(side, given, options["model"] or (plan.model if plan else None), options)
-    words = shlex.split(given)
-    if "serve" in words[1:-1]:
-        return _vllm(side, words)
+    if typed := _typed(side, shlex.split(given)):
+        return typed
     if plan:
         raise click.UsageError(f"--{side}: {options['plan']} has no server {given!r}{did_you_mean(given, known)}")
     raise click.UsageError(f"--{side}: {given!r} is no URL and no 'vllm serve …'; --plan FILE gives servers names")
@@ -155,27 +154,15 @@ def _remote(name: str, url: str, model: str | None, options: Mapping[str, Any]) 
     )
 
 
-def _vllm(name: str, words: Sequence[str]) -> VllmServer:
-    """`[NAME=VALUE …] vllm serve MODEL [--option [VALUE …]] …`, as typed in a shell."""
-    program = words.index("serve") - 1
-    model, *flags = words[program + 2 :]
-    args: dict[str, list[Any]] = {}
-    for word in flags:
-        if word.startswith("-"):
-            option, equals, value = word.partition("=")
-            values = args[option.lstrip("-")] = [yaml.safe_load(value)] if equals else []
-        elif args:
-            values.append(yaml.safe_load(word))
-        else:
-            raise click.UsageError(f"--{name}: {word!r} after the model is no option of vllm serve")
-    return VllmServer(
-        engine="vllm",
-        name=name,
-        model=model,
-        executable=words[program],
-        env=dict(word.split("=", 1) for word in words[:program]),
-        args={option: found if len(found) > 1 else found[0] if found else True for option, found in args.items()},
-    )
+def _typed(side: str, words: Sequence[str]) -> ServerConfig | None:
+    """The server of the engine whose command this is; None when it is that of none."""
+    try:
+        readers = (engine.from_words for engine in ENGINES.values() if engine.from_words)
+        return next((config for read in readers if (config := read(side, words))), None)
+    except ValidationError:
+        raise
+    except ValueError as error:
+        raise click.UsageError(f"--{side}: {error}") from error
 
 
 def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, ...]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.load.prompts import file_notes
-from pytest_llmperf.load.urls import shown
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.terminal import describe_load
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -36,8 +35,8 @@ def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:
 
 def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) -> Iterator[str]:
     """`taken` GPUs are another server's."""
-    if isinstance(server, RemoteServer):
-        yield f"{server.name}: {shown(server.url)} (already up)"
+    if not server.is_local:
+        yield f"{server.name}: {shown_command(server, 'PORT', ())} (already up)"
         return
     used = gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
     reason = missing_requirement(server, gpus)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -47,7 +47,7 @@ class Duet:
 
 def local_gpus(config: ServerConfig) -> int:
     """GPUs of this machine that it takes."""
-    return 0 if isinstance(config, RemoteServer) else config.gpu_count
+    return config.gpu_count if config.is_local else 0
 
 
 def configurations(asked: Iterable[ServerConfig | Duet]) -> dict[ServerConfig, None]:

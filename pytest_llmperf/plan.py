@@ -26,13 +26,9 @@ from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import ServerSpace
 from pytest_llmperf.server_spec import (
-    EMBEDDED_ARGS,
     Args,
     ArgValue,
-    EmbeddedServer,
-    RemoteServer,
     ServerConfig,
-    TritonServer,
     changes_output,
 )
 
@@ -159,7 +155,7 @@ def _search_problems(plan: Plan, search: SearchSpec) -> Iterator[tuple[str, str]
         yield "server", f"the plan has no server {search.server!r}{did_you_mean(search.server, list(plan.servers))}"
     elif not space.axes:
         yield "server", f"{search.server!r} is one configuration; write `{{sweep: ...}}` at what is to be searched"
-    elif isinstance(space.configs[0], RemoteServer):
+    elif not space.configs[0].is_local:
         yield "server", f"{search.server!r} is up already: a search starts its configurations itself"
     for load in search.loads:
         if load not in plan.loads:
@@ -174,14 +170,12 @@ def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, Ar
     """`locked` is merged into servers that we configure; what is up or written already must say so itself."""
     problems, name = [], server.name
     for arg, value in locked.items():
-        if isinstance(server, EmbeddedServer) and arg not in EMBEDDED_ARGS:
-            raise EntryError(
-                f"the embedded engine has no argument {arg!r}, which this plan locks", "servers", entry_name
-            )
+        if server.known_args is not None and arg not in server.known_args:
+            problem = f"the {server.engine} engine has no argument {arg!r}, which this plan locks"
+            raise EntryError(problem, "servers", entry_name)
         if arg in server.unlocked:
             continue
-        given = isinstance(server, RemoteServer) or (isinstance(server, TritonServer) and server.repository is not None)
-        declared = server.args.get(arg) if arg in server.args or given else value
+        declared = server.args.get(arg) if arg in server.args or server.declares_args else value
         if declared is None:
             problems.append(f"server {name!r} lacks the locked argument {arg}: {value}")
         elif declared != value:

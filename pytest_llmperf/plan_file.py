@@ -7,9 +7,8 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,31 +21,17 @@ from pytest_llmperf.load_spec import IntSweep, LoadSpec, Stability
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
 from pytest_llmperf.search_spec import SearchSpec
-from pytest_llmperf.server_spec import (
-    EmbeddedServer,
-    OpenAIServer,
-    ServerConfig,
-    TritonRemoteServer,
-    TritonServer,
-    VllmServer,
-    is_secret,
-)
+from pytest_llmperf.server_spec import ENGINE_MODELS, Ready, counted_from, is_secret
 from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.triton_spec import DynamicBatching, InstanceGroup, ModelTensor, QueuePolicy, TritonModel
 
-_ENGINES: dict[str, type[BaseModel]] = {
-    "embedded": EmbeddedServer,
-    "openai": OpenAIServer,
-    "triton": TritonServer,
-    "triton-remote": TritonRemoteServer,
-    "vllm": VllmServer,
-}
 # What a mapping inside a server's entry is, by its key.
 _SERVER_PARTS: dict[str, type[BaseModel]] = {
     "models": TritonModel,
     "instance_group": InstanceGroup,
     "dynamic_batching": DynamicBatching,
     "default_queue_policy": QueuePolicy,
+    "ready": Ready,
     "priority_queue_policy": QueuePolicy,
     "input": ModelTensor,
     "output": ModelTensor,
@@ -116,21 +101,8 @@ def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
 
 def _located(plan: Plan, folder: Path) -> Plan:
     """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
-    servers = {name: space.each(partial(_with_paths, folder)) for name, space in plan.servers.items()}
-    return plan.model_copy(update={"model": _absolute(plan.model, folder), "servers": servers})
-
-
-def _with_paths(folder: Path, server: ServerConfig) -> ServerConfig:
-    update: dict[str, Any] = {"model": _absolute(server.model, folder)}
-    if isinstance(server, VllmServer | TritonServer):
-        update["executable"] = _absolute(server.executable, folder)
-    if isinstance(server, TritonServer) and server.repository is not None:
-        update["repository"] = _absolute(server.repository, folder)
-    return server.model_copy(update=update)
-
-
-def _absolute(value: str, folder: Path) -> str:
-    return str((folder / value).resolve()) if value.startswith(("./", "../")) else value
+    servers = {name: space.each(lambda server: server.located(folder)) for name, space in plan.servers.items()}
+    return plan.model_copy(update={"model": counted_from(folder, plan.model), "servers": servers})
 
 
 def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]]:
@@ -152,13 +124,18 @@ def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]
 
 def _describe(problem: Any, root: yaml.Node, source: str) -> str:
     error = problem.get("ctx", {}).get("error")
-    keys, line = _locate(root, (*problem["loc"], *(error.keys if isinstance(error, EntryError) else ())))
+    keys, line = _locate(root, (*_untagged(problem["loc"]), *(error.keys if isinstance(error, EntryError) else ())))
     where = ".".join(keys)
     return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem, hide=any(map(is_secret, keys)))}"
 
 
+def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the engine that pydantic puts behind a server's name, which may be the name of a key too."""
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("servers",) else loc
+
+
 def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
-    """The path of YAML keys in `loc` and the line of the deepest; parts that pydantic added (union tags) are passed."""
+    """The path of YAML keys in `loc` and the line of the deepest; other tags that pydantic added are passed."""
     keys: list[str] = []
     node, line = root, root.start_mark.line + 1
     for part in loc:
@@ -195,7 +172,11 @@ def _message(problem: Any, hide: bool) -> str:
         return f"{problem['loc'][-1]!r} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         engine = given.get("engine") if isinstance(given, dict) else given
-        return f"engine {engine!r} is not known; allowed: {', '.join(_ENGINES)}" if engine else "'engine' is missing"
+        return (
+            f"engine {engine!r} is not known; allowed: {', '.join(sorted(ENGINE_MODELS))}"
+            if engine
+            else "'engine' is missing"
+        )
     if kind == "value_error":
         return str(problem["ctx"]["error"])
     needed = _NEEDED.get(kind) or problem["msg"].replace("Input should be", "must be")
@@ -207,7 +188,7 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     if not loc:
         return list(Plan.model_fields)
     if loc[0] == "servers":
-        model = _part(_SERVER_PARTS, loc[3:], _ENGINES[str(loc[2])])  # [2] is the union's tag
+        model = _part(_SERVER_PARTS, loc[3:], ENGINE_MODELS[str(loc[2])])  # [2] is the union's tag
     elif loc[0] == "searches":
         model = SearchSpec
     elif len(loc) > 2:
@@ -220,6 +201,3 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
 def _part(parts: dict[str, type[BaseModel]], loc: tuple[int | str, ...], otherwise: type[BaseModel]) -> type[BaseModel]:
     """`stages` has an index behind its key, a model's name follows `models`, a union of lengths its tag."""
     return next((parts[str(key)] for key in reversed(loc) if str(key) in parts), otherwise)
-
-
-assert set(_ENGINES.values()) == set(get_args(ServerConfig)), "every engine has its name here"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+import signal
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -36,6 +38,9 @@ _OUTPUT_ARGS = frozenset(
         "dtype", "kv-cache-dtype", "max-model-len", "quantization", "revision", "tokenizer", "tokenizer-mode",
         "tokenizer-revision", "chat-template", "rope-scaling", "rope-theta", "hf-overrides", "generation-config",
         "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
+        "completion-template", "context-length", "default-chat-template-kwargs", "hf-chat-template-name",
+        "json-model-override-args", "lora-paths", "modelopt-quant", "preferred-sampling-params",
+        "quantization-param-path", "sampling-defaults", "tokenizer-path", "torchao-config",
     }
 )  # fmt: skip
 _GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
@@ -43,6 +48,9 @@ _ALIASES = {
     "tp": "tensor-parallel-size",
     "pp": "pipeline-parallel-size",
     "dp": "data-parallel-size",
+    "tp-size": "tensor-parallel-size",
+    "pp-size": "pipeline-parallel-size",
+    "dp-size": "data-parallel-size",
     "q": "quantization",
     "sc": "speculative-config",
 }
@@ -107,6 +115,13 @@ Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 class _Server(Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
+    is_local: ClassVar[bool] = True
+    """Whether the plugin starts it, on this machine."""
+    known_args: ClassVar[Collection[str] | None] = None
+    """All arguments that the engine has; None where the engine itself is to judge."""
+    paths: ClassVar[tuple[str, ...]] = ("model",)
+    """Fields whose value counts from the plan file where it starts with ./ or ../."""
+
     name: SkipJsonSchema[str] = ""
     """The plan's name for this server: filled in by `Plan.server_configs`, not a key of the entry."""
     model: str = ""
@@ -132,14 +147,42 @@ class _Server(Frozen):
         """JSON data of the configuration; secrets are `${NAME}` references in it."""
         return self.model_dump(mode="json", exclude={"ready", "ready_timeout", "server_metrics"})
 
+    def located(self, folder: Path) -> Self:
+        """The same configuration with its paths counted from `folder`."""
+        given = {name: getattr(self, name) for name in self.paths}
+        return self.model_copy(update={name: counted_from(folder, path) for name, path in given.items() if path})
+
     @property
     def output_args(self) -> dict[str, ArgValue]:
         """The arguments that change output: results compare only between servers where these are equal."""
         return {name: value for name, value in sorted(self.args.items()) if changes_output(name)}
 
+    @property
+    def declares_args(self) -> bool:
+        """Whether `args` only say what the server runs with, so that the plan's locked ones must be among them."""
+        return not self.is_local
 
-class _Launched(_Server):
+    @property
+    def machine(self) -> str | None:
+        """The machine that it runs on, as its baselines' folder names it; None: this one."""
+        return None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
+        return False
+
+
+def counted_from(folder: Path, path: str) -> str:
+    """`path`, absolute where it starts with ./ or ../."""
+    return str((folder / path).resolve()) if path.startswith(("./", "../")) else path
+
+
+class LaunchedServer(_Server):
     """A server that the plugin starts itself."""
+
+    default_gpus: ClassVar[int | None] = None
+    """GPUs of a replica whose entry names none; None: as many as its arguments ask for."""
 
     env: dict[str, str] = {}
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
@@ -176,12 +219,32 @@ class _Launched(_Server):
         """TP x PP x DP."""
         return math.prod(int(str(self.args.get(name, 1))) for name in _GPU_ARGS)
 
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of this machine that all replicas need."""
+        default = self.parallel_size if self.default_gpus is None else self.default_gpus
+        return (default if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def served_model(self) -> str:
+        """The name under which it answers."""
+        served = self.args.get("served-model-name", self.model)
+        return str(served[0] if isinstance(served, list) else served)
+
+    @property
+    def in_container(self) -> bool:
+        """Whether its processes are not below the one that is started."""
+        return False
+
 
 EMBEDDED_ARGS = sorted(name.replace("_", "-") for name in EngineSettings.__dataclass_fields__)
 
 
-class EmbeddedServer(_Launched):
+class EmbeddedServer(LaunchedServer):
     """The package's own engine: real continuous batching; numpy decoder or modelled step times."""
+
+    known_args = EMBEDDED_ARGS
+    default_gpus = 0
 
     engine: Literal["embedded"]
     ready_timeout: Seconds = 30.0
@@ -196,41 +259,32 @@ class EmbeddedServer(_Launched):
         return args
 
     @property
-    def gpu_count(self) -> int:
-        return (self.gpus or 0) * self.replicas
-
-    @property
     def simulated(self) -> bool:
-        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
         return self.args.get("step") == "modelled"
 
 
-class VllmServer(_Launched):
+class VllmServer(LaunchedServer):
     """`vllm serve` with any arguments."""
+
+    paths = ("model", "executable")
 
     engine: Literal["vllm"]
     executable: str = "vllm"
     """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
-
-    @property
-    def gpu_count(self) -> int:
-        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
-
-    @property
-    def simulated(self) -> bool:
-        return False
 
 
 _TRITON_OWN = ("http-address", "http-port", "grpc-address", "grpc-port", "metrics-address", "metrics-port")
 _REMOTE_REPOSITORY = re.compile(r"^(s3|gs|as)://")
 
 
-class TritonServer(_Launched):
+class TritonServer(LaunchedServer):
     """`tritonserver` on a model repository that the plan describes, or names.
 
     `args` are the model's engine arguments: of a vllm model's model.json, of a python model's `parameters`. Of a
     `repository` that is used as it is, they are what its owner says it holds.
     """
+
+    paths = ("model", "executable", "repository")
 
     engine: Literal["triton"]
     executable: str = "tritonserver"
@@ -274,21 +328,21 @@ class TritonServer(_Launched):
         return self
 
     @property
-    def served(self) -> str:
+    def served_model(self) -> str:
         """Name of the model that is asked."""
         return self.serve or next(iter(self.models))
 
     @property
+    def declares_args(self) -> bool:
+        return self.repository is not None
+
+    @property
+    def in_container(self) -> bool:
+        return self.image is not None
+
+    @property
     def has_remote_repository(self) -> bool:
         return bool(_REMOTE_REPOSITORY.match(self.repository or ""))
-
-    @property
-    def gpu_count(self) -> int:
-        return (self.parallel_size if self.gpus is None else self.gpus) * self.replicas
-
-    @property
-    def simulated(self) -> bool:
-        return False
 
 
 def _parameters(url: str) -> list[tuple[str, str]]:
@@ -361,6 +415,9 @@ ReadyCheck = Annotated[
 class RemoteServer(_Server):
     """A server that is already up. Its `args` are what the owner says it was started with."""
 
+    is_local = False
+    replicas: ClassVar[int] = 1
+    in_container: ClassVar[bool] = False
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
 
     url: str = Field(repr=False)
@@ -428,11 +485,13 @@ class RemoteServer(_Server):
 
     @property
     def gpu_count(self) -> int:
+        """GPUs behind the URL; 0 where the plan does not say."""
         return self.gpus or 0
 
     @property
-    def simulated(self) -> bool:
-        return False
+    def machine(self) -> str:
+        """The machine behind the URL, as its baselines' folder names it."""
+        return self.hardware or urlsplit(self.url).netloc
 
 
 class OpenAIServer(RemoteServer):
@@ -475,4 +534,156 @@ class TritonRemoteServer(RemoteServer):
         return self.grpc or (self.url.partition("://")[2] if self.url.startswith("grpc") else "")
 
 
-ServerConfig = EmbeddedServer | VllmServer | TritonServer | OpenAIServer | TritonRemoteServer
+class SglangServer(LaunchedServer):
+    """`sglang serve` with any arguments; `python -m sglang.launch_server` where `executable` is a Python."""
+
+    paths = ("model", "executable")
+
+    engine: Literal["sglang"]
+    executable: str = "sglang"
+    """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _args_with_keys_of_their_own(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name in args.keys() & {"model", "model-path"}:
+            raise EntryError(f"{name} is the entry's `model`", name)
+        if "config" in args and (secret := next(filter(is_secret, args), None)):
+            raise EntryError(
+                f"{secret} is handed over in a config file, of which SGLang takes one; write it there", secret
+            )
+        return args
+
+    @property
+    def parallel_size(self) -> int:
+        """TP x PP x DP; with data-parallel attention the DP groups share the GPUs of TP."""
+        shared = self.args.get("enable-dp-attention") is True
+        return super().parallel_size // (int(str(self.args.get("data-parallel-size", 1))) if shared else 1)
+
+
+_PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
+_PLACEHOLDERS = ("model", "port")
+
+
+def fill_in(text: str, port: int | str, model: str) -> str:
+    """`text` with `{port}` and `{model}` filled in; other braces are left alone."""
+    values = {"port": str(port), "model": model}
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+
+
+def _known_placeholders(text: str) -> str:
+    for name in _PLACEHOLDER.findall(text):
+        if name not in _PLACEHOLDERS:
+            allowed = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
+            raise ValueError(
+                f"{{{name}}} in {text!r} is not known; allowed: {allowed}{did_you_mean(name, _PLACEHOLDERS)}"
+            )
+    return text
+
+
+def _as_word(given: object) -> object:
+    return str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
+
+
+Word = Annotated[
+    str, BeforeValidator(_as_word), AfterValidator(_known_placeholders), WithJsonSchema({"type": ["string", "number"]})
+]
+"""One word of a command, in which `{port}` and `{model}` are filled in."""
+
+
+def _no_secret_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A flag is a name for the word behind it, or behind its `=`."""
+    for word, after in zip(words, (*words[1:], ""), strict=True):
+        name, equals, value = word.partition("=")
+        flag = name.startswith("-")
+        _no_literal_secret(name if flag else "command", value if equals and flag else word)
+        if flag and not equals and after and not after.startswith("-"):
+            _no_literal_secret(name, after)
+    return words
+
+
+Words = Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_no_secret_words)]
+
+
+def _stop_signal(given: object) -> object:
+    """A signal by its whole name; a list is a command."""
+    if isinstance(given, list | tuple):
+        return given
+    name = f"SIG{str(given).upper().removeprefix('SIG')}"
+    if not isinstance(given, str) or name not in signal.Signals.__members__:
+        raise ValueError(f"{given!r} is neither a signal, such as SIGINT, nor a command as a list of words")
+    return name
+
+
+class CommandServer(LaunchedServer):
+    """Any program that serves; its `args` only say what it runs with, for what the plan locks."""
+
+    default_gpus = 0
+
+    engine: Literal["command"]
+    command: Words
+    """The program and its arguments, word by word: no shell reads them. Where it runs is `cwd`."""
+    env: dict[str, Word] = {}
+    """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
+    cwd: str = "."
+    """Folder that it runs in, counted from the plan file."""
+    url: Annotated[str, AfterValidator(_known_placeholders)] = "http://127.0.0.1:{port}"
+    """Base URL under which it answers, with or without `/v1`."""
+    ready: ReadyCheck = None
+    """What answers when it is up, `/health` where not given; False: its first request tells, tried again and again."""
+    stop: Annotated[
+        Words | str,
+        BeforeValidator(_stop_signal),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}}]}),
+    ] = "SIGTERM"
+    """How it is stopped: a signal to all of its processes, or a command. What is left after 10 s is killed."""
+    headers: dict[str, str] = {}
+    """Sent with every request."""
+    bearer: str | None = None
+    """`${NAME}`: the token is read from that environment variable."""
+
+    @property
+    def declares_args(self) -> bool:
+        return True
+
+    def located(self, folder: Path) -> Self:
+        return super().located(folder).model_copy(update={"cwd": str((folder / self.cwd).resolve())})
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        RemoteServer._http(url.replace("{port}", "1"))
+        return url.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> CommandServer:
+        with entry("headers"):
+            _no_literal_secrets(self.headers)
+        with entry("bearer"):
+            _no_literal_secret("bearer token", self.bearer)
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_port(self) -> CommandServer:
+        given = any("{port}" in text for text in (*self.command, *self.env.values()))
+        if "{port}" in self.url and not given:
+            raise EntryError("the server is to listen on {port}, which neither `command` nor `env` holds", "command")
+        if self.replicas > 1 and "{port}" not in self.url:
+            raise EntryError("replicas need ports of their own: write {port} into `url`", "url")
+        return self
+
+
+ServerConfig = (
+    EmbeddedServer
+    | VllmServer
+    | TritonServer
+    | OpenAIServer
+    | TritonRemoteServer
+    | SglangServer
+    # An engine more is a line here, and one in ENGINES.
+    | CommandServer
+)
+ENGINE_MODELS: dict[str, type[_Server]] = {
+    str(get_args(model.model_fields["engine"].annotation)[0]): model for model in get_args(ServerConfig)
+}
+"""The model of a server's entry, by its `engine`."""

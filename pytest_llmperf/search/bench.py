@@ -22,7 +22,7 @@ from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.contest import Hopeless
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.search.trial import RunFacts, Trial
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import Facts, RunFolder
@@ -77,7 +77,7 @@ class Bench:
     def run(self, trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
         """The trial with `rounds` runs of every load; fewer as soon as it is hopeless, fails or is spoiled."""
         config = self._configs[trial.position]
-        reason = None if isinstance(config, RemoteServer) else missing_requirement(config, self._gpus)
+        reason = missing_requirement(config, self._gpus)
         if reason:
             return replace(trial, skipped=reason)
         with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.space import Position, Space
 from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import Axis, ServerSpace
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import ServerConfig
 
 REPLICAS = "replicas"
 
@@ -84,7 +84,7 @@ def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
 
 def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:
     """As many equal instances as the GPUs allow, where the plan does not say how many."""
-    if not auto or isinstance(config, RemoteServer) or "replicas" in config.model_fields_set:
+    if not (auto and config.is_local) or "replicas" in config.model_fields_set:
         return config
     each = config.gpu_count
     return config.model_copy(update={"replicas": gpus // each}) if each and gpus > each else config

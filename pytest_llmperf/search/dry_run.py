@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.snippet import launch_command
-from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -25,5 +24,5 @@ def describe(found: Candidates, gpus: Sequence[Gpu]) -> Iterator[str]:
     if spec.memory_limit:
         yield f"  {spec.memory_limit}"
     for config in found.configs.values():
-        reason = None if isinstance(config, RemoteServer) else missing_requirement(config, gpus)
+        reason = missing_requirement(config, gpus)
         yield f"{config.name}: {f'skipped: {reason}' if reason else launch_command(config, gpus)}"

@@ -12,7 +12,6 @@ from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
-from pytest_llmperf.server_spec import RemoteServer
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.session import RunFolder
 from pytest_llmperf.state import PytestSession
@@ -75,10 +74,7 @@ class Search:
 
 def _obstacles(found: Candidates, gpus: Sequence[Gpu]) -> list[str]:
     """Why each configuration cannot run here; empty as soon as one can."""
-    reasons = [
-        None if isinstance(config, RemoteServer) else missing_requirement(config, gpus)
-        for config in found.configs.values()
-    ]
+    reasons = [missing_requirement(config, gpus) for config in found.configs.values()]
     known = [reason for reason in reasons if reason]
     return known if len(known) == len(reasons) else []
 

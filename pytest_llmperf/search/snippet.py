@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
-from pytest_llmperf.load.urls import shown
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.server_axes import written_out
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig, TritonServer
-from pytest_llmperf.servers.commands import shown_command
+from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.servers.commands import preparation, shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -44,7 +43,7 @@ def plan_snippet(plan_text: str, found: Candidates, position: Position, folder: 
 def _servers(data: Mapping[str, Any], found: Candidates, position: Position) -> dict[str, Any]:
     config = found.configs[position]
     entry = written_out(data["servers"][found.spec.server], found.server, found.coordinates(position))
-    if not isinstance(config, RemoteServer) and config.replicas > 1:
+    if config.is_local and config.replicas > 1:
         entry["replicas"] = config.replicas
     return {config.name: entry}
 
@@ -66,9 +65,5 @@ def _yaml(data: Mapping[str, Any]) -> str:
 
 def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
     """The shell line of its first replica; secrets are `${NAME}` references in it, PLAN is the plan of the best."""
-    if isinstance(config, RemoteServer):
-        return shown(config.url)
     command = shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
-    if isinstance(config, TritonServer) and config.models:
-        return f"llmperf model-repository PLAN {config.name} -o MODEL_REPOSITORY && {command}"
-    return command
+    return " && ".join(line for line in (preparation(config), command) if line)

@@ -12,7 +12,9 @@ import httpx
 
 from pytest_llmperf.load.answers.decoding import decoded
 from pytest_llmperf.load.tape import Reads
+from pytest_llmperf.load.target import Target
 
+_VERSION_TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20
 """Far more than any answer that is asked for here: one that goes on is a stream without an end."""
 _TOLD = ("content-type", "location", "retry-after")
@@ -57,3 +59,13 @@ def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     every 50 ms.
     """
     return ssl.create_default_context()
+
+
+def version_at(target: Target, path: str) -> str | None:
+    """The `version` in the JSON that a GET of `path` gives; None where there is none."""
+    try:
+        answer = ask("GET", target.at(path), headers=target.headers, timeout_s=_VERSION_TIMEOUT_S)
+        version = answer.json()["version"]
+    except (httpx.TransportError, ValueError, KeyError, TypeError):
+        return None
+    return str(version)

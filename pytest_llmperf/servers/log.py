@@ -12,14 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# vLLM puts "(EngineCore pid=17) ERROR 11-21 03:04:05 [core.py:12] " before each line of a traceback too.
+# vLLM puts "(EngineCore pid=17) ERROR 11-21 03:04:05 [core.py:12] " before each line of a traceback too, SGLang
+# "[2026-11-21 03:04:05 TP0] " before the first one only, and no level.
 _PREFIX = re.compile(
     r"^(?:\x1b\[[0-9;]*m)*(?P<process>\([^)]*pid=\d+\))?(?:\x1b\[[0-9;]*m)*\s?"
+    r"(?:\[\d{4}-\d\d-\d\d [\d:.]+(?: [A-Z]+\d+)*\] )?"
     r"(?:(?P<level>ERROR|CRITICAL|WARNING|INFO|DEBUG)(?::\s*| )(?:[\d-]+ [\d:.]+ )?(?:\[[^\]]*\] ?)?)?"
 )
-_TRACEBACK = "Traceback (most recent call last)"
+_TRACEBACK = re.compile(r"(?:\w+ hit an exception: )?Traceback \(most recent call last\)")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _USAGE_ERROR = re.compile(r"[\w .-]+: error: ")
+_LOOSE_ERROR = re.compile(
+    r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: )|.*: (?:command )?not found$|.*: error while loading "
+)
 _NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
 # Triton's own: E1121 07:33:05.713238 25787 model_lifecycle.cc:642] "failed to load 'm' version 1: …"
 _TRITON_ERROR = re.compile(r"E\d{4} [\d:.]+ +\d+ (?P<where>[\w.]+:\d+)\] \"?(?P<text>.*?)\"?$")
@@ -118,8 +123,13 @@ def _plain_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
     for line in lines:
         if _USAGE_ERROR.match(line.text) or _NATIVE_CRASH.match(line.text):
             yield _Error(line.number, line.text.strip())
-        elif line.level and not line.text.startswith((" ", _TRACEBACK)):
+        elif (line.level or _LOOSE_ERROR.match(line.text)) and not _continues(line.text):
             yield _Error(line.number, line.text.strip(), loose=True)
+
+
+def _continues(text: str) -> bool:
+    """Whether a line belongs to a traceback, which is read as a whole."""
+    return text.startswith(" ") or bool(_TRACEBACK.match(text))
 
 
 def _triton_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
@@ -147,7 +157,7 @@ def _chains(lines: Sequence[_Line]) -> list[list[tuple[int, int]]]:
     """Start and end of every traceback, those that caused each other together."""
     chains: list[list[tuple[int, int]]] = []
     for start, line in enumerate(lines):
-        if not line.text.startswith(_TRACEBACK):
+        if not _TRACEBACK.match(line.text):
             continue
         span = start, _end_of_traceback(lines, start)
         if chains and any(_CHAIN.match(between.text) for between in lines[chains[-1][-1][1] : start]):

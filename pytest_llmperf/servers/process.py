@@ -23,6 +23,7 @@ from pytest_llmperf.servers.secrets import redact
 STOP_GRACE_S = 10.0
 _OWN_PAUSES_S = itertools.repeat(0.05)
 """Pauses between the questions to a server on this machine."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,15 @@ class Command:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     """Added to pytest's own environment."""
-    shown: str
+    shown: str = ""
     """The command line for people, with `${NAME}` where a secret goes."""
     secrets: tuple[str, ...] = ()
+    cwd: str | None = None
+    """Folder that it runs in; None: pytest's own."""
+    stop: tuple[str, ...] = ()
+    """Command that stops it; empty: a signal does."""
+    stop_signal: int = signal.SIGTERM
+    """Sent to all of its processes, where no command stops it."""
 
     def __repr__(self) -> str:
         return f"Command({self.shown!r})"
@@ -87,7 +94,7 @@ def _signal_name(code: int) -> str:
 
 @contextlib.contextmanager
 def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GRACE_S) -> Iterator[ServerProcess]:
-    """Start `command`, its output in `log`; on leaving, TERM, wait `grace_s`, KILL, for all of its descendants."""
+    """Start `command`, its output in `log`; on leaving, stop it, wait `grace_s`, KILL, for all of its descendants."""
     log.parent.mkdir(parents=True, exist_ok=True)
     # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -105,10 +112,14 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
 def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", supervisor.__file__, str(grace_s), "--", *command.argv],
+            [
+                *(sys.executable, "-I", supervisor.__file__),
+                *(str(grace_s), str(int(command.stop_signal)), str(len(command.stop)), *command.stop, *command.argv),
+            ],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=command.cwd,
             env={**os.environ, **command.env},
             start_new_session=True,
         )
@@ -133,7 +144,7 @@ def free_ports(count: int) -> tuple[int, ...]:
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((LOOPBACK, 0))
         return tuple(probe.getsockname()[1] for probe in probes)
 
 
@@ -155,7 +166,7 @@ def wait_until(
 ) -> None:
     """Poll `ready` until it says yes; ServerError when the process ends first or `timeout_s` is over.
 
-    `name` begins and `why` ends the message of a server that has no process of ours, whose log would tell.
+    `name` begins the message of a server that has no process of ours; `why` ends that of one that was too slow.
     """
     deadline = time.monotonic() + timeout_s
     for pause_s in pauses_s:
@@ -165,9 +176,14 @@ def wait_until(
             raise process.error("ended before it was ready")
         left_s = deadline - time.monotonic()
         if left_s <= 0:
-            what = f"was not ready within {timeout_s:g} s (ready_timeout)"
-            raise process.error(what) if process else ServerError(f"{name} {what}{why()}")
+            what = f"was not ready within {timeout_s:g} s (ready_timeout){why()}"
+            raise process.error(what) if process else ServerError(f"{name} {what}")
         time.sleep(min(pause_s, left_s))
+
+
+def listening_at(port: int | str) -> tuple[str, ...]:
+    """The arguments of a server that is to listen here on `port`."""
+    return "--host", LOOPBACK, "--port", str(port)
 
 
 def command_line_flags(args: Mapping[str, object]) -> Sequence[str]:

@@ -53,7 +53,7 @@ def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callab
 
     def up() -> bool:
         nonlocal problem
-        problem = (_named_problem(target, named) if named else usual()) or ""
+        problem = (health_problem(target, named) if named else usual()) or ""
         return not problem
 
     wait_until(up, None, name, config.ready_timeout, lambda: f"; {problem}", backing_off())
@@ -75,8 +75,11 @@ def _problem(target: Target, route: str) -> str | None:
     return f"GET {route}: {_refused(answer)}" if comes_up else None
 
 
-def _named_problem(target: Target, ready: Ready) -> str | None:
-    """What is wrong with the answer to the plan's own check. ServerError when waiting will not help."""
+def health_problem(target: Target, ready: Ready) -> str | None:
+    """What is wrong with the answer to a check of health; None when it is as wanted.
+
+    ServerError when waiting will not help.
+    """
     url = urls.on_host(target.url, ready.path)
     answer = _asked(target, "GET", url, _PROBE_TIMEOUT_S)
     what = f"GET {urls.bare(ready.path)}"
@@ -90,26 +93,6 @@ def _named_problem(target: Target, ready: Ready) -> str | None:
         raise ServerError(f"{target.shown}: {what}: {_refused(answer)}")
     wanted = f", not {ready.status}" if ready.status else ""
     return f"{what}: {_refused(answer)}{wanted}"
-
-
-def answers(target: Target, route: str) -> bool:
-    """Whether a GET gives 200. ServerError when the credentials are wrong."""
-    url = target.at(route)
-    answer = _asked(target, "GET", url, _PROBE_TIMEOUT_S)
-    if isinstance(answer, str):
-        return False
-    _check_credentials(url, answer)
-    return answer.status_code == 200
-
-
-def version(target: Target) -> str | None:
-    """What `/version` says; None where it says nothing."""
-    try:
-        return str(
-            ask("GET", target.at("/version"), headers=target.headers, timeout_s=_PROBE_TIMEOUT_S).json()["version"]
-        )
-    except (httpx.TransportError, ValueError, KeyError, TypeError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_llmperf.load.target import Target
-from pytest_llmperf.server_spec import ServerConfig, TritonRemoteServer, TritonServer
+from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.servers.engines.table import ENGINES, Question
 from pytest_llmperf.servers.process import ServerProcess
 from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -18,18 +19,17 @@ def sources(
     """What can be sampled of a running server; of a container no processes, which are not below ours."""
     names = [config.name if len(targets) == 1 else f"{config.name} {place}" for place in range(1, len(targets) + 1)]
     asked = ((name, _metrics_question(config, target)) for name, target in zip(names, targets, strict=True))
-    inside = isinstance(config, TritonServer) and config.image is not None
     return Sources(
         metrics=tuple(MetricsSource(name, *question) for name, question in asked if question),
-        processes=() if inside else tuple((n, p.handle.pid) for n, p in zip(names, processes, strict=False)),
+        processes=()
+        if config.in_container
+        else tuple((n, p.handle.pid) for n, p in zip(names, processes, strict=False)),
         gpus=tuple((f"GPU {gpu.device}", gpu.device) for gpu in gpus),
     )
 
 
-def _metrics_question(config: ServerConfig, target: Target) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+def _metrics_question(config: ServerConfig, target: Target) -> Question | None:
     """URL and headers; credentials go to the server that they are for, and to no other."""
     if isinstance(config.server_metrics, str):
         return expand(config.server_metrics), ()
-    if isinstance(config, TritonServer | TritonRemoteServer):
-        return (target.metrics, ()) if target.metrics else None
-    return target.at("/metrics"), target.headers
+    return ENGINES[config.engine].metrics(target)

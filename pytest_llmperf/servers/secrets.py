@@ -29,6 +29,11 @@ def expand_url(url: str) -> str:
     return expand(url, {name: quote(value, safe="") for name, value in os.environ.items()})
 
 
+def bearer(token: object) -> tuple[tuple[str, str], ...]:
+    """The header that carries `token`, its references filled in; none where there is no token."""
+    return (("Authorization", f"Bearer {expand(str(token))}"),) if token else ()
+
+
 def secret_values(texts: Iterable[str]) -> tuple[str, ...]:
     """The values behind all references in `texts`, longest first; short ones (< 4 characters) hide nothing."""
     names = {name for text in texts for name in _REFERENCE.findall(text)}

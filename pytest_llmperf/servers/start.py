@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,32 +15,21 @@ from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.target import Target
-from pytest_llmperf.load.urls import shown
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Telemetry
-from pytest_llmperf.server_spec import (
-    EmbeddedServer,
-    OpenAIServer,
-    RemoteServer,
-    ServerConfig,
-    TritonRemoteServer,
-    TritonServer,
-    VllmServer,
-)
-from pytest_llmperf.servers.commands import Launched, missing_requirement, model_name, server_command
+from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.servers.commands import missing_requirement, server_command
+from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.log import log_tail
-from pytest_llmperf.servers.process import ServerProcess, free_port, run_process, wait_until
-from pytest_llmperf.servers.readiness import answers, first_failure, version, wait_for_remote, wait_until_up
+from pytest_llmperf.servers.process import ServerProcess, run_process, wait_until
+from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.sampling import sources
-from pytest_llmperf.servers.secrets import expand, expand_url, redact, secret_values
-from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
-from pytest_llmperf.servers.triton.service import metrics_text, service
+from pytest_llmperf.servers.secrets import redact, secret_values
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import Watcher, watcher
 
 _LAST_GASP_S = 1.0
-_ALIVE_TIMEOUT_S = 30.0
 _SETTLED_READINGS = 20
 
 
@@ -137,43 +126,36 @@ class LlmServer:
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in zip(self.processes, self.targets, strict=False):
-            if process.exit_code() is None and self._is_healthy(target):
+            ailment = self._ailment(target) if process.exit_code() is None else "died"
+            if ailment is None:
                 continue
             ended = process.has_ended_within(_LAST_GASP_S)  # one that ends closes its port first
-            what = "died" if ended else f"is up, but {self._ailment(target)}"
-            raise process.error(what, had_served=True)
+            raise process.error("died" if ended else f"is up, but {ailment}", had_served=True)
 
-    def _is_healthy(self, target: Target) -> bool:
-        if isinstance(self.config, TritonServer):
-            # Triton calls a model ready whose process is gone.
-            return service(target).first_failure(_ALIVE_TIMEOUT_S) is None
-        return answers(target, "/health")
-
-    def _ailment(self, target: Target) -> str:
-        if isinstance(self.config, TritonServer):
-            return f"its model {target.model!r} fails: {service(target).first_failure(_ALIVE_TIMEOUT_S)}"
-        return "/health says that its engine is dead"
+    def _ailment(self, target: Target) -> str | None:
+        """What is wrong with a server whose process is up; None when it is well."""
+        engine = ENGINES[self.config.engine]
+        if engine.ailment is not None:
+            return engine.ailment(target)
+        health = engine.health(self.config)
+        well = not health or health_problem(target, health) is None
+        return None if well or not health else f"{health.path} says that its engine is dead"
 
     def reading(self) -> list[triton.Reading] | None:
         """What Triton's replicas have counted so far; None of other engines, and where they don't answer."""
-        if not isinstance(self.config, TritonServer | TritonRemoteServer):
+        counters = ENGINES[self.config.engine].counters
+        if counters is None:
             return None
         try:
-            last, reading = None, self._counters()
+            last, reading = None, list(map(counters, self.targets))
             for _ in range(_SETTLED_READINGS):
                 if reading == last:
                     break
                 # A request is counted a moment after its last response.
-                last, reading = reading, self._counters()
+                last, reading = reading, list(map(counters, self.targets))
         except (ServerError, httpx.TransportError):
             return None
         return reading
-
-    def _counters(self) -> list[triton.Reading]:
-        return [
-            triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
-            for target in self.targets
-        ]
 
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
@@ -239,7 +221,8 @@ def start_duet(
 def _launched(
     config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu], loads: Sequence[LoadPoint]
 ) -> Iterator[_Launch]:
-    if isinstance(config, RemoteServer):
+    start = ENGINES[config.engine].start
+    if start is None:
         yield _remote(config, loads)
         return
     reason = missing_requirement(config, gpus)
@@ -248,46 +231,24 @@ def _launched(
     share = config.gpu_count // config.replicas
     with contextlib.ExitStack() as stack:
         started = [
-            stack.enter_context(_replica(config, log_dir, number, gpus[number * share : (number + 1) * share]))
+            stack.enter_context(_replica(config, start, log_dir, number, gpus[number * share : (number + 1) * share]))
             for number in range(config.replicas)
         ]
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        engine = service(targets[0]).version() if isinstance(config, TritonServer) else version(targets[0])
-        yield _Launch(targets, processes, engine, processes[0].secrets)
+        yield _Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
 
 
 @contextlib.contextmanager
 def _replica(
-    config: Launched, log_dir: Path, number: int, gpus: Sequence[Gpu]
+    config: ServerConfig, start: Start, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
     name = config.name if config.replicas == 1 else f"{config.name}-{number}"
     log = _fresh_log(log_dir, file_name(name))
-    if isinstance(config, TritonServer):
-        with _triton_replica(config, name, log, gpus) as replica:
-            yield replica
-        return
-    port = free_port()
-    command = server_command(config, port, gpus)
-    headers = _api_key_header(config)
-    target = Target(f"http://127.0.0.1:{port}", model_name(config), headers, continuous_usage=True)
-    with run_process(name, command, log) as process:
-        yield target, process
-
-
-@contextlib.contextmanager
-def _triton_replica(
-    config: TritonServer, name: str, log: Path, gpus: Sequence[Gpu]
-) -> Iterator[tuple[Target, ServerProcess]]:
-    with placed(config, log) as place:
+    with start.placed(config, log) as place:
         command = server_command(config, place, gpus)
-        target = Target(
-            f"http://127.0.0.1:{place.http}",
-            config.served,
-            grpc=f"127.0.0.1:{place.grpc}",
-            metrics=f"http://127.0.0.1:{place.metrics}/metrics",
-        )
-        with run_process(name, command, log, stop_grace_s(config)) as process:
+        target = ENGINES[config.engine].target(config, place)
+        with run_process(name, command, log, start.grace_s(config)) as process:
             yield target, process
 
 
@@ -297,57 +258,26 @@ def _fresh_log(folder: Path, name: str) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _api_key_header(config: EmbeddedServer | VllmServer) -> tuple[tuple[str, str], ...]:
-    key = config.args.get("api-key") or config.env.get("VLLM_API_KEY")
-    return (("Authorization", f"Bearer {expand(str(key))}"),) if key else ()
+def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> _Launch:
+    engine = ENGINES[config.engine]
+    target, secrets = engine.target(config, None), secret_values([config.model_dump_json()])
+    if engine.ready is not None:
+        target = engine.ready(config, target, None, loads)
+    return _Launch((target,), (), engine.version(target), secrets)
 
 
-def _remote(config: OpenAIServer | TritonRemoteServer, loads: Sequence[LoadPoint]) -> _Launch:
-    path = config.path if isinstance(config, OpenAIServer) else ""
-    target = Target(expand_url(config.url), config.model, _auth_headers(config), path=expand_url(path))
-    secrets = secret_values([*config.headers.values(), config.bearer or "", config.basic or "", config.url, path])
-    if isinstance(config, TritonRemoteServer):
-        target = replace(target, grpc=config.grpc_target, metrics=config.metrics or "")
-        target = _remote_triton(target, config)
-        return _Launch((target,), (), service(target).version(), secrets)
-    wait_for_remote(target, config, loads)
-    return _Launch((target,), (), version(target), secrets)
-
-
-def _auth_headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
-    headers = {name: expand(value) for name, value in config.headers.items()}
-    if config.bearer:
-        headers["Authorization"] = f"Bearer {expand(config.bearer)}"
-    if config.basic:
-        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
-    return tuple(headers.items())
-
-
-def _wait_ready(config: Launched, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:
+def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:
     """The target, with what only the ready server could tell of it."""
-    if isinstance(config, TritonServer):
-        wait_until(service(target).ready, process, config.name, config.ready_timeout)
-        return _answering(target, process, config.name, config.ready_timeout)
-    wait_until(lambda: answers(target, "/health"), process, config.name, config.ready_timeout)
+    engine = ENGINES[config.engine]
+    if engine.ready is not None:
+        return engine.ready(config, target, process, loads)
+    health = engine.health(config)
+    if not health:
+        answered = partial(first_failure, target, config, loads)
+        wait_until(lambda: answered() is None, process, config.name, config.ready_timeout)
+        return target
+    problem = partial(health_problem, target, health)
+    wait_until(lambda: problem() is None, process, config.name, config.ready_timeout, lambda: f"; {problem()}")
     if failure := first_failure(target, config, loads):
         raise process.error(f"says that it is healthy, but its first request failed: {failure}")
-    return target
-
-
-def _remote_triton(target: Target, config: TritonRemoteServer) -> Target:
-    name = f"model {config.model!r} of server {config.name!r} at {shown(config.url)}"
-    if config.ready is not False:
-        wait_until_up(target, config, name, lambda: None if service(target).ready() else "the model is not ready")
-    try:
-        return _answering(target, None, name, config.ready_timeout)
-    except httpx.TransportError as error:
-        raise ServerError(f"{name}: {type(error).__name__}: {error}") from error
-
-
-def _answering(target: Target, process: ServerProcess | None, name: str, timeout_s: float) -> Target:
-    """The target with its model's inputs, after one real request, since a ready model can be a dead one."""
-    target = replace(target, inputs=service(target).inputs())
-    if failure := service(target).first_failure(timeout_s):
-        what = f"says that it is ready, but its first request failed: {failure}"
-        raise process.error(what) if process else ServerError(f"{name} {what}")
     return target

@@ -1,9 +1,14 @@
-"""Runs one server and outlives pytest just long enough to take it down: `python supervisor.py GRACE_S -- ARGV...`.
+"""Runs one server and outlives pytest just long enough to take it down.
+
+    python supervisor.py GRACE_S SIGNAL N STOP... ARGV...
+
+STOP... are the N words of a command that stops the server; SIGNAL does where N is 0.
 
 The supervisor stands between pytest and the server so that nothing survives, however pytest ends. It holds the read end
 of a pipe from pytest on its standard input. When that reaches its end (pytest closed it, or was killed with SIGKILL)
-the server's whole process group gets TERM, after GRACE_S seconds KILL, and so do descendants that left the group
-(found because the supervisor is their subreaper). A normal stop and pytest's death take this same path.
+the server is stopped: the command runs, or SIGNAL goes to the whole process group and to descendants that left it
+(found because the supervisor is their subreaper). What is left GRACE_S seconds later gets KILL. A normal stop and
+pytest's death take this same path.
 
 It is run as a file with the standard library alone: it starts in some 20 ms and imports nothing of the package.
 Its exit code is the server's (128 + N for a signal N).
@@ -24,8 +29,9 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# What engines leave in /dev/shm when they are killed: vLLM's TP/PP rings, Python's SharedMemory, torch, Triton's stubs.
-_SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-")
+# What engines leave in /dev/shm when they are killed: vLLM's TP/PP rings, Python's SharedMemory, torch, Triton's
+# stubs, SGLang's rings and load snapshots.
+_SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-", "sgl_shm_", "sglang_loads_")
 _SHM = Path("/dev/shm")
 _TRACKER_GRACE_S = 2.0
 _KILL_PATIENCE_S = 30.0
@@ -64,9 +70,10 @@ def _reap() -> None:
             pass
 
 
-def _take_down(server: subprocess.Popen[bytes], grace: float) -> None:
-    """TERM, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
-    _signal(_descendants(os.getpid()), signal.SIGTERM)
+def _take_down(server: subprocess.Popen[bytes], grace: float, signum: int, stop: list[str]) -> None:
+    """Stop, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
+    if not (stop and server.poll() is None and _runs(stop, grace)):
+        _signal(_descendants(os.getpid()), signum)
     _wait_for_none(server, grace)
     rest = _descendants(os.getpid())
     _signal({pid for pid in rest if not _is_resource_tracker(pid)}, signal.SIGKILL)
@@ -76,6 +83,18 @@ def _take_down(server: subprocess.Popen[bytes], grace: float) -> None:
         # Again and again, since one may have been forked while the others were killed.
         _signal(_descendants(os.getpid()), signal.SIGKILL)
         _wait_for_none(server, 0.2)
+
+
+def _runs(command: list[str], timeout: float) -> bool:
+    """Whether the command ended well, within `timeout` seconds; its output is in the server's log."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, timeout=timeout, check=False, preexec_fn=_default_signals_and_leash
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        sys.stderr.write(f"the server's stop command failed: {error}\n")
+        return False
+    return done.returncode == 0
 
 
 def _signal(pids: Iterable[int], signum: int) -> None:
@@ -144,9 +163,10 @@ def _remove_leftovers(before: set[str], ours: set[_File]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    grace, command = float(argv[0]), argv[2:]
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    grace, signum, words = float(argv[0]), int(argv[1]), 3 + int(argv[2])
+    stop, command = argv[3:words], argv[words:]
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     # pytest blocks Ctrl-C while it starts us, and a mask is inherited.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -156,7 +176,7 @@ def main(argv: list[str]) -> int:
     )
     _wait_for_an_end(server)
     ours = _mapped_files(_descendants(os.getpid()))
-    _take_down(server, grace)
+    _take_down(server, grace, signum, stop)
     _remove_leftovers(before, ours)
     code = server.poll()
     return 1 if code is None else code if code >= 0 else 128 - code

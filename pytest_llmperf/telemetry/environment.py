@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pytest_llmperf import __version__
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu, driver_version
 
 
@@ -42,8 +41,8 @@ class Environment:
 
 def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence[Gpu]) -> Environment:
     """The environment of `config` on this machine, which offers `gpus`."""
-    remote = isinstance(config, RemoteServer)  # this machine's GPUs say nothing about a server elsewhere
-    used = tuple(gpu.name for gpu in gpus) if config.gpu_count and not remote else ()
+    # This machine's GPUs say nothing about a server elsewhere.
+    used = tuple(gpu.name for gpu in gpus) if config.gpu_count and config.is_local else ()
     cores = len(os.sched_getaffinity(0))
     return Environment(
         slug=f"{_machine(config, used, cores)}-{config.engine}",
@@ -51,7 +50,7 @@ def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence
         engine=config.engine,
         engine_version=engine_version,
         gpus=used,
-        driver=None if remote else driver_version(),
+        driver=driver_version() if config.is_local else None,
         cpu=_cpu_model(),
         cpu_cores=cores,
         memory_gib=_memory_gib(),
@@ -65,8 +64,8 @@ def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence
 def _machine(config: ServerConfig, gpus: Sequence[str], cores: int) -> str:
     if config.simulated:
         return "simulated"
-    if isinstance(config, RemoteServer):
-        return _slug(config.hardware or urlsplit(config.url).netloc)
+    if config.machine is not None:
+        return _slug(config.machine)
     if gpus:
         return f"{_slug(_short_gpu(gpus[0]))}x{len(gpus)}"
     return f"{_slug(_short_cpu(_cpu_model()))}-x{cores}"

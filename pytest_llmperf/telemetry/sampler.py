@@ -40,6 +40,7 @@ METRICS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "sglang:num_running_reqs": ("requests_running", sum),
     "sglang:num_queue_reqs": ("requests_waiting", sum),
     "sglang:token_usage": ("kv_cache_usage", max),
+    "sglang:num_retracted_requests_total": ("preemptions", sum),
     "nv_inference_pending_request_count": ("requests_waiting", sum),
     "nv_inference_queue_duration_us": ("queue_us", sum),
     "nv_inference_request_success": ("requests_finished", sum),

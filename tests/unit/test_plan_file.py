@@ -8,6 +8,8 @@ from samples import plan_text
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan, parse_plan
+from pytest_llmperf.server_spec import ENGINE_MODELS
+from pytest_llmperf.servers.engines.table import ENGINES
 
 LOAD = "  s: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}"
 
@@ -46,7 +48,7 @@ def vllm(entry: str) -> str:
         (load("concurrency: {swep: '1:8'}"), "8: loads.s.concurrency.swep: unknown key 'swep'; did you mean 'sweep'?"),
         (
             plan_text("  a: {engine: vlm}"),
-            "3: servers.a: engine 'vlm' is not known; allowed: embedded, openai, tri",
+            "3: servers.a: engine 'vlm' is not known; allowed: command, embedded, ",
         ),
         (plan_text("  a: {args: {}}"), "3: servers.a: 'engine' is missing"),
         (plan_text(rest="sla: {goodput: '>= 1 req/s'}"), "5: loads.s: a limit on goodput needs to know which requests"),
@@ -276,8 +278,9 @@ def test_the_plans_of_this_repository(path):
 def test_the_schema_knows_every_key_of_a_plan():
     schema = Plan.model_json_schema()
     servers = schema["properties"]["servers"]["additionalProperties"]
-    assert set(servers["discriminator"]["mapping"]) == {"embedded", "vllm", "openai", "triton", "triton-remote"}
-    for name in ("EmbeddedServer", "VllmServer", "TritonServer", "OpenAIServer", "LoadSpec"):
+    assert set(servers["discriminator"]["mapping"]) == set(ENGINES), "a plan's engines are those that can be started"
+    models = [model.__name__ for model in ENGINE_MODELS.values()]
+    for name in (*models, "LoadSpec"):
         entry = schema["$defs"][name]
         assert entry["additionalProperties"] is False
         assert "name" not in entry["properties"]

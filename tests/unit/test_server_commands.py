@@ -7,7 +7,7 @@ import pytest
 from samples import server
 
 from pytest_llmperf.errors import MissingRequirement
-from pytest_llmperf.servers.commands import missing_requirement, model_name, server_command, shown_command
+from pytest_llmperf.servers.commands import missing_requirement, server_command, shown_command
 from pytest_llmperf.servers.process import command_line_flags
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -101,4 +101,4 @@ def test_what_a_machine_lacks(entry, gpus, reason):
     ("args", "name"), [("{}", "m"), ("{served-model-name: tiny}", "tiny"), ("{served-model-name: [a, b]}", "a")]
 )
 def test_the_name_that_requests_ask_for(args, name):
-    assert model_name(server(f"{{engine: vllm, args: {args}}}")) == name
+    assert server(f"{{engine: vllm, args: {args}}}").served_model == name

@@ -97,6 +97,28 @@ I1121 04:00:02.200000 1 server.cc:674]
 error: creating server: Internal - failed to load all models
 """
 
+SGLANG = """\
+[2026-11-21 04:10:01] server_args=ServerArgs(model_path='m', tp_size=2)
+[2026-11-21 04:10:09 TP1] Load weight begin. avail mem=78.41 GB
+[2026-11-21 04:10:20 TP1] Scheduler hit an exception: Traceback (most recent call last):
+  File "sglang/srt/managers/scheduler.py", line 6346, in run_scheduler_process
+    scheduler = Scheduler(server_args, port_args)
+RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.
+
+[2026-11-21 04:10:20] Received sigquit from a child process. It usually means the child failed.
+"""
+
+SGLANG_KILLED = """\
+[2026-11-21 04:10:20 TP0] Decode batch, #running-req: 4
+[2026-11-21 04:10:20] Received sigquit from a child process. It usually means the child failed.
+"""
+
+TGI = """\
+2026-11-21T04:00:00.000001Z  INFO text_generation_launcher: Starting shard rank=0
+2026-11-21T04:00:05.000001Z ERROR text_generation_launcher: Shard 0 failed to start
+2026-11-21T04:00:05.000002Z  INFO text_generation_launcher: Shutting down shards
+"""
+
 NATIVE = """\
 starting
 terminate called after throwing an instance of 'std::bad_alloc'
@@ -113,6 +135,12 @@ terminate called after throwing an instance of 'std::bad_alloc'
         (PORT, "OSError: [Errno 98] Address already in use"),
         (CHAINED, "OSError: You are trying to access a gated repo."),
         (TRITON, "failed to load 'llm' version 1: Internal: ModuleNotFoundError: vllm"),
+        (SGLANG, "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
+        (SGLANG_KILLED, None),
+        ("sglang serve: error: unrecognized arguments: --x", "sglang serve: error: unrecognized arguments: --x"),
+        (TGI, "2026-11-21T04:00:05.000001Z ERROR text_generation_launcher: Shard 0 failed to start"),
+        ("Error: listen tcp 127.0.0.1:11434: bind: address already in use", "Error: listen tcp 127.0.0.1:11434: bind"),
+        ("./start.sh: line 2: llama-server: command not found", "./start.sh: line 2: llama-server: command not found"),
         (NATIVE, "terminate called after throwing an instance of 'std::bad_alloc'"),
         (MAX_LEN, "max_model_len (999999) is greater than the derived max_model_len (2048)"),
         ("ERROR: no model\n", "no model"),
@@ -131,7 +159,7 @@ def test_colours_and_a_cut_end_do_not_hide_it(log):
     assert first_error(coloured) == first_error(log.splitlines())
 
 
-@pytest.mark.parametrize("text", [KV_CACHE, PORT, CHAINED, ENGINE_KILLED, MAX_LEN, TRITON])
+@pytest.mark.parametrize("text", [KV_CACHE, PORT, CHAINED, ENGINE_KILLED, MAX_LEN, TRITON, SGLANG])
 def test_a_log_cut_anywhere_is_no_trouble(text):
     lines = text.splitlines()
     for end in range(len(lines)):
@@ -141,6 +169,8 @@ def test_a_log_cut_anywhere_is_no_trouble(text):
 
 def test_a_killed_engine_leaves_no_cause():
     assert cause_of_death(ENGINE_KILLED.splitlines()) is None
+    assert cause_of_death(SGLANG_KILLED.splitlines()) is None
+    assert "Not enough memory" in (cause_of_death(SGLANG.splitlines()) or "")
     assert "EngineDeadError" in (first_error(ENGINE_KILLED.splitlines()) or "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_llmperf.server_spec import TritonServer
-from pytest_llmperf.servers.commands import missing_requirement, model_name, server_command, shown_command
+from pytest_llmperf.servers.commands import missing_requirement, server_command, shown_command
 from pytest_llmperf.servers.triton.command import Place
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -30,7 +30,7 @@ def test_on_this_machine() -> None:
         f"tritonserver --model-repository=/repo {OWN.removesuffix('5')}9 --allow-gpu-metrics=false "
         "--log-verbose=1 --strict-readiness=false --backend-config=python,a=b --backend-config=vllm,c=d"
     )
-    assert model_name(config) == "m"
+    assert config.served_model == "m"
 
 
 def test_in_docker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.server_spec import ArgValue, TritonServer
+from pytest_llmperf.server_spec import ArgValue, ServerConfig, TritonServer
 from pytest_llmperf.triton_spec import InstanceGroup, TritonModel
 
 _CONFIG = "config.pbtxt"
+
+
+def triton_server(configs: Iterable[ServerConfig], name: str) -> TritonServer:
+    """The Triton server of this name. ValueError says which there are."""
+    known = {config.name: config for config in configs if isinstance(config, TritonServer)}
+    if name not in known:
+        raise ValueError(f"no triton server {name!r}; it has: {', '.join(known) or 'none'}")
+    return known[name]
 
 
 def write_repository(config: TritonServer, folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The engines that servers run: one file each, and the table of them."""

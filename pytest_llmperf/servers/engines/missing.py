@@ -1,0 +1,24 @@
+"""What a machine may lack that engines have in common."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pytest_llmperf.server_spec import SglangServer, VllmServer
+
+
+def missing_program(program: str) -> str | None:
+    """Why `program`, a name on PATH or a path, cannot be run; None when it can."""
+    return None if shutil.which(program) else f"needs the executable {program!r}, which was not found"
+
+
+def missing_model(model: str) -> str | None:
+    """Why the model cannot be loaded; None when it is a folder that is there, or no absolute path at all."""
+    absent = model.startswith("/") and not Path(model).exists()
+    return f"needs the model folder {model}, which does not exist" if absent else None
+
+
+def missing_program_or_model(config: VllmServer | SglangServer) -> str | None:
+    """The first of the two that is missing; None when both are there."""
+    return missing_program(config.executable) or missing_model(config.model)

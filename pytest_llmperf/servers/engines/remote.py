@@ -1,0 +1,58 @@
+"""Servers that are already up."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import httpx
+
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load import urls
+from pytest_llmperf.load.target import Target
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.server_spec import OpenAIServer, RemoteServer, TritonRemoteServer
+from pytest_llmperf.servers.engines.triton import answering
+from pytest_llmperf.servers.process import ServerProcess
+from pytest_llmperf.servers.readiness import wait_for_remote, wait_until_up
+from pytest_llmperf.servers.secrets import bearer, expand, expand_url
+from pytest_llmperf.servers.triton.service import service
+
+
+def openai(config: OpenAIServer, place: None) -> Target:
+    """Where the requests of an OpenAI-compatible URL go."""
+    return Target(expand_url(config.url), config.model, _headers(config), path=expand_url(config.path))
+
+
+def triton(config: TritonRemoteServer, place: None) -> Target:
+    """Where the requests of a running Triton go, over HTTP or gRPC."""
+    url, metrics = expand_url(config.url), config.metrics or ""
+    return Target(url, config.model, _headers(config), grpc=config.grpc_target, metrics=metrics)
+
+
+def openai_ready(
+    config: OpenAIServer, target: Target, process: ServerProcess | None, loads: Sequence[LoadPoint]
+) -> Target:
+    """Waits until the server has answered a short request of one of `loads`."""
+    wait_for_remote(target, config, loads)
+    return target
+
+
+def triton_ready(
+    config: TritonRemoteServer, target: Target, process: ServerProcess | None, loads: Sequence[LoadPoint]
+) -> Target:
+    """Waits for the model of a Triton that is up; `ready: false` in the plan asks it at once."""
+    name = f"model {config.model!r} of server {config.name!r} at {urls.shown(config.url)}"
+    if config.ready is not False:
+        wait_until_up(target, config, name, lambda: None if service(target).ready() else "the model is not ready")
+    try:
+        return answering(target, process, name, config.ready_timeout)
+    except httpx.TransportError as error:
+        raise ServerError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
+    headers = {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
+    if config.basic:
+        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
+    return tuple(headers.items())

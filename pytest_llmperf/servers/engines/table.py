@@ -1,0 +1,106 @@
+"""The engines of a plan's servers: how a server of each is started, asked and watched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pytest_llmperf.load.target import Target
+from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.server_spec import LaunchedServer, Ready, ServerConfig
+from pytest_llmperf.servers.asking import version_at
+from pytest_llmperf.servers.engines import command, embedded, remote, sglang, triton, vllm
+from pytest_llmperf.servers.engines.missing import missing_program_or_model
+from pytest_llmperf.servers.process import STOP_GRACE_S, Command, ServerProcess, free_port
+from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
+from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.triton import Reading
+
+Question = tuple[str, tuple[tuple[str, str], ...]]
+"""A URL and the headers to send with it."""
+
+
+@contextlib.contextmanager
+def _on_free_port(config: LaunchedServer, log: Path) -> Iterator[int]:
+    yield free_port()
+
+
+class Start(NamedTuple):
+    """How a server is started. Every function takes the plan's configuration first."""
+
+    command: Callable[[Any, Any, Sequence[Gpu]], Command]
+    """The command of one replica at a place on these GPUs; `${NAME}` references in it are filled in later."""
+    missing: Callable[[Any], str | None]
+    """What this machine lacks beside GPUs; None when nothing."""
+    placed: Callable[[Any, Path], AbstractContextManager[Any]] = _on_free_port
+    """Where a replica with this log file listens, and what else it needs while it is up: the command's place."""
+    grace_s: Callable[[Any], float] = lambda config: STOP_GRACE_S
+    """Seconds in which it may stop by itself."""
+    preparation: Callable[[Any], str] = lambda config: ""
+    """A shell line that must have run before the command that is shown; empty where there is none."""
+
+
+class Engine(NamedTuple):
+    """What servers of one engine have in common."""
+
+    target: Callable[[Any, Any], Target]
+    """Where requests go, from the configuration and the place where the server was started (None when it was up)."""
+    start: Start | None = None
+    """None for servers that are already up."""
+    health: Callable[[Any], Ready | Literal[False]] = lambda config: Ready(path="/health")
+    """What a server answers that is up and well; False where only a real request tells."""
+    ready: Callable[[Any, Target, ServerProcess | None, Sequence[LoadPoint]], Target] | None = None
+    """Waits until it is ready for these loads, and adds to the target what only a ready server tells. None: its health
+    tells, then a first request."""
+    version: Callable[[Target], str | None] = lambda target: version_at(target, "/version")
+    """The engine's own version; None when it does not tell."""
+    ailment: Callable[[Target], str | None] | None = None
+    """What is wrong with one that is up, None when it is well; None: its health says."""
+    counters: Callable[[Target], Reading] | None = None
+    """What it counts itself, for engines that do. Raises ServerError and httpx.TransportError."""
+    metrics: Callable[[Target], Question | None] = lambda target: (target.at("/metrics"), target.headers)
+    """Where its Prometheus metrics are; None where it has none."""
+    from_words: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
+    """The configuration (of this name) of a command typed in a shell; None when that is of another engine."""
+    service_kind: str = "openai"
+    """What GenAI-Perf calls servers of this kind."""
+
+
+ENGINES: dict[str, Engine] = {
+    "command": Engine(
+        command.target,
+        Start(command.command, command.missing, command.placed),
+        health=command.health,
+    ),
+    "embedded": Engine(vllm.target, Start(embedded.command, missing=lambda config: None)),
+    "openai": Engine(remote.openai, ready=remote.openai_ready),
+    "sglang": Engine(
+        sglang.target,
+        Start(sglang.command, missing_program_or_model, sglang.placed),
+        health=lambda config: Ready(path="/health_generate"),
+        version=sglang.version,
+    ),
+    "triton": Engine(
+        triton.target,
+        Start(triton.command, triton.missing, placed, stop_grace_s, triton.preparation),
+        ready=triton.ready,
+        version=triton.version,
+        ailment=triton.ailment,
+        counters=triton.counters,
+        metrics=triton.metrics,
+        service_kind="triton",
+    ),
+    "triton-remote": Engine(
+        remote.triton,
+        ready=remote.triton_ready,
+        version=triton.version,
+        ailment=triton.ailment,
+        counters=triton.counters,
+        metrics=triton.metrics,
+        service_kind="triton",
+    ),
+    "vllm": Engine(vllm.target, Start(vllm.command, missing_program_or_model), from_words=vllm.from_words),
+}
