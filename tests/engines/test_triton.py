@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from pytest_llmperf.cli import main
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics import summarize
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.server_spec import TritonRemoteServer, TritonServer
@@ -72,7 +72,7 @@ def _load(**changes: Any) -> LoadPoint:
 
 def _measure(server: LlmServer, point: LoadPoint) -> Run:
     runs: list[Run] = []
-    asyncio.run(measure(server, point, point.name, 1, runs.append))
+    asyncio.run(Measurement(server, point, point.name, runs.append).run())
     return runs[-1]
 
 
@@ -145,7 +145,7 @@ def test_every_endpoint_of_a_model_that_answers_whole(whole: LlmServer, endpoint
 def test_open_loop_and_worker_processes_over_grpc(decoder: LlmServer) -> None:
     runs: list[Run] = []
     point = _load(endpoint="grpc", concurrency=None, request_rate=20, requests=20, output_tokens=4)
-    asyncio.run(measure(decoder, point, "k", 1, runs.append, workers=2))
+    asyncio.run(Measurement(decoder, point, "k", runs.append, workers=2).run())
     assert [record.error for record in runs[-1].records] == [None] * 20
     assert runs[-1].workers == 2
     assert all(record.late_ns is not None for record in runs[-1].records)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmperf.load_spec import LoadSpec
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import start_server
@@ -29,7 +29,7 @@ def test_vllm_inside_triton(tmp_path: Path) -> None:
         for endpoint in ("generate", "grpc"):
             load = {"endpoint": endpoint, "input_tokens": 8, "output_tokens": 12, "concurrency": 4, "requests": 8}
             runs: list[Run] = []
-            asyncio.run(measure(server, LoadSpec.model_validate(load).points("l")[0], "l", 1, runs.append))
+            asyncio.run(Measurement(server, LoadSpec.model_validate(load).points("l")[0], "l", runs.append).run())
             for record in runs[-1].records:
                 assert (record.error, record.output_tokens, record.token_source) == (None, 12, "usage")
             side = runs[-1].server_side

@@ -169,7 +169,7 @@ def test_a_first_request_that_is_to_come_later_comes_later(tmp_path: Path, statu
     assert [method for method, _, _ in seen].count("POST") == 2
 
 
-@pytest.mark.parametrize("later", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("later", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
 def test_one_that_is_to_come_after_the_timeout_is_told_at_once(tmp_path: Path, later: str) -> None:
     def script(method: str, path: str, body: Any) -> Answer:
         return Answer(429, b'{"error": "quota"}', headers={"Retry-After": later})

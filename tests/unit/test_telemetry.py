@@ -18,7 +18,7 @@ from samples import point, record, result, run, server
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.target import Target
-from pytest_llmperf.measure import measure
+from pytest_llmperf.measure import Measurement
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.servers.sampling import sources
 from pytest_llmperf.servers.start import start_server
@@ -96,7 +96,7 @@ def hang_up(request):
 def test_a_run_on_a_real_server_has_its_series(tmp_path):
     load, runs = point(concurrency=4, requests=40, output_tokens=16, input_tokens=8), []
     with start_server(server(EMBEDDED), tmp_path, ()) as up:
-        asyncio.run(measure(up, load, "k", 1, runs.append))
+        asyncio.run(Measurement(up, load, "k", runs.append).run())
     (found,) = runs
     engine, processes = found.telemetry.tracks
     values = dict(engine.series)
@@ -116,7 +116,7 @@ def test_a_run_on_a_real_server_has_its_series(tmp_path):
 def test_a_server_that_is_not_to_be_sampled_is_not(tmp_path):
     config, runs = server("{engine: embedded, server_metrics: false, args: {step: modelled}}"), []
     with start_server(config, tmp_path, ()) as up:
-        asyncio.run(measure(up, point(requests=2, output_tokens=2, input_tokens=4), "k", 1, runs.append))
+        asyncio.run(Measurement(up, point(requests=2, output_tokens=2, input_tokens=4), "k", runs.append).run())
     assert runs[0].telemetry is None
 
 
