@@ -161,7 +161,7 @@ def test_without_a_route_for_readiness_the_first_request_tells(tmp_path: Path) -
 
 def test_a_route_that_is_not_there_is_named(tmp_path: Path) -> None:
     wrong = config([*EMBEDDED, *QUICK], ready="/healthz", ready_timeout="3 s")
-    with pytest.raises(ServerError, match=r"was not ready within 3 s .*; GET /healthz: HTTP 404; log: "):
+    with pytest.raises(ServerError, match=r"was not ready within 3 s .*; GET /healthz: HTTP 404: Not Found; log: "):
         start_server(wrong, tmp_path / "logs", ()).__enter__()
 
 
