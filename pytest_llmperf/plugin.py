@@ -51,7 +51,7 @@ def known_session(config: pytest.Config) -> PytestSession | None:
 def session_of(config: pytest.Config) -> PytestSession:
     """The session, which exists once collection is over. UsageError where no marker asked for it."""
     if _SESSION not in config.stash:
-        raise pytest.UsageError("fixtures of pytest-llmperf need @pytest.mark.llmperf(plan='….yaml') on the test")
+        raise pytest.UsageError("a fixture of pytest-llmperf needs @pytest.mark.llmperf(plan='….yaml') on the test")
     return config.stash[_SESSION]
 
 

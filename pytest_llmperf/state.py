@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ class PytestSession:
         self.servers[test] = server
         planned = self.program.tests.get(test)
         if planned is None or (planned.server, planned.point) != (server.asked, point):
-            planned = resolved(test, server.asked, point, marker_runs, self.options)
+            own = resolved(test, server.asked, point, marker_runs, self.options)
+            planned = replace(own, gates=planned.gates, margins=planned.margins) if planned else own
         return self.campaign.result(planned, server)
 
     def missing(self, test: str) -> str | None:

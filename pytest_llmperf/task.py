@@ -107,6 +107,7 @@ class Task:
                         await side.run(View(live, self._shown(side), begun_s, place, len(self._sides)))
                 finally:
                     self._seconds += time.monotonic() - begun_s
+                self._note()  # of a capacity search what was concluded after its last execution
                 live.ran(self.test, self.name, self.planned.runs, time.monotonic() - begun_s)
                 if not (self.planned.point.stability and self.runs_left):
                     return

@@ -166,7 +166,10 @@ def mistake(entry: str) -> str:
         ("engine: command; command: [a]; stop: 9", "6: servers.a.stop: 9 is neither a signal, such as SIGINT, nor"),
         ("engine: command; command: [a]; stop: SIGNAL", "6: servers.a.stop: 'SIGNAL' is neither a signal"),
         ("engine: command; command: [a]; ready: true", "6: servers.a.ready: True is neither a path"),
-        ("engine: command; command: [a]; ready: health", "6: servers.a.ready: 'health' is not a whole path of the host"),
+        (
+            "engine: command; command: [a]; ready: health",
+            "6: servers.a.ready: 'health' is not a whole path of the host",
+        ),
         ("engine: command; command: [a]; ready: {pth: /}", "unknown key 'pth'; did you mean 'path'"),
         (
             "engine: command; command: [a]; url: 'http://127.0.0.1:80'; replicas: 2",
