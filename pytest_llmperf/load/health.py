@@ -17,7 +17,6 @@ from pytest_llmperf.load.tape import Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
 
-
 _CLOCK_READINGS = 5
 
 
@@ -83,7 +82,7 @@ def no_collection() -> Iterator[None]:
 def _clock_offset_ns() -> int:
     """Returns the clock of receive times minus the monotonic one.
 
-    A process that loses its core between the two readings seems to see a clock that was set, so the closest pair counts.
+    A process that loses its core between two readings seems to see a clock that was set, so the closest pair counts.
     """
     tries = []
     for _ in range(_CLOCK_READINGS):
