@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.definitions import OFFERED, Quantity
 from pytest_llmperf.fields import Frozen
-from pytest_llmperf.gate.margins import OFFERED
 from pytest_llmperf.limits import Limit, Sla
 from pytest_llmperf.units import parse_margin, parse_span
 

@@ -13,6 +13,16 @@ PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 STATISTICS = ("mean", "std", "min", "max", *(f"p{p}" for p in PERCENTILES))
 
 
+OFFERED = (
+    "output_token_throughput",
+    "input_token_throughput",
+    "total_token_throughput",
+    "request_throughput",
+    "output_token_throughput_per_gpu",
+)
+"""Rates that an open loop sets itself, whatever the server does: never gated there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """What a metric is: `kind` "distribution" has one value per request, "scalar" one per run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.definitions import OFFERED, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,6 @@ GATED_BY_DEFAULT = (
     "ttft_p99",
     "output_token_throughput",
 )
-OFFERED = (
-    "output_token_throughput",
-    "input_token_throughput",
-    "total_token_throughput",
-    "request_throughput",
-    "output_token_throughput_per_gpu",
-)
-"""Rates that an open loop sets itself, whatever the server does: never gated there."""
 
 MINIMUM_REQUESTS: Mapping[str, Minimum] = {
     "p1": Minimum(200, 1000),

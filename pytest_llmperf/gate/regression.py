@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_llmperf.capacity.answer import coarsened
 from pytest_llmperf.capacity_spec import CAPACITIES
-from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import (
     RENEW_HINT,
@@ -21,7 +21,7 @@ from pytest_llmperf.gate.baselines import (
     sample_sizes,
 )
 from pytest_llmperf.gate.fingerprint import changes, circumstances, soft_args
-from pytest_llmperf.gate.margins import OFFERED, Prior, default_margins, duet, elsewhere, tolerance
+from pytest_llmperf.gate.margins import Prior, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
 from pytest_llmperf.load_spec import GateProfile, LoadPoint

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.definitions import METRICS, Quantity, parse_quantity
+from pytest_llmperf.definitions import METRICS, OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.baselines import (
     HISTOGRAMS,
@@ -27,7 +27,7 @@ from pytest_llmperf.gate.baselines import (
 from pytest_llmperf.gate.fingerprint import Identity
 from pytest_llmperf.gate.growth import RECORDED_RUNS, stored_run
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
-from pytest_llmperf.gate.margins import OFFERED, default_margins
+from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.gate.regression import held_by
 from pytest_llmperf.interchange.imported import Imported, because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
