@@ -19,7 +19,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.measure import Measurement

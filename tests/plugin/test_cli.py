@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.server_spec import EmbeddedServer
 from pytest_llmperf.servers.start import LlmServer, start_server
 
@@ -105,7 +105,7 @@ def test_profile_waits_no_longer_than_it_is_told(tmp_path, timeouts, told):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_profile_keeps_what_it_measured(server, tmp_path, signum):
     common = ["profile", "--url", server.url, "--model", "embedded", "--output", str(tmp_path), *LOAD]
-    command = [sys.executable, "-c", "from pytest_llmperf.cli import main; main()", *common]
+    command = [sys.executable, "-c", "from pytest_llmperf.cli.main import main; main()", *common]
     with subprocess.Popen([*command, "--concurrency=2", "--runs=1000"], stdout=subprocess.PIPE, text=True) as process:
         requests = tmp_path / "requests" / "profile.jsonl"
         deadline = time.monotonic() + 60

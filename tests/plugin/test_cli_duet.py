@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_llmperf.cli import main
-from pytest_llmperf.cli_duet import _server
+from pytest_llmperf.cli.duet import _server
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.judging import Doubt
 from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
 from pytest_llmperf.servers.start import start_server

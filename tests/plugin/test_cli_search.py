@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.plan_file import load_plan
 
 # Steps of 10 to 60 ms: what is best no busy machine can hide, and the client keeps up with it.
@@ -148,7 +148,9 @@ def test_a_dry_run_starts_nothing(search, folder):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_search_goes_on_without_measuring_again(search, folder, signum):
-    main_anywhere = "import any_machine; any_machine.pytest_configure(); from pytest_llmperf.cli import main; main()"
+    main_anywhere = (
+        "import any_machine; any_machine.pytest_configure(); from pytest_llmperf.cli.main import main; main()"
+    )
     command = [sys.executable, "-c", main_anywhere, "search", "plan.yaml"]
     process = subprocess.Popen(
         [*command, "--search=best", "--output=out"],

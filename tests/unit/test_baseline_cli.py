@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from samples import result, steady_run
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines import baseline_path

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from samples import failed, result, run, steady_run
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import request_rows
 from pytest_llmperf.interchange.from_rows import requests_rows

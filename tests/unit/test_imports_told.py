@@ -20,7 +20,7 @@ from import_samples import (
     sglang_details,
 )
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.imported import ImportFileError
 from pytest_llmperf.interchange.imports import parse_import
 from pytest_llmperf.interchange.results import imported_environment, imported_results

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from pytest_llmperf.cli import main
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import PlanError, ServerError
 from pytest_llmperf.plan_file import parse_plan
 from pytest_llmperf.server_spec import TritonServer

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf.campaign import Campaign
-from pytest_llmperf.cli_input import header, problem, stderr_line
+from pytest_llmperf.cli.input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError

@@ -1,4 +1,4 @@
-"""`llmperf …`: one load point from the shell, stored baselines, and the plan's schema for editors."""
+"""`llmperf profile`: measures a server that is already up, without a plan."""
 
 from __future__ import annotations
 
@@ -15,20 +15,13 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf import __version__
 from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.capacity_spec import has_criterion, with_limits
-from pytest_llmperf.cli_baseline import baseline
-from pytest_llmperf.cli_duet import duet
-from pytest_llmperf.cli_import import import_files
-from pytest_llmperf.cli_input import capacity, header, json_object, problem, ready, slo, stderr_line
-from pytest_llmperf.cli_search import search
+from pytest_llmperf.cli.input import capacity, header, json_object, problem, ready, slo, stderr_line
 from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
-from pytest_llmperf.plan_file import load_plan
-from pytest_llmperf.plan_schema import plan_schema
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.report.capacity import capacity_table
@@ -40,29 +33,10 @@ from pytest_llmperf.result import Result
 from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server
-from pytest_llmperf.servers.triton.repository import triton_server, write_repository
 from pytest_llmperf.session import RunFolder, default_output
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
-def main() -> None:
-    """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
-
-
-main.add_command(baseline)
-main.add_command(duet)
-main.add_command(import_files)
-main.add_command(search)
-
-
-@main.command()
-def schema() -> None:
-    """Print the JSON Schema of a plan, for editors: `# yaml-language-server: $schema=plan.schema.json`."""
-    click.echo(json.dumps(plan_schema(), indent=2))
-
-
-@main.command()
+@click.command()
 @click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000, or host:port")
 @click.option("--path", metavar="/PATH", help="Whole path that requests are posted to, in place of the endpoint's")
 @click.option(
@@ -204,22 +178,6 @@ def _counts(text: str | None) -> list[int]:
 def _prompts_in(path: str) -> int:
     file = PromptFile(file=path)
     return len(parse_dataset(read_prompts(path), file.kind, path).dialogues)
-
-
-@main.command("model-repository")
-@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("server")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the models into")
-def model_repository(plan: Path, server: str, output: Path) -> None:
-    """Write the Triton model repository of a plan's server, and run nothing."""
-    try:
-        write_repository(triton_server(load_plan(plan).server_configs(), server), output)
-    except ValueError as error:
-        raise click.UsageError(f"{plan} has {error}") from error
-    except LlmPerfError as error:
-        raise click.ClickException(str(error)) from error
-    for path in sorted(path for path in output.rglob("*") if path.is_file()):
-        click.echo(path)
 
 
 def _measured(

@@ -1,0 +1,54 @@
+"""The `llmperf` command: its group, the plan's schema, and Triton's model repository; the others have a module each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pytest_llmperf import __version__
+from pytest_llmperf.cli.baseline import baseline
+from pytest_llmperf.cli.duet import duet
+from pytest_llmperf.cli.import_files import import_files
+from pytest_llmperf.cli.profile import profile
+from pytest_llmperf.cli.search import search
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.plan_schema import plan_schema
+from pytest_llmperf.servers.triton.repository import triton_server, write_repository
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
+
+
+main.add_command(baseline)
+main.add_command(duet)
+main.add_command(import_files)
+main.add_command(profile)
+main.add_command(search)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a plan, for editors: `# yaml-language-server: $schema=plan.schema.json`."""
+    click.echo(json.dumps(plan_schema(), indent=2))
+
+
+@main.command("model-repository")
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("server")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the models into")
+def model_repository(plan: Path, server: str, output: Path) -> None:
+    """Write the Triton model repository of a plan's server, and run nothing."""
+    try:
+        write_repository(triton_server(load_plan(plan).server_configs(), server), output)
+    except ValueError as error:
+        raise click.UsageError(f"{plan} has {error}") from error
+    except LlmPerfError as error:
+        raise click.ClickException(str(error)) from error
+    for path in sorted(path for path in output.rglob("*") if path.is_file()):
+        click.echo(path)
