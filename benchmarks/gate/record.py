@@ -18,7 +18,7 @@ from scenarios import HOSTS, POINTS, Change, Host, engine, gated, noisy_engine
 from virtual import RUN_PERIOD_S, run_point
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.embedded.modelled import Noise
+from pytest_llmperf.embedded.engine.modelled import Noise
 from pytest_llmperf.metrics import Summary
 
 _ROUNDING = 1e-3

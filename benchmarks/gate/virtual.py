@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pytest_llmperf.embedded.modelled import ModelledStep
-from pytest_llmperf.embedded.scheduler import Output, Request, Scheduler
+from pytest_llmperf.embedded.engine.modelled import ModelledStep
+from pytest_llmperf.embedded.engine.scheduler import Output, Request, Scheduler
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.lengths import lengths

@@ -12,7 +12,7 @@ import socket
 import sys
 from dataclasses import fields
 
-from pytest_llmperf.embedded.engine import make_step
+from pytest_llmperf.embedded.engine.engine import make_step
 from pytest_llmperf.embedded.server import serve
 from pytest_llmperf.embedded.settings import EngineSettings, Listen, SettingsError, parse_arguments
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_llmperf.embedded import tokenizer
+from pytest_llmperf.embedded.engine import tokenizer
 from pytest_llmperf.embedded.settings import EngineSettings
 
 Kind = Literal["completion", "chat"]

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from pytest_llmperf.embedded.scheduler import SchedulerStats
+from pytest_llmperf.embedded.engine.scheduler import SchedulerStats
 from pytest_llmperf.embedded.truth import Emission
 
 _TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.datasets import Dataset, Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.load.endpoints import ENDPOINTS
@@ -22,7 +23,6 @@ from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Cancel
 from pytest_llmperf.traces import RecordedTrace, TraceEntry, read_trace
-from pytest_llmperf.words import WORDS
 
 # Streams of a point's seed; 0 (the seed alone) draws arrivals, 1 texts.
 _INPUT, _OUTPUT, _ORDER, _PREFIX, _BLOCK = 2, 3, 4, 5, 6

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.words import WORDS
 
 Content = str | tuple[int, ...]
 """A prompt: text, or token ids where the endpoint takes them."""

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pytest_llmperf.embedded import decoder, tokenizer
-from pytest_llmperf.embedded.decoder import Decoder, Weights
-from pytest_llmperf.embedded.scheduler import Request, Scheduler, StepPlan, Work
+from pytest_llmperf.embedded.engine import decoder, tokenizer
+from pytest_llmperf.embedded.engine.decoder import Decoder, Weights
+from pytest_llmperf.embedded.engine.scheduler import Request, Scheduler, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from pytest_llmperf.embedded.modelled import ModelledStep, Noise, step_cost_s, wait_until
-from pytest_llmperf.embedded.scheduler import Request, StepPlan, Work
+from pytest_llmperf.embedded.engine.modelled import ModelledStep, Noise, step_cost_s, wait_until
+from pytest_llmperf.embedded.engine.scheduler import Request, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
 COSTS = {"prefill_ms_per_token": 0.1, "decode_ms_per_step": 4, "decode_ms_per_seq": 0.5, "step_overhead_ms": 1}

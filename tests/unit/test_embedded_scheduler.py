@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.embedded.scheduler import Output, Request, Scheduler, StepPlan
+from pytest_llmperf.embedded.engine.scheduler import Output, Request, Scheduler, StepPlan
 from pytest_llmperf.embedded.settings import EngineSettings
 
 EOS = 3

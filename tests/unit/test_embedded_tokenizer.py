@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.words import WORDS
+from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 
 
 @given(st.text())

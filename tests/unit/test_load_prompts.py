@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, make_trace, marked_prompt
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.words import WORDS
 
 
 def _point(**changes: Any) -> LoadPoint:

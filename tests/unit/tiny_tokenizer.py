@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pytest_llmperf.words import WORDS
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (

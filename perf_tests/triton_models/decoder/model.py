@@ -9,9 +9,9 @@ import json
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.decoder import Decoder
-from pytest_llmperf.embedded.scheduler import Request, Scheduler
+from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.engine.decoder import Decoder
+from pytest_llmperf.embedded.engine.scheduler import Request, Scheduler
 from pytest_llmperf.embedded.settings import EngineSettings
 
 INPUTS = (

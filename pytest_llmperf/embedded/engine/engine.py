@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.scheduler import FinishReason, Request, Scheduler, SchedulerStats, StepPlan
+from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.engine.scheduler import FinishReason, Request, Scheduler, SchedulerStats, StepPlan
 from pytest_llmperf.embedded.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,12 @@ def make_step(settings: EngineSettings) -> Step:
         # Before numpy loads its BLAS: one thread is deterministic, fast at this size, and leaves a core to the client.
         for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = "1"
-        from pytest_llmperf.embedded.decoder import Decoder
+        from pytest_llmperf.embedded.engine.decoder import Decoder
 
         decoder = Decoder(settings)
         decoder.warm_up()
         return decoder
-    from pytest_llmperf.embedded.modelled import ModelledStep
+    from pytest_llmperf.embedded.engine.modelled import ModelledStep
 
     return ModelledStep(settings)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.scheduler import Request, StepPlan, Work
+from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.engine.scheduler import Request, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
 Floats = NDArray[np.float32]

@@ -7,7 +7,7 @@ import codecs
 import re
 from collections.abc import Iterable, Sequence
 
-from pytest_llmperf.words import WORDS
+from pytest_llmperf.embedded.engine.vocabulary import WORDS
 
 _SPECIAL = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|reserved|>")
 _PIECES = [bytes([byte]) for byte in range(256)]

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-from pytest_llmperf.embedded import tokenizer
-from pytest_llmperf.embedded.scheduler import StepPlan
+from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.engine.scheduler import StepPlan
 from pytest_llmperf.embedded.settings import EngineSettings
 
 RUN_GAP_S = 0.2  # an idle time longer than this begins a new run, unless runs are announced

@@ -1,0 +1,1 @@
+"""The engine behind the HTTP server: scheduler, decoder or modelled step times, tokenizer."""
