@@ -13,7 +13,7 @@ import sys
 from dataclasses import fields
 
 from pytest_llmperf.embedded.engine.engine import make_step
-from pytest_llmperf.embedded.server import serve
+from pytest_llmperf.embedded.http.server import serve
 from pytest_llmperf.embedded.settings import EngineSettings, Listen, SettingsError, parse_arguments
 
 logger = logging.getLogger("pytest_llmperf.embedded")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pytest_llmperf.embedded import api
-from pytest_llmperf.embedded.api import ApiError, Piece, Shapes, Usage
 from pytest_llmperf.embedded.engine import tokenizer
+from pytest_llmperf.embedded.http import api
+from pytest_llmperf.embedded.http.api import ApiError, Piece, Shapes, Usage
+from pytest_llmperf.embedded.http.streams import fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.embedded.streams import fault_of
 from pytest_llmperf.embedded.truth import Emission, format_emission, read_emission_log
 
 SETTINGS = EngineSettings(max_model_len=64)

@@ -7,7 +7,7 @@ import pytest
 
 from pytest_llmperf.embedded.engine.engine import Engine, StepResult
 from pytest_llmperf.embedded.engine.scheduler import Request, StepPlan
-from pytest_llmperf.embedded.metrics import Histogram, Metrics
+from pytest_llmperf.embedded.http.metrics import Histogram, Metrics
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.embedded.truth import Emission
 

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from pytest_llmperf.embedded import __main__ as embedded
-from pytest_llmperf.embedded import server
-from pytest_llmperf.embedded.connection import Connection, HttpRequest
+from pytest_llmperf.embedded.http import server
+from pytest_llmperf.embedded.http.connection import Connection, HttpRequest
 
 VERSION = "0.5.23"
 VALUES = """

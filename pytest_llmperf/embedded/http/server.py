@@ -18,15 +18,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from pytest_llmperf import __version__
-from pytest_llmperf.embedded import api
-from pytest_llmperf.embedded.api import ApiError, Call, Json
-from pytest_llmperf.embedded.connection import Connection, HttpRequest
 from pytest_llmperf.embedded.engine import tokenizer
 from pytest_llmperf.embedded.engine.engine import Engine, Step, StepResult
 from pytest_llmperf.embedded.engine.scheduler import Request
-from pytest_llmperf.embedded.metrics import Metrics
+from pytest_llmperf.embedded.http import api
+from pytest_llmperf.embedded.http.api import ApiError, Call, Json
+from pytest_llmperf.embedded.http.connection import Connection, HttpRequest
+from pytest_llmperf.embedded.http.metrics import Metrics
+from pytest_llmperf.embedded.http.streams import Generation, encode_json, fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.embedded.streams import Generation, encode_json, fault_of
 from pytest_llmperf.embedded.truth import Emission, format_emission
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from pytest_llmperf.embedded.api import ApiError, Call, Json, Piece, Shapes, Usage
-from pytest_llmperf.embedded.connection import Connection
 from pytest_llmperf.embedded.engine import tokenizer
 from pytest_llmperf.embedded.engine.engine import Token
+from pytest_llmperf.embedded.http.api import ApiError, Call, Json, Piece, Shapes, Usage
+from pytest_llmperf.embedded.http.connection import Connection
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.embedded.truth import Emission
 

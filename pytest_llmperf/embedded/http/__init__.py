@@ -1,0 +1,1 @@
+"""The HTTP server in front of the engine: the OpenAI API as vLLM speaks it."""
