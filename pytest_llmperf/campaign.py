@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.judging import Doubt
+from pytest_llmperf.gate.judge import Doubt
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.result import Result

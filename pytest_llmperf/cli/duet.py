@@ -19,8 +19,8 @@ from pytest_llmperf.cli.input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
-from pytest_llmperf.judging import Judge
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan

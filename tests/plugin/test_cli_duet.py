@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pytest_llmperf.cli.duet import _server
 from pytest_llmperf.cli.main import main
-from pytest_llmperf.judging import Doubt
+from pytest_llmperf.gate.judge import Doubt
 from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
 from pytest_llmperf.servers.start import start_server
 
@@ -81,7 +81,7 @@ def test_a_faster_server_is_improved(duet):
 @pytest.mark.parametrize(("option", "code"), [((), 0), (("--inconclusive=fail",), 1)])
 def test_what_becomes_of_doubt(duet, option, code, monkeypatch):
     """It takes more runs to confirm that a server is slower, and there are none."""
-    monkeypatch.setattr("pytest_llmperf.judging.Judge.doubt", lambda *_: Doubt())
+    monkeypatch.setattr("pytest_llmperf.gate.judge.Judge.doubt", lambda *_: Doubt())
     result = duet("fast", "slow", *LOAD, *WIDE, *option)
     assert "(INCONCLUSIVE)" in result.output
     assert result.exit_code == code, result.output

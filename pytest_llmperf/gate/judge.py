@@ -17,14 +17,7 @@ from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
-from pytest_llmperf.gate.regression import (
-    RULES,
-    Regression,
-    duet_rules,
-    duet_series,
-    gated_margins,
-    gated_series,
-)
+from pytest_llmperf.gate.regression import RULES, Regression, duet_rules, duet_series, gated_margins, gated_series
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
