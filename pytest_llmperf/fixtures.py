@@ -11,9 +11,9 @@ from typing import Any, Literal
 import pytest
 
 from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
-from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, write_baseline
-from pytest_llmperf.gate.baselines import Baseline
-from pytest_llmperf.gate.growth import appended
+from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.growth import appended
+from pytest_llmperf.gate.baselines.model import Baseline
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text

@@ -15,8 +15,8 @@ from pytest_llmperf.collection import Collection, resolved
 from pytest_llmperf.dry_run import describe_points
 from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.gate.baselines import StoredSession
-from pytest_llmperf.gate.growth import RECORDED_RUNS, stored_session
+from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
+from pytest_llmperf.gate.baselines.model import StoredSession
 from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.judge import Judge, Recording
 from pytest_llmperf.gate.regression import launch_sizes

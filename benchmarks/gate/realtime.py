@@ -20,7 +20,7 @@ from pathlib import Path
 
 from scenarios import HOSTS, INPUT, OUTPUT
 
-from pytest_llmperf.gate.growth import recorded, stored_session
+from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import gated_margins, gated_series, launch_sizes
 from pytest_llmperf.gate.verdict import PointVerdict, judge
 from pytest_llmperf.load_spec import LoadPoint

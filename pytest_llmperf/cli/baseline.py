@@ -15,10 +15,10 @@ import click
 from rich.console import Console
 
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate import baseline_folder
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
-from pytest_llmperf.gate.baselines import Baseline
-from pytest_llmperf.gate.growth import promoted, trimmed
+from pytest_llmperf.gate.baselines import folder as baseline_folder
+from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.growth import promoted, trimmed
+from pytest_llmperf.gate.baselines.model import Baseline
 
 _REPORT = Path("llmperf-results") / "latest" / "report.json"
 _PATH = click.Path(path_type=Path)

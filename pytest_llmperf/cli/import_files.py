@@ -198,7 +198,7 @@ def _show_comparisons(session: RunFolder) -> None:
 
 def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:
     # scipy comes with these, and takes longer than all the rest.
-    from pytest_llmperf.gate.baseline_file import stored_path, write_baseline
+    from pytest_llmperf.gate.baselines.file import stored_path, write_baseline
     from pytest_llmperf.interchange.to_baseline import imported_baseline, shortage
 
     target, _ = _target(options)

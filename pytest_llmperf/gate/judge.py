@@ -10,12 +10,12 @@ from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path
-from pytest_llmperf.gate.baseline_folder import unused
-from pytest_llmperf.gate.baselines import HISTOGRAMS, Baseline, StoredSession
+from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, stored_path
+from pytest_llmperf.gate.baselines.folder import unused
+from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, recorded, without_session
+from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSession
 from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.compliance import SlaCheck
-from pytest_llmperf.gate.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import RULES, Regression, duet_rules, duet_series, gated_margins, gated_series
 from pytest_llmperf.gate.rules import DUET, Rules

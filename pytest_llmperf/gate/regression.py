@@ -11,7 +11,8 @@ from pytest_llmperf.capacity.answer import coarsened
 from pytest_llmperf.capacity_spec import CAPACITIES
 from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import (
+from pytest_llmperf.gate.baselines.fingerprint import changes, circumstances, soft_args
+from pytest_llmperf.gate.baselines.model import (
     RENEW_HINT,
     Baseline,
     Reference,
@@ -20,7 +21,6 @@ from pytest_llmperf.gate.baselines import (
     per_run,
     sample_sizes,
 )
-from pytest_llmperf.gate.fingerprint import changes, circumstances, soft_args
 from pytest_llmperf.gate.margins import Prior, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series

@@ -15,7 +15,9 @@ from typing import Any
 
 from pytest_llmperf.definitions import METRICS, OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.gate.baselines import (
+from pytest_llmperf.gate.baselines.fingerprint import Identity
+from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_run
+from pytest_llmperf.gate.baselines.model import (
     HISTOGRAMS,
     QUANTITIES,
     Baseline,
@@ -24,8 +26,6 @@ from pytest_llmperf.gate.baselines import (
     StoredSession,
     baseline_path,
 )
-from pytest_llmperf.gate.fingerprint import Identity
-from pytest_llmperf.gate.growth import RECORDED_RUNS, stored_run
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.gate.regression import held_by

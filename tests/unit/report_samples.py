@@ -10,7 +10,7 @@ from pathlib import Path
 
 from samples import failed, point, record, result, run, server
 
-from pytest_llmperf.gate.growth import recorded, stored_session
+from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.histogram import merged
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla

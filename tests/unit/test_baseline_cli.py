@@ -10,9 +10,9 @@ from samples import result, steady_run
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.definitions import parse_quantity
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
-from pytest_llmperf.gate.baselines import baseline_path
-from pytest_llmperf.gate.growth import ANCHOR_SESSIONS, appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.growth import ANCHOR_SESSIONS, appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.model import baseline_path
 
 SLUG = "h200x1-embedded"
 SHORT = "perf/test_a.py::test_serving[seqs2-short]"

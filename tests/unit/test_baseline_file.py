@@ -15,10 +15,10 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
-from pytest_llmperf.gate.baseline_parse import parse_baseline
-from pytest_llmperf.gate.baseline_text import baseline_text
-from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.parse import parse_baseline
+from pytest_llmperf.gate.baselines.text import baseline_text
 
 NODEID = "perf/test_a.py::test_serving[seqs2-short]"
 MARGINS = {parse_quantity("itl_p50"): 0.05, parse_quantity("output_token_throughput"): 0.05}

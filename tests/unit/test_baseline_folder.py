@@ -10,11 +10,11 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import assert_holds, read_baseline, stored_path, write_baseline
-from pytest_llmperf.gate.baseline_folder import Measured, find_baseline, migrate, read_measured, unused
-from pytest_llmperf.gate.baselines import baseline_path, differences, former_path
-from pytest_llmperf.gate.growth import recorded, stored_session
-from pytest_llmperf.gate.migration import is_old
+from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, stored_path, write_baseline
+from pytest_llmperf.gate.baselines.folder import Measured, find_baseline, migrate, read_measured, unused
+from pytest_llmperf.gate.baselines.growth import recorded, stored_session
+from pytest_llmperf.gate.baselines.migration import is_old
+from pytest_llmperf.gate.baselines.model import baseline_path, differences, former_path
 
 SLUG = "h200x1-embedded"
 TESTS = ("perf/test_a.py::test_serving[seqs2-short]", "perf/test_a.py::test_serving[seqs4-short]")

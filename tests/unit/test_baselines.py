@@ -9,8 +9,8 @@ from samples import point, result, server, steady_run
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import Differences, baseline_path, differences, per_run, sample_sizes
-from pytest_llmperf.gate.growth import appended, promoted, recorded, stored_session, trimmed
+from pytest_llmperf.gate.baselines.growth import appended, promoted, recorded, stored_session, trimmed
+from pytest_llmperf.gate.baselines.model import Differences, baseline_path, differences, per_run, sample_sizes
 
 NODEID = "perf/test_a.py::test_serving[seqs2-short]"
 PATH = Path("slug/seqs2-short.json")

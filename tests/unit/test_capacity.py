@@ -20,10 +20,10 @@ from pytest_llmperf.capacity.level import Execution, judge_level
 from pytest_llmperf.capacity.search import level_point, search_hash
 from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.errors import BaselineError, PlanError
-from pytest_llmperf.gate.baseline_parse import parse_baseline
-from pytest_llmperf.gate.baseline_text import baseline_text
+from pytest_llmperf.gate.baselines.growth import recorded, stored_session
+from pytest_llmperf.gate.baselines.parse import parse_baseline
+from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.bounds import bound_notes
-from pytest_llmperf.gate.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge

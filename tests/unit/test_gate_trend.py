@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pytest_llmperf.gate.trend import change_points
+from pytest_llmperf.gate.baselines.trend import change_points
 
 
 def history(levels: list[float], seed: int = 1, sd: float = 0.01) -> list[list[float]]:

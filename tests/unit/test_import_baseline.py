@@ -10,7 +10,7 @@ from samples import result, run, steady_run
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import EXPORTS

@@ -15,10 +15,10 @@ from samples import point, result, server
 from pytest_llmperf.capacity.search import search_hash
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_parse import parse_baseline
-from pytest_llmperf.gate.baseline_text import baseline_text
-from pytest_llmperf.gate.baselines import Baseline, differences
-from pytest_llmperf.gate.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.growth import appended, recorded, stored_session
+from pytest_llmperf.gate.baselines.model import Baseline, differences
+from pytest_llmperf.gate.baselines.parse import parse_baseline
+from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.load_facts import HARD, IN_TRACE, MEASURING, UNRELATED
 from pytest_llmperf.gate.regression import gated_series
 from pytest_llmperf.load.prompts import make_trace

@@ -9,7 +9,7 @@ from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.growth import appended, promoted, recorded, stored_session
+from pytest_llmperf.gate.baselines.growth import appended, promoted, recorded, stored_session
 from pytest_llmperf.gate.margins import GATED_BY_DEFAULT, tolerance
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series, launch_sizes
 from pytest_llmperf.gate.verdict import PointVerdict, judge

@@ -9,7 +9,7 @@ import pytest
 from samples import HEALTH, MS, START_NS, failed, point, record, result, run, server, steady_run
 
 from pytest_llmperf.definitions import METRICS, STATISTICS
-from pytest_llmperf.gate.growth import recorded, stored_session
+from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge

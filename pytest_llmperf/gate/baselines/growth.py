@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import (
+from pytest_llmperf.gate.baselines.fingerprint import identity, soft_args
+from pytest_llmperf.gate.baselines.model import (
     HISTOGRAMS,
     QUANTITIES,
     Baseline,
@@ -20,7 +21,6 @@ from pytest_llmperf.gate.baselines import (
     StoredSession,
     assert_comparable,
 )
-from pytest_llmperf.gate.fingerprint import identity, soft_args
 from pytest_llmperf.gate.histogram import histogram
 from pytest_llmperf.gate.load_facts import measured_how
 from pytest_llmperf.metrics import Summary, latency_samples, rounded

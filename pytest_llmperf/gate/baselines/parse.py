@@ -18,8 +18,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
-from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.gate.baselines.fingerprint import Identity
+from pytest_llmperf.gate.baselines.model import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.telemetry.environment import Environment
 

@@ -13,9 +13,9 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_parse import SCHEMA_NAME, SCHEMA_VERSION
-from pytest_llmperf.gate.baselines import Baseline, Provenance, StoredRun, StoredSession
-from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.gate.baselines.fingerprint import Identity
+from pytest_llmperf.gate.baselines.model import Baseline, Provenance, StoredRun, StoredSession
+from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, SCHEMA_VERSION
 from pytest_llmperf.telemetry.environment import Environment
 
 

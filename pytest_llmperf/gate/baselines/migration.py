@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from pytest_llmperf.definitions import METRICS, STATISTICS, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_parse import SCHEMA_NAME, damaged, parse_json, schema_of
-from pytest_llmperf.gate.baselines import Baseline, StoredRun, StoredSession
-from pytest_llmperf.gate.fingerprint import Identity
+from pytest_llmperf.gate.baselines.fingerprint import Identity
+from pytest_llmperf.gate.baselines.model import Baseline, StoredRun, StoredSession
+from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, damaged, parse_json, schema_of
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.telemetry.environment import Environment

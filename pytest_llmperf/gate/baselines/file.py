@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_parse import damaged, parse_baseline
-from pytest_llmperf.gate.baseline_text import baseline_text
-from pytest_llmperf.gate.baselines import Baseline, baseline_path, former_path
+from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
+from pytest_llmperf.gate.baselines.parse import damaged, parse_baseline
+from pytest_llmperf.gate.baselines.text import baseline_text
 
 UPDATE_HINT = "record it with --llmperf-update-baselines"
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baseline_file import held_test, read_baseline, stored_path, write_baseline
-from pytest_llmperf.gate.baseline_parse import damaged
-from pytest_llmperf.gate.baselines import Baseline, baseline_path, former_path
-from pytest_llmperf.gate.migration import is_old, migrated
+from pytest_llmperf.gate.baselines.file import held_test, read_baseline, stored_path, write_baseline
+from pytest_llmperf.gate.baselines.migration import is_old, migrated
+from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
+from pytest_llmperf.gate.baselines.parse import damaged
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Stored baselines: what they hold, their files, how they grow and age."""
