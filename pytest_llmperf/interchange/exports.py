@@ -10,23 +10,27 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
+from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.frame import COLUMNS, request_rows
 from pytest_llmperf.interchange.from_aiperf import OWN_MARK
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.report.capacity import capacity_csv
 from pytest_llmperf.result import Result
 
 Files = Mapping[str, str]
 _STATS = ("min", "max", "std", *(f"p{p}" for p in PERCENTILES))
 _UNITS = {"tok/s": "tokens/sec", "tok/s/user": "tokens/sec/user", "req/s": "requests/sec", "s": "sec"}
 _CSV_STATS = ("avg", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES)))
+
+
+_CSV = ("search", "level", "unit", "verdict", "sure", "repeats", "sent", "failed", "achieved_rate", "reason")
 
 
 def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, Any]:
@@ -283,3 +287,16 @@ EXPORTS: Mapping[str, Callable[[Result], Files]] = {
 }
 """By the name that --llmperf-export takes; `parquet` is one more, which is no text."""
 NAMES = (*EXPORTS, "parquet")
+
+
+def capacity_csv(capacity: Capacity) -> str:
+    """A row per level."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for trial in capacity.trials for name in trial.figures or {}))
+    writer = csv.DictWriter(text, (*_CSV, *names), lineterminator="\n")
+    writer.writeheader()
+    for place, search in enumerate(capacity.searches, start=1):
+        for trial in search.trials:
+            facts = {name: value for name, value in asdict(trial).items() if name in _CSV}
+            writer.writerow({**facts, "search": place, "unit": capacity.quantity.unit, **(trial.figures or {})})
+    return text.getvalue()

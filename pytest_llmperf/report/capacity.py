@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -26,7 +24,6 @@ _COLUMNS = (
     ("out\ntok/s", "output_token_throughput"),
     ("done\nreq/s", "request_throughput"),
 )
-_CSV = ("search", "level", "unit", "verdict", "sure", "repeats", "sent", "failed", "achieved_rate", "reason")
 
 
 def describe_capacity(load: LoadPoint, runs: int) -> str:
@@ -168,16 +165,3 @@ def capacity_properties(capacity: Capacity | None) -> Iterator[Property]:
     for name, value in known.items():
         if (short := rounded(value)) is not None:
             yield name, short
-
-
-def capacity_csv(capacity: Capacity) -> str:
-    """A row per level."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for trial in capacity.trials for name in trial.figures or {}))
-    writer = csv.DictWriter(text, (*_CSV, *names), lineterminator="\n")
-    writer.writeheader()
-    for place, search in enumerate(capacity.searches, start=1):
-        for trial in search.trials:
-            facts = {name: value for name, value in asdict(trial).items() if name in _CSV}
-            writer.writerow({**facts, "search": place, "unit": capacity.quantity.unit, **(trial.figures or {})})
-    return text.getvalue()

@@ -27,9 +27,10 @@ from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
+from pytest_llmperf.interchange.exports import capacity_csv
 from pytest_llmperf.metrics import summarize
 from pytest_llmperf.plan_file import parse_plan
-from pytest_llmperf.report.capacity import capacity_csv, capacity_dict, capacity_properties
+from pytest_llmperf.report.capacity import capacity_dict, capacity_properties
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.page import html_report
 from pytest_llmperf.saturation import Saturation
