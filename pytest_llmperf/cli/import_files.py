@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.interchange.from_perf_analyzer import Count
-from pytest_llmperf.interchange.from_rows import requests_rows
-from pytest_llmperf.interchange.imported import Imported, ImportFileError
-from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.interchange.readers.detect import parse_import
+from pytest_llmperf.interchange.readers.perf_analyzer import Count
+from pytest_llmperf.interchange.readers.rows import requests_rows
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.report.document import outcome_comparisons

@@ -19,7 +19,7 @@ from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.frame import COLUMNS, request_rows
-from pytest_llmperf.interchange.from_aiperf import OWN_MARK
+from pytest_llmperf.interchange.readers.aiperf import OWN_MARK
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.result import Result

@@ -16,7 +16,14 @@ from pydantic import ValidationError
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS
-from pytest_llmperf.interchange.imported import LARGEST, RATES, Imported, ImportedPoint, ImportFileError, because
+from pytest_llmperf.interchange.readers.shared.imported import (
+    LARGEST,
+    RATES,
+    Imported,
+    ImportedPoint,
+    ImportFileError,
+    because,
+)
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Distribution, Summary, distribution, summarize, summarize_runs
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run

@@ -29,7 +29,7 @@ from pytest_llmperf.gate.baselines.model import (
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.gate.regression import held_by
-from pytest_llmperf.interchange.imported import Imported, because
+from pytest_llmperf.interchange.readers.shared.imported import Imported, because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
 from pytest_llmperf.metrics import Summary, rounded
 from pytest_llmperf.result import Result

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from pytest_llmperf.interchange.imported import Imported, ImportedPoint
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint
 
 _STATS = ("avg", "min", "max", "p99", "p95", "p90", "p50")
 

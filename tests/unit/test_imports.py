@@ -11,9 +11,9 @@ from samples import failed, result, run, steady_run
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import request_rows
-from pytest_llmperf.interchange.from_rows import requests_rows
-from pytest_llmperf.interchange.imported import ImportFileError
-from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.interchange.readers.detect import parse_import
+from pytest_llmperf.interchange.readers.rows import requests_rows
+from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.report.perf_analyzer import profile_export
 

@@ -13,7 +13,7 @@ from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.frame import COLUMNS, write_parquet
-from pytest_llmperf.interchange.imports import parse_import
+from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.metrics import summarize
 from pytest_llmperf.result import Result
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.imported import (
     CHUNK_GAPS,
     NUMBER,
     RATES,
@@ -28,7 +28,7 @@ from pytest_llmperf.interchange.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.request_lists import (
+from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
     check_rows,
     has_lists,
@@ -38,7 +38,7 @@ from pytest_llmperf.interchange.request_lists import (
     record,
     rows,
 )
-from pytest_llmperf.interchange.statistics import Figures, statistics
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics
 from pytest_llmperf.records import RequestRecord
 
 _MARKS = {"date", "num_prompts", "request_rate", "duration", "completed", "request_throughput"}

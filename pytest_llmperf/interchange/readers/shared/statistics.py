@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.interchange.imported import ImportFileError, is_number, optional
+from pytest_llmperf.interchange.readers.shared.imported import ImportFileError, is_number, optional
 from pytest_llmperf.metrics import Distribution, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.imported import (
     NUMBER,
     UNSTREAMED,
     WITHIN_ANSWER,

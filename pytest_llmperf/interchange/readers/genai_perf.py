@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.imported import (
     NUMBER,
     RATES,
     UNSTREAMED,
@@ -25,8 +25,8 @@ from pytest_llmperf.interchange.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.statistics import Figures, statistics, theirs
-from pytest_llmperf.interchange.tables import cells, number, read_rows, read_tables, untitled
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics, theirs
+from pytest_llmperf.interchange.readers.shared.tables import cells, number, read_rows, read_tables, untitled
 
 _NAMES = {"ttfo": "time_to_first_token", "e2e": "request_latency"}
 _REASONING = "GenAI-Perf's first token is the first of the answer: reasoning does not count, so it is our ttfo"

@@ -7,26 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.interchange.documents import read_documents, read_json
-from pytest_llmperf.interchange.from_aiperf import (
+from pytest_llmperf.interchange.readers.aiperf import (
     aiperf_csv,
     aiperf_lines,
     aiperf_summary,
     is_aiperf_line,
     is_aiperf_summary,
 )
-from pytest_llmperf.interchange.from_genai_perf import (
+from pytest_llmperf.interchange.readers.genai_perf import (
     analyze_csv,
     genai_perf_csv,
     genai_perf_summary,
     is_genai_perf_summary,
 )
-from pytest_llmperf.interchange.from_guidellm import guidellm_report, is_guidellm_report
-from pytest_llmperf.interchange.from_perf_analyzer import Count, is_profile_export, profile_export
-from pytest_llmperf.interchange.from_rows import requests_csv
-from pytest_llmperf.interchange.from_sglang import is_sglang_result, sglang_result
-from pytest_llmperf.interchange.from_vllm import is_vllm_result, vllm_result
-from pytest_llmperf.interchange.imported import EXPECTED, Imported, ImportFileError
+from pytest_llmperf.interchange.readers.guidellm import guidellm_report, is_guidellm_report
+from pytest_llmperf.interchange.readers.perf_analyzer import Count, is_profile_export, profile_export
+from pytest_llmperf.interchange.readers.rows import requests_csv
+from pytest_llmperf.interchange.readers.sglang import is_sglang_result, sglang_result
+from pytest_llmperf.interchange.readers.shared.documents import read_documents, read_json
+from pytest_llmperf.interchange.readers.shared.imported import EXPECTED, Imported, ImportFileError
+from pytest_llmperf.interchange.readers.vllm import is_vllm_result, vllm_result
 
 Document = Mapping[str, Any]
 _ONCE: Mapping[str, tuple[Callable[[Document], bool], Callable[[Document, str], Imported]]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.imported import (
     CHUNK_GAPS,
     LARGEST,
     NUMBER,
@@ -30,7 +30,7 @@ from pytest_llmperf.interchange.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.statistics import figures
+from pytest_llmperf.interchange.readers.shared.statistics import figures
 from pytest_llmperf.records import RequestRecord
 
 _METRICS = {

@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_llmperf.interchange.frame import COLUMNS
-from pytest_llmperf.interchange.imported import CHUNK_GAPS, Imported, ImportedPoint, ImportFileError, because
+from pytest_llmperf.interchange.readers.shared.imported import (
+    CHUNK_GAPS,
+    Imported,
+    ImportedPoint,
+    ImportFileError,
+    because,
+)
 from pytest_llmperf.records import RequestRecord
 
 _ADDED = ("hidden_tokens", "answers", "usage_doubt")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.imported import (
     NUMBER,
     RATES,
     UNSTREAMED,
@@ -22,7 +22,7 @@ from pytest_llmperf.interchange.imported import (
     pick,
     text_at,
 )
-from pytest_llmperf.interchange.request_lists import (
+from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
     check_rows,
     has_lists,
@@ -32,7 +32,7 @@ from pytest_llmperf.interchange.request_lists import (
     record,
     rows,
 )
-from pytest_llmperf.interchange.statistics import Figures, statistics
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics
 
 _MARKS = {"backend", "dataset_name", "request_rate", "duration", "completed", "total_output_tokens_retokenized"}
 _NAMES = {"ttft": "ttft_ms", "itl": "tpot_ms", "tpot": "tpot_ms", "icl": "itl_ms", "e2e": "e2e_latency_ms"}

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.interchange.imported import NUMBER, ImportFileError, check_total, is_number, pick
-from pytest_llmperf.interchange.statistics import figures
+from pytest_llmperf.interchange.readers.shared.imported import NUMBER, ImportFileError, check_total, is_number, pick
+from pytest_llmperf.interchange.readers.shared.statistics import figures
 from pytest_llmperf.records import RequestRecord
 
 LISTS = ("ttfts", "itls", "output_lens", "errors")

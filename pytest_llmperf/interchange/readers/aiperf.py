@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmperf.interchange.documents import read_json
-from pytest_llmperf.interchange.imported import (
+from pytest_llmperf.interchange.readers.shared.documents import read_json
+from pytest_llmperf.interchange.readers.shared.imported import (
     NUMBER,
     RATES,
     UNSTREAMED,
@@ -29,8 +29,8 @@ from pytest_llmperf.interchange.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.statistics import Figures, pooled, statistics, theirs
-from pytest_llmperf.interchange.tables import read_tables
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, pooled, statistics, theirs
+from pytest_llmperf.interchange.readers.shared.tables import read_tables
 from pytest_llmperf.records import RequestRecord
 
 OWN_MARK = "pytest-llmperf"

@@ -1,0 +1,1 @@
+"""Readers of other load tools' result files, one module per tool."""

@@ -1,0 +1,1 @@
+"""What the readers share: what was imported, its statistics, tables and documents."""
