@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from pytest_llmperf.load.answers.interpret import answer_text
+from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.endpoints import asked_by
-from pytest_llmperf.load.interpret import answer_text
 from pytest_llmperf.load.limits import raise_file_limit
 from pytest_llmperf.load.openai import Message
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.schedule import Level, SlotPlan
 from pytest_llmperf.load.sender import Gate, Link, Sender
 from pytest_llmperf.load.slots import Share, Slots
-from pytest_llmperf.load.template import Templates
 from pytest_llmperf.load.transport import Exchange
 
 _REST_S = 0.1

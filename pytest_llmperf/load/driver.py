@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Callable
 
 from pytest_llmperf.errors import LlmPerfError, ServerError
+from pytest_llmperf.load.answers.interpret import interpret
+from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.closed_loop import ClosedLoop
 from pytest_llmperf.load.endpoints import ENDPOINTS, asked_by
 from pytest_llmperf.load.health import Window, client_health, no_collection, stamps_of
-from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.lateness import Lateness
 from pytest_llmperf.load.open_loop import OpenLoop
 from pytest_llmperf.load.prompts import PlannedRequest, Trace
@@ -23,7 +24,6 @@ from pytest_llmperf.load.sender import Gate, Sender
 from pytest_llmperf.load.slots import Share
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.target import Target
-from pytest_llmperf.load.template import Templates
 from pytest_llmperf.load.tokenizer import load_tokenizer
 from pytest_llmperf.load.wires import Wires
 from pytest_llmperf.load_spec import LoadPoint

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from samples import cut
 
+from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.openai import error_text, request_body, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load_spec import LoadPoint

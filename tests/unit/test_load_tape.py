@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.health import stamps_of
-from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.tape import Reads, Store, Tape
 from pytest_llmperf.records import RequestRecord

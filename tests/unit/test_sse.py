@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.sse import Message, SseParser
+from pytest_llmperf.load.answers.sse import Message, SseParser
 
 STREAMS = {
     "plain": (b'data: {"a": 1}\n\ndata: [DONE]\n\n', [b'{"a": 1}', b"[DONE]"]),

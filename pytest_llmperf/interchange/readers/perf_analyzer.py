@@ -27,9 +27,9 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     pick,
     text_at,
 )
+from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import ENDPOINTS
-from pytest_llmperf.load.interpret import interpret
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.records import RequestRecord
 

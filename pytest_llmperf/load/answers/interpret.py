@@ -12,13 +12,13 @@ from pytest_llmperf.load.answers.hidden import first_chunk_tokens, shown
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
 from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content
+from pytest_llmperf.load.answers.sse import Message, SseParser
+from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import failure, finish_reason, missing, told_ends
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
 from pytest_llmperf.load.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.prompts import PlannedRequest
-from pytest_llmperf.load.sse import Message, SseParser
-from pytest_llmperf.load.template import Templates
 from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps, TokenSource
 
 
