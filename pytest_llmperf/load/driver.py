@@ -13,10 +13,10 @@ from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.client.health import Window, client_health, no_collection, stamps_of
+from pytest_llmperf.load.client.lateness import Lateness
 from pytest_llmperf.load.closed_loop import ClosedLoop
 from pytest_llmperf.load.endpoints import ENDPOINTS, asked_by
-from pytest_llmperf.load.health import Window, client_health, no_collection, stamps_of
-from pytest_llmperf.load.lateness import Lateness
 from pytest_llmperf.load.open_loop import OpenLoop
 from pytest_llmperf.load.prompts import PlannedRequest, Trace
 from pytest_llmperf.load.schedule import SlotPlan

@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 
-from pytest_llmperf.load.health import Window
-from pytest_llmperf.load.limits import raise_file_limit
+from pytest_llmperf.load.client.health import Window
+from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.schedule import busiest

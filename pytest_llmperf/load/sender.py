@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.health import Window
+from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.tape import Store

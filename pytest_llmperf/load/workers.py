@@ -23,8 +23,8 @@ from typing import Any
 
 from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
+from pytest_llmperf.load.client.health import merged_health
 from pytest_llmperf.load.driver import Progress, run_load
-from pytest_llmperf.load.health import merged_health
 from pytest_llmperf.load.prompts import Trace
 from pytest_llmperf.load.schedule import slot_plan
 from pytest_llmperf.load.sender import Gate

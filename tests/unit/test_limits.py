@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from pytest_llmperf.errors import ClientError
-from pytest_llmperf.load.limits import raise_file_limit
+from pytest_llmperf.load.client.open_files import raise_file_limit
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from samples import HEALTH, failed, record
 
-from pytest_llmperf.load.health import Window, client_health, merged_health
+from pytest_llmperf.load.client.health import Window, client_health, merged_health
 from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses, tcp_losses
 
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from pytest_llmperf.load.priority import urgent
+from pytest_llmperf.load.client.priority import urgent
 
 NOW = "import os; print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))"
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.health import stamps_of
+from pytest_llmperf.load.client.health import stamps_of
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.tape import Reads, Store, Tape
 from pytest_llmperf.records import RequestRecord

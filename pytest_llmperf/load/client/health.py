@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_llmperf.load.priority import urgent
+from pytest_llmperf.load.client.priority import urgent
 from pytest_llmperf.load.tape import Tape
 from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps

@@ -1,0 +1,1 @@
+"""The client's own machine: its health, priority, lateness and open files."""
