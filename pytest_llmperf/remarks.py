@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary
 from pytest_llmperf.pace import RELEASE_NS, TOGETHER, came_at_once, inter_token_latency_ms, token_gaps_ms

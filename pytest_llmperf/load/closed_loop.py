@@ -12,8 +12,8 @@ from typing import NamedTuple
 from pytest_llmperf.load.answers.interpret import answer_text
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.client.open_files import raise_file_limit
-from pytest_llmperf.load.endpoints import asked_by
-from pytest_llmperf.load.openai import Message
+from pytest_llmperf.load.endpoints.openai import Message
+from pytest_llmperf.load.endpoints.table import asked_by
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.schedule import Level, SlotPlan
 from pytest_llmperf.load.sender import Gate, Link, Sender

@@ -14,11 +14,10 @@ import numpy as np
 
 from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.load.endpoints.openai import Content
 from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
 from pytest_llmperf.load_spec import LoadPoint
 
-Content = str | tuple[int, ...]
-"""A prompt: text, or token ids where the endpoint takes them."""
 MARK_PIECES = 3
 _UNKNOWN_VOCABULARY = tuple(range(1000, 2000))
 """Ids that every usual vocabulary has, and that are no special tokens in it."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pytest_llmperf import __version__
-from pytest_llmperf.load import triton_grpc
-from pytest_llmperf.load.endpoints import ENDPOINTS
-from pytest_llmperf.load.openai import Message, request_body
+from pytest_llmperf.load.endpoints import triton_grpc
+from pytest_llmperf.load.endpoints.openai import Content, Message, request_body
+from pytest_llmperf.load.endpoints.table import ENDPOINTS
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
 from pytest_llmperf.load.prompts import PlannedRequest, Trace, marked_prompt
-from pytest_llmperf.load.target import Target
-from pytest_llmperf.load.texts import Content
 from pytest_llmperf.load.transport import Origin
-from pytest_llmperf.load.triton_tensors import TensorSpec
 from pytest_llmperf.load.urls import request_target
 from pytest_llmperf.load_spec import LoadPoint
 

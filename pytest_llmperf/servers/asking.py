@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 import httpx
 
 from pytest_llmperf.load.answers.decoding import decoded
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.tape import Reads
-from pytest_llmperf.load.target import Target
 
 _VERSION_TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20

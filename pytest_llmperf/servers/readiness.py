@@ -20,9 +20,9 @@ from pytest_llmperf.load import urls
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
 from pytest_llmperf.load.answers.sse import Message, SseParser
-from pytest_llmperf.load.endpoints import ENDPOINTS, Endpoint
-from pytest_llmperf.load.openai import NOT_UNDERSTOOD, shorten
-from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, shorten
+from pytest_llmperf.load.endpoints.table import ENDPOINTS, Endpoint
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.wires import first_body, request_headers
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.server_spec import OpenAIServer, Ready, RemoteServer, ServerConfig, TritonRemoteServer

@@ -18,8 +18,8 @@ import pytest
 
 from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.load.driver import run_load
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.prompts import make_trace
-from pytest_llmperf.load.target import Target
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.metrics import summarize, summarize_stages
 from pytest_llmperf.records import Run

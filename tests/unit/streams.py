@@ -10,7 +10,7 @@ from samples import cut
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.endpoints import ENDPOINTS, Asked
+from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
 from pytest_llmperf.load.prompts import BatchPrompt, PlannedRequest
 from pytest_llmperf.records import RequestRecord
 

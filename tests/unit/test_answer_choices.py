@@ -9,7 +9,7 @@ from streams import DONE, delta, end, read, sse, with_usage
 
 from pytest_llmperf.load.answers.interpret import answer_text
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.endpoints import ENDPOINTS, Asked
+from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
 
 TWO = Asked(n=2)
 TEXTS = ("a", "bcd", "ef")

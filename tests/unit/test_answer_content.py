@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from streams import delta, end, read, sse
 
-from pytest_llmperf.load.answers.content import read_delta
+from pytest_llmperf.load.endpoints.content import read_delta
 
 TEXT = {
     "text": {"content": "a"},

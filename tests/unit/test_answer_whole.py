@@ -9,7 +9,7 @@ from samples import record as made_record
 from streams import DONE, delta, end, read, sse
 
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
-from pytest_llmperf.load.endpoints import Asked, asked_by
+from pytest_llmperf.load.endpoints.table import Asked, asked_by
 from pytest_llmperf.load_spec import LoadPoint
 
 SAID = (delta("a"), delta("b"))

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import cut
 
-from pytest_llmperf.load import openai, responses, triton_generate
 from pytest_llmperf.load.answers.interpret import answer_text, interpret
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.endpoints import ENDPOINTS
-from pytest_llmperf.load.openai import Event
+from pytest_llmperf.load.endpoints import openai, responses, triton_generate
+from pytest_llmperf.load.endpoints.openai import Event
+from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.prompts import PlannedRequest
 
 PLANNED = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="", output_tokens=4)

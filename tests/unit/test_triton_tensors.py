@@ -10,9 +10,9 @@ import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.triton_generate import read_infer
-from pytest_llmperf.load.triton_grpc import encode_request, read_response, request_id
-from pytest_llmperf.load.triton_tensors import TensorSpec, fill, infer_body, input_specs, with_counts
+from pytest_llmperf.load.endpoints.triton_generate import read_infer
+from pytest_llmperf.load.endpoints.triton_grpc import encode_request, read_response, request_id
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, fill, infer_body, input_specs, with_counts
 
 BODY = {"text_input": "hé", "parameters": {"stream": True, "max_tokens": 5, "temperature": 0.0, "ignore_eos": True}}
 TEXT = TensorSpec("text_input", "BYTES", (1,))

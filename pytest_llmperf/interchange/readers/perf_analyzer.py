@@ -29,7 +29,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 )
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.endpoints import ENDPOINTS
+from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.records import RequestRecord
 

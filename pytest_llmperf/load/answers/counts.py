@@ -12,7 +12,7 @@ from operator import lt, sub
 from typing import NamedTuple, cast
 
 from pytest_llmperf.load.answers.said import Said
-from pytest_llmperf.load.openai import Event
+from pytest_llmperf.load.endpoints.openai import Event
 from pytest_llmperf.records import TokenSource
 
 _MOST_TOKENS = 10_000_000

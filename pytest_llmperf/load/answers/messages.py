@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable
 
 from pytest_llmperf.load.answers.sse import Message
-from pytest_llmperf.load.openai import NOT_UNDERSTOOD, NOTHING, Event, body_text, failed, json_object, read_rest
+from pytest_llmperf.load.endpoints.openai import (
+    NOT_UNDERSTOOD,
+    NOTHING,
+    Event,
+    body_text,
+    failed,
+    json_object,
+    read_rest,
+)
 
 _FAILURE = re.compile(rb"(?:^|[._-]|\b)(?:error|exception|failure)$", re.IGNORECASE)
 _SIGN_OF_LIFE = re.compile(rb"ping|pong|heart.?beat|keep.?alive", re.IGNORECASE)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_llmperf.load.openai import Event
+from pytest_llmperf.load.endpoints.openai import Event
 
 _THINKING = re.compile("think|thought|reason|analysis|plan", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from pytest_llmperf.load.openai import NOT_UNDERSTOOD, Event
+from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event
 
 # Unicode in UTF-8 (RFC 3629), without what JSON escapes; then the escapes, but for halves of surrogate pairs.
 _PLAIN = (

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.server_spec import CommandServer, Ready, fill_in
 from pytest_llmperf.servers.engines.missing import missing_program
 from pytest_llmperf.servers.process import Command, free_port

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.server_spec import ArgValue, SglangServer, is_secret
 from pytest_llmperf.servers.asking import version_at
 from pytest_llmperf.servers.process import LOOPBACK, Command, command_line_flags, free_port, listening_at

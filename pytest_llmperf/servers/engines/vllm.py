@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pytest_llmperf.load.target import Target
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
 from pytest_llmperf.servers.process import LOOPBACK, Command, command_line_flags, listening_at
 from pytest_llmperf.servers.secrets import bearer

@@ -11,10 +11,10 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.answers.refusal import refused
-from pytest_llmperf.load.openai import body_text, shorten
-from pytest_llmperf.load.target import Target
-from pytest_llmperf.load.triton_grpc import encode_request, grpc_module, read_response
-from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, input_specs
+from pytest_llmperf.load.endpoints.openai import body_text, shorten
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.endpoints.triton_grpc import encode_request, grpc_module, read_response
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, infer_body, input_specs
 from pytest_llmperf.servers.asking import ask
 
 _TIMEOUT_S = 5.0

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmperf.load.answers.content import words
-from pytest_llmperf.load.answers.usage import request_usage
-from pytest_llmperf.load.openai import DONE, Event, error_text, failed, json_object, merged, read_rest, sampling
-from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.endpoints.content import words
+from pytest_llmperf.load.endpoints.openai import (
+    DONE,
+    Content,
+    Event,
+    error_text,
+    failed,
+    json_object,
+    merged,
+    read_rest,
+    sampling,
+)
+from pytest_llmperf.load.endpoints.usage import request_usage
 from pytest_llmperf.load_spec import LoadPoint
 
 _OUTPUT = ("response.output_text.delta", "response.text.delta")

@@ -10,10 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pytest_llmperf.load.answers.content import Unknown, words
-from pytest_llmperf.load.answers.usage import as_count, event_usage, read_usage
-from pytest_llmperf.load.openai import DONE, Event, failed, json_object, merged, read_reason, read_rest, sampling
-from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.endpoints.content import Unknown, words
+from pytest_llmperf.load.endpoints.openai import (
+    DONE,
+    Content,
+    Event,
+    failed,
+    json_object,
+    merged,
+    read_reason,
+    read_rest,
+    sampling,
+)
+from pytest_llmperf.load.endpoints.usage import as_count, event_usage, read_usage
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import ServerTimes
 

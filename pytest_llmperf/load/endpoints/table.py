@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load import openai, responses, triton_generate, triton_grpc
-from pytest_llmperf.load.openai import Event
-from pytest_llmperf.load.texts import Content
-from pytest_llmperf.load.triton_tensors import TensorSpec, infer_body, with_counts
+from pytest_llmperf.load.endpoints import openai, responses, triton_generate, triton_grpc
+from pytest_llmperf.load.endpoints.openai import Content, Event
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, infer_body, with_counts
 from pytest_llmperf.load_spec import LoadPoint
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pytest_llmperf.load import urls
-from pytest_llmperf.load.triton_tensors import TensorSpec
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from pytest_llmperf.load.answers.content import Unknown, read_delta
-from pytest_llmperf.load.answers.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
-from pytest_llmperf.load.texts import Content
+from pytest_llmperf.load.endpoints.content import Unknown, read_delta
+from pytest_llmperf.load.endpoints.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
@@ -20,6 +19,10 @@ Message = tuple[str, str]
 NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError)
 """What reading an event raises that is none of the endpoint's."""
 _MESSAGE_LIMIT = 500
+
+
+Content = str | tuple[int, ...]
+"""A prompt: text, or token ids where the endpoint takes them."""
 
 
 def request_body(

@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from pytest_llmperf.errors import ClientError
-from pytest_llmperf.load.openai import Event, shorten
+from pytest_llmperf.load.endpoints.openai import Event, shorten
+from pytest_llmperf.load.endpoints.triton_generate import read_outputs
+from pytest_llmperf.load.endpoints.triton_tensors import Tensor, TensorSpec, fill
 from pytest_llmperf.load.patience import Patience
 from pytest_llmperf.load.tcp import TcpLosses
 from pytest_llmperf.load.transport import Exchange
-from pytest_llmperf.load.triton_generate import read_outputs
-from pytest_llmperf.load.triton_tensors import Tensor, TensorSpec, fill
 
 CONTENT_TYPE = "application/grpc"
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
