@@ -15,17 +15,17 @@ from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.client.health import Window, client_health, no_collection, stamps_of
 from pytest_llmperf.load.client.lateness import Lateness
-from pytest_llmperf.load.closed_loop import ClosedLoop
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, asked_by
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.open_loop import OpenLoop
+from pytest_llmperf.load.loops.closed_loop import ClosedLoop
+from pytest_llmperf.load.loops.open_loop import OpenLoop
+from pytest_llmperf.load.loops.requests import Wires
+from pytest_llmperf.load.loops.sender import Gate, Sender
+from pytest_llmperf.load.loops.slots import Share
 from pytest_llmperf.load.prompts import PlannedRequest, Trace
 from pytest_llmperf.load.schedule import SlotPlan
-from pytest_llmperf.load.sender import Gate, Sender
-from pytest_llmperf.load.slots import Share
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.tokenizer import load_tokenizer
-from pytest_llmperf.load.wires import Wires
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 

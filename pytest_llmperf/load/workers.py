@@ -26,10 +26,10 @@ from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.client.health import merged_health
 from pytest_llmperf.load.driver import Progress, run_load
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.loops.sender import Gate
+from pytest_llmperf.load.loops.slots import Share
 from pytest_llmperf.load.prompts import Trace
 from pytest_llmperf.load.schedule import slot_plan
-from pytest_llmperf.load.sender import Gate
-from pytest_llmperf.load.slots import Share
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 

@@ -14,10 +14,10 @@ from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.endpoints.openai import Message
 from pytest_llmperf.load.endpoints.table import asked_by
+from pytest_llmperf.load.loops.sender import Gate, Link, Sender
+from pytest_llmperf.load.loops.slots import Share, Slots
 from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.schedule import Level, SlotPlan
-from pytest_llmperf.load.sender import Gate, Link, Sender
-from pytest_llmperf.load.slots import Share, Slots
 from pytest_llmperf.load.transport import Exchange
 
 _REST_S = 0.1

@@ -1,0 +1,1 @@
+"""The open and the closed loop, and what both send requests by."""
