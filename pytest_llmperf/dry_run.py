@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from pytest_llmperf.duet import Duet, local_gpus
-from pytest_llmperf.load.prompts import file_notes
+from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.report.terminal import describe_load
 from pytest_llmperf.server_spec import ServerConfig

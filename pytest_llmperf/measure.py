@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from pytest_llmperf.load.schedule import slot_plan
+from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.program import PlannedTest

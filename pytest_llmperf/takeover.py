@@ -10,7 +10,7 @@ from typing import Any
 from pytest_llmperf.capacity.search import capacity_result, search_hash
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.file_names import file_name
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.result import Result, make_result

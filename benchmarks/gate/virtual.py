@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pytest_llmperf.embedded.engine.modelled import ModelledStep
 from pytest_llmperf.embedded.engine.scheduler import Output, Request, Scheduler
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.load.arrivals import due_offsets_ns
-from pytest_llmperf.load.lengths import lengths
+from pytest_llmperf.load.trace.arrivals import due_offsets_ns
+from pytest_llmperf.load.trace.lengths import lengths
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import Summary, summarize
 from pytest_llmperf.prompt_spec import Lengths

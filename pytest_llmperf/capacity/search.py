@@ -12,7 +12,7 @@ from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
 from pytest_llmperf.capacity.level import Execution, judge_level
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics import summarize

@@ -22,10 +22,10 @@ from pytest_llmperf.load.loops.open_loop import OpenLoop
 from pytest_llmperf.load.loops.requests import Wires
 from pytest_llmperf.load.loops.sender import Gate, Sender
 from pytest_llmperf.load.loops.slots import Share
-from pytest_llmperf.load.prompts import PlannedRequest, Trace
-from pytest_llmperf.load.schedule import SlotPlan
 from pytest_llmperf.load.tape import KEPT_BYTES, Store
-from pytest_llmperf.load.tokenizer import load_tokenizer
+from pytest_llmperf.load.trace.schedule import SlotPlan
+from pytest_llmperf.load.trace.tokenizer import load_tokenizer
+from pytest_llmperf.load.trace.trace import PlannedRequest, Trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 

@@ -28,8 +28,8 @@ from pytest_llmperf.load.driver import Progress, run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.sender import Gate
 from pytest_llmperf.load.loops.slots import Share
-from pytest_llmperf.load.prompts import Trace
-from pytest_llmperf.load.schedule import slot_plan
+from pytest_llmperf.load.trace.schedule import slot_plan
+from pytest_llmperf.load.trace.trace import Trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 

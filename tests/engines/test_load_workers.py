@@ -18,7 +18,7 @@ from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import run_workers
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import run_window

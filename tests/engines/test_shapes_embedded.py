@@ -19,7 +19,7 @@ import pytest
 from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.metrics import summarize, summarize_stages
 from pytest_llmperf.records import Run
@@ -84,7 +84,7 @@ def test_a_closed_loop_of_a_duration_sends_until_then(engine: str) -> None:
 
 def test_a_loop_that_goes_by_time_never_runs_out_of_requests(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its trace is finite: the requests come again with marks of their own, so that no cache knows them."""
-    monkeypatch.setattr("pytest_llmperf.load.prompts._ENDLESS_REQUESTS", 4)
+    monkeypatch.setattr("pytest_llmperf.load.trace.trace._ENDLESS_REQUESTS", 4)
     run = _run(engine, _point(concurrency=2, duration="600 ms", input_tokens=64))
     hits = re.search(r"^\S*prefix_cache_hits_total\S* (\S+)$", httpx.get(f"{engine}/metrics").text, re.MULTILINE)
     assert len(run.records) > 6
@@ -93,7 +93,7 @@ def test_a_loop_that_goes_by_time_never_runs_out_of_requests(engine: str, monkey
 
 
 def test_conversations_go_on_until_the_time_is_up(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_llmperf.load.prompts._ENDLESS_REQUESTS", 6)
+    monkeypatch.setattr("pytest_llmperf.load.trace.trace._ENDLESS_REQUESTS", 6)
     run = _run(engine, _point(concurrency=2, duration="1 s", conversation={"turns": 3}))
     users: dict[int | None, list[int]] = {}
     for record in run.records:

@@ -10,7 +10,7 @@ import pytest
 from test_vllm import MODEL, _config, _engine  # noqa: F401 - the fixture skips this module too
 
 from pytest_llmperf.load.driver import run_load
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer, start_server

@@ -16,7 +16,7 @@ from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.slots import Share
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import _part
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics import run_window

@@ -23,7 +23,7 @@ from pytest_llmperf.errors import ClientError, ServerError
 from pytest_llmperf.load import transport
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 

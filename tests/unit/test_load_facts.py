@@ -21,7 +21,7 @@ from pytest_llmperf.gate.baselines.parse import parse_baseline
 from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.load_facts import HARD, IN_TRACE, MEASURING, UNRELATED
 from pytest_llmperf.gate.regression import gated_series
-from pytest_llmperf.load.prompts import make_trace
+from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 
 HOW_TO = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pytest_llmperf.load.lengths import lengths
+from pytest_llmperf.load.trace.lengths import lengths
 from pytest_llmperf.prompt_spec import Lengths
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.arrivals import due_offsets_ns
-from pytest_llmperf.load.prompts import PlannedRequest, Trace, make_trace, marked_prompt
+from pytest_llmperf.load.trace.arrivals import due_offsets_ns
+from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, make_trace, marked_prompt
 from pytest_llmperf.load_spec import LoadPoint
 
 

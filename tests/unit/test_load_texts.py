@@ -10,9 +10,9 @@ import pytest
 from tiny_tokenizer import make_tokenizer
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.prompts import make_trace, marked_prompt
-from pytest_llmperf.load.texts import _fitted
-from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
+from pytest_llmperf.load.trace.texts import _fitted
+from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
+from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
 from pytest_llmperf.load_spec import LoadPoint
 
 

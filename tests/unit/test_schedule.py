@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.arrivals import due_offsets_ns
 from pytest_llmperf.load.loops.slots import Slots
-from pytest_llmperf.load.schedule import Level, Segment, SlotPlan, busiest, cancelled, open_loop, slot_plan
+from pytest_llmperf.load.trace.arrivals import due_offsets_ns
+from pytest_llmperf.load.trace.schedule import Level, Segment, SlotPlan, busiest, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.workers import most_workers
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 

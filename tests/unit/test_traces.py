@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.prompts import make_trace, marked_prompt
+from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.shapes import TraceReplay
 from pytest_llmperf.traces import RecordedTrace, TraceEntry, parse_trace, read_trace

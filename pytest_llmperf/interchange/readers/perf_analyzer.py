@@ -30,7 +30,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
-from pytest_llmperf.load.prompts import PlannedRequest
+from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.records import RequestRecord
 
 Count = Callable[[str], int]

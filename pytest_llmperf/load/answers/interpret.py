@@ -18,7 +18,7 @@ from pytest_llmperf.load.answers.whole import failure, finish_reason, missing, t
 from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
-from pytest_llmperf.load.prompts import PlannedRequest
+from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps, TokenSource
 
 

@@ -16,8 +16,8 @@ from pytest_llmperf.load.endpoints.openai import Message
 from pytest_llmperf.load.endpoints.table import asked_by
 from pytest_llmperf.load.loops.sender import Gate, Link, Sender
 from pytest_llmperf.load.loops.slots import Share, Slots
-from pytest_llmperf.load.prompts import PlannedRequest
-from pytest_llmperf.load.schedule import Level, SlotPlan
+from pytest_llmperf.load.trace.schedule import Level, SlotPlan
+from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport import Exchange
 
 _REST_S = 0.1

@@ -9,9 +9,9 @@ import time
 from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.loops.sender import Gate, Link, Sender
-from pytest_llmperf.load.prompts import PlannedRequest
 from pytest_llmperf.load.reception import Reception
-from pytest_llmperf.load.schedule import busiest
+from pytest_llmperf.load.trace.schedule import busiest
+from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport import Exchange
 
 _SPIN_S = 0.002

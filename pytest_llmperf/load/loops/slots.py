@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from pytest_llmperf.load.schedule import SlotPlan
+from pytest_llmperf.load.trace.schedule import SlotPlan
 from pytest_llmperf.records import Phase
 
 

@@ -16,10 +16,10 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.datasets import Dataset, Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.load.endpoints.openai import Content
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
-from pytest_llmperf.load.lengths import lengths
-from pytest_llmperf.load.schedule import SlotPlan, cancelled, open_loop, slot_plan
-from pytest_llmperf.load.texts import Prompt, Writer, joined, make_prefixes, make_writer, with_mark
-from pytest_llmperf.load.tokenizer import load_tokenizer
+from pytest_llmperf.load.trace.lengths import lengths
+from pytest_llmperf.load.trace.schedule import SlotPlan, cancelled, open_loop, slot_plan
+from pytest_llmperf.load.trace.texts import Prompt, Writer, joined, make_prefixes, make_writer, with_mark
+from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Cancel

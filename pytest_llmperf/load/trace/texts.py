@@ -15,7 +15,7 @@ import numpy as np
 from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.openai import Content
-from pytest_llmperf.load.tokenizer import TextTokenizer, load_tokenizer
+from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
 from pytest_llmperf.load_spec import LoadPoint
 
 MARK_PIECES = 3

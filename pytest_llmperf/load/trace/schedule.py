@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pytest_llmperf.load.arrivals import due_offsets_ns
+from pytest_llmperf.load.trace.arrivals import due_offsets_ns
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Phase
 from pytest_llmperf.shapes import Ramp

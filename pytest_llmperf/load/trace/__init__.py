@@ -1,0 +1,1 @@
+"""The trace of a load: what is sent and when, made before the run."""
