@@ -12,7 +12,6 @@ from pytest_llmperf.errors import LlmPerfError, ServerError
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.client.health import Window, client_health, no_collection, stamps_of
 from pytest_llmperf.load.client.lateness import Lateness
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, asked_by
@@ -22,10 +21,11 @@ from pytest_llmperf.load.loops.open_loop import OpenLoop
 from pytest_llmperf.load.loops.requests import Wires
 from pytest_llmperf.load.loops.sender import Gate, Sender
 from pytest_llmperf.load.loops.slots import Share
-from pytest_llmperf.load.tape import KEPT_BYTES, Store
 from pytest_llmperf.load.trace.schedule import SlotPlan
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace
+from pytest_llmperf.load.transport.capture import Capture
+from pytest_llmperf.load.transport.tape import KEPT_BYTES, Store
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 

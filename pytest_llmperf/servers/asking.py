@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
-from pytest_llmperf.load.answers.decoding import decoded
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.tape import Reads
+from pytest_llmperf.load.transport.http.decoding import decoded
+from pytest_llmperf.load.transport.tape import Reads
 
 _VERSION_TIMEOUT_S = 5.0
 _MOST_BYTES = 64 << 20

@@ -19,8 +19,8 @@ from pytest_llmperf.embedded.truth import Emission, read_emission_log
 from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.tape import Store
 from pytest_llmperf.load.trace.trace import make_trace
+from pytest_llmperf.load.transport.tape import Store
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.saturation import saturation

@@ -9,9 +9,9 @@ from samples import cut
 
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
 from pytest_llmperf.load.trace.trace import BatchPrompt, PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import RequestRecord
 
 DONE = b"data: [DONE]\n\n"

@@ -8,8 +8,8 @@ import pytest
 from streams import DONE, delta, end, read, sse, with_usage
 
 from pytest_llmperf.load.answers.interpret import answer_text
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
+from pytest_llmperf.load.transport.capture import Capture
 
 TWO = Asked(n=2)
 TEXTS = ("a", "bcd", "ef")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.answers import decoding
-from pytest_llmperf.load.answers.decoding import decoded, is_encoded
-from pytest_llmperf.load.tape import Reads
+from pytest_llmperf.load.transport.http import decoding
+from pytest_llmperf.load.transport.http.decoding import decoded, is_encoded
+from pytest_llmperf.load.transport.tape import Reads
 
 EVENTS = [b'data: {"a": "%d"}\n\n' % number for number in range(5)]
 BODY = b"".join(EVENTS)

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from pytest_llmperf.errors import ClientError, ServerError
-from pytest_llmperf.load import transport
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
+from pytest_llmperf.load.transport import connection
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import Run
 
@@ -679,7 +679,7 @@ def test_no_warm_up() -> None:
 
 def test_without_kernel_stamps_the_times_are_user_space_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket option that no kernel has stands for a kernel that refuses the real one."""
-    monkeypatch.setattr(transport, "_SO_TIMESTAMPNS", 9999)
+    monkeypatch.setattr(connection, "_SO_TIMESTAMPNS", 9999)
 
     async def main() -> Run:
         async with _serve(_answer) as server:

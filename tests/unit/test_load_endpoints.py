@@ -11,10 +11,10 @@ from samples import cut
 from tiny_tokenizer import make_tokenizer
 
 from pytest_llmperf.load.answers.interpret import answer_text, interpret
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord
 

@@ -9,7 +9,7 @@ import pytest
 from samples import HEALTH, failed, record
 
 from pytest_llmperf.load.client.health import Window, client_health, merged_health
-from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses, tcp_losses
+from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses, tcp_losses
 
 
 def test_a_connection_on_loopback_lost_nothing():

@@ -9,9 +9,9 @@ import pytest
 from samples import cut
 
 from pytest_llmperf.load.answers.interpret import interpret
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.openai import error_text, request_body, shorten
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.records import RequestRecord
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from samples import record
 
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.client.lateness import Lateness
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import RequestRecord
 
 _S = 1_000_000_000

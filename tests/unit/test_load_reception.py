@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_llmperf.load.reception import LONGEST_NAP_S, Reception, nap_s
+from pytest_llmperf.load.transport.reception import LONGEST_NAP_S, Reception, nap_s
 
 needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll here, so no nap")
 
@@ -145,9 +145,9 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long each was. Nobody sleeps meanwhile, so that a busy machine makes no difference."""
     taken: list[float] = []
     monkeypatch.setattr(time, "sleep", taken.append)
-    monkeypatch.setattr("pytest_llmperf.load.reception._PERIOD_S", 0.0)
-    monkeypatch.setattr("pytest_llmperf.load.reception._RATE", 1)
-    monkeypatch.setattr("pytest_llmperf.load.reception._ENOUGH_READS", 1)
+    monkeypatch.setattr("pytest_llmperf.load.transport.reception._PERIOD_S", 0.0)
+    monkeypatch.setattr("pytest_llmperf.load.transport.reception._RATE", 1)
+    monkeypatch.setattr("pytest_llmperf.load.transport.reception._ENOUGH_READS", 1)
     return taken
 
 

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmperf.load.answers.interpret import interpret
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.client.health import stamps_of
-from pytest_llmperf.load.tape import Reads, Store, Tape
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
+from pytest_llmperf.load.transport.tape import Reads, Store, Tape
 from pytest_llmperf.records import RequestRecord
 
 NS = 1_800_000_000_000_000_000

@@ -14,11 +14,11 @@ from samples import cut
 
 from pytest_llmperf.load.answers.interpret import answer_text, interpret
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints import openai, responses, triton_generate
 from pytest_llmperf.load.endpoints.openai import Event
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 
 PLANNED = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="", output_tokens=4)
 READERS = (openai.read_event, openai.read_event, responses.read_event, triton_generate.read_event)

@@ -28,9 +28,9 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     text_at,
 )
 from pytest_llmperf.load.answers.interpret import interpret
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import RequestRecord
 
 Count = Callable[[str], int]

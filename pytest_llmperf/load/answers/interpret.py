@@ -15,10 +15,10 @@ from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content
 from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import failure, finish_reason, missing, told_ends
-from pytest_llmperf.load.capture import Capture
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
 from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps, TokenSource
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.load.client.priority import urgent
-from pytest_llmperf.load.tape import Tape
-from pytest_llmperf.load.tcp import NO_LOSSES, TcpLosses
+from pytest_llmperf.load.transport.tape import Tape
+from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
 
 _CLOCK_READINGS = 5

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_llmperf.load.capture import Capture
+from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import RequestRecord
 
 _AROUND_NS = 1_000_000

@@ -18,7 +18,7 @@ from pytest_llmperf.load.loops.sender import Gate, Link, Sender
 from pytest_llmperf.load.loops.slots import Share, Slots
 from pytest_llmperf.load.trace.schedule import Level, SlotPlan
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport import Exchange
+from pytest_llmperf.load.transport.connection import Exchange
 
 _REST_S = 0.1
 """A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of

@@ -9,10 +9,10 @@ import time
 from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.loops.sender import Gate, Link, Sender
-from pytest_llmperf.load.reception import Reception
 from pytest_llmperf.load.trace.schedule import busiest
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport import Exchange
+from pytest_llmperf.load.transport.connection import Exchange
+from pytest_llmperf.load.transport.reception import Reception
 
 _SPIN_S = 0.002
 """asyncio's timers round up to whole milliseconds, and epoll then rounds 0.009 up to 10 of them, so the last two before

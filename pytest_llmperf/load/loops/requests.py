@@ -11,7 +11,7 @@ from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, marked_prompt
-from pytest_llmperf.load.transport import Origin
+from pytest_llmperf.load.transport.connection import Origin
 from pytest_llmperf.load.urls import request_target
 from pytest_llmperf.load_spec import LoadPoint
 

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.endpoints.triton_grpc import GrpcConnection
 from pytest_llmperf.load.loops.requests import Wires
-from pytest_llmperf.load.reception import Reception
-from pytest_llmperf.load.tape import Store
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport import Connection, Exchange, describe
+from pytest_llmperf.load.transport.connection import Connection, Exchange, describe
+from pytest_llmperf.load.transport.grpc import GrpcConnection
+from pytest_llmperf.load.transport.reception import Reception
+from pytest_llmperf.load.transport.tape import Store
 from pytest_llmperf.load_spec import LoadPoint
 
 Gate = Callable[[], Awaitable[None]]

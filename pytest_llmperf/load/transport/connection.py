@@ -16,14 +16,14 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-from pytest_llmperf.load.answers.decoding import decoded, is_encoded
-from pytest_llmperf.load.capture import Capture
-from pytest_llmperf.load.http1 import ProtocolError, ResponseReader
-from pytest_llmperf.load.patience import Patience
-from pytest_llmperf.load.reception import READ_SIZE, Ancillary, Reception
-from pytest_llmperf.load.tape import Store, Tape
-from pytest_llmperf.load.tcp import NO_LOSSES, tcp_losses
-from pytest_llmperf.load.tls import TlsSession
+from pytest_llmperf.load.transport.capture import Capture
+from pytest_llmperf.load.transport.deadlines import Patience
+from pytest_llmperf.load.transport.http.decoding import decoded, is_encoded
+from pytest_llmperf.load.transport.http.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.transport.reception import READ_SIZE, Ancillary, Reception
+from pytest_llmperf.load.transport.tape import Store, Tape
+from pytest_llmperf.load.transport.tcp import NO_LOSSES, tcp_losses
+from pytest_llmperf.load.transport.tls import TlsSession
 
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
 _SO_TIMESTAMPNS = 35

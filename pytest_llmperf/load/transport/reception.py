@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pytest_llmperf.load.tape import STAMP_SIZE
+from pytest_llmperf.load.transport.tape import STAMP_SIZE
 
 LONGEST_NAP_S, _SHORTEST_NAP_S = 0.0005, 0.00025
 _OF_A_GAP = 20

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
-from pytest_llmperf.load.tape import Reads
+from pytest_llmperf.load.transport.tape import Reads
 
 MOST_BYTES = 64 << 20
 """The most that one body may be when decoded: a few kilobytes can hold gigabytes of zeros."""

@@ -1,0 +1,1 @@
+"""HTTP: the framing of a response, and how its body is compressed."""
