@@ -163,7 +163,7 @@ def _check_exports(given: Any) -> None:
 def _check_dialect(name: Any) -> None:
     if name is None:
         return
-    from pytest_llmperf.dialects import DIALECTS
+    from pytest_llmperf.metrics.dialects import DIALECTS
 
     _check_among("dialect", name, DIALECTS)
 

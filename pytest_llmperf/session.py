@@ -18,9 +18,9 @@ from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.compliance import SlaCheck
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, request_lines
-from pytest_llmperf.result import Result
 
 _RESULTS = "llmperf-results"
 

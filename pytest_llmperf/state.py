@@ -22,6 +22,7 @@ from pytest_llmperf.gate.judge import Judge, Recording
 from pytest_llmperf.gate.regression import launch_sizes
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Work
 from pytest_llmperf.program import PlannedTest, Program
@@ -29,7 +30,6 @@ from pytest_llmperf.report import terminal
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
-from pytest_llmperf.result import Result
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server

@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 from pytest_llmperf.capacity.task import CapacitySide
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.point_task import PointSide
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live, View
-from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import StoredSide

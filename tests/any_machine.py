@@ -21,7 +21,7 @@ _patch = pytest.MonkeyPatch()
 def tolerate(patch: pytest.MonkeyPatch) -> None:
     """Lift every limit on the client."""
     for name, limit in LIMITS.items():
-        patch.setattr(f"pytest_llmperf.validity.{name}", limit)
+        patch.setattr(f"pytest_llmperf.metrics.trust.validity.{name}", limit)
 
 
 def pytest_configure() -> None:

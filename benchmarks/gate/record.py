@@ -19,7 +19,7 @@ from virtual import RUN_PERIOD_S, run_point
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.embedded.engine.modelled import Noise
-from pytest_llmperf.metrics import Summary
+from pytest_llmperf.metrics.summary import Summary
 
 _ROUNDING = 1e-3
 Values = Mapping[Quantity, float]

@@ -18,7 +18,7 @@ from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
 from pytest_llmperf.load.trace.lengths import lengths
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import Summary, summarize
+from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.prompt_spec import Lengths
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
 

@@ -17,8 +17,8 @@ from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.gate.compliance import Compliance, allowed_share, beyond, by_level, by_share, lacking, limit_run
 from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.limits import Limit
-from pytest_llmperf.metrics import Summary
-from pytest_llmperf.saturation import Saturation
+from pytest_llmperf.metrics.summary import Summary
+from pytest_llmperf.metrics.trust.saturation import Saturation
 
 FIGURES = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "output_token_throughput", "request_throughput")
 """What a level is shown with, beside the quantities of its limits."""

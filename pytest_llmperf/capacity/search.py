@@ -15,14 +15,14 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
-from pytest_llmperf.metrics import summarize
+from pytest_llmperf.metrics.result import Result, make_result
+from pytest_llmperf.metrics.summary import summarize
+from pytest_llmperf.metrics.trust.saturation import saturation
+from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.records import Run
-from pytest_llmperf.result import Result, make_result
-from pytest_llmperf.saturation import saturation
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.telemetry.environment import Environment
-from pytest_llmperf.validity import invalid_reasons
 
 MOST_REPEATS = 3
 """Executions of a level that is in doubt, in a first search."""

@@ -8,10 +8,10 @@ from functools import partial
 from pytest_llmperf.capacity.bracket import most_levels
 from pytest_llmperf.capacity.search import Searcher, capacity_result
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import View
-from pytest_llmperf.result import Result
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment

@@ -22,13 +22,13 @@ from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan import Plan
 from pytest_llmperf.plan_file import load_plan
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.verdicts import headline
-from pytest_llmperf.result import Result
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import OpenAIServer, ServerConfig
 from pytest_llmperf.servers.engines.table import ENGINES

@@ -18,10 +18,11 @@ from rich.console import Console
 from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli.input import capacity, header, json_object, problem, ready, slo, stderr_line
-from pytest_llmperf.dialects import DIALECTS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
+from pytest_llmperf.metrics.dialects import DIALECTS
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.report.capacity import capacity_table
@@ -29,7 +30,6 @@ from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
-from pytest_llmperf.result import Result
 from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.verdict import Series
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 
 def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Sequence[Series]) -> tuple[str, ...]:

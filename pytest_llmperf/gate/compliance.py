@@ -22,7 +22,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.margins import Prior, tolerance
 from pytest_llmperf.gate.statistic import level_of
 from pytest_llmperf.limits import Limit
-from pytest_llmperf.metrics import Summary, distribution
+from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.units import OPERATORS
 
 _LEVEL = 0.95

@@ -22,7 +22,7 @@ from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 Recording = Literal["nothing", "missing", "everything"]
 """Which results become baselines without a comparison: none, those of points that have none, or all."""

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 IN_TRACE = frozenset(
     {

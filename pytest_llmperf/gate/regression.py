@@ -25,7 +25,7 @@ from pytest_llmperf.gate.margins import Prior, default_margins, duet, elsewhere,
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.gate.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
 from pytest_llmperf.limits import Limit
-from pytest_llmperf.metrics import latency_samples
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import latency_samples
 
 _Samples = Mapping[str, Sequence[float]]
 """Values of one run's requests by metric."""

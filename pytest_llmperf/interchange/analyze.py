@@ -11,8 +11,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmperf.dialects import dialect_metrics
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.dialects import dialect_metrics
+from pytest_llmperf.metrics.result import Result
 
 FILE = "analyze_export_genai_perf.csv"
 _COLUMNS = {

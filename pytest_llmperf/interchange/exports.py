@@ -17,12 +17,12 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.dialects import dialect_metrics
-from pytest_llmperf.interchange.frame import COLUMNS, request_rows
 from pytest_llmperf.interchange.readers.aiperf import OWN_MARK
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.dialects import dialect_metrics
+from pytest_llmperf.metrics.frame import COLUMNS, request_rows
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.result import Result
 
 Files = Mapping[str, str]
 _STATS = ("min", "max", "std", *(f"p{p}" for p in PERCENTILES))

@@ -25,12 +25,12 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     because,
 )
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import Distribution, Summary, distribution, summarize, summarize_runs
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import Distribution, Summary, distribution, summarize, summarize_runs
+from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
-from pytest_llmperf.result import Result
 from pytest_llmperf.server_spec import OpenAIServer
 from pytest_llmperf.telemetry.environment import Environment
-from pytest_llmperf.validity import invalid_reasons
 
 _NOWHERE = "http://imported.invalid"
 """A URL that no server has (RFC 2606): the file does not say what is to be asked again."""

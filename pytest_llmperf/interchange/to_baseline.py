@@ -31,8 +31,8 @@ from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.gate.regression import held_by
 from pytest_llmperf.interchange.readers.shared.imported import Imported, because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
-from pytest_llmperf.metrics import Summary, rounded
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import Summary, rounded
 from pytest_llmperf.server_spec import changes_output
 from pytest_llmperf.telemetry.environment import Environment
 

@@ -14,7 +14,7 @@ from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.capacity.bracket import Search, Trial, levels_upwards, most_levels
 from pytest_llmperf.capacity.search import MOST_REPEATS, level_point
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import rounded
+from pytest_llmperf.metrics.summary import rounded
 
 Property = tuple[str, str | int | float | bool]
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}

@@ -15,7 +15,7 @@ from pytest_llmperf.definitions import OFFERED, Quantity
 from pytest_llmperf.gate.margins import tolerance, too_few
 from pytest_llmperf.gate.regression import candidate
 from pytest_llmperf.gate.statistic import Level, level_of
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 QUANTITIES = (
     Quantity("ttft", "p50"),

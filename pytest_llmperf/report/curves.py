@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import parse_quantity
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 
 COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "prefill": (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_llmperf import __version__
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.result import Result
 
 
 def profile_export(results: Sequence[Result], service_kind: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_llmperf.definitions import METRICS
-from pytest_llmperf.metrics import Summary, rounded
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import Summary, rounded
 from pytest_llmperf.report.capacity import Property, capacity_properties
 from pytest_llmperf.report.document import Outcome, regression_verdict, sla_verdict
-from pytest_llmperf.result import Result
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}

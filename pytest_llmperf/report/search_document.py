@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.metrics import rounded
+from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.search.goal import Check
 from pytest_llmperf.search.result import Ranked, SearchResult
 

@@ -10,8 +10,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import ModelSide
-from pytest_llmperf.result import Result
 
 _HEADERS = ("failed\n/sent", "queue\nms", "compute\nms", "execu-\ntions", "average\nbatch")
 _NAME = 22

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.compliance import beyond
 from pytest_llmperf.limits import Limit
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.comparison import comparable, load_family
-from pytest_llmperf.result import Result
 
 THROUGHPUT = Quantity("output_token_throughput")
 LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), Quantity("e2e", "p50"))

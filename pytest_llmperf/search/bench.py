@@ -15,9 +15,10 @@ from pytest_llmperf.gate.compliance import limit_run
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
-from pytest_llmperf.metrics import latency_samples, summarize
+from pytest_llmperf.metrics.result import Result, make_result
+from pytest_llmperf.metrics.summary import latency_samples, summarize
+from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.records import Run
-from pytest_llmperf.result import Result, make_result
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.contest import Hopeless
 from pytest_llmperf.search.space import Position
@@ -29,7 +30,6 @@ from pytest_llmperf.session import Facts, RunFolder
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
-from pytest_llmperf.validity import invalid_reasons
 
 REPORTED = tuple(
     map(

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.embedded.truth import Emission, read_emission_log
 from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load, warm_up
@@ -22,8 +21,9 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.transport.tape import Store
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.dialects import dialect_metrics
+from pytest_llmperf.metrics.trust.saturation import saturation
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.saturation import saturation
 
 CLOCKS_NS = 2_000
 """Kernel and user space read the same clock at different resolution."""

@@ -21,7 +21,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import run_workers
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import run_window
+from pytest_llmperf.metrics.summary import run_window
 from pytest_llmperf.records import Run
 
 

@@ -135,7 +135,7 @@ DEAD = """
 from dataclasses import replace
 
 import pytest
-from pytest_llmperf.result import make_result
+from pytest_llmperf.metrics.result import make_result
 
 def dead(run):
     \"\"\"The run, had all of its requests failed.\"\"\"

@@ -16,9 +16,9 @@ from pytest_llmperf.gate.regression import Regression, gated_margins, gated_seri
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.document import Outcome
-from pytest_llmperf.result import Result
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVIL = "</script><script>document.title='evil'</script><img src=http://evil.example/x onerror=alert(1)>"

@@ -28,12 +28,12 @@ from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import capacity_csv
-from pytest_llmperf.metrics import summarize
+from pytest_llmperf.metrics.summary import summarize
+from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan_file import parse_plan
 from pytest_llmperf.report.capacity import capacity_dict, capacity_properties
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.page import html_report
-from pytest_llmperf.saturation import Saturation
 
 LOAD = "{input_tokens: 8, output_tokens: 4, requests: 60, capacity: %s%s}"
 RATES = '{request_rate: "1:200", sla: {ttft_p50: "<= 20 ms"}}'

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from samples import MS, START_NS, failed, record, run
 
-from pytest_llmperf.dialects import DIALECTS, dialect_metrics, weighted_distribution
+from pytest_llmperf.metrics.dialects import DIALECTS, dialect_metrics, weighted_distribution
 
 
 def ns(*ms: float) -> tuple[int, ...]:

@@ -10,11 +10,11 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.exports import EXPORTS
-from pytest_llmperf.interchange.frame import request_rows
 from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.rows import requests_rows
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
+from pytest_llmperf.metrics.frame import request_rows
 from pytest_llmperf.report.perf_analyzer import profile_export
 
 DATA = Path(__file__).parent / "data"
@@ -439,7 +439,7 @@ def test_files_become_an_html_report(tmp_path):
 
 def test_parquet_is_read(tmp_path):
     pytest.importorskip("pyarrow")
-    from pytest_llmperf.interchange.frame import write_parquet
+    from pytest_llmperf.metrics.frame import write_parquet
 
     write_parquet(closed_result().runs, tmp_path / "r.parquet")
     assert llmperf(tmp_path / "r.parquet", "--concurrency", 2).exit_code == 0

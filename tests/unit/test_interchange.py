@@ -9,13 +9,13 @@ import pytest
 from samples import failed, point, record, result, run, steady_run
 from test_pace import side_by_side
 
-from pytest_llmperf.dialects import dialect_metrics
 from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
-from pytest_llmperf.interchange.frame import COLUMNS, write_parquet
 from pytest_llmperf.interchange.readers.detect import parse_import
-from pytest_llmperf.metrics import summarize
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.dialects import dialect_metrics
+from pytest_llmperf.metrics.frame import COLUMNS, write_parquet
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import summarize
 
 DATA = Path(__file__).parent / "data"
 

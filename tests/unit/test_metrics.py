@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from samples import START_NS, failed, point, record, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
-from pytest_llmperf.metrics import (
+from pytest_llmperf.metrics.pace import inter_token_latency_ms
+from pytest_llmperf.metrics.summary import (
     distribution,
     rounded,
     run_window,
@@ -17,7 +18,6 @@ from pytest_llmperf.metrics import (
     summarize_runs,
     summarize_stages,
 )
-from pytest_llmperf.pace import inter_token_latency_ms
 from pytest_llmperf.shapes import Stage
 
 CLOSED, OPEN = point(), point(request_rate=10)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import failed, point, record, run
 
-from pytest_llmperf.saturation import MIN_REQUESTS, saturation, trend
+from pytest_llmperf.metrics.trust.saturation import MIN_REQUESTS, saturation, trend
 
 OPEN = point(request_rate=10)
 

@@ -8,9 +8,9 @@ from samples import failed, point, result, run, steady_run
 from pytest_llmperf import measure as module
 from pytest_llmperf.load_spec import LoadSpec, Stability
 from pytest_llmperf.measure import Measurement
-from pytest_llmperf.metrics import summarize
+from pytest_llmperf.metrics.summary import summarize
+from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.report.terminal import describe_load
-from pytest_llmperf.stability import steadiness
 
 ASKED = Stability(within="10 %", max_windows=5)
 

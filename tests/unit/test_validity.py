@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from samples import HEALTH, MS, failed, point, record, run, steady_run
 
-from pytest_llmperf.validity import invalid_reasons
+from pytest_llmperf.metrics.trust.validity import invalid_reasons
 
 
 def reasons(found, load=None):

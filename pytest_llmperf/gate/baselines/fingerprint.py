@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.load_facts import hard_facts
-from pytest_llmperf.result import Result
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.telemetry.environment import Environment
 
 _MACHINE = ("driver", "cpu", "cpu_cores", "host", "kernel")

@@ -23,9 +23,9 @@ from pytest_llmperf.gate.baselines.model import (
 )
 from pytest_llmperf.gate.histogram import histogram
 from pytest_llmperf.gate.load_facts import measured_how
-from pytest_llmperf.metrics import Summary, latency_samples, rounded
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import Summary, latency_samples, rounded
 from pytest_llmperf.records import Run
-from pytest_llmperf.result import Result
 
 RECORDED_RUNS = 5
 """Runs to measure for a baseline's first session: with fewer there is nothing to gate against."""

@@ -10,7 +10,6 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_llmperf.interchange.frame import COLUMNS
 from pytest_llmperf.interchange.readers.shared.imported import (
     CHUNK_GAPS,
     Imported,
@@ -18,6 +17,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     ImportFileError,
     because,
 )
+from pytest_llmperf.metrics.frame import COLUMNS
 from pytest_llmperf.records import RequestRecord
 
 _ADDED = ("hidden_tokens", "answers", "usage_doubt")

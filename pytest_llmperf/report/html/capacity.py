@@ -10,9 +10,9 @@ from typing import Any
 from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.capacity.bracket import Trial
 from pytest_llmperf.limits import Limit
+from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.capacity import trial_label
 from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, six
-from pytest_llmperf.result import Result
 
 _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
 """Told apart by shape too, not by colour alone."""

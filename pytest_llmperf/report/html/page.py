@@ -9,18 +9,12 @@ from typing import Any
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.gate.histogram import Histogram, histogram
-from pytest_llmperf.metrics import latency_samples
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import latency_samples
 from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons
 from pytest_llmperf.report.html.capacity import answers
-from pytest_llmperf.report.html.charts import (
-    BASELINE,
-    NAMES,
-    Chart,
-    distribution_charts,
-    pareto_chart,
-    sweep_charts,
-)
+from pytest_llmperf.report.html.charts import BASELINE, NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
 from pytest_llmperf.report.html.search import search_view
 from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
@@ -29,7 +23,6 @@ from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.terminal import number
-from pytest_llmperf.result import Result
 from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.metrics import Distribution
+from pytest_llmperf.metrics.summary import Distribution
 from pytest_llmperf.records import RequestRecord
 
 Tool = Literal["genai-perf", "perf_analyzer", "aiperf", "vllm", "sglang", "guidellm", "llmperf"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError, is_number, optional
-from pytest_llmperf.metrics import Distribution, distribution
+from pytest_llmperf.metrics.summary import Distribution, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.load_spec import Stability
-from pytest_llmperf.metrics import Summary
+from pytest_llmperf.metrics.summary import Summary
 
 WINDOWS = 3
 """That many must agree, and they are the result."""

@@ -9,14 +9,14 @@ from typing import Any
 
 from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.metrics import Summary, summarize, summarize_runs, summarize_stages
+from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
+from pytest_llmperf.metrics.trust.remarks import answer_remarks
+from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
+from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
+from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.remarks import answer_remarks
-from pytest_llmperf.saturation import Saturation, saturation
 from pytest_llmperf.server_spec import ServerConfig
-from pytest_llmperf.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.telemetry.environment import Environment
-from pytest_llmperf.validity import invalid_reasons
 
 _OFF_RATE = 0.1
 """By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
@@ -136,7 +136,7 @@ class Result:
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row per request; ImportError without pandas (the `report` extra)."""
-        from pytest_llmperf.interchange.frame import to_frame
+        from pytest_llmperf.metrics.frame import to_frame
 
         return to_frame(self.runs)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.metrics import Distribution, distribution, rounded
+from pytest_llmperf.metrics.summary import Distribution, distribution, rounded
 from pytest_llmperf.records import RequestRecord, Run
 
 _MS = 1e6

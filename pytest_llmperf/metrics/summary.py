@@ -18,7 +18,7 @@ import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.pace import (
+from pytest_llmperf.metrics.pace import (
     chunk_times,
     first_token_ns,
     last_token_ns,
