@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pytest_llmperf.capacity.bracket import Search
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.baselines.fingerprint import changes
+from pytest_llmperf.metrics.capacity.bracket import Search
 from pytest_llmperf.records import Run
 from pytest_llmperf.telemetry.environment import Environment
 

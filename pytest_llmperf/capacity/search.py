@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_llmperf.capacity.answer import Capacity
-from pytest_llmperf.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
-from pytest_llmperf.capacity.level import Execution, judge_level
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
+from pytest_llmperf.metrics.capacity.answer import Capacity
+from pytest_llmperf.metrics.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
+from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import saturation

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.capacity.answer import Capacity
 from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation

@@ -14,9 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import failed, plan_text, record, result, run
 
-from pytest_llmperf.capacity.answer import Capacity
-from pytest_llmperf.capacity.bracket import Start, Trial, concluded, levels_upwards, most_levels, next_level
-from pytest_llmperf.capacity.level import Execution, judge_level
 from pytest_llmperf.capacity.search import level_point, search_hash
 from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.errors import BaselineError, PlanError
@@ -28,6 +25,9 @@ from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import capacity_csv
+from pytest_llmperf.metrics.capacity.answer import Capacity
+from pytest_llmperf.metrics.capacity.bracket import Start, Trial, concluded, levels_upwards, most_levels, next_level
+from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan_file import parse_plan

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from samples import HEALTH, result, steady_run
 from test_capacity import loads, searched
 
-from pytest_llmperf.capacity.bracket import Trial, concluded
 from pytest_llmperf.capacity.search import capacity_result
 from pytest_llmperf.duet import Duet
+from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.resume import read_points, write_point
