@@ -12,9 +12,9 @@ from typing import Any
 from record import Recorder
 from scenarios import POINTS, Change, gated
 
-from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.gate.verdict import PerRun, Reference, Series, judge
+from pytest_llmperf.metrics.stats.margins import tolerance
 
 _ANCHOR, _ROLLING, _RUNS = 5, 8, 3
 _HOST = "typical"

@@ -21,9 +21,9 @@ from peers import RULES
 from record import Recorder, rounding_errors
 from scenarios import CHANGES, HOSTS, POINTS, Change, gated
 
-from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.gate.verdict import PerRun, PointVerdict, Series, judge
+from pytest_llmperf.metrics.stats.margins import tolerance
 
 BASELINE_SESSIONS, BASELINE_RUNS = 5, 3
 _PEER_RUNS = 5

@@ -15,14 +15,14 @@ from pytest_llmperf.gate.baselines.folder import unused
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSession
 from pytest_llmperf.gate.bounds import bound_notes
-from pytest_llmperf.gate.compliance import SlaCheck
-from pytest_llmperf.gate.histogram import Histogram, merged
 from pytest_llmperf.gate.regression import RULES, Regression, duet_rules, duet_series, gated_margins, gated_series
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.compliance import SlaCheck
+from pytest_llmperf.metrics.stats.histogram import Histogram, merged
 
 Recording = Literal["nothing", "missing", "everything"]
 """Which results become baselines without a comparison: none, those of points that have none, or all."""

@@ -20,12 +20,12 @@ from pytest_llmperf.gate.baselines.model import (
     per_run,
     sample_sizes,
 )
-from pytest_llmperf.gate.margins import Prior, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
 from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.margins import Prior, default_margins, duet, elsewhere, tolerance
 
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pytest_llmperf.gate.rules import Level, Rules, Verdict
-from pytest_llmperf.gate.statistic import Estimate
+from pytest_llmperf.metrics.stats.estimate import Estimate
 
 _CURES: dict[Level, str] = {
     "runs": "take more requests per run, clear the machine of neighbours, or widen the margin",

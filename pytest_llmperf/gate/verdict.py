@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.margins import Prior, too_few
 from pytest_llmperf.gate.rules import DEFAULT, Level, Rules, Verdict
 from pytest_llmperf.gate.sentences import Finding, explain
-from pytest_llmperf.gate.statistic import Estimate, compare
+from pytest_llmperf.metrics.stats.estimate import Estimate, compare
+from pytest_llmperf.metrics.stats.margins import Prior, too_few
 
 Reference = Literal["rolling", "anchor", "duet"]
 PerRun = tuple[tuple[float | None, ...], ...]

@@ -27,11 +27,11 @@ from pytest_llmperf.gate.baselines.model import (
     baseline_path,
 )
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
-from pytest_llmperf.gate.margins import default_margins
 from pytest_llmperf.gate.regression import held_by
 from pytest_llmperf.interchange.readers.shared.imported import Imported, because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.margins import default_margins
 from pytest_llmperf.metrics.summary import Summary, rounded
 from pytest_llmperf.server_spec import changes_output
 from pytest_llmperf.telemetry.environment import Environment

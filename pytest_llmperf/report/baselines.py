@@ -13,7 +13,7 @@ from rich.table import Table
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.baselines.model import QUANTITIES, Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS, change_points
-from pytest_llmperf.gate.histogram import lower_edge, merged, picture
+from pytest_llmperf.metrics.stats.histogram import lower_edge, merged, picture
 
 _SHOWN = tuple(Quantity(metric, stat) for metric in ("ttft", "itl", "e2e") for stat in ("p50", "p99"))
 _RATE = Quantity("output_token_throughput")

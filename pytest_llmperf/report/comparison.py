@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import OFFERED, Quantity
-from pytest_llmperf.gate.margins import tolerance, too_few
 from pytest_llmperf.gate.regression import candidate
-from pytest_llmperf.gate.statistic import Level, level_of
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.estimate import Level, level_of
+from pytest_llmperf.metrics.stats.margins import tolerance, too_few
 
 QUANTITIES = (
     Quantity("ttft", "p50"),

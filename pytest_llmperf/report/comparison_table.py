@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.statistic import Level
+from pytest_llmperf.metrics.stats.estimate import Level
 from pytest_llmperf.report.comparison import NO_WINNER, Comparison, Row
 
 Shown = Callable[[float | None], str]

@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 
 from pytest_llmperf.file_names import file_name
-from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
+from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.report.document import report_document
 from pytest_llmperf.report.search_document import search_csv, search_document
 from pytest_llmperf.search.result import SearchResult

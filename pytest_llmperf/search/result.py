@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import METRICS, Quantity
-from pytest_llmperf.gate.statistic import Level
+from pytest_llmperf.metrics.stats.estimate import Level
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.contest import Contest
 from pytest_llmperf.search.goal import Check, Standing

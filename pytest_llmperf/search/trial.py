@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.compliance import LimitRun
+from pytest_llmperf.metrics.stats.compliance import LimitRun
 from pytest_llmperf.search.space import Position
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.gate.histogram import histogram, lower_edge, merged, picture
+from pytest_llmperf.metrics.stats.histogram import histogram, lower_edge, merged, picture
 
 VALUES = st.lists(st.floats(1e-5, 1e7), max_size=50)
 

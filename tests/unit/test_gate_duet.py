@@ -16,10 +16,10 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.gate.judge import Doubt, Judge
-from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
+from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.document import Outcome, report_document
 from pytest_llmperf.report.duet import duet_table

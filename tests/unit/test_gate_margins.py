@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmperf.definitions import parse_quantity, quantity_names
-from pytest_llmperf.gate.margins import default_margins, tolerance, too_few
+from pytest_llmperf.metrics.stats.margins import default_margins, tolerance, too_few
 
 
 @pytest.mark.parametrize(

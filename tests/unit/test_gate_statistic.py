@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_llmperf.gate.margins import Prior
-from pytest_llmperf.gate.statistic import Estimate, compare
+from pytest_llmperf.metrics.stats.estimate import Estimate, compare
+from pytest_llmperf.metrics.stats.margins import Prior
 
 PRIOR = Prior(run_sd=0.02, session_sd=0.01)
 NO_PRIOR = Prior(run_sd=0.0, session_sd=0.0, weight=0.0)

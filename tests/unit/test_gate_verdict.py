@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.gate.margins import duet, elsewhere, tolerance
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import PerRun, PointVerdict, Series, holm, judge
+from pytest_llmperf.metrics.stats.margins import duet, elsewhere, tolerance
 
 ITL, TTFT_P99 = parse_quantity("itl_p50"), parse_quantity("ttft_p99")
 SPREAD = (0.99, 1.0, 1.01)

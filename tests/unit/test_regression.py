@@ -10,9 +10,9 @@ from samples import failed, point, result, run, steady_run
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.growth import appended, promoted, recorded, stored_session
-from pytest_llmperf.gate.margins import GATED_BY_DEFAULT, tolerance
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series, launch_sizes
 from pytest_llmperf.gate.verdict import PointVerdict, judge
+from pytest_llmperf.metrics.stats.margins import GATED_BY_DEFAULT, tolerance
 
 ITL, TTFT, RATE = Quantity("itl", "p50"), Quantity("ttft", "p99"), Quantity("output_token_throughput")
 MARGINS = {ITL: 0.05, RATE: 0.05}

@@ -12,9 +12,9 @@ from samples import point, record, result
 from samples import run as sample_run
 
 from pytest_llmperf.definitions import parse_quantity
-from pytest_llmperf.gate.compliance import LimitRun, limit_run
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.limits import parse_limits
+from pytest_llmperf.metrics.stats.compliance import LimitRun, limit_run
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts

@@ -21,9 +21,9 @@ from pytest_llmperf.gate.baselines.model import (
     StoredSession,
     assert_comparable,
 )
-from pytest_llmperf.gate.histogram import histogram
 from pytest_llmperf.gate.load_facts import measured_how
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.histogram import histogram
 from pytest_llmperf.metrics.summary import Summary, latency_samples, rounded
 from pytest_llmperf.records import Run
 

@@ -18,7 +18,7 @@ from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.model import Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, damaged, parse_json, schema_of
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
-from pytest_llmperf.gate.margins import default_margins
+from pytest_llmperf.metrics.stats.margins import default_margins
 from pytest_llmperf.telemetry.environment import Environment
 
 _ENVIRONMENT = TypeAdapter(Environment)

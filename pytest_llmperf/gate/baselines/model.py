@@ -18,9 +18,9 @@ from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.baselines.fingerprint import Identity, changes, circumstances, identity, soft_args
-from pytest_llmperf.gate.histogram import Histogram
 from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, untold
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.telemetry.environment import Environment
 
 HISTOGRAMS = ("ttft", "itl", "e2e")

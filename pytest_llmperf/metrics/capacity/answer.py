@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.margins import Prior, tolerance
-from pytest_llmperf.gate.statistic import Level, level_of
 from pytest_llmperf.metrics.capacity.bracket import Search, Trial
+from pytest_llmperf.metrics.stats.estimate import Level, level_of
+from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 
 
 @dataclass(frozen=True, slots=True)

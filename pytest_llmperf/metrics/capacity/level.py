@@ -13,10 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.gate.compliance import Compliance, allowed_share, beyond, by_level, by_share, lacking, limit_run
-from pytest_llmperf.gate.margins import tolerance
 from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.capacity.bracket import Trial
+from pytest_llmperf.metrics.stats.compliance import (
+    Compliance,
+    allowed_share,
+    beyond,
+    by_level,
+    by_share,
+    lacking,
+    limit_run,
+)
+from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.metrics.trust.saturation import Saturation
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, Quantity
-from pytest_llmperf.gate.histogram import Histogram, histogram, lower_edge
+from pytest_llmperf.metrics.stats.histogram import Histogram, histogram, lower_edge
 from pytest_llmperf.report.sweeps import LATENCIES, THROUGHPUT, ParetoGroup, Sweep, SweepGroup, Tradeoff
 
 Trace = dict[str, Any]

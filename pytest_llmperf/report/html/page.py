@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_quantity
-from pytest_llmperf.gate.histogram import Histogram, histogram
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.histogram import Histogram, histogram
 from pytest_llmperf.metrics.summary import latency_samples
 from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.document import Outcome, outcome_comparisons

@@ -16,7 +16,7 @@ from typing import Literal
 
 from scipy.special import stdtr, stdtrit
 
-from pytest_llmperf.gate.margins import Prior
+from pytest_llmperf.metrics.stats.margins import Prior
 
 Sessions = Sequence[Sequence[float]]
 """Positive per-run values, by session."""

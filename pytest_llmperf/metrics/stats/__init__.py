@@ -1,0 +1,1 @@
+"""Statistics of runs: estimates, margins, compliance with a limit, histograms."""
