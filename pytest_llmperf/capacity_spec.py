@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pytest_llmperf.definitions import OFFERED, Quantity
-from pytest_llmperf.fields import Frozen
-from pytest_llmperf.limits import Limit, Sla
+from pytest_llmperf.plan.fields import Frozen
+from pytest_llmperf.plan.limits import Limit, Sla
 from pytest_llmperf.units import parse_margin, parse_span
 
 if TYPE_CHECKING:

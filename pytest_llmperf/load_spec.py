@@ -21,9 +21,9 @@ from pydantic import (
 
 from pytest_llmperf.capacity_spec import CapacitySpec, check_capacity
 from pytest_llmperf.definitions import METRICS, parse_quantity
-from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
-from pytest_llmperf.limits import Sla
 from pytest_llmperf.load.datasets import parse_dataset, read_prompts
+from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
+from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.prompt_spec import Lengths, PromptFile, PromptSpec, TokenCount
 from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
 from pytest_llmperf.traces import read_trace

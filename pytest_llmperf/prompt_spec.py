@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.fields import Frozen, Seconds
+from pytest_llmperf.plan.fields import Frozen, Seconds
 
 PromptForm = Literal["words", "token-ids", "tokenizer"]
 FileFormat = Literal["jsonl", "sharegpt", "csv"]

@@ -12,7 +12,7 @@ from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.options import checked_margins
-from pytest_llmperf.plan import Plan
+from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import ServerConfig
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
-from pytest_llmperf.combinations import KEY, Variant, read_combinations, validate_variants
-from pytest_llmperf.fields import EntryError, entry
+from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
+from pytest_llmperf.plan.fields import EntryError, entry
 from pytest_llmperf.server_spec import ArgValue, ServerConfig, argument_name, is_secret
 from pytest_llmperf.units import parse_sweep
 

@@ -26,8 +26,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.load import urls
+from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.triton_spec import ParameterValue, TritonModel
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
-from pytest_llmperf.fields import Frozen, Seconds
+from pytest_llmperf.plan.fields import Frozen, Seconds
 from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.units import parse_rate, parse_ratio
 

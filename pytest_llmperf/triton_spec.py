@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.fields import Frozen
+from pytest_llmperf.plan.fields import Frozen
 from pytest_llmperf.prompt_spec import PlanPath
 
 ParameterValue = str | bool | int | float

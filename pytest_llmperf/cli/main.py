@@ -14,8 +14,8 @@ from pytest_llmperf.cli.import_files import import_files
 from pytest_llmperf.cli.profile import profile
 from pytest_llmperf.cli.search import search
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.plan_file import load_plan
-from pytest_llmperf.plan_schema import plan_schema
+from pytest_llmperf.plan.file import load_plan
+from pytest_llmperf.plan.schema import plan_schema
 from pytest_llmperf.servers.triton.repository import triton_server, write_repository
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
-from pytest_llmperf.plan import Plan
-from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.plan.file import load_plan
+from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.report.files import missing_for_html, write_search
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search.candidates import Candidates, candidates

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
 from pytest_llmperf.metrics.summary import latency_samples
+from pytest_llmperf.plan.limits import Limit
 
 _Samples = Mapping[str, Sequence[float]]
 """Values of one run's requests by metric."""

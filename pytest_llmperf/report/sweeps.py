@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import beyond
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.comparison import comparable, load_family
 
 THROUGHPUT = Quantity("output_token_throughput")

@@ -8,12 +8,12 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.plan import Plan
+from pytest_llmperf.plan.limits import Limit
+from pytest_llmperf.plan.plan import Plan
+from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.space import Position, Space
-from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import Axis, ServerSpace
 from pytest_llmperf.server_spec import ServerConfig
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.stats.compliance import Compliance, LimitRun, SlaCheck, beyond, by_level, judge_limit
 from pytest_llmperf.metrics.stats.estimate import Level, compare, level_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
+from pytest_llmperf.plan.limits import Limit
+from pytest_llmperf.plan.search import MemoryLimit
 from pytest_llmperf.search.trial import RunFacts, Trial
-from pytest_llmperf.search_spec import MemoryLimit
 
 Standing = Literal["ok", "broken", "invalid", "failed", "skipped"]
 """All limits hold, one does not, the numbers are not to be trusted, the server failed, this machine cannot run it."""

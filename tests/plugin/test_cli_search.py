@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_llmperf.cli.main import main
-from pytest_llmperf.plan_file import load_plan
+from pytest_llmperf.plan.file import load_plan
 
 # Steps of 10 to 60 ms: what is best no busy machine can hide, and the client keeps up with it.
 PLAN = """

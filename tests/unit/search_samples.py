@@ -9,7 +9,7 @@ from typing import Any
 from report_samples import EVIL
 
 from pytest_llmperf.metrics.stats.compliance import LimitRun
-from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.candidates import candidates
 from pytest_llmperf.search.contest import Contest, Hopeless

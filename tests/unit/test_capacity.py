@@ -30,7 +30,7 @@ from pytest_llmperf.metrics.capacity.bracket import Start, Trial, concluded, lev
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
-from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.report.capacity import capacity_dict, capacity_properties
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.page import html_report

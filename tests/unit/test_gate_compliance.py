@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from pytest_llmperf.definitions import parse_quantity
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.stats import compliance
 from pytest_llmperf.metrics.stats.compliance import Compliance, LimitRun, SlaCheck, beyond, share_bounds
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.units import parse_limit
 
 

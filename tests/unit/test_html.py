@@ -14,7 +14,7 @@ from samples import START_NS, failed, record, result, run
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.gate.sla import SlaCheck
-from pytest_llmperf.limits import Limit
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.records import Telemetry, Track
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.charts import distribution_charts, log_axis, pareto_chart, safe

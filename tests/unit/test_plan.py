@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from samples import plan_text, point, server
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.limits import Limit
-from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.plan.file import parse_plan
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.server_spec import changes_output
 
 

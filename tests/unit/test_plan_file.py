@@ -6,8 +6,8 @@ import pytest
 from samples import plan_text
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan import Plan
-from pytest_llmperf.plan_file import load_plan, parse_plan
+from pytest_llmperf.plan.file import load_plan, parse_plan
+from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.server_spec import ENGINE_MODELS
 from pytest_llmperf.servers.engines.table import ENGINES
 

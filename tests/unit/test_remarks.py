@@ -8,7 +8,7 @@ from samples import HEALTH, failed, point, record, result, run
 from test_pace import side_by_side
 
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.limits import parse_limits
+from pytest_llmperf.plan.limits import parse_limits
 from pytest_llmperf.records import RequestRecord
 
 CHATTY = point(ignore_eos=False)

@@ -13,12 +13,12 @@ from samples import run as sample_run
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.limits import parse_limits
 from pytest_llmperf.metrics.stats.compliance import LimitRun, limit_run
 from pytest_llmperf.metrics.summary import summarize
+from pytest_llmperf.plan.limits import parse_limits
+from pytest_llmperf.plan.search import MemoryLimit
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts
-from pytest_llmperf.search_spec import MemoryLimit
 
 RATE, TAIL = "output_token_throughput", "ttft_p99"
 

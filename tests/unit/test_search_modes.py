@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.limits import Limit, parse_limits
 from pytest_llmperf.metrics.stats.compliance import LimitRun
+from pytest_llmperf.plan.limits import Limit, parse_limits
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.contest import Contest, Hopeless
 from pytest_llmperf.search.goal import Goal

@@ -11,7 +11,7 @@ import yaml
 from report_samples import EVIL, STARTED
 from search_samples import FACTS, PLAN, searched
 
-from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.report.search_document import search_csv, search_document, search_properties
 from pytest_llmperf.report.search_table import search_summary
 from pytest_llmperf.search.candidates import candidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan_file import parse_plan
+from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.search.candidates import candidates, with_replicas
 from pytest_llmperf.server_spec import VllmServer
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from samples import plan_text
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan import Plan
-from pytest_llmperf.plan_file import parse_plan
-from pytest_llmperf.plan_schema import plan_schema
+from pytest_llmperf.plan.file import parse_plan
+from pytest_llmperf.plan.plan import Plan
+from pytest_llmperf.plan.schema import plan_schema
 
 
 def plan(*servers: str, loads: str = "", rest: str = "") -> Plan:

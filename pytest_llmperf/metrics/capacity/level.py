@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.metrics.stats.compliance import (
     Compliance,
@@ -27,6 +26,7 @@ from pytest_llmperf.metrics.stats.compliance import (
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.metrics.trust.saturation import Saturation
+from pytest_llmperf.plan.limits import Limit
 
 FIGURES = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "output_token_throughput", "request_throughput")
 """What a level is shown with, beside the quantities of its limits."""

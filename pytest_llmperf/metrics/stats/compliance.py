@@ -19,10 +19,10 @@ from typing import Literal
 from scipy.special import betaincinv
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.stats.estimate import level_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.metrics.summary import Summary, distribution
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.units import OPERATORS
 
 _LEVEL = 0.95

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.limits import Limit
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.capacity import trial_label
 from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, six
 

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, core_schema
 
-from pytest_llmperf.fields import EntryError
 from pytest_llmperf.load_spec import LoadPoint, LoadSpec
+from pytest_llmperf.plan.fields import EntryError
 
 KEY = "combinations"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")

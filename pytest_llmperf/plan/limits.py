@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.fields import Frozen, entry
+from pytest_llmperf.plan.fields import Frozen, entry
 from pytest_llmperf.units import Op, parse_limit
 
 _COUNTS = ("requests", "in flight")

@@ -1,7 +1,7 @@
 """The plan: which server configurations, which loads, which limits. Frozen, hashable, equal by value.
 
 pytest keys its fixtures on these objects (an equal configuration is started once) and baselines on their names.
-Reading the YAML file and its errors with line numbers is plan_file.py's part.
+Reading the YAML file and its errors with line numbers is plan/file.py's part.
 """
 
 from __future__ import annotations
@@ -9,28 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pytest_llmperf.capacity_spec import has_criterion, with_limits
-from pytest_llmperf.combinations import LoadEntry, check_name
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.limits import Sla
 from pytest_llmperf.load_spec import GateProfile, LoadPoint, Margins, Relaunch, check_tokenizer
+from pytest_llmperf.plan.combinations import LoadEntry, check_name
+from pytest_llmperf.plan.fields import EntryError, Frozen, entry
+from pytest_llmperf.plan.limits import Sla
+from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.prompt_spec import PlanPath
-from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_axes import ServerSpace
-from pytest_llmperf.server_spec import (
-    Args,
-    ArgValue,
-    ServerConfig,
-    changes_output,
-)
+from pytest_llmperf.server_spec import Args, ArgValue, ServerConfig, changes_output
 
 
 class Plan(Frozen):

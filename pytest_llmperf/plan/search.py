@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, WithJsonSchema, model_validator
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.fields import EntryError, Frozen, entry
-from pytest_llmperf.limits import Limit, parse_limits
+from pytest_llmperf.plan.fields import EntryError, Frozen, entry
+from pytest_llmperf.plan.limits import Limit, parse_limits
 
 _MEMORY = re.compile(r"^\s*(<=|<)\s*(\d+\.?\d*)\s*(GB|GiB|MB|MiB)\s*$")
 _BYTES = {"GB": 1e9, "GiB": 2.0**30, "MB": 1e6, "MiB": 2.0**20}

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.fields import EntryError
 from pytest_llmperf.load_spec import IntSweep, LoadSpec, Stability
-from pytest_llmperf.plan import Plan
+from pytest_llmperf.plan.fields import EntryError
+from pytest_llmperf.plan.plan import Plan
+from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
-from pytest_llmperf.search_spec import SearchSpec
 from pytest_llmperf.server_spec import ENGINE_MODELS, Ready, counted_from, is_secret
 from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.triton_spec import DynamicBatching, InstanceGroup, ModelTensor, QueuePolicy, TritonModel

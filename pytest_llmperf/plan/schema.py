@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmperf.plan import Plan
+from pytest_llmperf.plan.plan import Plan
 
 _SWEEP = {
     "type": "object",

@@ -1,0 +1,1 @@
+"""The plan: its file, its models, its schema."""
