@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_llmperf.load_spec import LoadSpec
 from pytest_llmperf.measure import Measurement
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
 from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server

@@ -15,8 +15,8 @@ from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, writ
 from pytest_llmperf.gate.baselines.growth import appended
 from pytest_llmperf.gate.baselines.model import Baseline
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.state import PytestSession

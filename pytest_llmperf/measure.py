@@ -12,10 +12,10 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.telemetry.triton import gained

@@ -18,7 +18,7 @@ from pytest_llmperf.command_line import add_options, all_options, check_options,
 if TYPE_CHECKING:
     from pytest_llmperf.collection import Collection
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
-    from pytest_llmperf.load_spec import LoadPoint
+    from pytest_llmperf.plan.load.point import LoadPoint
     from pytest_llmperf.report.live import Live
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import Preparation, PytestSession

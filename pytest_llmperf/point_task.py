@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pytest_llmperf.load.trace.schedule import slot_plan
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.result import Result, make_result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Moment, View

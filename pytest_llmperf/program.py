@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_llmperf.duet import Duet
-from pytest_llmperf.load_spec import LoadPoint, Relaunch
+from pytest_llmperf.plan.load.point import LoadPoint, Relaunch
 from pytest_llmperf.server_spec import ServerConfig
 
 

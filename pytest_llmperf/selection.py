@@ -10,8 +10,8 @@ from typing import Any
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.options import checked_margins
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.server_axes import single_config
 from pytest_llmperf.server_spec import ServerConfig

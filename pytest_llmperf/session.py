@@ -16,9 +16,9 @@ from typing import TypedDict, Unpack
 
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.document import Outcome, request_lines
 

@@ -20,11 +20,11 @@ from pytest_llmperf.gate.baselines.model import StoredSession
 from pytest_llmperf.gate.judge import Judge, Recording
 from pytest_llmperf.gate.regression import launch_sizes
 from pytest_llmperf.gate.rules import DUET
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Work
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.files import write_exports, write_html, write_report

@@ -11,8 +11,8 @@ from pytest_llmperf.capacity.search import capacity_result, search_hash
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result, make_result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.resume import read_points, write_point
 from pytest_llmperf.server_spec import ServerConfig

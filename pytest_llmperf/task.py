@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 from pytest_llmperf.capacity.task import CapacitySide
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.point_task import PointSide
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run

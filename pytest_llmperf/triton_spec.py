@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pytest_llmperf.plan.fields import Frozen
-from pytest_llmperf.prompt_spec import PlanPath
+from pytest_llmperf.plan.load.prompts import PlanPath
 
 ParameterValue = str | bool | int | float
 _OWN_FIELDS = ("name", "backend", "max_batch_size", "instance_group", "dynamic_batching", "parameters")

@@ -9,9 +9,9 @@ from virtual import Point
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.stats.margins import default_margins
-from pytest_llmperf.prompt_spec import Lengths
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.prompts import Lengths
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
@@ -19,6 +18,7 @@ from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import saturation
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer

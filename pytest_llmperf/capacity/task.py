@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pytest_llmperf.capacity.search import Searcher, capacity_result
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.capacity.bracket import most_levels
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import View

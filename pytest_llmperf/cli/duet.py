@@ -21,9 +21,10 @@ from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec, parse_margins
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.file import load_plan
+from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.duet import duet_table

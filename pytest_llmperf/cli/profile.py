@@ -16,15 +16,16 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pytest_llmperf.campaign import Campaign
-from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.cli.input import capacity, header, json_object, problem, ready, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.load.datasets import parse_dataset, read_prompts
-from pytest_llmperf.load_spec import EndpointName, LoadPoint, LoadSpec
 from pytest_llmperf.metrics.dialects import DIALECTS
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.criteria import has_criterion, with_limits
+from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
+from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
+from pytest_llmperf.plan.load.prompts import PromptFile
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.prompt_spec import PromptFile
 from pytest_llmperf.report.capacity import capacity_table
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.perf_analyzer import profile_export

@@ -19,10 +19,10 @@ from pytest_llmperf.gate.regression import RULES, Regression, duet_rules, duet_s
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
-from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
+from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 Recording = Literal["nothing", "missing", "everything"]
 """Which results become baselines without a comparison: none, those of points that have none, or all."""

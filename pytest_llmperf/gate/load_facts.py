@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
 
 IN_TRACE = frozenset(
     {

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from pytest_llmperf.capacity_spec import CAPACITIES
 from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import changes, circumstances, soft_args
@@ -22,10 +21,11 @@ from pytest_llmperf.gate.baselines.model import (
 )
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
-from pytest_llmperf.load_spec import GateProfile, LoadPoint
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import Prior, default_margins, duet, elsewhere, tolerance
+from pytest_llmperf.plan.load.capacity import CAPACITIES
+from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
 

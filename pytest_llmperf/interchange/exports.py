@@ -17,11 +17,11 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.interchange.readers.aiperf import OWN_MARK
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.frame import COLUMNS, request_rows
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 Files = Mapping[str, str]

@@ -26,7 +26,7 @@ from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace
 from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load.transport.tape import KEPT_BYTES, Store
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]

@@ -30,7 +30,7 @@ from pytest_llmperf.load.loops.sender import Gate
 from pytest_llmperf.load.loops.slots import Share
 from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.load.trace.trace import Trace
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
 _READY = "ready"

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
 from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.environment import Environment

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.pace import (
     chunk_times,
     first_token_ns,
@@ -26,6 +25,7 @@ from pytest_llmperf.metrics.pace import (
     token_gaps_ms,
     visible_tokens,
 )
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _NS_PER_MS = 1e6

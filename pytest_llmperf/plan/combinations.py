@@ -11,16 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
-from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, core_schema
+from pydantic import ValidationError, ValidatorFunctionWrapHandler
+from pydantic_core import ErrorDetails, InitErrorDetails
 
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.plan.fields import EntryError
 
 KEY = "combinations"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
 """Of servers, loads and combinations: what can be part of a test id."""
-_LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +90,3 @@ def _init_details(variant: Variant, problem: ErrorDetails, everywhere: bool) -> 
     elif "ctx" in problem:
         details["ctx"] = problem["ctx"]
     return details
-
-
-@dataclass(frozen=True, slots=True)
-class LoadEntry:
-    """A load as the plan writes it: one LoadSpec, or one per named combination of its keys."""
-
-    specs: tuple[LoadSpec, ...]
-    names: tuple[str, ...] = ()
-    """Of the combinations, one per spec; empty where the entry has none."""
-
-    def points(self, name: str) -> tuple[LoadPoint, ...]:
-        """One point per combination and swept values, named after them, as in `chat-long-c8`."""
-        prefixes = [f"{name}-{combination}" for combination in self.names] or [name]
-        pairs = zip(prefixes, self.specs, strict=True)
-        return tuple(point for prefix, spec in pairs for point in spec.points(prefix))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(
-            _load_entry,
-            handler.generate_schema(LoadSpec),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped),
-        )
-
-
-def _dumped(entry: LoadEntry) -> list[Any]:
-    return [*entry.names, *(spec.model_dump(mode="json") for spec in entry.specs)]
-
-
-def _load_entry(given: object, validate: ValidatorFunctionWrapHandler) -> LoadEntry:
-    if isinstance(given, LoadEntry):
-        return given
-    if not isinstance(given, Mapping) or KEY not in given:
-        return LoadEntry((validate(given),))
-    named = read_combinations(given[KEY])
-    shared = {key: value for key, value in given.items() if key != KEY}
-    for name in named:
-        if _LIKE_A_SWEPT_VALUE.fullmatch(name):
-            raise EntryError(f"{name!r} is how a swept value is named in test ids; choose another name", KEY, name)
-    variants = [
-        Variant(name, {**shared, **keys}, {(str(key),): (KEY, name, str(key)) for key in keys})
-        for name, keys in named.items()
-    ]
-    return LoadEntry(tuple(validate_variants(variants, validate)), tuple(named))

@@ -13,16 +13,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import IntSweep, LoadSpec, Stability
 from pytest_llmperf.plan.fields import EntryError
+from pytest_llmperf.plan.load.capacity import CapacitySpec
+from pytest_llmperf.plan.load.point import Stability
+from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptFile, SharedPrefix
+from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
+from pytest_llmperf.plan.load.spec import IntSweep, LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.prompt_spec import Conversation, Lengths, PromptFile, SharedPrefix
 from pytest_llmperf.server_spec import ENGINE_MODELS, Ready, counted_from, is_secret
-from pytest_llmperf.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.triton_spec import DynamicBatching, InstanceGroup, ModelTensor, QueuePolicy, TritonModel
 
 # What a mapping inside a server's entry is, by its key.

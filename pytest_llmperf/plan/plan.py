@@ -11,14 +11,16 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pytest_llmperf.capacity_spec import has_criterion, with_limits
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.load_spec import GateProfile, LoadPoint, Margins, Relaunch, check_tokenizer
-from pytest_llmperf.plan.combinations import LoadEntry, check_name
+from pytest_llmperf.plan.combinations import check_name
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
 from pytest_llmperf.plan.limits import Sla
+from pytest_llmperf.plan.load.checks import check_tokenizer
+from pytest_llmperf.plan.load.criteria import has_criterion, with_limits
+from pytest_llmperf.plan.load.point import GateProfile, LoadPoint, Margins, Relaunch
+from pytest_llmperf.plan.load.prompts import PlanPath
+from pytest_llmperf.plan.load.spec import LoadEntry
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.prompt_spec import PlanPath
 from pytest_llmperf.server_axes import ServerSpace
 from pytest_llmperf.server_spec import Args, ArgValue, ServerConfig, changes_output
 

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_llmperf.capacity.search import MOST_REPEATS, level_point
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Search, Trial, levels_upwards, most_levels
 from pytest_llmperf.metrics.summary import rounded
+from pytest_llmperf.plan.load.point import LoadPoint
 
 Property = tuple[str, str | int | float | bool]
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}

@@ -12,13 +12,13 @@ from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.summary import Summary, in_drain, rounded, run_window
 from pytest_llmperf.metrics.trust.stability import Steadiness
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ModelSide, RequestRecord, Run, ServerSide, Telemetry
 from pytest_llmperf.report.capacity import capacity_dict
 from pytest_llmperf.report.comparison import Comparison, comparisons

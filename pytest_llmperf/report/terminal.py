@@ -15,9 +15,10 @@ from rich.table import Table
 
 from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.files.traces import read_trace
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.capacity import capacity_table, describe_capacity
 from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
@@ -25,7 +26,6 @@ from pytest_llmperf.report.document import Outcome, outcome_comparisons, outcome
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.sweeps import sweep_groups
 from pytest_llmperf.report.verdicts import describe
-from pytest_llmperf.traces import read_trace
 
 if TYPE_CHECKING:
     from pytest_llmperf.session import RunFolder

@@ -12,12 +12,12 @@ from typing import Unpack
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
 from pytest_llmperf.metrics.summary import latency_samples, summarize
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.contest import Hopeless

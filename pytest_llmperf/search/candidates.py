@@ -8,8 +8,8 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.plan.limits import Limit
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.search.goal import Goal

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_llmperf.errors import MissingRequirement, PlanError
 from pytest_llmperf.file_names import file_name
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.bench import Bench, Live

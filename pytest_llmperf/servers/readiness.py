@@ -24,7 +24,7 @@ from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, Endpoint
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.requests import first_body, request_headers
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.server_spec import OpenAIServer, Ready, RemoteServer, ServerConfig, TritonRemoteServer
 from pytest_llmperf.servers.asking import ask
 from pytest_llmperf.servers.process import backing_off, wait_until

@@ -15,7 +15,7 @@ from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, server_command

@@ -20,9 +20,9 @@ from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.transport.tape import Store
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.trust.saturation import saturation
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 CLOCKS_NS = 2_000

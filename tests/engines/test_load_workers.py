@@ -20,8 +20,8 @@ from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import run_workers
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.summary import run_window
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
 

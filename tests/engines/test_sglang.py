@@ -12,7 +12,7 @@ import pytest
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadSpec
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.server_spec import SglangServer
 from pytest_llmperf.servers.start import start_server
 

@@ -20,9 +20,10 @@ from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.metrics.summary import summarize, summarize_stages
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
 
 

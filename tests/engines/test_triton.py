@@ -21,9 +21,10 @@ from click.testing import CliRunner
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.summary import summarize
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.server_spec import TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.commands import server_command

@@ -11,7 +11,7 @@ from test_vllm import MODEL, _config, _engine  # noqa: F401 - the fixture skips 
 
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 from pytest_llmperf.servers.start import LlmServer, start_server
 

@@ -14,9 +14,9 @@ from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import merged
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.document import Outcome
 

@@ -10,7 +10,7 @@ from streams import DONE, delta, end, read, sse
 
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.endpoints.table import Asked, asked_by
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 SAID = (delta("a"), delta("b"))
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from samples import failed, plan_text, record, result, run
 
 from pytest_llmperf.capacity.search import level_point, search_hash
-from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.errors import BaselineError, PlanError
 from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.baselines.parse import parse_baseline
@@ -31,6 +30,7 @@ from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
+from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.report.capacity import capacity_dict, capacity_properties
 from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.page import html_report

@@ -3,7 +3,7 @@
 import pytest
 from samples import point, record, result, run
 
-from pytest_llmperf.load_spec import LoadSpec
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.report.curves import curves
 
 

@@ -18,8 +18,8 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.slots import Share
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import _part
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.summary import run_window
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
 

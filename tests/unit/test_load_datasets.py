@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.datasets import Dialogue, Turn, parse_dataset, read_prompts
-from pytest_llmperf.prompt_spec import FileFormat
+from pytest_llmperf.plan.load.files.datasets import Dialogue, Turn, parse_dataset, read_prompts
+from pytest_llmperf.plan.load.prompts import FileFormat
 
 
 def _dialogues(text: str, kind: FileFormat, source: str, **how: bool) -> tuple[Dialogue, ...]:
@@ -214,7 +214,7 @@ def test_csv_has_room_for_long_prompts():
 
 
 def test_a_line_that_is_too_long(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pytest_llmperf.load.datasets.LONGEST_LINE", 20)
+    monkeypatch.setattr("pytest_llmperf.plan.load.files.datasets.LONGEST_LINE", 20)
     with pytest.raises(PlanError, match="x:2: a line of 26 characters; at most 20"):
         parse_dataset('{"input": "a"}\n{"input": "aaaaaaaaaaaaa"}\n', "jsonl", "x")
 

@@ -15,7 +15,7 @@ from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord
 
 PLANNED = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="p", output_tokens=3)

@@ -22,7 +22,8 @@ from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.load_facts import HARD, IN_TRACE, MEASURING, UNRELATED
 from pytest_llmperf.gate.regression import gated_series
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.spec import LoadSpec
 
 HOW_TO = (
     "Put it into one list of pytest_llmperf/gate/load_facts.py: IN_TRACE where the trace hash changes with it (then "

@@ -12,7 +12,7 @@ from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.endpoints.openai import error_text, request_body, shorten
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord
 
 PLANNED = PlannedRequest(index=3, phase="measured", due_ns=None, prompt="p", output_tokens=4)

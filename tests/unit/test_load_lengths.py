@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pytest_llmperf.load.trace.lengths import lengths
-from pytest_llmperf.prompt_spec import Lengths
+from pytest_llmperf.plan.load.prompts import Lengths
 
 
 def _first(count: int, asked: int | Lengths, seed: int = 1) -> list[int]:

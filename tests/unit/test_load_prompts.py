@@ -14,7 +14,7 @@ from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, make_trace, marked_prompt
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 
 def _point(**changes: Any) -> LoadPoint:

@@ -13,7 +13,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.trace.texts import _fitted
 from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
 from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 
 @pytest.fixture(scope="module", params=[4000, 700, 270], ids=["a token a word", "two", "bytes"])

@@ -9,9 +9,9 @@ import pytest
 from samples import HEALTH, point, steady_run
 
 from pytest_llmperf import measure as module
-from pytest_llmperf.load_spec import LoadSpec
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
 
 

@@ -18,7 +18,7 @@ from pytest_llmperf.metrics.summary import (
     summarize_runs,
     summarize_stages,
 )
-from pytest_llmperf.shapes import Stage
+from pytest_llmperf.plan.load.shapes import Stage
 
 CLOSED, OPEN = point(), point(request_rate=10)
 

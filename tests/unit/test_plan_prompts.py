@@ -8,9 +8,9 @@ import pytest
 from samples import plan_text
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.plan.file import load_plan, parse_plan
-from pytest_llmperf.prompt_spec import Lengths
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.report.terminal import describe_load
 
 

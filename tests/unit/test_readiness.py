@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.servers.process import backing_off
 from pytest_llmperf.servers.start import start_server

@@ -14,7 +14,8 @@ from pytest_llmperf.load.loops.slots import Slots
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
 from pytest_llmperf.load.trace.schedule import Level, Segment, SlotPlan, busiest, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.workers import most_workers
-from pytest_llmperf.load_spec import LoadPoint, LoadSpec
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.spec import LoadSpec
 
 
 def _point(**load: Any) -> LoadPoint:

@@ -6,10 +6,11 @@ import pytest
 from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf import measure as module
-from pytest_llmperf.load_spec import LoadSpec, Stability
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
+from pytest_llmperf.plan.load.point import Stability
+from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.report.terminal import describe_load
 
 ASKED = Stability(within="10 %", max_windows=5)

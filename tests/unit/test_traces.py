@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
-from pytest_llmperf.load_spec import LoadPoint
-from pytest_llmperf.shapes import TraceReplay
-from pytest_llmperf.traces import RecordedTrace, TraceEntry, parse_trace, read_trace
+from pytest_llmperf.plan.load.files.traces import RecordedTrace, TraceEntry, parse_trace, read_trace
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.shapes import TraceReplay
 
 MOONCAKE = """\
 {"timestamp": 2, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47, 3, 4, 5, 6, 7, 8, 9, 1, 2, 0, 11, 12]}
@@ -281,7 +281,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_llmperf.traces.LONGEST_LINE", 100)
+    monkeypatch.setattr("pytest_llmperf.plan.load.files.traces.LONGEST_LINE", 100)
     (tmp_path / "t").write_text(_lines(_request(0), _request(0, note="x" * 100)))
     with pytest.raises(PlanError, match="t:2: a line of more than 100 bytes"):
         read_trace(TraceReplay(file=str(tmp_path / "t"), format="mooncake"))

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from pytest_llmperf.load.endpoints.content import Unknown, read_delta
 from pytest_llmperf.load.endpoints.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
 Message = tuple[str, str]

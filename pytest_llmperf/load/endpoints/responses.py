@@ -20,7 +20,7 @@ from pytest_llmperf.load.endpoints.openai import (
     sampling,
 )
 from pytest_llmperf.load.endpoints.usage import request_usage
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 _OUTPUT = ("response.output_text.delta", "response.text.delta")
 _SPOKEN = (

@@ -10,7 +10,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints import openai, responses, triton_generate, triton_grpc
 from pytest_llmperf.load.endpoints.openai import Content, Event
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, infer_body, with_counts
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 
 class Body(Protocol):

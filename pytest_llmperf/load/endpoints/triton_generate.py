@@ -23,7 +23,7 @@ from pytest_llmperf.load.endpoints.openai import (
     sampling,
 )
 from pytest_llmperf.load.endpoints.usage import as_count, event_usage, read_usage
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
 _NO_TEXT = ("model_name", "model_version", "id", "sequence_id", "finish_reason", "parameters")

@@ -15,7 +15,7 @@ from pytest_llmperf.load.transport.connection import Connection, Exchange, descr
 from pytest_llmperf.load.transport.grpc import GrpcConnection
 from pytest_llmperf.load.transport.reception import Reception
 from pytest_llmperf.load.transport.tape import Store
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 Gate = Callable[[], Awaitable[None]]
 """Awaited when everything is ready to send: where several processes wait for one another."""

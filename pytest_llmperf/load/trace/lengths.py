@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from pytest_llmperf.prompt_spec import Lengths
+from pytest_llmperf.plan.load.prompts import Lengths
 
 
 def lengths(asked: int | Lengths, seed: tuple[int, int]) -> Iterator[int]:

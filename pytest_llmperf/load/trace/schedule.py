@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.shapes import Ramp
 from pytest_llmperf.records import Phase
-from pytest_llmperf.shapes import Ramp
 
 Due = tuple[Phase, int]
 """Phase of an open loop's request, and when it is due: ns from the start of the run."""

@@ -16,7 +16,7 @@ from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.openai import Content
 from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 
 MARK_PIECES = 3
 _UNKNOWN_VOCABULARY = tuple(range(1000, 2000))

@@ -13,17 +13,17 @@ import numpy as np
 
 from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.datasets import Dataset, Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.load.endpoints.openai import Content
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.lengths import lengths
 from pytest_llmperf.load.trace.schedule import SlotPlan, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.trace.texts import Prompt, Writer, joined, make_prefixes, make_writer, with_mark
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.files.datasets import Dataset, Dialogue, parse_dataset, read_prompts
+from pytest_llmperf.plan.load.files.traces import RecordedTrace, TraceEntry, read_trace
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.shapes import Cancel
 from pytest_llmperf.records import Phase
-from pytest_llmperf.shapes import Cancel
-from pytest_llmperf.traces import RecordedTrace, TraceEntry, read_trace
 
 # Streams of a point's seed; 0 (the seed alone) draws arrivals, 1 texts.
 _INPUT, _OUTPUT, _ORDER, _PREFIX, _BLOCK = 2, 3, 4, 5, 6

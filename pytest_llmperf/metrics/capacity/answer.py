@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.capacity.bracket import Search, Trial
 from pytest_llmperf.metrics.stats.estimate import Level, level_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
+from pytest_llmperf.plan.load.capacity import CapacitySpec
 
 
 @dataclass(frozen=True, slots=True)

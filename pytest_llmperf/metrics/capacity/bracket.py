@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_llmperf.capacity_spec import CapacitySpec
 from pytest_llmperf.plan.limits import Limit
+from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.units import OPERATORS
 
 Verdict = Literal["HOLDS", "FAILS", "INVALID", "DIED"]

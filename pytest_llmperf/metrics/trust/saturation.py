@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.load_spec import LoadPoint
 from pytest_llmperf.metrics.pace import last_token_ns
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
 BLOCKS = 10

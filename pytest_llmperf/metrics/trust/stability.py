@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.load_spec import Stability
 from pytest_llmperf.metrics.summary import Summary
+from pytest_llmperf.plan.load.point import Stability
 
 WINDOWS = 3
 """That many must agree, and they are the result."""

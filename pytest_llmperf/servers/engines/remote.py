@@ -10,7 +10,7 @@ import httpx
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load import urls
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.server_spec import OpenAIServer, RemoteServer, TritonRemoteServer
 from pytest_llmperf.servers.engines.triton import answering
 from pytest_llmperf.servers.process import ServerProcess

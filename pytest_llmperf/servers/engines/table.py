@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load_spec import LoadPoint
+from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.server_spec import LaunchedServer, Ready, ServerConfig
 from pytest_llmperf.servers.asking import version_at
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, triton, vllm

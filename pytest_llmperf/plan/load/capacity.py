@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -11,14 +11,10 @@ from pytest_llmperf.plan.fields import Frozen
 from pytest_llmperf.plan.limits import Limit, Sla
 from pytest_llmperf.units import parse_margin, parse_span
 
-if TYPE_CHECKING:
-    from pytest_llmperf.load_spec import LoadPoint, LoadSpec
-
 CAPACITIES = ("capacity", "capacity_concurrency")
 """Metrics that only a capacity search has."""
 FEWEST_REQUESTS = 30
 """Of a level of an open loop: with fewer it cannot be told whether the server keeps up (saturation.MIN_REQUESTS)."""
-_NO_FAILURES = Limit(metric="error_rate", stat=None, op="<=", value=0.0)
 
 
 def _whole_span(given: object) -> tuple[int, int]:
@@ -76,60 +72,6 @@ class CapacitySpec(Frozen):
         return Quantity("capacity" if self.request_rate else "capacity_concurrency")
 
 
-def check_capacity(load: LoadPoint) -> None:
-    """Raises ValueError where a load's keys do not go with its capacity, or with having none."""
-    asked = load.capacity
-    for limit in load.sla:
-        if limit.metric in CAPACITIES and (asked is None or limit.quantity != asked.quantity):
-            unit = "req/s" if limit.metric == "capacity" else "requests in flight"
-            raise ValueError(f"sla: a capacity in {unit} is limited, but this load does not search for one")
-        if limit.metric in CAPACITIES and asked and limit.value > asked.span[1]:
-            raise ValueError(f"sla: {limit} lies above the range that is searched, which ends at {asked.span[1]:g}")
-    if asked and asked.request_rate and load.requests is not None and load.requests < FEWEST_REQUESTS:
-        raise ValueError(
-            f"requests: {load.requests} per level are too few to tell whether the server keeps up with a rate; "
-            f"at least {FEWEST_REQUESTS} are needed"
-        )
-
-
 def _restrains(limit: Limit) -> bool:
     """Whether a limit can be broken by too high a level; throughputs and capacities are what a high level is for."""
     return limit.metric not in (*CAPACITIES, *OFFERED, "goodput")
-
-
-def has_criterion(plan: Sla, load: LoadSpec) -> bool:
-    """Whether a limit says what a level must meet; True where nothing is searched."""
-    asked = load.capacity
-    return asked is None or any(_restrains(limit) for limit in (*plan, *load.sla, *asked.sla))
-
-
-def with_limits(plan: Sla, load: LoadPoint) -> LoadPoint:
-    """The load with the plan's limits and its own, each where it is judged."""
-    sla, capacity = _split_limits(plan, load)
-    return load.model_copy(update={"sla": sla, "capacity": capacity})
-
-
-def _split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]:
-    """The limits that `sla.check` judges the load by, and its search with all limits that a level must meet.
-
-    Capacity and throughput are judged at the answer, all other limits are the search's. No request may fail, unless a
-    limit says how many may.
-    """
-    merged = _merged(plan, load.sla)
-    asked = load.capacity
-    if asked is None:
-        return _without_failures(tuple(limit for limit in merged if limit.metric not in CAPACITIES)), None
-    criterion = _without_failures(_merged(tuple(filter(_restrains, merged)), asked.sla))
-    own = (limit for limit in merged if not _restrains(limit))
-    answers = tuple(limit for limit in own if limit.metric not in CAPACITIES or limit.quantity == asked.quantity)
-    return answers, asked.model_copy(update={"sla": criterion})
-
-
-def _without_failures(limits: Sla) -> Sla:
-    return limits if any(limit.metric == "error_rate" for limit in limits) else (*limits, _NO_FAILURES)
-
-
-def _merged(general: Sla, own: Sla) -> Sla:
-    """`own` limits and those of `general` on other quantities."""
-    replaced = {limit.quantity for limit in own}
-    return (*(limit for limit in general if limit.quantity not in replaced), *own)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.data_lines import (
+from pytest_llmperf.plan.load.files.data_lines import (
     LONGEST_LINE,
     csv_rows,
     cut,
@@ -27,7 +27,7 @@ from pytest_llmperf.load.data_lines import (
     tokens,
     whole_text,
 )
-from pytest_llmperf.prompt_spec import FileFormat
+from pytest_llmperf.plan.load.prompts import FileFormat
 
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "chatgpt", "model", "bard", "bing")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.data_lines import (
+from pytest_llmperf.plan.load.files.data_lines import (
     LONGEST_LINE,
     csv_rows,
     decoded,
@@ -32,7 +32,7 @@ from pytest_llmperf.load.data_lines import (
     tokens,
     whole_text,
 )
-from pytest_llmperf.shapes import TimeUnit, TraceFormat, TraceReplay
+from pytest_llmperf.plan.load.shapes import TimeUnit, TraceFormat, TraceReplay
 
 _PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LONGEST_S = 366 * 86_400.0

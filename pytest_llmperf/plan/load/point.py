@@ -1,33 +1,19 @@
-"""The loads of a plan: limits, margins, sweeps, and the points that come of them."""
+"""One load with every sweep resolved, and the keys that it shares with the load that a plan writes."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    Tag,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
-from pytest_llmperf.capacity_spec import CapacitySpec, check_capacity
 from pytest_llmperf.definitions import METRICS, parse_quantity
-from pytest_llmperf.load.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
-from pytest_llmperf.prompt_spec import Lengths, PromptFile, PromptSpec, TokenCount
-from pytest_llmperf.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, check_keys, check_values
-from pytest_llmperf.traces import read_trace
-from pytest_llmperf.units import parse_margin, parse_seconds, parse_sweep
+from pytest_llmperf.plan.load.capacity import CapacitySpec
+from pytest_llmperf.plan.load.prompts import PromptSpec, TokenCount
+from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
+from pytest_llmperf.units import parse_margin, parse_seconds
 
 Margin = Annotated[
     float, BeforeValidator(parse_margin), WithJsonSchema({"type": ["number", "string"], "examples": ["10 %"]})
@@ -214,170 +200,3 @@ class LoadPoint(_Load):
         if self.capacity is not None:
             return self.capacity.concurrency is not None
         return self.concurrency is not None or any(stage.concurrency for stage in self.stages)
-
-
-def _check_prompts(load: LoadPoint) -> None:
-    """What the keys that decide what is sent ask of each other."""
-    if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
-        raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
-    if load.prompt_form == "token-ids" and load.endpoint != "completions":
-        raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
-    if load.conversation is not None:
-        _check_conversation(load)
-
-
-def _check_conversation(load: LoadPoint) -> None:
-    assert load.conversation is not None
-    if load.endpoint != "chat":
-        raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
-    if not load.closed_loop:
-        raise ValueError("conversation needs `concurrency`, the number of users")
-    turns = load.conversation.turns
-    if load.prompts is None and turns is None:
-        raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
-    if load.requests and load.concurrency and load.requests < load.concurrency * (turns or 1):
-        raise ValueError(
-            f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
-            f"{load.concurrency} users"
-        )
-    if load.prompts is not None and load.prompts.kind == "csv":
-        raise ValueError("conversation needs a ShareGPT or JSONL file; csv holds single prompts")
-
-
-def check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
-    """Checked when the plan's own tokenizer is known."""
-    if tokenizer is not None:
-        return
-    if load.prompt_form == "tokenizer":
-        raise ValueError("prompt_as: tokenizer needs `tokenizer: PATH`, in the load or for the whole plan")
-    if load.prompt_form == "token-ids" and load.prompts is not None:
-        raise ValueError("prompt_as: token-ids of a file's texts needs `tokenizer: PATH`")
-
-
-def _whole(given: object) -> tuple[int, ...]:
-    values = parse_sweep(given)
-    if any(value != int(value) for value in values):
-        raise ValueError(f"sweep {given!r} gives {values}; whole numbers are needed")
-    return tuple(int(value) for value in values)
-
-
-class IntSweep(Frozen):
-    """Whole numbers: `{sweep: "1:256"}` doubles, `{sweep: "100:500:50"}` steps, `{sweep: [1, 8]}` lists."""
-
-    sweep: Annotated[tuple[PositiveInt, ...], BeforeValidator(_whole), WithJsonSchema({"type": ["string", "array"]})]
-
-
-class RateSweep(Frozen):
-    """Rates in req/s, in the grammar of IntSweep."""
-
-    sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
-
-
-# 15 digits write 1048576 as it is, and the third of 0.1:0.5:0.1 as 0.3.
-_AXIS_SUFFIX = {
-    "concurrency": "c{:.15g}",
-    "request_rate": "{:.15g}rps",
-    "input_tokens": "in{:.15g}",
-    "dataset_entries": "d{:.15g}",
-    "batch_size": "b{:.15g}",
-}
-
-
-def _value_or_sweep(given: object) -> str:
-    """Decides which of the two a mistake is reported for."""
-    return "sweep of" if isinstance(given, Mapping | Frozen) else "value of"
-
-
-def _any_count(given: object) -> str:
-    """The same for what may be a distribution too."""
-    if isinstance(given, Lengths) or (isinstance(given, Mapping) and "sweep" not in given):
-        return "lengths of"
-    return _value_or_sweep(given)
-
-
-_Choice = Discriminator(_value_or_sweep)
-Count = Annotated[Annotated[PositiveInt, Tag("value of")] | Annotated[IntSweep, Tag("sweep of")], _Choice]
-InputCount = Annotated[
-    Annotated[PositiveInt, Tag("value of")]
-    | Annotated[IntSweep, Tag("sweep of")]
-    | Annotated[Lengths, Tag("lengths of")],
-    Discriminator(_any_count),
-]
-Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
-
-
-class LoadSpec(_Load):
-    """A load as the plan writes it: each axis a value or a sweep."""
-
-    input_tokens: InputCount | None = None
-    concurrency: Count | None = None
-    request_rate: Rates | None = None
-    dataset_entries: Count | None = None
-    batch_size: Count = 1
-
-    def points(self, name: str) -> tuple[LoadPoint, ...]:
-        """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
-        axes = {axis: getattr(self, axis) for axis in _AXIS_SUFFIX}
-        swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
-        base = {field: value for field, value in self if field not in swept}
-        combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
-        # The values were validated in this object; validating them again would ask parsed times for their units.
-        points = tuple(
-            LoadPoint.model_construct(**{**base, **chosen, "name": _point_name(name, chosen)})
-            for chosen in combinations
-        )
-        for point in points:
-            check_values(point)
-            check_capacity(point)
-            _check_prompts(point)
-        return points
-
-    @model_validator(mode="before")
-    @classmethod
-    def _phase_gives_output(cls, given: object) -> object:
-        if not isinstance(given, Mapping) or given.get("phase") not in ("prefill", "decode"):
-            return given
-        phase = given["phase"]
-        fixed = {"ignore_eos": True, **({"output_tokens": 1} if phase == "prefill" else {})}
-        for name, value in fixed.items():
-            if given.get(name, value) != value:
-                raise ValueError(f"phase: {phase} needs {name}: {str(value).lower()}, given {given[name]!r}")
-        return {**given, **fixed}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _window_gives_requests(cls, given: object) -> object:
-        stability = given.get("stability") if isinstance(given, Mapping) else None
-        if not isinstance(given, Mapping) or not isinstance(stability, Mapping) or "window" not in stability:
-            return given
-        window = stability["window"]
-        if given.get("requests", window) != window:
-            raise ValueError(f"requests: {given['requests']} and stability.window: {window} differ; write one of them")
-        return {**given, "requests": window}
-
-    @model_validator(mode="after")
-    def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
-        """Told with the plan, because later means after the server's start."""
-        if self.trace is not None and info.context:
-            with entry("trace"):
-                read_trace(self.trace)
-        if self.prompts is not None and info.context:
-            with entry("prompts"):
-                self._check_dataset(self.prompts)
-        return self
-
-    def _check_dataset(self, given: PromptFile) -> None:
-        sessions = self.conversation is not None
-        data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
-        if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
-            raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
-
-    @model_validator(mode="after")
-    def _points_are_valid(self) -> LoadSpec:
-        check_keys(self, {name for name in self.model_fields_set if getattr(self, name) is not None})
-        self.points("load")
-        return self
-
-
-def _point_name(name: str, chosen: dict[str, Any]) -> str:
-    return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])

@@ -1,0 +1,76 @@
+"""Checks of one point: values that contradict each other."""
+
+from __future__ import annotations
+
+from pytest_llmperf.plan.load.capacity import CAPACITIES, FEWEST_REQUESTS
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.prompts import PromptSpec
+
+
+def _check_prompts(load: LoadPoint) -> None:
+    """What the keys that decide what is sent ask of each other."""
+    if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
+        raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
+    if load.prompt_form == "token-ids" and load.endpoint != "completions":
+        raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
+    if load.conversation is not None:
+        _check_conversation(load)
+
+
+def _check_conversation(load: LoadPoint) -> None:
+    assert load.conversation is not None
+    if load.endpoint != "chat":
+        raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
+    if not load.closed_loop:
+        raise ValueError("conversation needs `concurrency`, the number of users")
+    turns = load.conversation.turns
+    if load.prompts is None and turns is None:
+        raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
+    if load.requests and load.concurrency and load.requests < load.concurrency * (turns or 1):
+        raise ValueError(
+            f"requests: {load.requests} (turns) is less than one conversation of {turns} turns for each of "
+            f"{load.concurrency} users"
+        )
+    if load.prompts is not None and load.prompts.kind == "csv":
+        raise ValueError("conversation needs a ShareGPT or JSONL file; csv holds single prompts")
+
+
+def check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
+    """Checked when the plan's own tokenizer is known."""
+    if tokenizer is not None:
+        return
+    if load.prompt_form == "tokenizer":
+        raise ValueError("prompt_as: tokenizer needs `tokenizer: PATH`, in the load or for the whole plan")
+    if load.prompt_form == "token-ids" and load.prompts is not None:
+        raise ValueError("prompt_as: token-ids of a file's texts needs `tokenizer: PATH`")
+
+
+def check_values(load: LoadPoint) -> None:
+    """Raises ValueError where the values of one point contradict each other."""
+    if load.concurrency is not None and load.requests is not None and load.requests < load.concurrency:
+        raise ValueError(
+            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
+            "the load would never be at that concurrency"
+        )
+    if load.ramp is None:
+        return
+    if load.ramp.start in (load.concurrency, load.request_rate):
+        raise ValueError(f"ramp: it starts from {load.ramp.start:g}, which is where it would end")
+    if load.concurrency is not None and load.ramp.start != int(load.ramp.start):
+        raise ValueError(f"ramp: from: {load.ramp.start:g} is a concurrency here; a whole number is needed")
+
+
+def check_capacity(load: LoadPoint) -> None:
+    """Raises ValueError where a load's keys do not go with its capacity, or with having none."""
+    asked = load.capacity
+    for limit in load.sla:
+        if limit.metric in CAPACITIES and (asked is None or limit.quantity != asked.quantity):
+            unit = "req/s" if limit.metric == "capacity" else "requests in flight"
+            raise ValueError(f"sla: a capacity in {unit} is limited, but this load does not search for one")
+        if limit.metric in CAPACITIES and asked and limit.value > asked.span[1]:
+            raise ValueError(f"sla: {limit} lies above the range that is searched, which ends at {asked.span[1]:g}")
+    if asked and asked.request_rate and load.requests is not None and load.requests < FEWEST_REQUESTS:
+        raise ValueError(
+            f"requests: {load.requests} per level are too few to tell whether the server keeps up with a rate; "
+            f"at least {FEWEST_REQUESTS} are needed"
+        )

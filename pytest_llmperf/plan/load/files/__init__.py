@@ -1,0 +1,1 @@
+"""The files that loads name: data sets and traces."""

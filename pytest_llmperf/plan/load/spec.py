@@ -1,0 +1,290 @@
+"""A load as a plan writes it: values, sweeps and named combinations, checked and resolved into points."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    GetCoreSchemaHandler,
+    PositiveInt,
+    Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
+from pytest_llmperf.plan.fields import EntryError, Frozen, entry
+from pytest_llmperf.plan.load.checks import _check_prompts, check_capacity, check_values
+from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
+from pytest_llmperf.plan.load.files.traces import read_trace
+from pytest_llmperf.plan.load.point import LoadPoint, _Load
+from pytest_llmperf.plan.load.prompts import Lengths, PromptFile
+from pytest_llmperf.plan.load.shapes import Rate
+from pytest_llmperf.units import parse_sweep
+
+_KINDS = ("concurrency", "request_rate", "stages", "trace", "capacity")
+_OF_TRACE = (
+    "requests",
+    "duration",
+    "ramp",
+    "arrival",
+    "input_tokens",
+    "output_tokens",
+    "prompts",
+    "dataset_entries",
+    "shared_prefix",
+    "conversation",
+    "batch_size",
+    "phase",
+    "stability",
+)
+_OF_CAPACITY = ("ramp", "stability")
+_OF_STAGES = ("requests", "duration", "ramp", "stability")
+
+
+_LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
+
+
+def _whole(given: object) -> tuple[int, ...]:
+    values = parse_sweep(given)
+    if any(value != int(value) for value in values):
+        raise ValueError(f"sweep {given!r} gives {values}; whole numbers are needed")
+    return tuple(int(value) for value in values)
+
+
+class IntSweep(Frozen):
+    """Whole numbers: `{sweep: "1:256"}` doubles, `{sweep: "100:500:50"}` steps, `{sweep: [1, 8]}` lists."""
+
+    sweep: Annotated[tuple[PositiveInt, ...], BeforeValidator(_whole), WithJsonSchema({"type": ["string", "array"]})]
+
+
+class RateSweep(Frozen):
+    """Rates in req/s, in the grammar of IntSweep."""
+
+    sweep: Annotated[tuple[float, ...], BeforeValidator(parse_sweep), WithJsonSchema({"type": ["string", "array"]})]
+
+
+# 15 digits write 1048576 as it is, and the third of 0.1:0.5:0.1 as 0.3.
+_AXIS_SUFFIX = {
+    "concurrency": "c{:.15g}",
+    "request_rate": "{:.15g}rps",
+    "input_tokens": "in{:.15g}",
+    "dataset_entries": "d{:.15g}",
+    "batch_size": "b{:.15g}",
+}
+
+
+def _value_or_sweep(given: object) -> str:
+    """Decides which of the two a mistake is reported for."""
+    return "sweep of" if isinstance(given, Mapping | Frozen) else "value of"
+
+
+def _any_count(given: object) -> str:
+    """The same for what may be a distribution too."""
+    if isinstance(given, Lengths) or (isinstance(given, Mapping) and "sweep" not in given):
+        return "lengths of"
+    return _value_or_sweep(given)
+
+
+_Choice = Discriminator(_value_or_sweep)
+Count = Annotated[Annotated[PositiveInt, Tag("value of")] | Annotated[IntSweep, Tag("sweep of")], _Choice]
+InputCount = Annotated[
+    Annotated[PositiveInt, Tag("value of")]
+    | Annotated[IntSweep, Tag("sweep of")]
+    | Annotated[Lengths, Tag("lengths of")],
+    Discriminator(_any_count),
+]
+Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
+
+
+class LoadSpec(_Load):
+    """A load as the plan writes it: each axis a value or a sweep."""
+
+    input_tokens: InputCount | None = None
+    concurrency: Count | None = None
+    request_rate: Rates | None = None
+    dataset_entries: Count | None = None
+    batch_size: Count = 1
+
+    def points(self, name: str) -> tuple[LoadPoint, ...]:
+        """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
+        axes = {axis: getattr(self, axis) for axis in _AXIS_SUFFIX}
+        swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
+        base = {field: value for field, value in self if field not in swept}
+        combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
+        # The values were validated in this object; validating them again would ask parsed times for their units.
+        points = tuple(
+            LoadPoint.model_construct(**{**base, **chosen, "name": _point_name(name, chosen)})
+            for chosen in combinations
+        )
+        for point in points:
+            check_values(point)
+            check_capacity(point)
+            _check_prompts(point)
+        return points
+
+    @model_validator(mode="before")
+    @classmethod
+    def _phase_gives_output(cls, given: object) -> object:
+        if not isinstance(given, Mapping) or given.get("phase") not in ("prefill", "decode"):
+            return given
+        phase = given["phase"]
+        fixed = {"ignore_eos": True, **({"output_tokens": 1} if phase == "prefill" else {})}
+        for name, value in fixed.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"phase: {phase} needs {name}: {str(value).lower()}, given {given[name]!r}")
+        return {**given, **fixed}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_gives_requests(cls, given: object) -> object:
+        stability = given.get("stability") if isinstance(given, Mapping) else None
+        if not isinstance(given, Mapping) or not isinstance(stability, Mapping) or "window" not in stability:
+            return given
+        window = stability["window"]
+        if given.get("requests", window) != window:
+            raise ValueError(f"requests: {given['requests']} and stability.window: {window} differ; write one of them")
+        return {**given, "requests": window}
+
+    @model_validator(mode="after")
+    def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
+        """Told with the plan, because later means after the server's start."""
+        if self.trace is not None and info.context:
+            with entry("trace"):
+                read_trace(self.trace)
+        if self.prompts is not None and info.context:
+            with entry("prompts"):
+                self._check_dataset(self.prompts)
+        return self
+
+    def _check_dataset(self, given: PromptFile) -> None:
+        sessions = self.conversation is not None
+        data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
+        if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
+            raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
+
+    @model_validator(mode="after")
+    def _points_are_valid(self) -> LoadSpec:
+        check_keys(self, {name for name in self.model_fields_set if getattr(self, name) is not None})
+        self.points("load")
+        return self
+
+
+def _point_name(name: str, chosen: dict[str, Any]) -> str:
+    return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])
+
+
+def check_keys(load: LoadSpec, given: Set[str]) -> None:
+    """Raises ValueError where the keys that a plan gives for a load don't go together."""
+    kinds = [kind for kind in _KINDS if kind in given]
+    if len(kinds) != 1:
+        raise ValueError(
+            "a load has either `concurrency` (closed loop) or `request_rate` (open loop), or else `stages`, `trace` or "
+            "`capacity`; "
+            f"given: {', '.join(kinds) or 'none of them'}"
+        )
+    kind = kinds[0]
+    _refuse(
+        given, _OF_TRACE if kind == "trace" else (), "has no place beside `trace`, whose file has due times and lengths"
+    )
+    _refuse(given, _OF_STAGES if kind == "stages" else (), "has no place beside `stages`, which have durations")
+    _refuse(given, _OF_CAPACITY if kind == "capacity" else (), "has no place beside `capacity`, which chooses levels")
+    if kind in ("concurrency", "request_rate", "capacity"):
+        _check_bound(given)
+    _check_stages(load, given)
+    _check_dialect(load, given)
+    closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
+    _check_open_only(load, closed or (load.capacity is not None and load.capacity.concurrency is not None))
+
+
+def _check_bound(given: Set[str]) -> None:
+    if not given & {"requests", "duration"}:
+        raise ValueError("'requests' is missing; a load is bounded by `requests: 100` or by `duration: 30 s`")
+    if {"requests", "duration"} <= given:
+        raise ValueError("a load is bounded by `requests` or by `duration`; both are given")
+
+
+def _refuse(given: Set[str], keys: tuple[str, ...], why: str) -> None:
+    for key in keys:
+        if key in given:
+            raise ValueError(f"{key}: {why}")
+
+
+def _check_stages(load: LoadSpec, given: Set[str]) -> None:
+    if "stages" in given and not load.stages:
+        raise ValueError("stages: at least one is needed")
+    if len({stage.concurrency is None for stage in load.stages}) > 1:
+        raise ValueError("stages: all have `request_rate`, or all have `concurrency`")
+
+
+def _check_dialect(load: LoadSpec, given: Set[str]) -> None:
+    if "burstiness" in given and load.arrival != "gamma":
+        raise ValueError(f"burstiness: {load.burstiness:g} needs `arrival: gamma`, not {load.arrival}")
+    if load.max_tokens_field is not None and load.endpoint not in ("chat", "completions"):
+        raise ValueError(f"max_tokens_field: {load.endpoint} has no such choice; it is for chat and completions")
+    if load.batch_size != 1 and load.endpoint != "completions":
+        raise ValueError(
+            f"batch_size: needs `endpoint: completions`, which takes several prompts; {load.endpoint} takes one"
+        )
+
+
+def _check_open_only(load: LoadSpec, closed: bool) -> None:
+    if not closed:
+        return
+    if load.arrival != "constant":
+        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
+    if load.max_in_flight is not None:
+        raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEntry:
+    """A load as the plan writes it: one LoadSpec, or one per named combination of its keys."""
+
+    specs: tuple[LoadSpec, ...]
+    names: tuple[str, ...] = ()
+    """Of the combinations, one per spec; empty where the entry has none."""
+
+    def points(self, name: str) -> tuple[LoadPoint, ...]:
+        """One point per combination and swept values, named after them, as in `chat-long-c8`."""
+        prefixes = [f"{name}-{combination}" for combination in self.names] or [name]
+        pairs = zip(prefixes, self.specs, strict=True)
+        return tuple(point for prefix, spec in pairs for point in spec.points(prefix))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            _load_entry,
+            handler.generate_schema(LoadSpec),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped),
+        )
+
+
+def _dumped(entry: LoadEntry) -> list[Any]:
+    return [*entry.names, *(spec.model_dump(mode="json") for spec in entry.specs)]
+
+
+def _load_entry(given: object, validate: ValidatorFunctionWrapHandler) -> LoadEntry:
+    if isinstance(given, LoadEntry):
+        return given
+    if not isinstance(given, Mapping) or KEY not in given:
+        return LoadEntry((validate(given),))
+    named = read_combinations(given[KEY])
+    shared = {key: value for key, value in given.items() if key != KEY}
+    for name in named:
+        if _LIKE_A_SWEPT_VALUE.fullmatch(name):
+            raise EntryError(f"{name!r} is how a swept value is named in test ids; choose another name", KEY, name)
+    variants = [
+        Variant(name, {**shared, **keys}, {(str(key),): (KEY, name, str(key)) for key in keys})
+        for name, keys in named.items()
+    ]
+    return LoadEntry(tuple(validate_variants(variants, validate)), tuple(named))
