@@ -23,8 +23,8 @@ import numpy as np
 
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.records import Run
-from pytest_llmperf.server_spec import TritonServer
 from pytest_llmperf.servers.start import start_server
 
 ROOT = Path(__file__).resolve().parents[1]

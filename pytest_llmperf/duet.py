@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.plan.load.point import LoadPoint, Relaunch
-from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.plan.server.table import ServerConfig
 
 
 @dataclass(frozen=True, slots=True)

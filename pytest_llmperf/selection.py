@@ -13,8 +13,8 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.options import checked_margins
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
-from pytest_llmperf.server_axes import single_config
-from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.plan.server.axes import single_config
+from pytest_llmperf.plan.server.table import ServerConfig
 
 _MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins", "duet")
 

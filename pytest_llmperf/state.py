@@ -25,13 +25,13 @@ from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Work
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import RunFolder
 from pytest_llmperf.takeover import Resumed, read_resumed

@@ -13,9 +13,9 @@ from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.resume import read_points, write_point
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.task import Task

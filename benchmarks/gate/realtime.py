@@ -26,8 +26,8 @@ from pytest_llmperf.gate.verdict import PointVerdict, judge
 from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.records import Run
-from pytest_llmperf.server_spec import EmbeddedServer
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 

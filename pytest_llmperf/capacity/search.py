@@ -19,8 +19,8 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import saturation
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.telemetry.environment import Environment
 

@@ -26,12 +26,13 @@ from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.plan import Plan
+from pytest_llmperf.plan.server.axes import single_config
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.verdicts import headline
-from pytest_llmperf.server_axes import single_config
-from pytest_llmperf.server_spec import OpenAIServer, ServerConfig
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import RunFolder, default_output

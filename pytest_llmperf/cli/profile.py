@@ -25,13 +25,13 @@ from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.capacity import capacity_table
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table, number
-from pytest_llmperf.server_spec import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import RunFolder, default_output

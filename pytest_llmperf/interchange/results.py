@@ -28,8 +28,8 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Distribution, Summary, distribution, summarize, summarize_runs
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
-from pytest_llmperf.server_spec import OpenAIServer
 from pytest_llmperf.telemetry.environment import Environment
 
 _NOWHERE = "http://imported.invalid"

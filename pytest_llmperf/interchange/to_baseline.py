@@ -33,7 +33,7 @@ from pytest_llmperf.interchange.results import import_notes, unknown_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import default_margins
 from pytest_llmperf.metrics.summary import Summary, rounded
-from pytest_llmperf.server_spec import changes_output
+from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.telemetry.environment import Environment
 
 

@@ -14,8 +14,8 @@ from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
 from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.environment import Environment
 
 _OFF_RATE = 0.1

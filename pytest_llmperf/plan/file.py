@@ -23,8 +23,15 @@ from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.plan.load.spec import IntSweep, LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.server_spec import ENGINE_MODELS, Ready, counted_from, is_secret
-from pytest_llmperf.triton_spec import DynamicBatching, InstanceGroup, ModelTensor, QueuePolicy, TritonModel
+from pytest_llmperf.plan.server.base import Ready, counted_from, is_secret
+from pytest_llmperf.plan.server.engines.triton_model import (
+    DynamicBatching,
+    InstanceGroup,
+    ModelTensor,
+    QueuePolicy,
+    TritonModel,
+)
+from pytest_llmperf.plan.server.table import ENGINE_MODELS
 
 # What a mapping inside a server's entry is, by its key.
 _SERVER_PARTS: dict[str, type[BaseModel]] = {

@@ -21,8 +21,9 @@ from pytest_llmperf.plan.load.point import GateProfile, LoadPoint, Margins, Rela
 from pytest_llmperf.plan.load.prompts import PlanPath
 from pytest_llmperf.plan.load.spec import LoadEntry
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.server_axes import ServerSpace
-from pytest_llmperf.server_spec import Args, ArgValue, ServerConfig, changes_output
+from pytest_llmperf.plan.server.axes import ServerSpace
+from pytest_llmperf.plan.server.base import Args, ArgValue, changes_output
+from pytest_llmperf.plan.server.table import ServerConfig
 
 
 class Plan(Frozen):

@@ -18,12 +18,12 @@ from pytest_llmperf.metrics.stats.compliance import limit_run
 from pytest_llmperf.metrics.summary import latency_samples, summarize
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.contest import Hopeless
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.search.trial import RunFacts, Trial
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import Facts, RunFolder

@@ -12,10 +12,10 @@ from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
+from pytest_llmperf.plan.server.axes import Axis, ServerSpace
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.goal import Goal
 from pytest_llmperf.search.space import Position, Space
-from pytest_llmperf.server_axes import Axis, ServerSpace
-from pytest_llmperf.server_spec import ServerConfig
 
 REPLICAS = "replicas"
 

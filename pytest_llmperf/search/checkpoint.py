@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.trial import RunFacts, parse_facts
-from pytest_llmperf.server_spec import ServerConfig
 
 SCHEMA = "llmperf.search-checkpoint/1"
 _SHOWN = 5

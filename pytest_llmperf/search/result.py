@@ -9,12 +9,12 @@ from typing import Any
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.metrics.stats.estimate import Level
 from pytest_llmperf.plan.search import Mode
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.contest import Contest
 from pytest_llmperf.search.goal import Check, Standing
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.search.trial import Trial
-from pytest_llmperf.server_spec import ServerConfig
 
 THROUGHPUT = Quantity("output_token_throughput")
 PER_GPU = Quantity("output_token_throughput_per_gpu")

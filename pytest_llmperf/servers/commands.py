@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.load.urls import shown
-from pytest_llmperf.server_spec import RemoteServer, ServerConfig
+from pytest_llmperf.plan.server.engines.remote import RemoteServer
+from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process import Command
 from pytest_llmperf.servers.secrets import expand, secret_values

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import httpx
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load import urls
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
 from pytest_llmperf.load.answers.sse import Message, SseParser
@@ -25,7 +24,10 @@ from pytest_llmperf.load.endpoints.table import ENDPOINTS, Endpoint
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.requests import first_body, request_headers
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.server_spec import OpenAIServer, Ready, RemoteServer, ServerConfig, TritonRemoteServer
+from pytest_llmperf.plan.server import urls
+from pytest_llmperf.plan.server.base import Ready
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.asking import ask
 from pytest_llmperf.servers.process import backing_off, wait_until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.engines.table import ENGINES, Question
 from pytest_llmperf.servers.process import ServerProcess
 from pytest_llmperf.servers.secrets import expand

@@ -16,8 +16,8 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.servers.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.log import log_tail

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.server_spec import ServerConfig
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu, driver_version
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.server_spec import CommandServer
+from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.servers.process import wait_until
 from pytest_llmperf.servers.start import start_server
 
@@ -134,7 +134,7 @@ def test_a_stop_command_that_fails_stops_it_all_the_same(tmp_path: Path, stop: l
 PARENT = """
 import json, sys, time
 from pathlib import Path
-from pytest_llmperf.server_spec import CommandServer
+from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.servers.start import start_server
 with start_server(CommandServer.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), ()):
     print("up", flush=True)

@@ -13,7 +13,7 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.server_spec import SglangServer
+from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.servers.start import start_server
 
 STAND_INS = Path(__file__).parent / "stand_ins"

@@ -25,8 +25,9 @@ from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.plan.server.engines.remote import TritonRemoteServer
+from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
-from pytest_llmperf.server_spec import TritonRemoteServer, TritonServer
 from pytest_llmperf.servers.commands import server_command
 from pytest_llmperf.servers.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.start import LlmServer, start_server
@@ -394,7 +395,7 @@ def test_a_killed_server_is_told(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from pytest_llmperf.server_spec import TritonServer
+from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.servers.start import start_server
 config = TritonServer.model_validate_json(sys.argv[1])
 with start_server(config, Path(sys.argv[2]), ()) as server:

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.server_spec import OpenAIServer, VllmServer
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer
+from pytest_llmperf.plan.server.engines.vllm import VllmServer
 from pytest_llmperf.servers.commands import server_command
 from pytest_llmperf.servers.process import run_process, wait_until
 from pytest_llmperf.servers.start import LlmServer, start_server

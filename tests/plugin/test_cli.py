@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_llmperf.cli.main import main
-from pytest_llmperf.server_spec import EmbeddedServer
+from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.servers.start import LlmServer, start_server
 
 LOAD = ("--requests", "20", "--input-tokens", "8", "--output-tokens", "4")

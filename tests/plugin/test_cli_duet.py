@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from pytest_llmperf.cli.duet import _server
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.gate.judge import Doubt
-from pytest_llmperf.server_spec import EmbeddedServer, VllmServer
+from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
+from pytest_llmperf.plan.server.engines.vllm import VllmServer
 from pytest_llmperf.servers.start import start_server
 
 LOAD = ("--concurrency=4", "--requests=20", "--input-tokens=8", "--output-tokens=4", "--model=embedded")

@@ -10,8 +10,8 @@ from typing import Any
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
-from pytest_llmperf.server_spec import ServerConfig
 from pytest_llmperf.telemetry.environment import Environment
 
 MS = 1_000_000

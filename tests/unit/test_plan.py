@@ -11,7 +11,7 @@ from samples import plan_text, point, server
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.server_spec import changes_output
+from pytest_llmperf.plan.server.base import changes_output
 
 
 def loads(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from samples import plan_text
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 from pytest_llmperf.plan.plan import Plan
-from pytest_llmperf.server_spec import ENGINE_MODELS
+from pytest_llmperf.plan.server.table import ENGINE_MODELS
 from pytest_llmperf.servers.engines.table import ENGINES
 
 LOAD = "  s: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}"

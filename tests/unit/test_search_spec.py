@@ -6,8 +6,8 @@ import pytest
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import parse_plan
+from pytest_llmperf.plan.server.engines.vllm import VllmServer
 from pytest_llmperf.search.candidates import candidates, with_replicas
-from pytest_llmperf.server_spec import VllmServer
 
 PLAN = """\
 model: m

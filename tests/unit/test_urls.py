@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.urls import address, bare, base_url, on_host, redirect_target, request_target, shown
+from pytest_llmperf.plan.server.urls import address, bare, base_url, on_host, redirect_target, request_target, shown
 
 CHAT = "/v1/chat/completions"
 

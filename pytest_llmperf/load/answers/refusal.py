@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_llmperf.load.endpoints.openai import body_text
-from pytest_llmperf.load.urls import redirect_target
+from pytest_llmperf.plan.server.urls import redirect_target
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _STREAM = "text/event-stream"

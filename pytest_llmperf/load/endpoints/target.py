@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pytest_llmperf.load import urls
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
+from pytest_llmperf.plan.server import urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Target:
     """One server (or replica) to send to. Secrets in `headers`, and in the query of `url`, are never shown."""
 
     url: str
-    """Its base URL, in the forms that load/urls.py names."""
+    """Its base URL, in the forms that plan/server/urls.py names."""
     model: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     continuous_usage: bool = False

@@ -12,8 +12,8 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, marked_prompt
 from pytest_llmperf.load.transport.connection import Origin
-from pytest_llmperf.load.urls import request_target
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.urls import request_target
 
 _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 """What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pytest_llmperf.server_spec import EmbeddedServer
+from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.servers.process import Command, command_line_flags, listening_at
 from pytest_llmperf.telemetry.gpu import Gpu
 

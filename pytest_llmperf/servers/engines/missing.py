@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pytest_llmperf.server_spec import SglangServer, VllmServer
+from pytest_llmperf.plan.server.engines.sglang import SglangServer
+from pytest_llmperf.plan.server.engines.vllm import VllmServer
 
 
 def missing_program(program: str) -> str | None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import httpx
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load import urls
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.server_spec import OpenAIServer, RemoteServer, TritonRemoteServer
+from pytest_llmperf.plan.server import urls
+from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
 from pytest_llmperf.servers.engines.triton import answering
 from pytest_llmperf.servers.process import ServerProcess
 from pytest_llmperf.servers.readiness import wait_for_remote, wait_until_up

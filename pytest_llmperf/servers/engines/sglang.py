@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.server_spec import ArgValue, SglangServer, is_secret
+from pytest_llmperf.plan.server.base import ArgValue, is_secret
+from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.servers.asking import version_at
 from pytest_llmperf.servers.process import LOOPBACK, Command, command_line_flags, free_port, listening_at
 from pytest_llmperf.servers.secrets import bearer, expand

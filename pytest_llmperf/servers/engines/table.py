@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.server_spec import LaunchedServer, Ready, ServerConfig
+from pytest_llmperf.plan.server.base import LaunchedServer, Ready
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.asking import version_at
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, triton, vllm
 from pytest_llmperf.servers.engines.missing import missing_program_or_model

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.server_spec import TritonServer
+from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.servers.engines.missing import missing_model, missing_program
 from pytest_llmperf.servers.process import LOOPBACK, Command, ServerProcess, wait_until
 from pytest_llmperf.servers.triton.command import Place, triton_argv

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.server_spec import ArgValue, ServerConfig, TritonServer
-from pytest_llmperf.triton_spec import InstanceGroup, TritonModel
+from pytest_llmperf.plan.server.base import ArgValue
+from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton_model import InstanceGroup, TritonModel
+from pytest_llmperf.plan.server.table import ServerConfig
 
 _CONFIG = "config.pbtxt"
 

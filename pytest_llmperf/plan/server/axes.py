@@ -19,7 +19,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
 from pytest_llmperf.plan.fields import EntryError, entry
-from pytest_llmperf.server_spec import ArgValue, ServerConfig, argument_name, is_secret
+from pytest_llmperf.plan.server.base import ArgValue, argument_name, is_secret
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.units import parse_sweep
 
 MOST_CONFIGURATIONS = 1000

@@ -1,0 +1,297 @@
+"""What the servers of all engines have in a plan: their arguments, and what must not stand in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
+
+ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
+# Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
+_OUTPUT_ARGS = frozenset(
+    {
+        "dtype", "kv-cache-dtype", "max-model-len", "quantization", "revision", "tokenizer", "tokenizer-mode",
+        "tokenizer-revision", "chat-template", "rope-scaling", "rope-theta", "hf-overrides", "generation-config",
+        "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
+        "completion-template", "context-length", "default-chat-template-kwargs", "hf-chat-template-name",
+        "json-model-override-args", "lora-paths", "modelopt-quant", "preferred-sampling-params",
+        "quantization-param-path", "sampling-defaults", "tokenizer-path", "torchao-config",
+    }
+)  # fmt: skip
+_GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+_ALIASES = {
+    "tp": "tensor-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "dp": "data-parallel-size",
+    "tp-size": "tensor-parallel-size",
+    "pp-size": "pipeline-parallel-size",
+    "dp-size": "data-parallel-size",
+    "q": "quantization",
+    "sc": "speculative-config",
+}
+_OWN_ARGS = ("host", "port", "uds")
+"""The plugin chooses where a server that it starts listens."""
+
+
+def changes_output(arg: str) -> bool:
+    """Whether an engine argument changes the model's output, so that results with and without it don't compare."""
+    return arg in _OUTPUT_ARGS or arg.startswith(("speculative-", "num-speculative-"))
+
+
+def argument_name(name: str) -> str:
+    """The one name that stands for all spellings: `--tensor_parallel_size` and `tp` are `tensor-parallel-size`."""
+    bare = name.lstrip("-").replace("_", "-")
+    return _ALIASES.get(bare, bare)
+
+
+def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+    """Every spelling of an argument under one name: `--tensor_parallel_size` is `tensor-parallel-size`."""
+    named = {argument_name(name): value for name, value in args.items()}
+    if len(named) != len(args):
+        raise ValueError(f"two spellings of one argument in {list(args)}")
+    return named
+
+
+_SECRET_NAME = re.compile(
+    r"(?i)(token$|secret|passw|(api|access|private|subscription)[-_]?key|authorization|cookie|credential)"
+)
+_SECRET_VALUE = re.compile(r"(?i)^(bearer|basic)\s+[^$\s]|://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@")
+_REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
+
+
+def _no_literal_secret(name: str, value: object) -> None:
+    """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _no_literal_secret(str(key), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _no_literal_secret(name, inner)
+    elif isinstance(value, str):
+        plain = is_secret(name) and not _REFERENCES.fullmatch(value)
+        if plain or _SECRET_VALUE.search(value):
+            raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+
+
+def is_secret(name: str) -> bool:
+    """Whether what goes by this name is a secret, never to be stored or shown."""
+    return bool(_SECRET_NAME.search(name))
+
+
+def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
+    for name, value in entries.items():
+        with entry(name):
+            _no_literal_secret(name, value)
+
+
+Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
+
+
+class _Server(Frozen):
+    """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
+
+    is_local: ClassVar[bool] = True
+    """Whether the plugin starts it, on this machine."""
+    known_args: ClassVar[Collection[str] | None] = None
+    """All arguments that the engine has; None where the engine itself is to judge."""
+    paths: ClassVar[tuple[str, ...]] = ("model",)
+    """Fields whose value counts from the plan file where it starts with ./ or ../."""
+
+    name: SkipJsonSchema[str] = ""
+    """The plan's name for this server: filled in by `Plan.server_configs`, not a key of the entry."""
+    model: str = ""
+    args: Args = {}
+    """Engine arguments by their command-line names without dashes; null takes a locked one away (an error)."""
+    unlocked: tuple[str, ...] = ()
+    """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
+    ready_timeout: Seconds = 600.0
+    """How long the server may take to answer its first request."""
+
+    @field_validator("unlocked", mode="after")
+    @classmethod
+    def _unlocked_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(argument_name(name) for name in names)
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        _no_literal_secrets(args)
+        return args
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data of the configuration; secrets are `${NAME}` references in it."""
+        return self.model_dump(mode="json", exclude={"ready", "ready_timeout", "server_metrics"})
+
+    def located(self, folder: Path) -> Self:
+        """The same configuration with its paths counted from `folder`."""
+        given = {name: getattr(self, name) for name in self.paths}
+        return self.model_copy(update={name: counted_from(folder, path) for name, path in given.items() if path})
+
+    @property
+    def output_args(self) -> dict[str, ArgValue]:
+        """The arguments that change output: results compare only between servers where these are equal."""
+        return {name: value for name, value in sorted(self.args.items()) if changes_output(name)}
+
+    @property
+    def declares_args(self) -> bool:
+        """Whether `args` only say what the server runs with, so that the plan's locked ones must be among them."""
+        return not self.is_local
+
+    @property
+    def machine(self) -> str | None:
+        """The machine that it runs on, as its baselines' folder names it; None: this one."""
+        return None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
+        return False
+
+
+def counted_from(folder: Path, path: str) -> str:
+    """`path`, absolute where it starts with ./ or ../."""
+    return str((folder / path).resolve()) if path.startswith(("./", "../")) else path
+
+
+class LaunchedServer(_Server):
+    """A server that the plugin starts itself."""
+
+    default_gpus: ClassVar[int | None] = None
+    """GPUs of a replica whose entry names none; None: as many as its arguments ask for."""
+
+    env: dict[str, str] = {}
+    """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
+    gpus: NonNegativeInt | None = None
+    """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
+    replicas: PositiveInt = 1
+    """Equal instances to start, each with its own GPUs; requests are spread over them."""
+    server_metrics: bool = True
+    """Whether its `/metrics`, processes and GPUs are sampled while it is measured."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether there is anything to look at during a run."""
+        return self.server_metrics
+
+    @field_validator("env", mode="after")
+    @classmethod
+    def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
+        _no_literal_secrets(env)
+        return env
+
+    @field_validator("args", mode="after")
+    @classmethod
+    def _args_that_we_use(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
+        for name, value in args.items():
+            if name in _OWN_ARGS:
+                raise EntryError(f"{name} is the plugin's to choose: it starts servers on free ports", name)
+            if name in _GPU_ARGS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise EntryError(f"{name} is a whole number of at least 1, not {value!r}", name)
+        return args
+
+    @property
+    def parallel_size(self) -> int:
+        """TP x PP x DP."""
+        return math.prod(int(str(self.args.get(name, 1))) for name in _GPU_ARGS)
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of this machine that all replicas need."""
+        default = self.parallel_size if self.default_gpus is None else self.default_gpus
+        return (default if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def served_model(self) -> str:
+        """The name under which it answers."""
+        served = self.args.get("served-model-name", self.model)
+        return str(served[0] if isinstance(served, list) else served)
+
+    @property
+    def in_container(self) -> bool:
+        """Whether its processes are not below the one that is started."""
+        return False
+
+
+def _parameters(url: str) -> list[tuple[str, str]]:
+    """Names and values in its query."""
+    return [(name, value) for name, _, value in (part.partition("=") for part in urlsplit(url).query.split("&"))]
+
+
+def _host_path(path: str) -> str:
+    if (
+        not path.startswith("/")
+        or path.startswith("//")
+        or not (path.isascii() and path.isprintable())
+        or re.search(r"[\s#\\]", path)
+    ):
+        raise ValueError(f"{path!r} is not a whole path of the host, such as '/openai/v1/chat/completions'")
+    for name, value in _parameters(path):
+        _no_literal_secret(name, value)
+    return path
+
+
+HostPath = Annotated[str, AfterValidator(_host_path)]
+"""A path that counts from the host, whatever path the URL has; a query in it is added to the URL's."""
+
+
+class Ready(Frozen):
+    """What a server answers to GET when it is up."""
+
+    path: HostPath
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    """None: any of 200 to 299."""
+
+
+def _ready(given: object) -> object:
+    if isinstance(given, str):
+        return {"path": given}
+    if given is None or given is False or isinstance(given, Mapping | Ready):
+        return given
+    raise ValueError(f"{given!r} is neither a path such as /healthz, {{path: /healthz, status: 204}}, nor false")
+
+
+def _check_or_none(given: object) -> str:
+    """Decides which of the two a mistake is reported for."""
+    return "value of" if given is False else "check of"
+
+
+_Check = Annotated[
+    Annotated[Ready, Tag("check of")] | Annotated[Literal[False], Tag("value of")], Discriminator(_check_or_none)
+]
+ReadyCheck = Annotated[
+    _Check | None,
+    BeforeValidator(_ready),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^/", "examples": ["/healthz"]},
+                {
+                    "type": "object",
+                    "properties": {"path": {"type": "string"}, "status": {"type": "integer"}},
+                    "required": ["path"],
+                    "additionalProperties": False,
+                },
+                {"const": False},
+                {"type": "null"},
+            ]
+        }
+    ),
+]

@@ -1,0 +1,126 @@
+"""Any server in a plan that a command starts."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.plan.fields import EntryError, entry
+from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, _no_literal_secret, _no_literal_secrets
+from pytest_llmperf.plan.server.engines.remote import RemoteServer
+
+_PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
+_PLACEHOLDERS = ("model", "port")
+
+
+def fill_in(text: str, port: int | str, model: str) -> str:
+    """`text` with `{port}` and `{model}` filled in; other braces are left alone."""
+    values = {"port": str(port), "model": model}
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+
+
+def _known_placeholders(text: str) -> str:
+    for name in _PLACEHOLDER.findall(text):
+        if name not in _PLACEHOLDERS:
+            allowed = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
+            raise ValueError(
+                f"{{{name}}} in {text!r} is not known; allowed: {allowed}{did_you_mean(name, _PLACEHOLDERS)}"
+            )
+    return text
+
+
+def _as_word(given: object) -> object:
+    return str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
+
+
+Word = Annotated[
+    str, BeforeValidator(_as_word), AfterValidator(_known_placeholders), WithJsonSchema({"type": ["string", "number"]})
+]
+"""One word of a command, in which `{port}` and `{model}` are filled in."""
+
+
+def _no_secret_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A flag is a name for the word behind it, or behind its `=`."""
+    for word, after in zip(words, (*words[1:], ""), strict=True):
+        name, equals, value = word.partition("=")
+        flag = name.startswith("-")
+        _no_literal_secret(name if flag else "command", value if equals and flag else word)
+        if flag and not equals and after and not after.startswith("-"):
+            _no_literal_secret(name, after)
+    return words
+
+
+Words = Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_no_secret_words)]
+
+
+def _stop_signal(given: object) -> object:
+    """A signal by its whole name; a list is a command."""
+    if isinstance(given, list | tuple):
+        return given
+    name = f"SIG{str(given).upper().removeprefix('SIG')}"
+    if not isinstance(given, str) or name not in signal.Signals.__members__:
+        raise ValueError(f"{given!r} is neither a signal, such as SIGINT, nor a command as a list of words")
+    return name
+
+
+class CommandServer(LaunchedServer):
+    """Any program that serves; its `args` only say what it runs with, for what the plan locks."""
+
+    default_gpus = 0
+
+    engine: Literal["command"]
+    command: Words
+    """The program and its arguments, word by word: no shell reads them. Where it runs is `cwd`."""
+    env: dict[str, Word] = {}
+    """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
+    cwd: str = "."
+    """Folder that it runs in, counted from the plan file."""
+    url: Annotated[str, AfterValidator(_known_placeholders)] = "http://127.0.0.1:{port}"
+    """Base URL under which it answers, with or without `/v1`."""
+    ready: ReadyCheck = None
+    """What answers when it is up, `/health` where not given; False: its first request tells, tried again and again."""
+    stop: Annotated[
+        Words | str,
+        BeforeValidator(_stop_signal),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}}]}),
+    ] = "SIGTERM"
+    """How it is stopped: a signal to all of its processes, or a command. What is left after 10 s is killed."""
+    headers: dict[str, str] = {}
+    """Sent with every request."""
+    bearer: str | None = None
+    """`${NAME}`: the token is read from that environment variable."""
+
+    @property
+    def declares_args(self) -> bool:
+        return True
+
+    def located(self, folder: Path) -> Self:
+        return super().located(folder).model_copy(update={"cwd": str((folder / self.cwd).resolve())})
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        RemoteServer._http(url.replace("{port}", "1"))
+        return url.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> CommandServer:
+        with entry("headers"):
+            _no_literal_secrets(self.headers)
+        with entry("bearer"):
+            _no_literal_secret("bearer token", self.bearer)
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_port(self) -> CommandServer:
+        given = any("{port}" in text for text in (*self.command, *self.env.values()))
+        if "{port}" in self.url and not given:
+            raise EntryError("the server is to listen on {port}, which neither `command` nor `env` holds", "command")
+        if self.replicas > 1 and "{port}" not in self.url:
+            raise EntryError("replicas need ports of their own: write {port} into `url`", "url")
+        return self

@@ -1,0 +1,142 @@
+"""Servers in a plan that are already up."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
+
+from pytest_llmperf.plan.fields import EntryError, Seconds, entry
+from pytest_llmperf.plan.server import urls
+from pytest_llmperf.plan.server.base import (
+    HostPath,
+    ReadyCheck,
+    _no_literal_secret,
+    _no_literal_secrets,
+    _parameters,
+    _Server,
+)
+
+
+class RemoteServer(_Server):
+    """A server that is already up. Its `args` are what the owner says it was started with."""
+
+    is_local = False
+    replicas: ClassVar[int] = 1
+    in_container: ClassVar[bool] = False
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+
+    url: str = Field(repr=False)
+    """Base URL, with or without `/v1`, or with a path and a query of its own: see plan/server/urls.py. In the query,
+    `${NAME}` is read from the environment."""
+    ready: ReadyCheck = None
+    """What answers when the server is up; False: nothing does, and the first request decides at once. None: the
+    engine's usual route, or where it has none the first request."""
+    headers: dict[str, str] = {}
+    bearer: str | None = None
+    """`${NAME}`: the token is read from that environment variable."""
+    basic: str | None = None
+    """`${USER}:${PASSWORD}`, read from the environment."""
+    hardware: str | None = None
+    """Label of the machine behind the URL, as in `h200x8`; part of the baselines' folder. Default: the URL's host."""
+    gpus: NonNegativeInt | None = None
+    """GPUs behind the URL, for per-GPU throughput."""
+    ready_timeout: Seconds = 30.0
+    server_metrics: bool | str = False
+    """Whether its `/metrics` is sampled while it is measured: the URL's own, or a URL of its own. Not unless asked for:
+    a server of others is asked nothing that the load does not need."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether there is anything to look at during a run."""
+        return bool(self.server_metrics)
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        _no_literal_secrets(headers)
+        return headers
+
+    @field_validator("server_metrics")
+    @classmethod
+    def _metrics_url(cls, given: bool | str) -> bool | str:
+        if isinstance(given, str):
+            _no_literal_secret("server_metrics", given)
+            parts = urlsplit(given)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError(f"{given!r} is neither true, false nor a URL, such as 'http://10.0.0.5:9090/metrics'")
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if "@" in re.split("[/?#]", url.partition("://")[2])[0]:
+            raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
+        for name, value in _parameters(url):
+            _no_literal_secret(name, value)
+        return urls.base_url(url, cls.schemes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "url": urls.shown(self.url)}
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> RemoteServer:
+        with entry("bearer"):
+            _no_literal_secret("bearer token", self.bearer)
+        with entry("basic"):
+            _no_literal_secret("basic password", self.basic)
+        if self.bearer and self.basic:
+            raise ValueError("`bearer` and `basic` exclude each other")
+        return self
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs behind the URL; 0 where the plan does not say."""
+        return self.gpus or 0
+
+    @property
+    def machine(self) -> str:
+        """The machine behind the URL, as its baselines' folder names it."""
+        return self.hardware or urlsplit(self.url).netloc
+
+
+class OpenAIServer(RemoteServer):
+    """An OpenAI-compatible URL (or Triton's HTTP port, for the `generate` endpoints)."""
+
+    engine: Literal["openai"]
+    path: HostPath = ""
+    """Where every load's requests are posted, in place of the endpoint's own route below the URL."""
+
+    def as_dict(self) -> dict[str, Any]:
+        found = super().as_dict()
+        path = found.pop("path")
+        return {**found, "path": urls.shown(path)} if path else found
+
+
+class TritonRemoteServer(RemoteServer):
+    """A Triton that is already up: its HTTP URL, its gRPC one, or both."""
+
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https", "grpc", "grpcs")
+
+    engine: Literal["triton-remote"]
+    grpc: str | None = None
+    """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
+    metrics: str | None = None
+    """URL of its metrics, as in http://10.0.0.5:8002/metrics; they are then sampled while it is measured."""
+
+    @model_validator(mode="after")
+    def _ready_over_http(self) -> TritonRemoteServer:
+        if self.ready and self.url.startswith("grpc"):
+            raise EntryError("ready: a path is asked over HTTP; a grpc:// URL has none", "ready")
+        return self
+
+    @property
+    def is_sampled(self) -> bool:
+        return bool(self.metrics or self.server_metrics)
+
+    @property
+    def grpc_target(self) -> str:
+        """host:port of its gRPC service; empty when the plan names none."""
+        return self.grpc or (self.url.partition("://")[2] if self.url.startswith("grpc") else "")
