@@ -12,7 +12,7 @@ from rich.table import Table
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.report.terminal import STYLES, number
+from pytest_llmperf.report.text import STYLES, number
 from pytest_llmperf.report.verdicts import level
 
 

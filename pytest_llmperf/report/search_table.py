@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pytest_llmperf.report.terminal import number
+from pytest_llmperf.report.text import number
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level
 
 _STYLES = {"ok": "green", "broken": "bold red", "invalid": "bold red", "failed": "bold red", "skipped": "yellow"}

@@ -25,6 +25,7 @@ from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.document import Outcome, outcome_comparisons, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.sweeps import sweep_groups
+from pytest_llmperf.report.text import STYLES, number
 from pytest_llmperf.report.verdicts import describe
 
 if TYPE_CHECKING:
@@ -42,15 +43,6 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("out\ntok/s", "output_token_throughput"),
 )
 _ONLY_WIDE = ("e2e_p50", "request_throughput")
-STYLES = {
-    "PASS": "green",
-    "IMPROVED": "green",
-    "INCONCLUSIVE": "yellow",
-    "FAIL": "bold red",
-    "INVALID": "bold red",
-    "NO BASELINE": "bold red",
-    "NOT GATED": "yellow",
-}
 _SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
 """In a table's narrow column."""
 
@@ -218,17 +210,6 @@ def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
 def counted(count: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def number(value: float | None) -> str:
-    """Four significant digits without an exponent; a dash for None."""
-    if value is None:
-        return "-"
-    if abs(value) >= 1000:
-        return f"{value:.0f}"
-    if not value:
-        return "0"
-    return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.2e}"
 
 
 def metrics_table(result: Result, width: int = _WIDE) -> Table:

@@ -14,7 +14,7 @@ from samples import result, steady_run
 
 from pytest_llmperf.records import ModelSide, ServerSide
 from pytest_llmperf.report.server_side import server_side_table
-from pytest_llmperf.report.terminal import number
+from pytest_llmperf.report.text import number
 from pytest_llmperf.telemetry.triton import gained, read
 
 

@@ -22,7 +22,7 @@ from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.server_side import merged_models
 from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
-from pytest_llmperf.report.terminal import number
+from pytest_llmperf.report.text import number
 from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]

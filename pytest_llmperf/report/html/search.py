@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_llmperf.report.html.charts import Chart
 from pytest_llmperf.report.html.search_charts import search_charts
-from pytest_llmperf.report.terminal import number
+from pytest_llmperf.report.text import number
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult
 
 _KINDS = {"ok": "good", "broken": "bad", "invalid": "bad", "failed": "bad", "skipped": "doubt"}

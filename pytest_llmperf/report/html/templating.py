@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.report.terminal import number
+from pytest_llmperf.report.text import number
 from pytest_llmperf.report.verdicts import describe
 
 
