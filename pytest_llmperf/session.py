@@ -20,7 +20,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.document import Outcome, request_lines
+from pytest_llmperf.report.json.document import Outcome, request_lines
 
 _RESULTS = "llmperf-results"
 

@@ -29,8 +29,8 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report import terminal
 from pytest_llmperf.report.files import write_exports, write_html, write_report
+from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.live import Live
-from pytest_llmperf.report.properties import outcome_properties
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import RunFolder

@@ -20,9 +20,9 @@ from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportF
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.report.document import outcome_comparisons
 from pytest_llmperf.report.files import write_html, write_report
 from pytest_llmperf.report.imported import imported_tables
+from pytest_llmperf.report.json.document import outcome_comparisons
 from pytest_llmperf.report.terminal import metrics_table
 from pytest_llmperf.report.text import number
 from pytest_llmperf.session import RunFolder, default_output

@@ -29,7 +29,7 @@ from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemote
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.capacity import capacity_table
 from pytest_llmperf.report.files import write_report
-from pytest_llmperf.report.perf_analyzer import profile_export
+from pytest_llmperf.report.json.perf_analyzer import profile_export
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal import dialect_table, metrics_table
 from pytest_llmperf.report.text import number

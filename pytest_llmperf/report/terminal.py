@@ -22,7 +22,13 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.capacity import capacity_table, describe_capacity
 from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
-from pytest_llmperf.report.document import Outcome, outcome_comparisons, outcome_curves, regression_verdict, sla_verdict
+from pytest_llmperf.report.json.document import (
+    Outcome,
+    outcome_comparisons,
+    outcome_curves,
+    regression_verdict,
+    sla_verdict,
+)
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.sweeps import sweep_groups
 from pytest_llmperf.report.text import STYLES, number

@@ -16,12 +16,12 @@ from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.records import Telemetry, Track
-from pytest_llmperf.report.document import Outcome
 from pytest_llmperf.report.html.charts import distribution_charts, log_axis, pareto_chart, safe
 from pytest_llmperf.report.html.page import html_report
 from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.standing import headline, standing
 from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
+from pytest_llmperf.report.json.document import Outcome
 from pytest_llmperf.report.sweeps import ParetoGroup, Tradeoff
 
 

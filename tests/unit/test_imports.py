@@ -15,7 +15,7 @@ from pytest_llmperf.interchange.readers.rows import requests_rows
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.metrics.frame import request_rows
-from pytest_llmperf.report.perf_analyzer import profile_export
+from pytest_llmperf.report.json.perf_analyzer import profile_export
 
 DATA = Path(__file__).parent / "data"
 AIPERF, AIPERF_LINES = "aiperf_0.13.0_profile_export_aiperf.json", "aiperf_0.13.0_profile_export.jsonl"

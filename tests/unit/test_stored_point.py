@@ -14,7 +14,7 @@ from pytest_llmperf.capacity.search import capacity_result
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
 from pytest_llmperf.program import PlannedTest
-from pytest_llmperf.report.document import Outcome, report_document
+from pytest_llmperf.report.json.document import Outcome, report_document
 from pytest_llmperf.resume import read_points, write_point
 from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredPointError, StoredSide, parse_point, point_json
 from pytest_llmperf.takeover import ResumedPoint

@@ -23,7 +23,7 @@ from pytest_llmperf.records import ModelSide, RequestRecord, Run, ServerSide, Te
 from pytest_llmperf.report.capacity import capacity_dict
 from pytest_llmperf.report.comparison import Comparison, comparisons
 from pytest_llmperf.report.curves import Curve, curves
-from pytest_llmperf.report.search_document import search_document
+from pytest_llmperf.report.json.search import search_document
 from pytest_llmperf.report.verdicts import level
 from pytest_llmperf.search.result import SearchResult
 
