@@ -72,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
     session = known_session(config)
     if session and session.searches:
-        from pytest_llmperf.report.search_table import search_summary
+        from pytest_llmperf.report.terminal.search import search_summary
 
         terminalreporter.section("llmperf search")
         width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup

@@ -27,10 +27,10 @@ from pytest_llmperf.outlook import Work
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.report import terminal
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.live import Live
+from pytest_llmperf.report.terminal import summary
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.session import RunFolder
@@ -207,9 +207,9 @@ class PytestSession:
         servers = configurations(server for server, _ in points)
         mode = ", recording baselines" if self.judge.recording != "nothing" else ""
         counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
-        measured, on, gpus = (terminal.counted(count, noun) for count, noun in counts)
+        measured, on, gpus = (summary.counted(count, noun) for count, noun in counts)
         if self.options.resume:
-            taken = terminal.counted(len(self.resumed.points), "point")
+            taken = summary.counted(len(self.resumed.points), "point")
             mode += f", {taken} taken over from {self.folder.output}"
         return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
@@ -219,7 +219,7 @@ class PytestSession:
 
     def tables(self, width: int, color: bool, verbosity: int) -> str:
         """The terminal summary."""
-        return terminal.summary(self.folder, width, color, verbosity)
+        return summary.summary(self.folder, width, color, verbosity)
 
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:
@@ -249,7 +249,7 @@ def _work(planned: PlannedTest, recording: Recording) -> Work:
     """Returns what is known beforehand of the time that a test takes."""
     server, point = planned.server, planned.point
     is_duet = isinstance(server, Duet)
-    run_s = terminal.load_seconds(point)
+    run_s = summary.load_seconds(point)
     gated = DUET.baseline_runs if is_duet else RECORDED_RUNS if recording == "everything" else 0
     return Work(
         test=planned.test,

@@ -35,7 +35,7 @@ def baseline() -> None:
 @_folder
 def list_(folder: Path) -> None:
     """A table of all baselines in FOLDER. Exit status 1 when one of them cannot be read."""
-    from pytest_llmperf.report.baselines import list_table
+    from pytest_llmperf.report.terminal.baselines import list_table
 
     problems: list[str] = []
     held = list(_readable(folder, problems))
@@ -51,7 +51,7 @@ def list_(folder: Path) -> None:
 @_folder_option
 def show(point: str, folder: Path) -> None:
     """Values by session, environment and distributions of POINT: a path, a point's id, or a test's."""
-    from pytest_llmperf.report.baselines import facts, pictures, sessions_table
+    from pytest_llmperf.report.terminal.baselines import facts, pictures, sessions_table
 
     found = _found(folder, point)
     console = _console()
@@ -138,7 +138,7 @@ def migrate(folder: Path) -> None:
 @_folder_option
 def trend(points: tuple[str, ...], folder: Path) -> None:
     """Where a gated metric's level changed over the stored sessions, of POINTS or of all; never fails for that."""
-    from pytest_llmperf.report.baselines import trend_lines
+    from pytest_llmperf.report.terminal.baselines import trend_lines
 
     problems: list[str] = []
     for held in [_found(folder, point) for point in points] if points else _readable(folder, problems):

@@ -30,8 +30,8 @@ from pytest_llmperf.plan.server.axes import single_config
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.files import write_report
+from pytest_llmperf.report.terminal.duet import duet_table
 from pytest_llmperf.report.verdicts import headline
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet

@@ -21,9 +21,9 @@ from pytest_llmperf.interchange.results import imported_environment, imported_re
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.files import write_html, write_report
-from pytest_llmperf.report.imported import imported_tables
 from pytest_llmperf.report.json.document import outcome_comparisons
-from pytest_llmperf.report.terminal import metrics_table
+from pytest_llmperf.report.terminal.imported import imported_tables
+from pytest_llmperf.report.terminal.summary import metrics_table
 from pytest_llmperf.report.text import number
 from pytest_llmperf.session import RunFolder, default_output
 
@@ -190,7 +190,7 @@ def _write_reports(read: Sequence[_File], options: dict[str, Any]) -> None:
 
 
 def _show_comparisons(session: RunFolder) -> None:
-    from pytest_llmperf.report.comparison_table import comparison_tables
+    from pytest_llmperf.report.terminal.comparison import comparison_tables
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for found in outcome_comparisons(list(session.outcomes.values())):

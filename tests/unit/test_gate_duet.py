@@ -21,9 +21,9 @@ from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.report.duet import duet_table
 from pytest_llmperf.report.json.document import Outcome, report_document
 from pytest_llmperf.report.json.properties import outcome_properties
+from pytest_llmperf.report.terminal.duet import duet_table
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.servers import start
 from pytest_llmperf.session import RunFolder

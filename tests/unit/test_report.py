@@ -15,7 +15,7 @@ from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.report.json.document import Outcome, report_document, request_lines
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.terminal import describe_load, summary
+from pytest_llmperf.report.terminal.summary import describe_load, summary
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.verdicts import failure_text
 from pytest_llmperf.session import RunFolder

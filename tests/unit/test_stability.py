@@ -11,7 +11,7 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.plan.load.point import Stability
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.report.terminal import describe_load
+from pytest_llmperf.report.terminal.summary import describe_load
 
 ASKED = Stability(within="10 %", max_windows=5)
 

@@ -20,7 +20,6 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.capacity import capacity_table, describe_capacity
-from pytest_llmperf.report.comparison_table import comparison_tables, reasons
 from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.json.document import (
     Outcome,
@@ -31,6 +30,7 @@ from pytest_llmperf.report.json.document import (
 )
 from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.sweeps import sweep_groups
+from pytest_llmperf.report.terminal.comparison import comparison_tables, reasons
 from pytest_llmperf.report.text import STYLES, number
 from pytest_llmperf.report.verdicts import describe
 
