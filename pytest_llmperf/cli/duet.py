@@ -32,7 +32,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.terminal.duet import duet_table
-from pytest_llmperf.report.verdicts import headline
+from pytest_llmperf.report.views.verdicts import headline
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.session import RunFolder, default_output

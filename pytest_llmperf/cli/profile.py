@@ -27,12 +27,12 @@ from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.report.capacity import capacity_table
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.json.perf_analyzer import profile_export
-from pytest_llmperf.report.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.terminal.summary import dialect_table, metrics_table
 from pytest_llmperf.report.text import number
+from pytest_llmperf.report.views.capacity import capacity_table
+from pytest_llmperf.report.views.server_side import has_server_side, server_side_table
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.session import RunFolder, default_output

@@ -31,9 +31,9 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
-from pytest_llmperf.report.capacity import capacity_dict, capacity_properties
 from pytest_llmperf.report.html.page import html_report
 from pytest_llmperf.report.json.document import Outcome
+from pytest_llmperf.report.views.capacity import capacity_dict, capacity_properties
 
 LOAD = "{input_tokens: 8, output_tokens: 4, requests: 60, capacity: %s%s}"
 RATES = '{request_rate: "1:200", sla: {ttft_p50: "<= 20 ms"}}'

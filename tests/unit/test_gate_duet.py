@@ -24,7 +24,7 @@ from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.json.document import Outcome, report_document
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.terminal.duet import duet_table
-from pytest_llmperf.report.verdicts import failure_text
+from pytest_llmperf.report.views.verdicts import failure_text
 from pytest_llmperf.servers import start
 from pytest_llmperf.session import RunFolder
 from pytest_llmperf.telemetry.gpu import Gpu

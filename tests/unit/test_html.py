@@ -22,7 +22,7 @@ from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.standing import headline, standing
 from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
 from pytest_llmperf.report.json.document import Outcome
-from pytest_llmperf.report.sweeps import ParetoGroup, Tradeoff
+from pytest_llmperf.report.views.sweeps import ParetoGroup, Tradeoff
 
 
 class Elements(HTMLParser):

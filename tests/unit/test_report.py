@@ -17,7 +17,7 @@ from pytest_llmperf.report.json.document import Outcome, report_document, reques
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.terminal.summary import describe_load, summary
 from pytest_llmperf.report.text import number
-from pytest_llmperf.report.verdicts import failure_text
+from pytest_llmperf.report.views.verdicts import failure_text
 from pytest_llmperf.session import RunFolder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

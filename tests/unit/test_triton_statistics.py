@@ -13,8 +13,8 @@ from rich.console import Console
 from samples import result, steady_run
 
 from pytest_llmperf.records import ModelSide, ServerSide
-from pytest_llmperf.report.server_side import server_side_table
 from pytest_llmperf.report.text import number
+from pytest_llmperf.report.views.server_side import server_side_table
 from pytest_llmperf.telemetry.triton import gained, read
 
 

@@ -11,8 +11,8 @@ from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.capacity import trial_label
 from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, six
+from pytest_llmperf.report.views.capacity import trial_label
 
 _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
 """Told apart by shape too, not by colour alone."""

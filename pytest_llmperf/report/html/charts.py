@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.metrics.stats.histogram import Histogram, histogram, lower_edge
-from pytest_llmperf.report.sweeps import LATENCIES, THROUGHPUT, ParetoGroup, Sweep, SweepGroup, Tradeoff
+from pytest_llmperf.report.views.sweeps import LATENCIES, THROUGHPUT, ParetoGroup, Sweep, SweepGroup, Tradeoff
 
 Trace = dict[str, Any]
 Cell = str | float | None

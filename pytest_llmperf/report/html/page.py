@@ -11,7 +11,6 @@ from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity, parse_qua
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram, histogram
 from pytest_llmperf.metrics.summary import latency_samples
-from pytest_llmperf.report.comparison import overall
 from pytest_llmperf.report.html.capacity import answers
 from pytest_llmperf.report.html.charts import BASELINE, NAMES, Chart, distribution_charts, pareto_chart, sweep_charts
 from pytest_llmperf.report.html.search import search_view
@@ -20,9 +19,10 @@ from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, 
 from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.json.document import Outcome, outcome_comparisons
-from pytest_llmperf.report.server_side import merged_models
-from pytest_llmperf.report.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.report.text import number
+from pytest_llmperf.report.views.comparison import overall
+from pytest_llmperf.report.views.server_side import merged_models
+from pytest_llmperf.report.views.sweeps import pareto_groups, sweep_groups
 from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]

@@ -12,7 +12,7 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.report.json.document import Outcome, regression_verdict, sla_verdict
-from pytest_llmperf.report.verdicts import level
+from pytest_llmperf.report.views.verdicts import level
 
 Kind = Literal["bad", "doubt", "good", "none"]
 WORDS: dict[str, Kind] = {

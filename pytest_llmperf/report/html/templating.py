@@ -17,7 +17,7 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.report.text import number
-from pytest_llmperf.report.verdicts import describe
+from pytest_llmperf.report.views.verdicts import describe
 
 
 def render_page(template: str, started: datetime, content: Mapping[str, Any]) -> str:

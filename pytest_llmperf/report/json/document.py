@@ -20,11 +20,11 @@ from pytest_llmperf.metrics.trust.stability import Steadiness
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ModelSide, RequestRecord, Run, ServerSide, Telemetry
-from pytest_llmperf.report.capacity import capacity_dict
-from pytest_llmperf.report.comparison import Comparison, comparisons
-from pytest_llmperf.report.curves import Curve, curves
 from pytest_llmperf.report.json.search import search_document
-from pytest_llmperf.report.verdicts import level
+from pytest_llmperf.report.views.capacity import capacity_dict
+from pytest_llmperf.report.views.comparison import Comparison, comparisons
+from pytest_llmperf.report.views.curves import Curve, curves
+from pytest_llmperf.report.views.verdicts import level
 from pytest_llmperf.search.result import SearchResult
 
 SCHEMA = "llmperf.report/1"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.estimate import Level
-from pytest_llmperf.report.comparison import NO_WINNER, Comparison, Row
+from pytest_llmperf.report.views.comparison import NO_WINNER, Comparison, Row
 
 Shown = Callable[[float | None], str]
 _CELL = 13

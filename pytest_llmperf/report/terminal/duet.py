@@ -13,7 +13,7 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.text import STYLES, number
-from pytest_llmperf.report.verdicts import level
+from pytest_llmperf.report.views.verdicts import level
 
 
 def duet_table(result: Result, regression: Regression) -> Table:

@@ -19,8 +19,6 @@ from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.report.capacity import capacity_table, describe_capacity
-from pytest_llmperf.report.curves import COLUMNS, Curve
 from pytest_llmperf.report.json.document import (
     Outcome,
     outcome_comparisons,
@@ -28,11 +26,13 @@ from pytest_llmperf.report.json.document import (
     regression_verdict,
     sla_verdict,
 )
-from pytest_llmperf.report.server_side import has_server_side, server_side_table
-from pytest_llmperf.report.sweeps import sweep_groups
 from pytest_llmperf.report.terminal.comparison import comparison_tables, reasons
 from pytest_llmperf.report.text import STYLES, number
-from pytest_llmperf.report.verdicts import describe
+from pytest_llmperf.report.views.capacity import capacity_table, describe_capacity
+from pytest_llmperf.report.views.curves import COLUMNS, Curve
+from pytest_llmperf.report.views.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.views.sweeps import sweep_groups
+from pytest_llmperf.report.views.verdicts import describe
 
 if TYPE_CHECKING:
     from pytest_llmperf.session import RunFolder

@@ -12,7 +12,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import beyond
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.comparison import comparable, load_family
+from pytest_llmperf.report.views.comparison import comparable, load_family
 
 THROUGHPUT = Quantity("output_token_throughput")
 LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), Quantity("e2e", "p50"))

@@ -1,0 +1,1 @@
+"""What reports show, whatever the medium: sweeps, curves, comparisons, verdicts."""
