@@ -16,7 +16,7 @@ from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.program import PlannedTest, Program
+from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.selection import Selection, check_keywords, check_marker, selected
 
 _SEARCH_KEYS = ("plan", "search")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.collection import Collection, resolved
 from pytest_llmperf.dry_run import describe_points
 from pytest_llmperf.duet import Duet, configurations
@@ -26,14 +25,16 @@ from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.outlook import Work
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.terminal import summary
+from pytest_llmperf.runner import describe
+from pytest_llmperf.runner.campaign import Campaign
+from pytest_llmperf.runner.outcomes import RunFolder
+from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.takeover import Resumed, read_resumed
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
@@ -207,9 +208,9 @@ class PytestSession:
         servers = configurations(server for server, _ in points)
         mode = ", recording baselines" if self.judge.recording != "nothing" else ""
         counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
-        measured, on, gpus = (summary.counted(count, noun) for count, noun in counts)
+        measured, on, gpus = (describe.counted(count, noun) for count, noun in counts)
         if self.options.resume:
-            taken = summary.counted(len(self.resumed.points), "point")
+            taken = describe.counted(len(self.resumed.points), "point")
             mode += f", {taken} taken over from {self.folder.output}"
         return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
@@ -249,7 +250,7 @@ def _work(planned: PlannedTest, recording: Recording) -> Work:
     """Returns what is known beforehand of the time that a test takes."""
     server, point = planned.server, planned.point
     is_duet = isinstance(server, Duet)
-    run_s = summary.load_seconds(point)
+    run_s = describe.load_seconds(point)
     gated = DUET.baseline_runs if is_duet else RECORDED_RUNS if recording == "everything" else 0
     return Work(
         test=planned.test,

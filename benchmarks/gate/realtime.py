@@ -23,11 +23,11 @@ from scenarios import HOSTS, INPUT, OUTPUT
 from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import gated_margins, gated_series, launch_sizes
 from pytest_llmperf.gate.verdict import PointVerdict, judge
-from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.records import Run
+from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 

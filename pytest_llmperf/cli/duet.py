@@ -14,7 +14,6 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.cli.input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.duet import Duet
@@ -29,13 +28,14 @@ from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.axes import single_config
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.terminal.duet import duet_table
 from pytest_llmperf.report.views.verdicts import headline
+from pytest_llmperf.runner.campaign import Campaign
+from pytest_llmperf.runner.outcomes import RunFolder, default_output
+from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet
-from pytest_llmperf.session import RunFolder, default_output
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 _GATES = frozenset({"baseline"})

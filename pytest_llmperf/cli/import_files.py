@@ -25,7 +25,7 @@ from pytest_llmperf.report.json.document import outcome_comparisons
 from pytest_llmperf.report.terminal.imported import imported_tables
 from pytest_llmperf.report.terminal.summary import metrics_table
 from pytest_llmperf.report.text import number
-from pytest_llmperf.session import RunFolder, default_output
+from pytest_llmperf.runner.outcomes import RunFolder, default_output
 
 if TYPE_CHECKING:
     from pytest_llmperf.interchange.to_baseline import Source, Target

@@ -15,7 +15,6 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.cli.input import capacity, header, json_object, problem, ready, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.dialects import DIALECTS
@@ -26,16 +25,17 @@ from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
-from pytest_llmperf.program import PlannedTest, Program
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.json.perf_analyzer import profile_export
 from pytest_llmperf.report.terminal.summary import dialect_table, metrics_table
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.views.capacity import capacity_table
 from pytest_llmperf.report.views.server_side import has_server_side, server_side_table
+from pytest_llmperf.runner.campaign import Campaign
+from pytest_llmperf.runner.outcomes import RunFolder, default_output
+from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import LlmServer, start_server
-from pytest_llmperf.session import RunFolder, default_output
 
 
 @click.command()

@@ -15,8 +15,8 @@ from pytest_llmperf.metrics.frame import write_parquet
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.search import search_csv, search_document
+from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.session import RunFolder
 
 
 def missing_for_html() -> str | None:

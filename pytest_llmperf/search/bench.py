@@ -12,7 +12,6 @@ from typing import Unpack
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
 from pytest_llmperf.metrics.summary import latency_samples, summarize
@@ -20,13 +19,14 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
+from pytest_llmperf.runner.measurement import Measurement, Progress
+from pytest_llmperf.runner.outcomes import Facts, RunFolder
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.contest import Hopeless
 from pytest_llmperf.search.space import Position
 from pytest_llmperf.search.trial import RunFacts, Trial
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.servers.start import LlmServer, start_server
-from pytest_llmperf.session import Facts, RunFolder
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_llmperf.report.terminal.summary import describe_load
+from pytest_llmperf.runner.describe import describe_load
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.snippet import launch_command
 from pytest_llmperf.servers.commands import missing_requirement

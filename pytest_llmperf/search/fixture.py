@@ -8,12 +8,12 @@ from pathlib import Path
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.report.files import write_search
+from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
 from pytest_llmperf.servers.commands import missing_requirement
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.state import PytestSession
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -11,6 +11,7 @@ from pytest_llmperf.file_names import file_name
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.base import changes_output
+from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search import modes
 from pytest_llmperf.search.bench import Bench, Live
 from pytest_llmperf.search.candidates import Candidates
@@ -20,7 +21,6 @@ from pytest_llmperf.search.modes import OutOfTrials
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
 from pytest_llmperf.search.tpe import TRIALS, optuna_missing, tpe
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import memory_readable

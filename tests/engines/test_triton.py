@@ -21,13 +21,13 @@ from click.testing import CliRunner
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import TritonRemoteServer
 from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
+from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.servers.commands import server_command
 from pytest_llmperf.servers.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.start import LlmServer, start_server

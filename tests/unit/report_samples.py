@@ -18,7 +18,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import merged
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
-from pytest_llmperf.report.json.document import Outcome
+from pytest_llmperf.runner.outcomes import Outcome
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVIL = "</script><script>document.title='evil'</script><img src=http://evil.example/x onerror=alert(1)>"

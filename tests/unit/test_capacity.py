@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import failed, plan_text, record, result, run
 
-from pytest_llmperf.capacity.search import level_point, search_hash
 from pytest_llmperf.errors import BaselineError, PlanError
 from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.baselines.parse import parse_baseline
@@ -32,8 +31,9 @@ from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.report.html.page import html_report
-from pytest_llmperf.report.json.document import Outcome
 from pytest_llmperf.report.views.capacity import capacity_dict, capacity_properties
+from pytest_llmperf.runner.outcomes import Outcome
+from pytest_llmperf.runner.tasks.capacity import level_point, search_hash
 
 LOAD = "{input_tokens: 8, output_tokens: 4, requests: 60, capacity: %s%s}"
 RATES = '{request_rate: "1:200", sla: {ttft_p50: "<= 20 ms"}}'

@@ -13,11 +13,11 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.estimate import level_of
 from pytest_llmperf.metrics.stats.margins import Prior
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.json.document import Outcome, report_document
+from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.terminal.summary import summary
 from pytest_llmperf.report.views.comparison import NO_WINNER, comparisons, load_family, overall
 from pytest_llmperf.report.views.sweeps import pareto_groups, sweep_groups
-from pytest_llmperf.session import RunFolder
+from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 
 TTFT, RATE = Quantity("ttft", "p50"), Quantity("output_token_throughput")
 

@@ -10,8 +10,6 @@ from types import SimpleNamespace
 import pytest
 from samples import failed, point, result, run, server, steady_run
 
-from pytest_llmperf import point_task
-from pytest_llmperf.campaign import Campaign
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import MissingRequirement
@@ -20,13 +18,15 @@ from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.stats.margins import tolerance
-from pytest_llmperf.program import PlannedTest, Program
-from pytest_llmperf.report.json.document import Outcome, report_document
+from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.terminal.duet import duet_table
 from pytest_llmperf.report.views.verdicts import failure_text
+from pytest_llmperf.runner.campaign import Campaign
+from pytest_llmperf.runner.outcomes import Outcome, RunFolder
+from pytest_llmperf.runner.program import PlannedTest, Program
+from pytest_llmperf.runner.tasks import point as point_task
 from pytest_llmperf.servers import start
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.telemetry.gpu import Gpu
 
 ITL, RATE = Quantity("itl", "p50"), Quantity("output_token_throughput")

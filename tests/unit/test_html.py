@@ -21,8 +21,8 @@ from pytest_llmperf.report.html.page import html_report
 from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.standing import headline, standing
 from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
-from pytest_llmperf.report.json.document import Outcome
 from pytest_llmperf.report.views.sweeps import ParetoGroup, Tradeoff
+from pytest_llmperf.runner.outcomes import Outcome
 
 
 class Elements(HTMLParser):

@@ -15,7 +15,7 @@ from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.report.files import write_report
-from pytest_llmperf.session import RunFolder
+from pytest_llmperf.runner.outcomes import RunFolder
 
 DATA = Path(__file__).parent / "data"
 TEST = "perf/test_a.py::test_serving[seqs2-short]"

@@ -12,7 +12,6 @@ import pytest
 from pydantic import BaseModel
 from samples import point, result, server
 
-from pytest_llmperf.capacity.search import search_hash
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.growth import appended, recorded, stored_session
@@ -24,6 +23,7 @@ from pytest_llmperf.gate.regression import gated_series
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.runner.tasks.capacity import search_hash
 
 HOW_TO = (
     "Put it into one list of pytest_llmperf/gate/load_facts.py: IN_TRACE where the trace hash changes with it (then "

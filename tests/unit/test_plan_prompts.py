@@ -11,7 +11,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.prompts import Lengths
-from pytest_llmperf.report.terminal.summary import describe_load
+from pytest_llmperf.runner.describe import describe_load
 
 
 def _text(keys: str, rest: str = "") -> str:

@@ -13,12 +13,13 @@ from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
-from pytest_llmperf.report.json.document import Outcome, report_document, request_lines
+from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.terminal.summary import describe_load, summary
+from pytest_llmperf.report.terminal.summary import summary
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.views.verdicts import failure_text
-from pytest_llmperf.session import RunFolder
+from pytest_llmperf.runner.describe import describe_load
+from pytest_llmperf.runner.outcomes import Outcome, RunFolder, request_lines
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MARGINS = gated_margins(point(), {})

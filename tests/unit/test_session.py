@@ -6,7 +6,7 @@ import pytest
 from samples import point, result, steady_run
 
 from pytest_llmperf.report.files import write_report
-from pytest_llmperf.session import RunFolder, default_output, file_name
+from pytest_llmperf.runner.outcomes import RunFolder, default_output, file_name
 
 
 @pytest.fixture

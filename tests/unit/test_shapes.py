@@ -10,7 +10,7 @@ from samples import plan_text
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.report.terminal.summary import describe_load
+from pytest_llmperf.runner.describe import describe_load
 
 STAGES = "stages: [{concurrency: 1, duration: 2 s}, {concurrency: 4, duration: 3 s}]"
 TRACE = "trace: {file: t.csv, format: azure}"

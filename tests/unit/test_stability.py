@@ -5,13 +5,13 @@ import asyncio
 import pytest
 from samples import failed, point, result, run, steady_run
 
-from pytest_llmperf import measure as module
-from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.plan.load.point import Stability
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.report.terminal.summary import describe_load
+from pytest_llmperf.runner import measurement as module
+from pytest_llmperf.runner.describe import describe_load
+from pytest_llmperf.runner.measurement import Measurement
 
 ASKED = Stability(within="10 %", max_windows=5)
 

@@ -18,11 +18,12 @@ from pytest_llmperf.report.html.series import SERIES, series_chart
 from pytest_llmperf.report.html.standing import MEANINGS, Standing, by_gravity, headline
 from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.html.timeline import timeline_chart
-from pytest_llmperf.report.json.document import Outcome, outcome_comparisons
+from pytest_llmperf.report.json.document import outcome_comparisons
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.views.comparison import overall
 from pytest_llmperf.report.views.server_side import merged_models
 from pytest_llmperf.report.views.sweeps import pareto_groups, sweep_groups
+from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]

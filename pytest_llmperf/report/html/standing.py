@@ -11,8 +11,9 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
-from pytest_llmperf.report.json.document import Outcome, regression_verdict, sla_verdict
+from pytest_llmperf.report.json.document import regression_verdict, sla_verdict
 from pytest_llmperf.report.views.verdicts import level
+from pytest_llmperf.runner.outcomes import Outcome
 
 Kind = Literal["bad", "doubt", "good", "none"]
 WORDS: dict[str, Kind] = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS, parse_quantity
-from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
@@ -19,34 +18,16 @@ from pytest_llmperf.metrics.summary import Summary, in_drain, rounded, run_windo
 from pytest_llmperf.metrics.trust.stability import Steadiness
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.records import ModelSide, RequestRecord, Run, ServerSide, Telemetry
+from pytest_llmperf.records import ModelSide, Run, ServerSide, Telemetry
 from pytest_llmperf.report.json.search import search_document
 from pytest_llmperf.report.views.capacity import capacity_dict
 from pytest_llmperf.report.views.comparison import Comparison, comparisons
 from pytest_llmperf.report.views.curves import Curve, curves
 from pytest_llmperf.report.views.verdicts import level
+from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.search.result import SearchResult
 
 SCHEMA = "llmperf.report/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A point as the report tells it: the result, its verdicts (None: not checked), and the test's own end."""
-
-    test: str
-    point_id: str
-    result: Result | None
-    sla: tuple[SlaCheck, ...] | None = None
-    regression: Regression | None = None
-    error: str | None = None
-    """Why there is no verdict: the server died, the baseline is missing, …"""
-    reruns: tuple[str, ...] = ()
-    """Why the point was run again after its first runs, once per run."""
-    passed: bool | None = None
-    """Whether the test passed; None when it was interrupted."""
-    taken_from: datetime | None = None
-    """When it was measured, where an earlier session did; None: in this one."""
 
 
 def sla_verdict(outcome: Outcome) -> str:
@@ -311,29 +292,3 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
         "reason": metric.reason,
         "too_noisy": metric.too_noisy,
     }
-
-
-def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Iterator[Mapping[str, Any]]:
-    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
-
-    `drain` says that it ended after the window, when the load was no longer what the point asks for. Those of a
-    capacity search have the `level` that they were sent at.
-    """
-    at = {} if level is None else {"level": level}
-    window = run_window(run, point)
-    for record in run.records:
-        yield {"run": run.index + 1, **at, "drain": window is not None and in_drain(record, window), **_facts(record)}
-
-
-_RECORD_FIELDS = [field.name for field in fields(RequestRecord)]
-_RARE = {field.name: field.default for field in fields(RequestRecord)[_RECORD_FIELDS.index("answers") :]}
-"""Facts that are in a line only where they differ from what nearly every answer has."""
-
-
-def _facts(record: RequestRecord) -> dict[str, Any]:
-    """As `asdict` gives them, which would copy every token's time by itself: a microsecond of CPU each."""
-    facts = {name: getattr(record, name) for name in _RECORD_FIELDS}
-    usual = [name for name, default in _RARE.items() if facts[name] == default]
-    if all(count == 1 for count in record.first_chunk_tokens):
-        usual.append("first_chunk_tokens")
-    return {name: fact for name, fact in facts.items() if name not in usual}

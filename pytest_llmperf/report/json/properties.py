@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Summary, rounded
-from pytest_llmperf.report.json.document import Outcome, regression_verdict, sla_verdict
+from pytest_llmperf.report.json.document import regression_verdict, sla_verdict
 from pytest_llmperf.report.views.capacity import Property, capacity_properties
+from pytest_llmperf.runner.outcomes import Outcome
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -17,25 +15,16 @@ from pytest_llmperf.definitions import PERCENTILES, Quantity, parse_quantity
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.plan.load.files.traces import read_trace
-from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.report.json.document import (
-    Outcome,
-    outcome_comparisons,
-    outcome_curves,
-    regression_verdict,
-    sla_verdict,
-)
+from pytest_llmperf.report.json.document import outcome_comparisons, outcome_curves, regression_verdict, sla_verdict
 from pytest_llmperf.report.terminal.comparison import comparison_tables, reasons
 from pytest_llmperf.report.text import STYLES, number
-from pytest_llmperf.report.views.capacity import capacity_table, describe_capacity
+from pytest_llmperf.report.views.capacity import capacity_table
 from pytest_llmperf.report.views.curves import COLUMNS, Curve
 from pytest_llmperf.report.views.server_side import has_server_side, server_side_table
 from pytest_llmperf.report.views.sweeps import sweep_groups
 from pytest_llmperf.report.views.verdicts import describe
-
-if TYPE_CHECKING:
-    from pytest_llmperf.session import RunFolder
+from pytest_llmperf.runner.describe import counted
+from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 
 _WIDE = 110
 """Columns of a terminal from which everything has room; below, tables leave out what matters least."""
@@ -51,49 +40,6 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
 _ONLY_WIDE = ("e2e_p50", "request_throughput")
 _SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
 """In a table's narrow column."""
-
-
-def describe_load(load: LoadPoint, runs: int) -> str:
-    """What a load sends and how long that takes, as far as it can be known without the server."""
-    if load.capacity is not None:
-        return f"{describe_capacity(load, runs)}; {_sent(load)}"
-    repeats = f"until stable, at most {runs} windows" if load.stability else counted(runs, "run")
-    count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
-    seconds = load_seconds(load)
-    time = "as long as the server takes" if seconds is None else f"about {max(seconds * runs, 1):.0f} s"
-    return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
-
-
-def _sent(load: LoadPoint) -> str:
-    if load.trace is not None:
-        return "lengths of the trace"
-    batch = f", {load.batch_size} prompts a request" if load.batch_size > 1 else ""
-    source = f"{load.input_tokens} tokens in" if load.prompts is None else f"prompts of {Path(load.prompts.file).name}"
-    return f"{source}, {load.output_tokens} out{batch}"
-
-
-def _shape(load: LoadPoint) -> str:
-    if load.trace is not None:
-        return f"replay of {Path(load.trace.file).name}"
-    if load.stages:
-        levels = " → ".join(f"{stage.concurrency or stage.request_rate:g}" for stage in load.stages)
-        return f"stages of concurrency {levels}" if load.closed_loop else f"stages of {levels} req/s {load.arrival}"
-    ramp = "" if load.ramp is None else f" after a ramp from {load.ramp.start:g}"
-    if load.request_rate is not None:
-        return f"{load.request_rate:g} req/s {load.arrival}{ramp}"
-    return f"concurrency {load.concurrency}{ramp}"
-
-
-def load_seconds(load: LoadPoint) -> float | None:
-    """How long one run sends; None where that depends on the server."""
-    if load.trace is not None:
-        return read_trace(load.trace).entries[-1].due_s
-    if load.stages:
-        return sum(stage.duration for stage in load.stages)
-    ramp_s = load.ramp.over if load.ramp else 0.0
-    if load.duration is not None:
-        return ramp_s + load.duration
-    return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
 
 
 def summary(session: RunFolder, width: int, color: bool, verbosity: int) -> str:
@@ -211,11 +157,6 @@ def _reference_row(old: Result, quantities: Iterable[str]) -> Iterator[str]:
     for name in quantities:
         yield number(old.metrics.value(parse_quantity(name)))
     yield from ("-", "-" if old.valid else f"[{STYLES['INVALID']}]INVALID[/]")
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def metrics_table(result: Result, width: int = _WIDE) -> Table:

@@ -10,11 +10,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from pytest_llmperf.capacity.search import MOST_REPEATS, level_point
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Search, Trial, levels_upwards, most_levels
+from pytest_llmperf.metrics.capacity.bracket import Search, Trial
 from pytest_llmperf.metrics.summary import rounded
-from pytest_llmperf.plan.load.point import LoadPoint
 
 Property = tuple[str, str | int | float | bool]
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}
@@ -24,37 +22,6 @@ _COLUMNS = (
     ("out\ntok/s", "output_token_throughput"),
     ("done\nreq/s", "request_throughput"),
 )
-
-
-def describe_capacity(load: LoadPoint, runs: int) -> str:
-    """What a search sends at most, as far as it can be known without the server."""
-    asked = load.capacity
-    assert asked is not None, "only a load with a capacity is searched"
-    low, high = asked.span
-    shape = f"{low:g} to {high:g} req/s {load.arrival}" if asked.request_rate else f"concurrency {low:g} to {high:g}"
-    each = f"{load.requests} requests" if load.requests is not None else f"{load.duration:g} s"
-    limits = ", ".join(map(str, asked.sla))
-    later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
-    return (
-        f"capacity over {shape} (within {asked.within:.0%}) that meets {limits}: at most {most_levels(asked)} levels x "
-        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{_time(load)}"
-    )
-
-
-def _time(load: LoadPoint) -> str:
-    """Of the way up through the whole range, where the schedule tells."""
-    asked = load.capacity
-    assert asked is not None, "only a load with a capacity is searched"
-    if asked.request_rate is None:
-        return "" if load.duration is None else f"; up to the end of the range {_up(load, load.duration):.0f} s"
-    points = [level_point(load, level) for level in levels_upwards(asked)]
-    seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
-    return f"; up to the end of the range {sum(seconds):.0f} s"
-
-
-def _up(load: LoadPoint, each_s: float) -> float:
-    assert load.capacity is not None, "only a load with a capacity is searched"
-    return each_s * len(levels_upwards(load.capacity))
 
 
 def trial_label(trial: Trial) -> str:

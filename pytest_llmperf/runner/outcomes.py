@@ -9,20 +9,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
+from pytest_llmperf.metrics.summary import in_drain, run_window
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.records import Run
-from pytest_llmperf.report.json.document import Outcome, request_lines
+from pytest_llmperf.records import RequestRecord, Run
 
 _RESULTS = "llmperf-results"
+
+
+_RECORD_FIELDS = [field.name for field in fields(RequestRecord)]
+_RARE = {field.name: field.default for field in fields(RequestRecord)[_RECORD_FIELDS.index("answers") :]}
+"""Facts that are in a line only where they differ from what nearly every answer has."""
 
 
 class Facts(TypedDict, total=False):
@@ -108,3 +114,43 @@ def _keep_out_of_git(folder: Path) -> None:
     """Results are of one machine and moment; what is there already is the user's."""
     with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
         file.write("# Made by pytest-llmperf: baselines are for git, results are not.\n*\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A point as the report tells it: the result, its verdicts (None: not checked), and the test's own end."""
+
+    test: str
+    point_id: str
+    result: Result | None
+    sla: tuple[SlaCheck, ...] | None = None
+    regression: Regression | None = None
+    error: str | None = None
+    """Why there is no verdict: the server died, the baseline is missing, …"""
+    reruns: tuple[str, ...] = ()
+    """Why the point was run again after its first runs, once per run."""
+    passed: bool | None = None
+    """Whether the test passed; None when it was interrupted."""
+    taken_from: datetime | None = None
+    """When it was measured, where an earlier session did; None: in this one."""
+
+
+def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Iterator[Mapping[str, Any]]:
+    """One JSON object per request, times in ns of CLOCK_REALTIME as in RequestRecord.
+
+    `drain` says that it ended after the window, when the load was no longer what the point asks for. Those of a
+    capacity search have the `level` that they were sent at.
+    """
+    at = {} if level is None else {"level": level}
+    window = run_window(run, point)
+    for record in run.records:
+        yield {"run": run.index + 1, **at, "drain": window is not None and in_drain(record, window), **_facts(record)}
+
+
+def _facts(record: RequestRecord) -> dict[str, Any]:
+    """As `asdict` gives them, which would copy every token's time by itself: a microsecond of CPU each."""
+    facts = {name: getattr(record, name) for name in _RECORD_FIELDS}
+    usual = [name for name, default in _RARE.items() if facts[name] == default]
+    if all(count == 1 for count in record.first_chunk_tokens):
+        usual.append("first_chunk_tokens")
+    return {name: fact for name, fact in facts.items() if name not in usual}

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pytest_llmperf.load.trace.schedule import slot_plan
-from pytest_llmperf.measure import Measurement
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Moment, View
+from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.measure import Measurement, Progress
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import ENDS, Search, Start, Trial, concluded, next_level
+from pytest_llmperf.metrics.capacity.bracket import ENDS, Search, Start, Trial, concluded, most_levels, next_level
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.summary import summarize
@@ -21,7 +21,11 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
+from pytest_llmperf.report.live import View
+from pytest_llmperf.runner.measurement import Measurement, Progress
+from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment
 
 MOST_REPEATS = 3
@@ -219,3 +223,52 @@ def _invalid(capacity: Capacity, at_top: Result) -> tuple[str, ...]:
     if lowest:
         return tuple(search.stopped_by.reason for search in lowest if search.stopped_by)
     return at_top.invalid_reasons if not capacity.searches else ()
+
+
+class CapacitySide:
+    """One server of a point, and its searches: a run is one whole search."""
+
+    def __init__(self, server: LlmServer, planned: PlannedTest, keep: Callable[[LlmServer, Run, float], None]) -> None:
+        """`keep` gets every execution of a level as it ends, an interrupted one too, and the level."""
+        self.server = server
+        self._planned = planned
+        self._searcher = Searcher(server, planned.point, partial(keep, server), planned.workers)
+
+    @property
+    def count(self) -> int:
+        return len(self._searcher.searches)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a search found no level that holds: another would offer the same lowest level."""
+        return any(search.estimate is None for search in self._searcher.searches)
+
+    def run(self, view: View) -> Awaitable[None]:
+        if view.live.show is None:
+            return self._searcher.run(lambda tried, level, repeat: None)
+        return self._searcher.run(lambda *level: partial(self._show, view, *level))
+
+    def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
+        searches, shown = self._searcher.capacity.searches, self._searcher.runs
+        return capacity_result(name, self.server.config, point, environment, searches, shown)
+
+    def stored(self, environment: Environment) -> StoredSide:
+        shown = self._searcher.runs
+        return StoredSide(
+            environment,
+            runs=tuple(run for _, run in shown),
+            levels=tuple(level for level, _ in shown),
+            searches=self._searcher.capacity.searches,
+        )
+
+    def _show(self, view: View, tried: int, level: float, repeat: int, *counts: int) -> None:
+        """`counts`: number of the execution (which is no run here), requests done, in all, and failed."""
+        _, done, total, failed = counts
+        asked, number = self._planned.point.capacity, self.count + 1
+        unit = " req/s" if asked and asked.request_rate else " in flight"
+        again = f" (repeat {repeat})" if repeat else ""
+        trouble = f", {failed} failed" if failed else ""
+        view.live.line(
+            f"llmperf {view.name}: search {number}/{max(self._planned.runs, number)}, level {tried + 1} of at most "
+            f"{most_levels(asked) if asked else 0}: {level:g}{unit}{again}, {done}/{total} requests{trouble}"
+        )

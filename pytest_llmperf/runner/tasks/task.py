@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from pytest_llmperf.capacity.task import CapacitySide
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.point_task import PointSide
-from pytest_llmperf.program import PlannedTest
 from pytest_llmperf.records import Run
 from pytest_llmperf.report.live import Live, View
+from pytest_llmperf.runner.outcomes import RunFolder
+from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.tasks.capacity import CapacitySide
+from pytest_llmperf.runner.tasks.point import PointSide
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.session import RunFolder
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu

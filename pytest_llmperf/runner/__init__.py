@@ -1,0 +1,1 @@
+"""Measures points on servers: runs, rounds in turns, and what comes of them."""

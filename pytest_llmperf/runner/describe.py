@@ -1,0 +1,89 @@
+"""Loads in words, and how long they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_llmperf.metrics.capacity.bracket import levels_upwards, most_levels
+from pytest_llmperf.plan.load.files.traces import read_trace
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.runner.tasks.capacity import MOST_REPEATS, level_point
+
+
+def describe_load(load: LoadPoint, runs: int) -> str:
+    """What a load sends and how long that takes, as far as it can be known without the server."""
+    if load.capacity is not None:
+        return f"{describe_capacity(load, runs)}; {_sent(load)}"
+    repeats = f"until stable, at most {runs} windows" if load.stability else counted(runs, "run")
+    count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
+    seconds = load_seconds(load)
+    time = "as long as the server takes" if seconds is None else f"about {max(seconds * runs, 1):.0f} s"
+    return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
+
+
+def _sent(load: LoadPoint) -> str:
+    if load.trace is not None:
+        return "lengths of the trace"
+    batch = f", {load.batch_size} prompts a request" if load.batch_size > 1 else ""
+    source = f"{load.input_tokens} tokens in" if load.prompts is None else f"prompts of {Path(load.prompts.file).name}"
+    return f"{source}, {load.output_tokens} out{batch}"
+
+
+def _shape(load: LoadPoint) -> str:
+    if load.trace is not None:
+        return f"replay of {Path(load.trace.file).name}"
+    if load.stages:
+        levels = " → ".join(f"{stage.concurrency or stage.request_rate:g}" for stage in load.stages)
+        return f"stages of concurrency {levels}" if load.closed_loop else f"stages of {levels} req/s {load.arrival}"
+    ramp = "" if load.ramp is None else f" after a ramp from {load.ramp.start:g}"
+    if load.request_rate is not None:
+        return f"{load.request_rate:g} req/s {load.arrival}{ramp}"
+    return f"concurrency {load.concurrency}{ramp}"
+
+
+def load_seconds(load: LoadPoint) -> float | None:
+    """How long one run sends; None where that depends on the server."""
+    if load.trace is not None:
+        return read_trace(load.trace).entries[-1].due_s
+    if load.stages:
+        return sum(stage.duration for stage in load.stages)
+    ramp_s = load.ramp.over if load.ramp else 0.0
+    if load.duration is not None:
+        return ramp_s + load.duration
+    return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def describe_capacity(load: LoadPoint, runs: int) -> str:
+    """What a search sends at most, as far as it can be known without the server."""
+    asked = load.capacity
+    assert asked is not None, "only a load with a capacity is searched"
+    low, high = asked.span
+    shape = f"{low:g} to {high:g} req/s {load.arrival}" if asked.request_rate else f"concurrency {low:g} to {high:g}"
+    each = f"{load.requests} requests" if load.requests is not None else f"{load.duration:g} s"
+    limits = ", ".join(map(str, asked.sla))
+    later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
+    return (
+        f"capacity over {shape} (within {asked.within:.0%}) that meets {limits}: at most {most_levels(asked)} levels x "
+        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{_time(load)}"
+    )
+
+
+def _time(load: LoadPoint) -> str:
+    """Of the way up through the whole range, where the schedule tells."""
+    asked = load.capacity
+    assert asked is not None, "only a load with a capacity is searched"
+    if asked.request_rate is None:
+        return "" if load.duration is None else f"; up to the end of the range {_up(load, load.duration):.0f} s"
+    points = [level_point(load, level) for level in levels_upwards(asked)]
+    seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
+    return f"; up to the end of the range {sum(seconds):.0f} s"
+
+
+def _up(load: LoadPoint, each_s: float) -> float:
+    assert load.capacity is not None, "only a load with a capacity is searched"
+    return each_s * len(levels_upwards(load.capacity))
