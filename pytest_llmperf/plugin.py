@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.collection import Collection
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.plan.load.point import LoadPoint
-    from pytest_llmperf.report.live import Live
+    from pytest_llmperf.runner.progress.live import Live
     from pytest_llmperf.servers.start import LlmServer
     from pytest_llmperf.state import Preparation, PytestSession
 
@@ -246,7 +246,7 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
 def live_of(config: pytest.Config) -> Live:
     """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
-    from pytest_llmperf.report.live import Live
+    from pytest_llmperf.runner.progress.live import Live
 
     reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
     if reporter is None or verbosity < 0:

@@ -22,17 +22,17 @@ from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.options import Options, ini_margins, make_options
-from pytest_llmperf.outlook import Work
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.live import Live
 from pytest_llmperf.report.terminal import summary
 from pytest_llmperf.runner import describe
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
+from pytest_llmperf.runner.progress.live import Live
+from pytest_llmperf.runner.progress.outlook import Work
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
 from pytest_llmperf.takeover import Resumed, read_resumed

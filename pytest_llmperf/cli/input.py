@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pytest_llmperf.report.live import Live
+from pytest_llmperf.runner.progress.live import Live
 
 
 def header(text: str) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.judge import Doubt
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.report.live import Live
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
+from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.takeover import Resumed, keep_point

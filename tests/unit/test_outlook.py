@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
-from pytest_llmperf.outlook import Left, Now, Outlook, Work
-from pytest_llmperf.report.live import Live, Moment, duration, live_text, remaining
+from pytest_llmperf.runner.progress.live import Live, Moment, duration, live_text, remaining
+from pytest_llmperf.runner.progress.outlook import Left, Now, Outlook, Work
 
 
 def outlook(*works, started=("a",)):

@@ -10,9 +10,9 @@ from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.live import Moment, View
 from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.progress.live import Moment, View
 from pytest_llmperf.servers.start import LlmServer
 from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment

@@ -11,9 +11,9 @@ from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.report.live import Live, View
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.progress.live import Live, View
 from pytest_llmperf.runner.tasks.capacity import CapacitySide
 from pytest_llmperf.runner.tasks.point import PointSide
 from pytest_llmperf.servers.start import LlmServer

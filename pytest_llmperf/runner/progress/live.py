@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_llmperf.outlook import Left, Now, Outlook
+from pytest_llmperf.runner.progress.outlook import Left, Now, Outlook
 
 _LEAST_S = 5
 """A lower bound of less than this says nothing."""

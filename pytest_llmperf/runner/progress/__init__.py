@@ -1,0 +1,1 @@
+"""Progress while it runs: the line that is shown, and how long the rest will take."""
