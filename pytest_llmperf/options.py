@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.load.point import LoadPoint, Relaunch, parse_margins
-from pytest_llmperf.resume import newest_session
 from pytest_llmperf.runner.outcomes import default_output
+from pytest_llmperf.runner.resume.files import newest_session
 from pytest_llmperf.units import parse_seconds
 
 _DEFAULT_RUNS = 3

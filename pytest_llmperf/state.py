@@ -33,9 +33,9 @@ from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.progress.outlook import Work
+from pytest_llmperf.runner.takeover import Resumed, read_resumed
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
-from pytest_llmperf.takeover import Resumed, read_resumed
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
 

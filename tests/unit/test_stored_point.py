@@ -13,12 +13,19 @@ from test_capacity import loads, searched
 from pytest_llmperf.duet import Duet
 from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
 from pytest_llmperf.report.json.document import report_document
-from pytest_llmperf.resume import read_points, write_point
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.resume.files import read_points, write_point
+from pytest_llmperf.runner.resume.stored_point import (
+    SCHEMA,
+    StoredPoint,
+    StoredPointError,
+    StoredSide,
+    parse_point,
+    point_json,
+)
+from pytest_llmperf.runner.takeover import ResumedPoint
 from pytest_llmperf.runner.tasks.capacity import capacity_result
-from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredPointError, StoredSide, parse_point, point_json
-from pytest_llmperf.takeover import ResumedPoint
 
 RESULT = result()
 NOW = datetime(2026, 11, 21, 10, 30, 1, 234567, UTC)

@@ -14,10 +14,10 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import Live, View
+from pytest_llmperf.runner.resume.stored_point import StoredSide
 from pytest_llmperf.runner.tasks.capacity import CapacitySide
 from pytest_llmperf.runner.tasks.point import PointSide
 from pytest_llmperf.servers.start import LlmServer
-from pytest_llmperf.stored_point import StoredSide
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 

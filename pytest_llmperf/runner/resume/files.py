@@ -10,7 +10,7 @@ import os
 import zlib
 from pathlib import Path
 
-from pytest_llmperf.stored_point import StoredPoint, StoredPointError, parse_point, point_json
+from pytest_llmperf.runner.resume.stored_point import StoredPoint, StoredPointError, parse_point, point_json
 
 _FOLDER = "points"
 _SUFFIX = ".json.gz"

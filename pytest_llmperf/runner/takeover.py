@@ -13,12 +13,12 @@ from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.resume import read_points, write_point
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.resume.files import read_points, write_point
+from pytest_llmperf.runner.resume.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.runner.tasks.capacity import capacity_result, search_hash
 from pytest_llmperf.runner.tasks.task import Task
-from pytest_llmperf.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 

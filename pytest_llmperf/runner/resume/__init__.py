@@ -1,0 +1,1 @@
+"""Points on disk, so that an interrupted session can be continued."""
