@@ -22,9 +22,9 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.runner.measurement import Measurement, Progress
 from pytest_llmperf.runner.outcomes import Facts, RunFolder
 from pytest_llmperf.search.checkpoint import Checkpoint
-from pytest_llmperf.search.contest import Hopeless
-from pytest_llmperf.search.space import Position
-from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.search.strategy.contest import Hopeless
+from pytest_llmperf.search.strategy.space import Position
+from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 from pytest_llmperf.servers.commands import missing_requirement
 from pytest_llmperf.servers.start import LlmServer, start_server
 from pytest_llmperf.telemetry.environment import environment

@@ -14,8 +14,8 @@ from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.plan.server.axes import Axis, ServerSpace
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.search.goal import Goal
-from pytest_llmperf.search.space import Position, Space
+from pytest_llmperf.search.strategy.goal import Goal
+from pytest_llmperf.search.strategy.space import Position, Space
 
 REPLICAS = "replicas"
 

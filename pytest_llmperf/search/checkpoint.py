@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.search.trial import RunFacts, parse_facts
+from pytest_llmperf.search.strategy.trial import RunFacts, parse_facts
 
 SCHEMA = "llmperf.search-checkpoint/1"
 _SHOWN = 5

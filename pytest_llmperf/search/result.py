@@ -11,10 +11,10 @@ from pytest_llmperf.metrics.stats.estimate import Level
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
-from pytest_llmperf.search.contest import Contest
-from pytest_llmperf.search.goal import Check, Standing
-from pytest_llmperf.search.space import Position
-from pytest_llmperf.search.trial import Trial
+from pytest_llmperf.search.strategy.contest import Contest
+from pytest_llmperf.search.strategy.goal import Check, Standing
+from pytest_llmperf.search.strategy.space import Position
+from pytest_llmperf.search.strategy.trial import Trial
 
 THROUGHPUT = Quantity("output_token_throughput")
 PER_GPU = Quantity("output_token_throughput_per_gpu")

@@ -12,15 +12,15 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.runner.outcomes import RunFolder
-from pytest_llmperf.search import modes
 from pytest_llmperf.search.bench import Bench, Live
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.checkpoint import Checkpoint, read_checkpoint
-from pytest_llmperf.search.contest import Contest
-from pytest_llmperf.search.modes import OutOfTrials
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
-from pytest_llmperf.search.tpe import TRIALS, optuna_missing, tpe
+from pytest_llmperf.search.strategy import modes
+from pytest_llmperf.search.strategy.contest import Contest
+from pytest_llmperf.search.strategy.modes import OutOfTrials
+from pytest_llmperf.search.strategy.tpe import TRIALS, optuna_missing, tpe
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import memory_readable

@@ -11,7 +11,7 @@ import yaml
 from pytest_llmperf.plan.server.axes import written_out
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
-from pytest_llmperf.search.space import Position
+from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.servers.commands import preparation, shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -10,12 +10,12 @@ from report_samples import EVIL
 
 from pytest_llmperf.metrics.stats.compliance import LimitRun
 from pytest_llmperf.plan.file import parse_plan
-from pytest_llmperf.search import modes
 from pytest_llmperf.search.candidates import candidates
-from pytest_llmperf.search.contest import Contest, Hopeless
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
-from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.search.strategy import modes
+from pytest_llmperf.search.strategy.contest import Contest, Hopeless
+from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 
 PLAN = """\
 model: ./m

@@ -17,8 +17,8 @@ from pytest_llmperf.metrics.stats.compliance import LimitRun, limit_run
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.plan.limits import parse_limits
 from pytest_llmperf.plan.search import MemoryLimit
-from pytest_llmperf.search.goal import Goal
-from pytest_llmperf.search.trial import RunFacts, Trial, parse_facts
+from pytest_llmperf.search.strategy.goal import Goal
+from pytest_llmperf.search.strategy.trial import RunFacts, Trial, parse_facts
 
 RATE, TAIL = "output_token_throughput", "ttft_p99"
 

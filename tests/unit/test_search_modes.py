@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.compliance import LimitRun
 from pytest_llmperf.plan.limits import Limit, parse_limits
-from pytest_llmperf.search import modes
-from pytest_llmperf.search.contest import Contest, Hopeless
-from pytest_llmperf.search.goal import Goal
-from pytest_llmperf.search.modes import OutOfTrials
-from pytest_llmperf.search.space import Position, Space
-from pytest_llmperf.search.tpe import tpe
-from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.search.strategy import modes
+from pytest_llmperf.search.strategy.contest import Contest, Hopeless
+from pytest_llmperf.search.strategy.goal import Goal
+from pytest_llmperf.search.strategy.modes import OutOfTrials
+from pytest_llmperf.search.strategy.space import Position, Space
+from pytest_llmperf.search.strategy.tpe import tpe
+from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 
 RATE = Quantity("output_token_throughput")
 LATENCY = Quantity("ttft", "p50")

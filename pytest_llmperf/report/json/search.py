@@ -10,8 +10,8 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.metrics.summary import rounded
-from pytest_llmperf.search.goal import Check
 from pytest_llmperf.search.result import Ranked, SearchResult
+from pytest_llmperf.search.strategy.goal import Check
 
 SCHEMA = "llmperf.search/1"
 Property = tuple[str, str | int | float | bool]

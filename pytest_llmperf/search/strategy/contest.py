@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmperf.search.goal import Assessment, Goal
-from pytest_llmperf.search.modes import OutOfTrials
-from pytest_llmperf.search.space import Position
-from pytest_llmperf.search.trial import Trial
+from pytest_llmperf.search.strategy.goal import Assessment, Goal
+from pytest_llmperf.search.strategy.modes import OutOfTrials
+from pytest_llmperf.search.strategy.space import Position
+from pytest_llmperf.search.strategy.trial import Trial
 
 Hopeless = Callable[[Trial], str | None]
 Run = Callable[[Trial, int, Hopeless], Trial]

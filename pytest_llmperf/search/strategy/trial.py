@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.compliance import LimitRun
-from pytest_llmperf.search.space import Position
+from pytest_llmperf.search.strategy.space import Position
 
 
 @dataclass(frozen=True, slots=True)

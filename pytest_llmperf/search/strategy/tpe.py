@@ -7,8 +7,8 @@ import warnings
 from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement
-from pytest_llmperf.search.contest import Contest
-from pytest_llmperf.search.space import Position, Space
+from pytest_llmperf.search.strategy.contest import Contest
+from pytest_llmperf.search.strategy.space import Position, Space
 
 TRIALS = 40
 """Configurations that it measures unless the plan says otherwise."""

@@ -18,7 +18,7 @@ from pytest_llmperf.metrics.stats.estimate import Level, compare, level_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.plan.search import MemoryLimit
-from pytest_llmperf.search.trial import RunFacts, Trial
+from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 
 Standing = Literal["ok", "broken", "invalid", "failed", "skipped"]
 """All limits hold, one does not, the numbers are not to be trusted, the server failed, this machine cannot run it."""

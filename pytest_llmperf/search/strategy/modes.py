@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from pytest_llmperf.search.space import Direction, Position, Space
+from pytest_llmperf.search.strategy.space import Direction, Position, Space
 
 
 class Arena(Protocol):

@@ -1,0 +1,1 @@
+"""How a search chooses what to try next, and which is best. Pure."""
