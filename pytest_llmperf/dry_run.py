@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pytest_llmperf.duet import Duet, local_gpus
 from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.describe import describe_load
-from pytest_llmperf.servers.commands import missing_requirement, shown_command
+from pytest_llmperf.servers.duet import Duet, local_gpus
+from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 
 

@@ -18,7 +18,7 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.views.verdicts import failure_text
-from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.state import PytestSession
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.plan.load.point import LoadPoint
     from pytest_llmperf.runner.progress.live import Live
-    from pytest_llmperf.servers.start import LlmServer
+    from pytest_llmperf.servers.server import LlmServer
     from pytest_llmperf.state import Preparation, PytestSession
 
 pytest_plugins = ["pytest_llmperf.search_plugin"]

@@ -12,7 +12,6 @@ from typing import Any
 
 from pytest_llmperf.collection import Collection, resolved
 from pytest_llmperf.dry_run import describe_points
-from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.baselines.model import StoredSession
@@ -35,7 +34,9 @@ from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.progress.outlook import Work
 from pytest_llmperf.runner.takeover import Resumed, read_resumed
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.servers.start import LlmServer, start_duet, start_server
+from pytest_llmperf.servers.duet import Duet, configurations
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_duet, start_server
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
 

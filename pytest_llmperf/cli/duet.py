@@ -16,7 +16,6 @@ from rich.console import Console
 
 from pytest_llmperf.cli.input import header, problem, stderr_line
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.duet import Duet
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
@@ -34,6 +33,7 @@ from pytest_llmperf.report.views.verdicts import headline
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
+from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_duet
 from pytest_llmperf.telemetry.gpu import visible_gpus

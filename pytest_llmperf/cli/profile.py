@@ -35,7 +35,8 @@ from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.engines.table import ENGINES
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_server
 
 
 @click.command()

@@ -17,7 +17,7 @@ from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.takeover import Resumed, keep_point
 from pytest_llmperf.runner.tasks.task import Task
-from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _CERTAIN = Doubt()

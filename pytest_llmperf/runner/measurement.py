@@ -17,7 +17,7 @@ from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.triton import gained
 
 _REPEATS = 2

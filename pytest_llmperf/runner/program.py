@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_llmperf.duet import Duet
 from pytest_llmperf.plan.load.point import LoadPoint, Relaunch
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.duet import Duet
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.duet import Duet
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
@@ -19,6 +18,7 @@ from pytest_llmperf.runner.resume.files import read_points, write_point
 from pytest_llmperf.runner.resume.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.runner.tasks.capacity import capacity_result, search_hash
 from pytest_llmperf.runner.tasks.task import Task
+from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -25,8 +25,9 @@ from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.strategy.contest import Hopeless
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.search.strategy.trial import RunFacts, Trial
-from pytest_llmperf.servers.commands import missing_requirement
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.engines.commands import missing_requirement
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch

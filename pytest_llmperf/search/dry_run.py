@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_llmperf.runner.describe import describe_load
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.snippet import launch_command
-from pytest_llmperf.servers.commands import missing_requirement
+from pytest_llmperf.servers.engines.commands import missing_requirement
 from pytest_llmperf.telemetry.gpu import Gpu
 
 

@@ -13,7 +13,7 @@ from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
-from pytest_llmperf.servers.commands import missing_requirement
+from pytest_llmperf.servers.engines.commands import missing_requirement
 from pytest_llmperf.state import PytestSession
 from pytest_llmperf.telemetry.gpu import Gpu
 

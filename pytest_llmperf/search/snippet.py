@@ -12,7 +12,7 @@ from pytest_llmperf.plan.server.axes import written_out
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.strategy.space import Position
-from pytest_llmperf.servers.commands import preparation, shown_command
+from pytest_llmperf.servers.engines.commands import preparation, shown_command
 from pytest_llmperf.telemetry.gpu import Gpu
 
 

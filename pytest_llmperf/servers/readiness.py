@@ -28,7 +28,7 @@ from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.servers.asking import ask
+from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.process import backing_off, wait_until
 
 _PROBE_TIMEOUT_S = 5.0

@@ -28,9 +28,10 @@ from pytest_llmperf.plan.server.engines.remote import TritonRemoteServer
 from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.runner.measurement import Measurement
-from pytest_llmperf.servers.commands import server_command
+from pytest_llmperf.servers.engines.commands import server_command
 from pytest_llmperf.servers.process import free_ports, run_process, wait_until
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.servers.triton.command import Place
 from pytest_llmperf.servers.triton.repository import write_repository
 from pytest_llmperf.servers.triton.service import GrpcService, service

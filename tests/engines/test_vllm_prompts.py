@@ -13,7 +13,8 @@ from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_server
 
 pytestmark = pytest.mark.engine
 

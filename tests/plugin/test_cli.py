@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
-from pytest_llmperf.servers.start import LlmServer, start_server
+from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.start import start_server
 
 LOAD = ("--requests", "20", "--input-tokens", "8", "--output-tokens", "4")
 

@@ -11,7 +11,6 @@ import pytest
 from samples import failed, point, result, run, server, steady_run
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.duet import Duet, configurations
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.gate.judge import Doubt, Judge
 from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
@@ -27,6 +26,7 @@ from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.tasks import point as point_task
 from pytest_llmperf.servers import start
+from pytest_llmperf.servers.duet import Duet, configurations
 from pytest_llmperf.telemetry.gpu import Gpu
 
 ITL, RATE = Quantity("itl", "p50"), Quantity("output_token_throughput")

@@ -7,7 +7,7 @@ import pytest
 from samples import server
 
 from pytest_llmperf.errors import MissingRequirement
-from pytest_llmperf.servers.commands import missing_requirement, server_command, shown_command
+from pytest_llmperf.servers.engines.commands import missing_requirement, server_command, shown_command
 from pytest_llmperf.servers.process import command_line_flags
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -11,7 +11,7 @@ from samples import plan_text, server
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
-from pytest_llmperf.servers.commands import missing_requirement, server_command, shown_command
+from pytest_llmperf.servers.engines.commands import missing_requirement, server_command, shown_command
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from samples import HEALTH, result, steady_run
 from test_capacity import loads, searched
 
-from pytest_llmperf.duet import Duet
 from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
 from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.runner.outcomes import Outcome
@@ -26,6 +25,7 @@ from pytest_llmperf.runner.resume.stored_point import (
 )
 from pytest_llmperf.runner.takeover import ResumedPoint
 from pytest_llmperf.runner.tasks.capacity import capacity_result
+from pytest_llmperf.servers.duet import Duet
 
 RESULT = result()
 NOW = datetime(2026, 11, 21, 10, 30, 1, 234567, UTC)

@@ -21,7 +21,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.runner.outcomes import Outcome
-from pytest_llmperf.servers.sampling import sources
+from pytest_llmperf.servers.server import sources
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry import sampler, watch
 from pytest_llmperf.telemetry.gpu import Gpu

@@ -14,7 +14,7 @@ from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import Moment, View
 from pytest_llmperf.runner.resume.stored_point import StoredSide
-from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import Environment
 
 

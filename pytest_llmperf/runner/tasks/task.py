@@ -17,7 +17,7 @@ from pytest_llmperf.runner.progress.live import Live, View
 from pytest_llmperf.runner.resume.stored_point import StoredSide
 from pytest_llmperf.runner.tasks.capacity import CapacitySide
 from pytest_llmperf.runner.tasks.point import PointSide
-from pytest_llmperf.servers.start import LlmServer
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -15,7 +15,7 @@ from pytest_llmperf.load.endpoints.openai import body_text, shorten
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.endpoints.triton_grpc import encode_request, grpc_module, read_response
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, infer_body, input_specs
-from pytest_llmperf.servers.asking import ask
+from pytest_llmperf.servers.http import ask
 
 _TIMEOUT_S = 5.0
 _ONE_TOKEN: Mapping[str, Any] = {"text_input": "Hello", "parameters": {"max_tokens": 1}}
