@@ -29,7 +29,7 @@ from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.http import ask
-from pytest_llmperf.servers.process import backing_off, wait_until
+from pytest_llmperf.servers.process.process import backing_off, wait_until
 
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05

@@ -14,8 +14,8 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES, Question
-from pytest_llmperf.servers.log import log_tail
-from pytest_llmperf.servers.process import ServerProcess
+from pytest_llmperf.servers.process.log import log_tail
+from pytest_llmperf.servers.process.process import ServerProcess
 from pytest_llmperf.servers.readiness import health_problem
 from pytest_llmperf.servers.secrets import expand, redact
 from pytest_llmperf.telemetry import triton

@@ -16,7 +16,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet, local_gpus
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
-from pytest_llmperf.servers.process import ServerProcess, run_process, wait_until
+from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import secret_values
 from pytest_llmperf.servers.server import LlmServer, _Launch

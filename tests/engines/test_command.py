@@ -15,7 +15,7 @@ import pytest
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.plan.server.engines.command import CommandServer
-from pytest_llmperf.servers.process import wait_until
+from pytest_llmperf.servers.process.process import wait_until
 from pytest_llmperf.servers.start import start_server
 
 ROOT = Path(__file__).resolve().parents[2]

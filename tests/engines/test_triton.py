@@ -29,7 +29,7 @@ from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.servers.engines.commands import server_command
-from pytest_llmperf.servers.process import free_ports, run_process, wait_until
+from pytest_llmperf.servers.process.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.servers.triton.command import Place

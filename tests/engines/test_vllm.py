@@ -22,7 +22,7 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer
 from pytest_llmperf.plan.server.engines.vllm import VllmServer
 from pytest_llmperf.servers.engines.commands import server_command
-from pytest_llmperf.servers.process import run_process, wait_until
+from pytest_llmperf.servers.process.process import run_process, wait_until
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
 

@@ -21,7 +21,7 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
-from pytest_llmperf.servers.process import backing_off
+from pytest_llmperf.servers.process.process import backing_off
 from pytest_llmperf.servers.start import start_server
 
 EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "length"}]}\n\n'

@@ -8,7 +8,7 @@ from samples import server
 
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command, shown_command
-from pytest_llmperf.servers.process import command_line_flags
+from pytest_llmperf.servers.process.process import command_line_flags
 from pytest_llmperf.telemetry.gpu import Gpu
 
 GPUS = tuple(Gpu(str(number), "NVIDIA H200") for number in range(8))

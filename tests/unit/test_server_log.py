@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.servers.log import cause_of_death, first_error, log_tail, read_log
+from pytest_llmperf.servers.process.log import cause_of_death, first_error, log_tail, read_log
 
 KV_CACHE = """\
 (APIServer pid=7086) WARNING 11-21 03:53:50 [system_utils.py:255] Found ulimit of 20000 and failed to automatically \

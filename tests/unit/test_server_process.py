@@ -16,7 +16,7 @@ import pytest
 from samples import server
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.servers.process import Command, free_port, run_process, wait_until
+from pytest_llmperf.servers.process.process import Command, free_port, run_process, wait_until
 from pytest_llmperf.servers.start import start_server
 
 PATIENCE_S = 60.0
@@ -164,7 +164,7 @@ def test_all_descendants_die_when_the_server_ends_by_itself(log):
 PARENT = """
 import sys, time
 from pathlib import Path
-from pytest_llmperf.servers.process import Command, run_process
+from pytest_llmperf.servers.process.process import Command, run_process
 with run_process("a", Command((sys.executable, "-c", *sys.argv[2:]), {}, "python"), Path(sys.argv[1]), 0.1):
     time.sleep(3600)
 """

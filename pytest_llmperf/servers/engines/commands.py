@@ -11,7 +11,7 @@ from pytest_llmperf.plan.server.engines.remote import RemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.engines.table import ENGINES, Start
-from pytest_llmperf.servers.process import Command
+from pytest_llmperf.servers.process.process import Command
 from pytest_llmperf.servers.secrets import expand, secret_values
 from pytest_llmperf.telemetry.gpu import Gpu
 

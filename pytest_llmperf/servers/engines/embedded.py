@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
-from pytest_llmperf.servers.process import Command, command_line_flags, listening_at
+from pytest_llmperf.servers.process.process import Command, command_line_flags, listening_at
 from pytest_llmperf.telemetry.gpu import Gpu
 
 

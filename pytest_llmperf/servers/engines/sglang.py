@@ -13,7 +13,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import ArgValue, is_secret
 from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.servers.http import version_at
-from pytest_llmperf.servers.process import LOOPBACK, Command, command_line_flags, free_port, listening_at
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, command_line_flags, free_port, listening_at
 from pytest_llmperf.servers.secrets import bearer, expand
 from pytest_llmperf.telemetry.gpu import Gpu
 

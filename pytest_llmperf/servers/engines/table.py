@@ -15,7 +15,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, triton, vllm
 from pytest_llmperf.servers.engines.missing import missing_program_or_model
 from pytest_llmperf.servers.http import version_at
-from pytest_llmperf.servers.process import STOP_GRACE_S, Command, ServerProcess, free_port
+from pytest_llmperf.servers.process.process import STOP_GRACE_S, Command, ServerProcess, free_port
 from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.triton import Reading

@@ -10,7 +10,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.engines.triton import TritonServer
 from pytest_llmperf.servers.engines.missing import missing_model, missing_program
-from pytest_llmperf.servers.process import LOOPBACK, Command, ServerProcess, wait_until
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, wait_until
 from pytest_llmperf.servers.triton.command import Place, triton_argv
 from pytest_llmperf.servers.triton.service import metrics_text, service
 from pytest_llmperf.telemetry import triton

@@ -10,7 +10,7 @@ import yaml
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.plan.server.engines.vllm import VllmServer
-from pytest_llmperf.servers.process import LOOPBACK, Command, command_line_flags, listening_at
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, command_line_flags, listening_at
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.telemetry.gpu import Gpu
 

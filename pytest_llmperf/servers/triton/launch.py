@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_llmperf.plan.server.engines.triton import TritonServer
-from pytest_llmperf.servers.process import free_ports
+from pytest_llmperf.servers.process.process import free_ports
 from pytest_llmperf.servers.triton.command import Place
 from pytest_llmperf.servers.triton.repository import write_repository
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.servers import supervisor
-from pytest_llmperf.servers.log import cause_of_death, first_error, read_log
+from pytest_llmperf.servers.process import supervisor
+from pytest_llmperf.servers.process.log import cause_of_death, first_error, read_log
 from pytest_llmperf.servers.secrets import redact
 
 STOP_GRACE_S = 10.0

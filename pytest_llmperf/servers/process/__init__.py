@@ -1,0 +1,1 @@
+"""A server's process: its supervisor and its log."""
