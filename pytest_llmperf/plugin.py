@@ -1,31 +1,27 @@
 """Hooks, marker and fixtures: translates between pytest and the modules below, and computes nothing.
 
-Every pytest run of every user imports this module, so it imports nothing else of the package but `command_line` (and
-nothing heavy) until a test carries the `llmperf` marker.
+Every pytest run of every user imports this module, so it imports nothing else of the package but `session.command_line`
+and `session.stash` (and nothing heavy) until a test carries the `llmperf` marker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmperf.command_line import add_options, all_options, check_options, ci_variable, option
+from pytest_llmperf.session.command_line import add_options, check_options, option
+from pytest_llmperf.session.stash import _PREPARED, _SESSION, known_session, live_of, preparation_of, session_of
 
 if TYPE_CHECKING:
-    from pytest_llmperf.collection import Collection
-    from pytest_llmperf.fixtures import BaselineGate, LoadDriver, SlaGate
     from pytest_llmperf.plan.load.point import LoadPoint
-    from pytest_llmperf.runner.progress.live import Live
     from pytest_llmperf.servers.server import LlmServer
-    from pytest_llmperf.state import Preparation, PytestSession
+    from pytest_llmperf.session.collection import Collection
+    from pytest_llmperf.session.fixtures import BaselineGate, LoadDriver, SlaGate
 
 pytest_plugins = ["pytest_llmperf.search_plugin"]
-_PREPARED: pytest.StashKey[Preparation] = pytest.StashKey()
-_SESSION: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 _MARKER = (
     "llmperf(plan, servers=None, loads=None, runs=None, margins=None, duet=None): one test per server and load of the "
@@ -41,31 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     check_options(config)
-
-
-def known_session(config: pytest.Config) -> PytestSession | None:
-    """The session; None where no llmperf test was collected, or its plan is wrong."""
-    return config.stash.get(_SESSION, None)
-
-
-def session_of(config: pytest.Config) -> PytestSession:
-    """The session, which exists once collection is over. UsageError where no marker asked for it."""
-    if _SESSION not in config.stash:
-        raise pytest.UsageError("a fixture of pytest-llmperf needs @pytest.mark.llmperf(plan='….yaml') on the test")
-    return config.stash[_SESSION]
-
-
-def preparation_of(config: pytest.Config) -> Preparation:
-    """What the session begins with; made when the first llmperf test is collected."""
-    prepared = config.stash.get(_PREPARED, None)
-    if prepared is None:
-        from pytest_llmperf.state import prepare
-
-        prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
-        config.stash[_PREPARED] = prepared
-        # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
-        config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
-    return prepared
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -155,7 +126,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     own = known_session(session.config)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if own and reporter:
-        from pytest_llmperf.search_plugin import dry_run_lines
+        from pytest_llmperf.session.search import dry_run_lines
 
         reporter.section("llmperf dry run")
         for line in [*own.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
@@ -237,50 +208,17 @@ def load_point(request: pytest.FixtureRequest) -> LoadPoint:
 @pytest.fixture
 def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
     """`load_driver.run(llm_server, load_point)` measures and returns a Result; `arun` is its coroutine."""
-    from pytest_llmperf.fixtures import LoadDriver
+    from pytest_llmperf.session.fixtures import LoadDriver
 
     marker = request.node.get_closest_marker("llmperf")
     runs = marker.kwargs.get("runs") if marker else None
     return LoadDriver(session_of(request.config), request.node.nodeid, runs)
 
 
-def live_of(config: pytest.Config) -> Live:
-    """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
-    from pytest_llmperf.runner.progress.live import Live
-
-    reporter, verbosity = config.pluginmanager.get_plugin("terminalreporter"), config.get_verbosity()
-    if reporter is None or verbosity < 0:
-        return Live()
-    rewritable = reporter.isatty and not ci_variable() and os.environ.get("TERM") != "dumb"
-    capture = config.pluginmanager.get_plugin("capturemanager")
-    around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
-    width = reporter._tw.fullwidth - 1
-
-    def show(text: str) -> None:
-        with around():
-            reporter.ensure_newline()
-            reporter.rewrite(text.ljust(width))
-            if not text:
-                reporter.rewrite("")  # what comes next begins at the left
-            reporter.flush()
-
-    def say(text: str) -> None:
-        with around():
-            reporter.ensure_newline()
-            reporter.write_line(text)
-
-    return Live(
-        show=show if rewritable else None,
-        say=say if verbosity > 0 or not rewritable else None,
-        every_run=verbosity > 0,
-        width=width,
-    )
-
-
 @pytest.fixture
 def sla(request: pytest.FixtureRequest) -> SlaGate:
     """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
-    from pytest_llmperf.fixtures import SlaGate
+    from pytest_llmperf.session.fixtures import SlaGate
 
     return SlaGate(session_of(request.config), request.node.nodeid)
 
@@ -288,7 +226,7 @@ def sla(request: pytest.FixtureRequest) -> SlaGate:
 @pytest.fixture
 def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
     """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
-    from pytest_llmperf.fixtures import BaselineGate
+    from pytest_llmperf.session.fixtures import BaselineGate
 
     gate = BaselineGate(session_of(request.config), request.node.nodeid)
     yield gate

@@ -5,13 +5,13 @@ Part of every pytest run, as `plugin` is, so it imports nothing heavy until a te
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_llmperf.search.fixture import Search
+    from pytest_llmperf.session.search import Search
 
 _MARKER = (
     "llmperf_search(plan, search=None): searches the best configuration as `searches:` of the plan file `plan` "
@@ -28,30 +28,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("llmperf_search")
     if marker is None or "llmperf_search" not in metafunc.fixturenames:
         return
-    from pytest_llmperf.plugin import preparation_of
+    from pytest_llmperf.session.stash import preparation_of
 
     collection = preparation_of(metafunc.config).collection
     names = collection.searches(marker.args, marker.kwargs, metafunc.definition.path)
     metafunc.parametrize("llmperf_search", names, ids=names, indirect=True)
-
-
-def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
-    """What the searches among them would do."""
-    for item in items:
-        if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
-            from pytest_llmperf.search.fixture import dry_run
-
-            yield from dry_run(_search_of(item, str(item.callspec.params["llmperf_search"])))
-
-
-def _search_of(item: pytest.Item, name: str) -> Search:
-    from pytest_llmperf.plugin import session_of
-    from pytest_llmperf.search.fixture import Search
-
-    marker = item.get_closest_marker("llmperf_search")
-    assert marker is not None
-    plan = item.path.parent / marker.kwargs["plan"]
-    return Search(session_of(item.config), item.nodeid, plan, name)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,8 +40,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and item.get_closest_marker("llmperf_search"):
-        from pytest_llmperf.plugin import session_of
         from pytest_llmperf.report.json.search import search_properties
+        from pytest_llmperf.session.stash import session_of
 
         result = session_of(item.config).searches.get(item.nodeid)
         item.user_properties.extend(search_properties(result) if result else [])
@@ -68,7 +49,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from pytest_llmperf.plugin import known_session
+    from pytest_llmperf.session.stash import known_session
 
     session = known_session(config)
     if session and session.searches:
@@ -85,7 +66,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture
 def llmperf_search(request: pytest.FixtureRequest) -> Any:
     """`llmperf_search.run()` searches and returns a SearchResult: `best`, `ranked`, `pareto`."""
-    from pytest_llmperf.plugin import session_of
+    from pytest_llmperf.session.search import _search_of
+    from pytest_llmperf.session.stash import session_of
 
     if request.node.get_closest_marker("llmperf_search") is None or not hasattr(request, "param"):
         raise pytest.UsageError("llmperf_search needs @pytest.mark.llmperf_search(plan='….yaml') on the test")

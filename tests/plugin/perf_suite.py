@@ -14,7 +14,7 @@ import any_machine
 import httpcore  # noqa: F401  # see Suite.run
 import pytest
 
-import pytest_llmperf.fixtures  # noqa: F401  # see Suite.run
+import pytest_llmperf.session.fixtures  # noqa: F401  # see Suite.run
 
 PLAN = """
 model: embedded

@@ -121,7 +121,7 @@ import sys
 
 def test_a():
     ours = {name for name in sys.modules if name.startswith("pytest_llmperf")}
-    light = {"plugin", "search_plugin", "command_line"}
+    light = {"plugin", "search_plugin", "session", "session.command_line", "session.stash"}
     assert ours == {"pytest_llmperf", *(f"pytest_llmperf.{name}" for name in light)}
     assert not {"numpy", "pandas", "httpx", "grpc", "pynvml", "pydantic", "yaml", "rich"} & set(sys.modules)
 """

@@ -10,14 +10,14 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.options import Options
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.program import PlannedTest, Program
-from pytest_llmperf.selection import Selection, check_keywords, check_marker, selected
 from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.session.options import Options
+from pytest_llmperf.session.selection import Selection, check_keywords, check_marker, selected
 
 _SEARCH_KEYS = ("plan", "search")
 

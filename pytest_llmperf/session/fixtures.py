@@ -19,7 +19,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.views.verdicts import failure_text
 from pytest_llmperf.servers.server import LlmServer
-from pytest_llmperf.state import PytestSession
+from pytest_llmperf.session.state import PytestSession
 
 
 class LoadDriver:

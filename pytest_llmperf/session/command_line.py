@@ -126,7 +126,7 @@ def _check_workers(workers: Any) -> None:
 def _check_budget(budget: Any) -> None:
     if budget is None:
         return
-    from pytest_llmperf.options import parse_budget
+    from pytest_llmperf.session.options import parse_budget
 
     try:
         parse_budget(budget)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.collection import Collection, resolved
-from pytest_llmperf.dry_run import describe_points
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.baselines.model import StoredSession
@@ -20,7 +18,6 @@ from pytest_llmperf.gate.regression import launch_sizes
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
-from pytest_llmperf.options import Options, ini_margins, make_options
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_exports, write_html, write_report
@@ -37,6 +34,9 @@ from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.duet import Duet, configurations
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_duet, start_server
+from pytest_llmperf.session.collection import Collection, resolved
+from pytest_llmperf.session.dry_run import describe_points
+from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.options import checked_margins
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.axes import single_config
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.session.options import checked_margins
 
 _MARKER_KEYS = ("plan", "servers", "loads", "runs", "margins", "duet")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.report.files import write_search
@@ -14,7 +16,7 @@ from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
 from pytest_llmperf.servers.engines.commands import missing_requirement
-from pytest_llmperf.state import PytestSession
+from pytest_llmperf.session.state import PytestSession
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -82,3 +84,19 @@ def _obstacles(found: Candidates, gpus: Sequence[Gpu]) -> list[str]:
 def dry_run(search: Search) -> Iterator[str]:
     """Lines that say what it would do."""
     yield from describe(search.candidates(), search.gpus)
+
+
+def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
+    """What the searches among them would do."""
+    for item in items:
+        if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
+            yield from dry_run(_search_of(item, str(item.callspec.params["llmperf_search"])))
+
+
+def _search_of(item: pytest.Item, name: str) -> Search:
+    from pytest_llmperf.session.stash import session_of
+
+    marker = item.get_closest_marker("llmperf_search")
+    assert marker is not None
+    plan = item.path.parent / marker.kwargs["plan"]
+    return Search(session_of(item.config), item.nodeid, plan, name)

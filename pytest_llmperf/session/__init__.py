@@ -1,0 +1,1 @@
+"""A pytest session: its options, what it selects, its fixtures and its state."""
