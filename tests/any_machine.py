@@ -1,8 +1,8 @@
 """Whatever the machine, the client was good enough. Also the conftest.py of every suite under test.
 
 On a busy machine the client is late, and a run with a late client is INVALID, or is done over. That is as it should be,
-and tests/unit/test_validity.py and test_measure.py prove it with lateness made by hand; tests of anything else would
-only pass where the machine is quiet. What a server does wrong makes a run INVALID here as everywhere.
+and the unit tests of validity and measurement prove it with lateness made by hand; tests of anything else would only
+pass where the machine is quiet. What a server does wrong makes a run INVALID here as everywhere.
 """
 
 import pytest

@@ -2,7 +2,7 @@
 
 A new key goes into `IN_TRACE` where the trace hash changes with it, else into `HARD` where it changes what is sent or
 when, into `MEASURING` where it changes how the same work is measured, and into `UNRELATED`, with the reason, where it
-does neither. tests/unit/test_load_facts.py fails until it is in one of them.
+does neither. tests/unit/gate/test_load_facts.py fails until it is in one of them.
 """
 
 from __future__ import annotations

@@ -267,7 +267,7 @@ def test_two_readings_are_equal_and_hash_alike(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "perf_tests").glob("*.yaml")), ids=lambda p: p.stem
+    "path", sorted((Path(__file__).parents[3] / "perf_tests").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_the_plans_of_this_repository(path):
     plan = load_plan(path)

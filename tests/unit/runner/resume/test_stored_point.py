@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from capacity_samples import loads, searched
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import HEALTH, result, steady_run
-from test_capacity import loads, searched
 
 from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
 from pytest_llmperf.report.json.document import report_document

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 import pytest
+from answer_samples import side_by_side
 from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import START_NS, point, record, run
@@ -87,14 +88,6 @@ def test_a_simulated_server_that_answers_at_once_keeps_its_pace():
 def test_an_answer_of_one_chunk(tokens, lost):
     own = record(0.0, [10.0, 20.0][: len(tokens)], tokens=tokens)
     assert (inter_token_latency_ms(own), came_at_once(own)) == (None, lost)
-
-
-def side_by_side(tokens_of=(16, 16), gap_ms=20.0, counted=False) -> RequestRecord:
-    """Answers that begin together and have as many tokens as said, one per chunk, in events of their own."""
-    moments = sorted((100.0 + gap_ms * k, index) for index, many in enumerate(tokens_of) for k in range(many))
-    made = record(0.0, [ms for ms, _ in moments], answers=len(tokens_of))
-    made = replace(made, chunk_answers=tuple(index for _, index in moments))
-    return made if counted else replace(made, chunk_tokens=None)
 
 
 @pytest.mark.parametrize("counted", [True, False])

@@ -17,7 +17,7 @@ from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.runner.outcomes import RunFolder
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 TEST = "perf/test_a.py::test_serving[seqs2-short]"
 HERE = "baselines/h200x1-embedded/perf/test_a/test_serving-seqs2-short.json"
 

@@ -17,7 +17,7 @@ from pytest_llmperf.interchange.results import imported_environment, imported_re
 from pytest_llmperf.metrics.frame import request_rows
 from pytest_llmperf.report.json.perf_analyzer import profile_export
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 AIPERF, AIPERF_LINES = "aiperf_0.13.0_profile_export_aiperf.json", "aiperf_0.13.0_profile_export.jsonl"
 PERF_ANALYZER = "genai_perf_0.0.16_profile_export.json"
 GENAI_PERF = "genai_perf_0.0.16_profile_export_genai_perf"

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
+from capacity_samples import LOAD, RATES, asked, baseline, capacity, level, loads, searched, trial, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import failed, plan_text, record, result, run
 
 from pytest_llmperf.errors import BaselineError, PlanError
-from pytest_llmperf.gate.baselines.growth import recorded, stored_session
-from pytest_llmperf.gate.baselines.parse import parse_baseline
-from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.interchange.exports import capacity_csv
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Start, Trial, concluded, levels_upwards, most_levels, next_level
-from pytest_llmperf.metrics.capacity.level import Execution, judge_level
+from pytest_llmperf.metrics.capacity.level import Execution
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
@@ -35,40 +30,7 @@ from pytest_llmperf.report.views.capacity import capacity_dict, capacity_propert
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.tasks.capacity import level_point, search_hash
 
-LOAD = "{input_tokens: 8, output_tokens: 4, requests: 60, capacity: %s%s}"
-RATES = '{request_rate: "1:200", sla: {ttft_p50: "<= 20 ms"}}'
 SLOTS = '{concurrency: "1:64", sla: {ttft_p50: "<= 20 ms"}}'
-
-
-def loads(capacity: str = RATES, more: str = "", rest: str = ""):
-    text = plan_text(loads=f"  s: {LOAD % (capacity, more)}", rest=rest)
-    return parse_plan(text, "plan.yaml").load_points()
-
-
-def asked(capacity: str = RATES) -> CapacitySpec:
-    (point,) = loads(capacity)
-    return point.capacity
-
-
-def trial(spec: CapacitySpec, level: float, threshold: float, steepness: float = 3.0) -> Trial:
-    """A server whose TTFT reaches the limit at `threshold`."""
-    limit = spec.sla[0]
-    value = limit.value * (level / threshold) ** steepness
-    verdict = "HOLDS" if value <= limit.value else "FAILS"
-    return Trial(level, verdict, True, f"ttft {value:.3g}", ((limit, value),), figures={"ttft_p50": value})
-
-
-def searched(spec: CapacitySpec, threshold: float, start: Start | None = None, ceiling: float = math.inf):
-    trials: list[Trial] = []
-    while (level := next_level(spec, trials, start, ceiling)) is not None:
-        trials.append(trial(spec, level, threshold))
-        assert len(trials) <= 3 * most_levels(spec), "a search ends"
-    return concluded(trials, spec)
-
-
-def capacity(*thresholds: float, spec: CapacitySpec | None = None) -> Capacity:
-    spec = spec or asked()
-    return Capacity(spec, tuple(searched(spec, threshold) for threshold in thresholds))
 
 
 # The plan
@@ -208,10 +170,6 @@ def execution(ttft_ms: float, errors: int = 0, **facts) -> Execution:
     return Execution(summarize(run([*good, *bad]), level_point(point, 20)), None, **facts)
 
 
-def level(*executions: Execution) -> Trial:
-    return judge_level(20, asked().sla, executions)
-
-
 def test_far_below_the_limit_one_execution_is_enough():
     found = level(execution(10))
     assert (found.verdict, found.sure) == ("HOLDS", True)
@@ -324,17 +282,6 @@ def measured(*thresholds: float, spec: CapacitySpec | None = None, more: str = "
     summaries = tuple(s.with_scalars(values) for s, values in zip(base.summaries, scalars, strict=True))
     metrics = base.metrics.with_scalars({"capacity": held.value})
     return replace(base, capacity=held, summaries=summaries, metrics=metrics)
-
-
-def baseline(found):
-    session = stored_session(found, datetime(2026, 1, 2, tzinfo=UTC), None)
-    made = recorded(Path("b.json"), "t", found, session, gated_margins(found.load, {}))
-    return parse_baseline(baseline_text(made), made.path)
-
-
-def verdict(then, now) -> str:
-    series, _ = gated_series(baseline(then), now, gated_margins(now.load, {}))
-    return judge({"t": series})["t"].verdict
 
 
 def test_only_the_capacity_is_gated():

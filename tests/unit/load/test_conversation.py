@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from samples import HEALTH, MS, START_NS
 from samples import record as made_record
-from test_load_driver import END, HEAD, Request, Script, Scripted, _chunk, _serve
+from scripted_server import END, HEAD, Request, Script, Scripted, _chunk, _serve
 
 from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load

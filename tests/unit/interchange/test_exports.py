@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from answer_samples import side_by_side
 from samples import failed, point, record, result, run, steady_run
-from test_pace import side_by_side
 
 from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
@@ -17,7 +17,7 @@ from pytest_llmperf.metrics.frame import COLUMNS, write_parquet
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import summarize
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 RESULT = result([steady_run(0), run([*steady_run(1).records, failed(status=500)], 1)])
 

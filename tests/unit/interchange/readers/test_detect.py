@@ -25,7 +25,7 @@ from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 VLLM = json.loads((DATA / "vllm_bench_serve_0.32.json").read_text())
 DETAILED = json.loads((DATA / "vllm_bench_serve_0.32_detailed.json").read_text())
 

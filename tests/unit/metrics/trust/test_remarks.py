@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from answer_samples import side_by_side
 from samples import HEALTH, failed, point, record, result, run
-from test_pace import side_by_side
 
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.plan.limits import parse_limits

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import gzip
-import json
 import resource
 import signal
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_server import END, HEAD, Request, Script, Scripted, _chunk, _listen, _serve
 
 from pytest_llmperf.errors import ClientError, ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
@@ -27,89 +24,11 @@ from pytest_llmperf.load.transport import connection
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"choices": [{"index": 0, "text": "a", "finish_reason": null}]}\n\n'
 LAST = b'data: {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}]}\n\ndata: [DONE]\n\n'
-END = b"0\r\n\r\n"
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 ANSWER = HEAD + _chunk(TOKEN) + _chunk(LAST) + END
-
-
-@dataclass
-class Request:
-    """One request as the server got it, and the means to answer it."""
-
-    number: int
-    head: str
-    body: dict[str, Any]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-
-
-Script = Callable[[Request], Awaitable[None]]
-
-
-@dataclass
-class Scripted:
-    url: str
-    requests: list[Request] = field(default_factory=list)
-    connections: int = 0
-
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def _listen(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """The URL of a server whose connections are all closed at the end."""
-    handlers: set[asyncio.Task[Any] | None] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handlers.add(asyncio.current_task())
-        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-            await handler(reader, writer)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
-    try:
-        async with server:
-            yield f"{'https' if context else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        # The client has closed its connections, so that every handler ends by itself; wait_closed does not wait for it.
-        for _ in range(5):  # a connection that was accepted just now has no handler yet
-            await asyncio.sleep(0)
-            await asyncio.gather(*[task for task in handlers if task], return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _serve(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """Answers every request by `script`, on as many connections as are made; keep-alive unless the script closes."""
-    scripted = Scripted("")
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        scripted.connections += 1
-        while not writer.is_closing():
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = int(next(line for line in head.split("\r\n") if line.startswith("Content-Length"))[16:])
-            body = json.loads(await reader.readexactly(length))
-            request = Request(len(scripted.requests), head, body, reader, writer)
-            scripted.requests.append(request)
-            await script(request)
-
-    async with _listen(handler, context) as scripted.url:
-        yield scripted
 
 
 def _point(**changes: Any) -> LoadPoint:

@@ -24,7 +24,7 @@ NODEID = "perf/test_a.py::test_serving[seqs2-short]"
 MARGINS = {parse_quantity("itl_p50"): 0.05, parse_quantity("output_token_throughput"): 0.05}
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PATH = Path("slug/seqs2-short.json")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def made(found=None, path=PATH, launches=None, sha="abc"):

@@ -106,7 +106,7 @@ def test_reading_the_names_loads_no_numpy():
 
 @pytest.mark.parametrize("item", fields(EngineSettings), ids=lambda item: item.name)
 def test_the_documentation_has_every_argument(item):
-    text = (Path(__file__).parents[2] / "docs" / "embedded.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "embedded.md").read_text(encoding="utf-8")
     words = {"None": "", "True": "on", "False": "off"}
     default = words.get(str(item.default), str(item.default))
     assert f"| `--{item.name.replace('_', '-')}` | {default} | {item.metadata['help']}" in text

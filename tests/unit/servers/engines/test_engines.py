@@ -200,7 +200,7 @@ def test_words_of_a_command_are_swept():
     ]
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "servers.md"
+DOCS = Path(__file__).parents[4] / "docs" / "servers.md"
 SNIPPETS = [
     text for text in re.findall(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL) if "url: https" not in text
 ]
