@@ -1,12 +1,13 @@
 """Runs one load point: keeps the requests of a trace in flight and turns what came back into a Run.
 
-All tasks live in TaskGroups of `_Load.run`. Everything is created inside the running loop, so that any loop will do.
+All tasks live in TaskGroups of `_Load.run`. What needs a loop is created in there, so that any loop will do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pytest_llmperf.errors import LlmPerfError, ServerError
 from pytest_llmperf.load.answers.interpret import interpret
@@ -40,7 +41,7 @@ async def _no_gate() -> None:
     """Nobody to wait for."""
 
 
-async def run_load(
+def run_load(
     targets: tuple[Target, ...],
     point: LoadPoint,
     trace: Trace,
@@ -51,34 +52,24 @@ async def run_load(
     on_interrupt: Callable[[Run], None] | None = None,
     share: Share = _WHOLE,
     gate: Gate = _no_gate,
-) -> Run:
+) -> Coroutine[Any, Any, Run]:
     """Sends the trace once. A request that fails is a record with an error, never an exception.
 
     `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    with Store(KEPT_BYTES) as store:
-        load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", store, share, gate, trace.slots)
-        try:
-            await load.run(progress)
-        except asyncio.CancelledError:
-            if on_interrupt is not None:
-                on_interrupt(load.result(run_index))
-            raise
-        return load.result(run_index)
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate, trace.slots)
+    return load.run(run_index, progress, on_interrupt)
 
 
 async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
     """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
     if not trace.warmup:
         return
-    with Store(KEPT_BYTES) as store:
-        load = _Load(targets, point, trace, trace.warmup, f"{salt}warmup", store)
-        await load.run(None)
-        records = load.result(0).records
-    if not any(record.ok for record in records):
-        raise ServerError(f"every warm-up request failed; the first: {records[0].error}")
+    run = await _Load(targets, point, trace, trace.warmup, f"{salt}warmup").run(0)
+    if not any(record.ok for record in run.records):
+        raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
 
 
 class _Load:
@@ -91,14 +82,13 @@ class _Load:
         trace: Trace,
         requests: tuple[PlannedRequest, ...],
         mark: str,
-        store: Store,
         share: Share = _WHOLE,
         gate: Gate = _no_gate,
         slot_plan: SlotPlan | None = None,
     ) -> None:
         self.point = point
         self.trace = trace
-        self.store = store
+        self.store = Store(KEPT_BYTES)
         self.endpoint = ENDPOINTS[point.endpoint]
         self.templates = Templates(self.endpoint.read)
         self.asked = asked_by(point)
@@ -106,23 +96,31 @@ class _Load:
         self.window = Window(every_thread=self.endpoint.framing == "messages")
         self.wires = Wires(targets, point, trace, mark)
         self.wires.prepare(requests)
-        self.sender = Sender(targets, point, requests, self.wires, store, self.window)
+        self.sender = Sender(targets, point, requests, self.wires, self.store, self.window)
         is_closed = requests[0].due_ns is None
         closed = ClosedLoop(self.sender, slot_plan, share, gate, self.templates)
         self.loop = closed if is_closed else OpenLoop(self.sender, gate)
 
-    async def run(self, progress: Progress | None) -> None:
+    async def run(
+        self, index: int, progress: Progress | None = None, on_interrupt: Callable[[Run], None] | None = None
+    ) -> Run:
         """Sends everything and waits for the last answer; every socket is closed afterwards, whatever happens."""
-        with self.sender:
+        with self.store:
             try:
-                async with asyncio.TaskGroup() as group:
-                    watch = group.create_task(self._watch(progress))
-                    await self.loop.run()
-                    watch.cancel()
+                with self.sender:
+                    async with asyncio.TaskGroup() as group:
+                        watch = group.create_task(self._watch(progress))
+                        await self.loop.run()
+                        watch.cancel()
             except ExceptionGroup as group:
                 raise _told(group) from None
-        if progress is not None:
-            self._tell(progress)
+            except asyncio.CancelledError:
+                if on_interrupt is not None:
+                    on_interrupt(self._result(index))
+                raise
+            if progress is not None:
+                self._tell(progress)
+            return self._result(index)
 
     def _tell(self, progress: Progress) -> None:
         progress(self.sender.done, len(self.sender.requests), self.sender.failed)
@@ -145,7 +143,7 @@ class _Load:
                 told = now
                 self._tell(progress)
 
-    def result(self, run_index: int) -> Run:
+    def _result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
         sent = [(self.sender.requests[index], self.sender.exchanges[index]) for index in sorted(self.sender.exchanges)]
         # The kernel starts to stamp a moment after the first socket asks for it: a lead-in request may miss that.

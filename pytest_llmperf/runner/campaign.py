@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.judge import Doubt
@@ -17,7 +18,7 @@ from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.takeover import Resumed, keep_point
 from pytest_llmperf.runner.tasks.task import Task
-from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _CERTAIN = Doubt()
@@ -95,12 +96,13 @@ class Campaign:
         self._begun_s = time.monotonic() if self._begun_s is None else self._begun_s
         tests = [planned, *self._mates(planned)]
         self._measured |= {one.test for one in tests}
+        await _each_side(server, lambda side: side.bring_up())
         tasks = [Task(one, server, self._folder, self._gpus) for one in tests]
         always, relaunch, wanted = planned.relaunch == "always", False, tasks
         try:
             while wanted:
                 if relaunch:
-                    _relaunch(server, wanted)
+                    await _relaunch(server, wanted)
                 for task in wanted:
                     if task.error is None:
                         await task.run(self._live)
@@ -156,12 +158,17 @@ class Campaign:
                 keep_point(task, self._folder)
 
 
-def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:
+async def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:
     """Starts the server (a duet's two) anew; one that does not come up is the error of all that wanted it."""
     try:
-        for side in (server.reference, server):
-            if side is not None:
-                side.relaunch()
+        await _each_side(server, lambda side: side.relaunch())
     except LlmPerfError as error:
         for task in tasks:
             task.error = error
+
+
+async def _each_side(server: LlmServer, call: Callable[[LlmServer], object]) -> None:
+    """Does the same with each of a duet's servers, or with the one that there is, in a thread."""
+    for side in (server.reference, server):
+        if side is not None:
+            await in_thread(side, partial(call, side))

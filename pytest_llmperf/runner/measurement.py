@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -17,8 +18,8 @@ from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.servers.server import LlmServer
-from pytest_llmperf.telemetry.triton import gained
+from pytest_llmperf.servers.server import LlmServer, in_thread
+from pytest_llmperf.telemetry.triton import Reading, gained
 
 _REPEATS = 2
 """How often a run is done over that other work on the client's machine has spoiled."""
@@ -64,11 +65,19 @@ class Measurement:
         spoiled in another way: what decides is the client's state alone, never the server's numbers, so that doing it
         over favours nobody. Raises ServerError when the server is or goes dead, and LoadError when a worker dies.
         """
-        await self._warm_up()
+        server = self.server
+        if self._warm_launch != server.launches:
+            await in_thread(server, server.check_alive)
+            try:
+                await warm_up(server.targets, self.point, self._trace, salt=self._salt)
+            except ServerError:
+                await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
+                raise
+            self._warm_launch = server.launches
         spoiled: list[str] = []
         while True:
-            before = self.server.reading()
-            self.server.begin_watching()
+            before = await in_thread(server, server.reading)
+            await in_thread(server, server.begin_watching)
             run = await self._drive(
                 # What is done over has other marks: the prompts of the last time are in the server's prefix cache.
                 salt=f"{self._salt}.{len(spoiled)}." if spoiled else self._salt,
@@ -76,9 +85,7 @@ class Measurement:
                 progress=None if progress is None else partial(progress, self.runs),
                 on_interrupt=self._on_run,
             )
-            run = replace(run, telemetry=self.server.end_watching(), spoiled=tuple(spoiled))
-            if before and (after := self.server.reading()):
-                run = replace(run, server_side=gained(before, after))
+            run = await self._observed(replace(run, spoiled=tuple(spoiled)), before)
             reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
             more = cpu and self._workers < self._most
             if reason is None or not (more or (len(spoiled) < _REPEATS and not cpu)):
@@ -86,25 +93,26 @@ class Measurement:
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
         self.runs += 1
-        self._on_run(replace(run, launch=self.server.launches))
+        self._on_run(replace(run, launch=server.launches))
         if any(not record.ok for record in run.records):
-            self.server.check_alive()
+            await in_thread(server, server.check_alive)
         if self.point.stability:
             self._windows.append(summarize(run, self.point))
+
+    async def _observed(self, run: Run, before: list[Reading] | None) -> Run:
+        """Returns the run with what was seen of its server; cancelled meanwhile, it is kept without."""
+        server = self.server
+        try:
+            run = replace(run, telemetry=await in_thread(server, server.end_watching))
+            if before and (after := await in_thread(server, server.reading)):
+                run = replace(run, server_side=gained(before, after))
+        except asyncio.CancelledError:
+            self._on_run(run)
+            raise
+        return run
 
     def _drive(self, **options: Any) -> Coroutine[Any, Any, Run]:
         """The load, driven by this process or by several."""
         if self._workers == 1:
             return run_load(self.server.targets, self.point, self._trace, **options)
         return run_workers(self.server.targets, self.point, self._trace, workers=self._workers, **options)
-
-    async def _warm_up(self) -> None:
-        if self._warm_launch == self.server.launches:
-            return
-        self.server.check_alive()
-        try:
-            await warm_up(self.server.targets, self.point, self._trace, salt=self._salt)
-        except ServerError:
-            self.server.check_alive()  # says more about a dead server than its clients can
-            raise
-        self._warm_launch = self.server.launches

@@ -29,7 +29,7 @@ from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.http import ask
-from pytest_llmperf.servers.process.process import backing_off, wait_until
+from pytest_llmperf.servers.process.process import ServerProcess, backing_off, wait_until
 
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05
@@ -110,17 +110,23 @@ class _Attempt:
 
 
 def first_failure(
-    target: Target, config: ServerConfig, loads: Sequence[LoadPoint], *, is_patient: bool = False
+    target: Target,
+    config: ServerConfig,
+    loads: Sequence[LoadPoint],
+    *,
+    process: ServerProcess | None = None,
+    is_patient: bool = False,
 ) -> str | None:
     """None when the server answers the shortest request of one of `loads`; else what the first of them got.
 
     A server can say that it is healthy and fail every request, so the first token is the last readiness check. Where
     no load is known, every dialect is tried. One that asks to come later (429 or 503 with Retry-After; for who
-    `is_patient` any 503) is asked again within `ready_timeout`. Raises ServerError for wrong credentials.
+    `is_patient` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
+    ServerError for wrong credentials.
     """
     deadline = time.monotonic() + config.ready_timeout
     attempts = _of_loads(target, loads) or _of_every_dialect(target)
-    failures = (_failure(target, attempt, deadline, is_patient) for attempt in attempts)
+    failures = (_failure(target, attempt, deadline, is_patient, process) for attempt in attempts)
     failure = next(failures)
     return failure if failure and all(failures) else None
 
@@ -178,7 +184,9 @@ def _no_answer(answer: httpx.Response) -> str | None:
     return None if found else f"HTTP 200: {shorten(answer.text)}"
 
 
-def _failure(target: Target, attempt: _Attempt, deadline: float, is_patient: bool) -> str | None:
+def _failure(
+    target: Target, attempt: _Attempt, deadline: float, is_patient: bool, process: ServerProcess | None
+) -> str | None:
     """None when the request gave an answer, else what went wrong."""
     for pause_s in backing_off():
         timeout_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
@@ -192,7 +200,10 @@ def _failure(target: Target, attempt: _Attempt, deadline: float, is_patient: boo
         if wait_s is None or time.monotonic() + wait_s > deadline:
             later = "" if wait_s is None else f" (to be asked again in {wait_s:.0f} s, after ready_timeout)"
             return f"{_refused(answer)}{later} (POST {urls.request_target(urls.bare(attempt.url))})"
-        time.sleep(wait_s)
+        if process is None:
+            time.sleep(wait_s)
+        elif process.has_ended_within(wait_s):
+            return "the server ended"
     return None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -24,6 +27,10 @@ from pytest_llmperf.telemetry.watch import MetricsSource, Sources, Watcher
 
 _LAST_GASP_S = 1.0
 _SETTLED_READINGS = 20
+_INSIST_S = 0.1
+"""A launch of several processes may start another one meanwhile."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,14 @@ class LlmServer:
         launch: Callable[[], _Launch],
         gpus: Sequence[Gpu] = (),
         watcher: Watcher | None = None,
+        under_way: Sequence[ServerProcess] = (),
         *,
         later: bool = False,
     ) -> None:
-        """`gpus` are those it runs on; without a `watcher` nothing is sampled."""
+        """`gpus` are those it runs on; without a `watcher` nothing is sampled.
+
+        While `launch` runs, `under_way` holds the processes that it has started.
+        """
         self.config = config
         self.launches = 1
         """How often it was started."""
@@ -59,6 +70,7 @@ class LlmServer:
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
         self._gpus, self._watcher = tuple(gpus), watcher
+        self._under_way = under_way
         self._launched = None if later else launch()
 
     def __repr__(self) -> str:
@@ -67,6 +79,10 @@ class LlmServer:
     @property
     def started(self) -> bool:
         return self._launched is not None
+
+    def bring_up(self) -> None:
+        """Starts it now if it was made `later` and nobody has asked for it yet. Raises ServerError."""
+        _ = self._up
 
     @property
     def _up(self) -> _Launch:
@@ -105,6 +121,11 @@ class LlmServer:
         self._launched = self._launch()
         self.launches += 1
         return True
+
+    def break_off(self) -> None:
+        """Stops what a launch in another thread has started so far, which then fails with ServerError."""
+        for process in tuple(self._under_way):
+            process.ask_to_stop()
 
     @property
     def url(self) -> str:
@@ -163,6 +184,25 @@ class LlmServer:
         """Last lines of every replica's log, secrets hidden."""
         tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
         return redact("\n".join(tails), self._up.secrets)
+
+
+async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:
+    """Returns what `call` gives, a question to `server` or its launch, while the event loop goes on.
+
+    When this is cancelled, a launch is broken off, and the thread has ended before the cancellation goes on.
+    """
+    # A future of the loop's, not a task: what cancels all tasks of a loop that ends must not hide the thread.
+    done = asyncio.get_running_loop().run_in_executor(None, call)
+    try:
+        await asyncio.wait([done])
+    except asyncio.CancelledError:
+        while not done.done():
+            server.break_off()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([done], timeout=_INSIST_S)
+        done.exception()
+        raise
+    return done.result()
 
 
 def sources(

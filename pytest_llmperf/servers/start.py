@@ -39,15 +39,19 @@ def start_server(
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
     ones to choose from.
     """
+    under_way: list[ServerProcess] = []
     watching = watcher() if config.is_sampled else contextlib.nullcontext()
     # The sampler is begun before the server, so that it is ready when that is.
     with watching as sampler, contextlib.ExitStack() as stack:
 
         def launch() -> _Launch:
             stack.close()
-            return stack.enter_context(_launched(config, log_dir, gpus, loads))
+            try:
+                return stack.enter_context(_launched(config, log_dir, gpus, loads, under_way))
+            finally:
+                under_way.clear()
 
-        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, later=later)
+        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, under_way, later=later)
 
 
 @contextlib.contextmanager
@@ -71,8 +75,13 @@ def start_duet(
 
 @contextlib.contextmanager
 def _launched(
-    config: ServerConfig, log_dir: Path, gpus: Sequence[Gpu], loads: Sequence[LoadPoint]
+    config: ServerConfig,
+    log_dir: Path,
+    gpus: Sequence[Gpu],
+    loads: Sequence[LoadPoint],
+    under_way: list[ServerProcess],
 ) -> Iterator[_Launch]:
+    """The processes are `under_way` as soon as each is started."""
     start = ENGINES[config.engine].start
     if start is None:
         yield _remote(config, loads)
@@ -82,10 +91,11 @@ def _launched(
         raise MissingRequirement(reason)
     share = config.gpu_count // config.replicas
     with contextlib.ExitStack() as stack:
-        started = [
-            stack.enter_context(_replica(config, start, log_dir, number, gpus[number * share : (number + 1) * share]))
-            for number in range(config.replicas)
-        ]
+        started = []
+        for number in range(config.replicas):
+            own = gpus[number * share : (number + 1) * share]
+            started.append(stack.enter_context(_replica(config, start, log_dir, number, own)))
+            under_way.append(started[-1][1])
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
         yield _Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
@@ -125,11 +135,11 @@ def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, lo
         return engine.ready(config, target, process, loads)
     health = engine.health(config)
     if not health:
-        answered = partial(first_failure, target, config, loads)
+        answered = partial(first_failure, target, config, loads, process=process)
         wait_until(lambda: answered() is None, process, config.name, config.ready_timeout)
         return target
     problem = partial(health_problem, target, health)
     wait_until(lambda: problem() is None, process, config.name, config.ready_timeout, lambda: f"; {problem()}")
-    if failure := first_failure(target, config, loads):
+    if failure := first_failure(target, config, loads, process=process):
         raise process.error(f"says that it is healthy, but its first request failed: {failure}")
     return target

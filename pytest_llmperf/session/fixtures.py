@@ -45,7 +45,10 @@ class LoadDriver:
             raise error.with_traceback(None) from None
 
     def arun(self, server: LlmServer, point: LoadPoint) -> Coroutine[Any, Any, Result]:
-        """The coroutine of `run`."""
+        """The coroutine of `run`. The event loop goes on meanwhile, also while a server is launched anew.
+
+        When it is cancelled, such a launch is broken off first, and nothing of it stays behind.
+        """
         return self._session.result(self._test, server, point, self._runs)
 
 

@@ -7,7 +7,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from pytest_llmperf.load.answers.interpret import answer_text
 from pytest_llmperf.load.answers.templates import Templates
@@ -57,14 +56,28 @@ class ClosedLoop:
         self, number: int, connection: Link, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
     ) -> None:
         """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
-        user = _User(number, connection, slots)
+        sender = self._sender
         while await slots.turn(number) and queue:
-            unit = queue.popleft()
+            later: Sequence[PlannedRequest] = queue.popleft()
             if self._plan is not None:
-                queue.append(self._again(unit))
-            exchange = await self._exchange(user, unit[0])
-            if len(unit) > 1:
-                await self._later_turns(user, unit[0], exchange, unit[1:])
+                queue.append(self._again(later))
+            history: list[Message] = []
+            has_turn = True
+            while has_turn:
+                request, *later = later
+                if self._plan is not None:
+                    request = sender.requests[request.index] = replace(request, phase=slots.phase(number))
+                wire = sender.wires.wire(number % len(sender.targets), request, history)
+                exchange = sender.new_exchange(request)
+                if connection.is_open:
+                    connection.start(wire, exchange, request.cancel_after_s)
+                await sender.settle(connection, request, wire, exchange)
+                if self._plan is not None and exchange.reader.status is None and not exchange.cancelled:
+                    await asyncio.sleep(_REST_S)
+                # A loop that goes by time may end between two turns.
+                has_turn = (
+                    bool(later) and await self._think(request, exchange, later, history) and await slots.turn(number)
+                )
 
     def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
         """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
@@ -76,42 +89,24 @@ class ClosedLoop:
         self._sender.wires.prepare(renewed)
         return renewed
 
-    async def _exchange(self, user: _User, request: PlannedRequest, history: Sequence[Message] = ()) -> Exchange:
-        sender = self._sender
-        if self._plan is not None:
-            request = sender.requests[request.index] = replace(request, phase=user.slots.phase(user.number))
-        wire = sender.wires.wire(user.number % len(sender.targets), request, history)
-        exchange = sender.new_exchange(request)
-        if user.connection.is_open:
-            sender.start(user.connection, request, wire, exchange)
-        await sender.settle(user.connection, request, wire, exchange)
-        if self._plan is not None and exchange.reader.status is None and not exchange.cancelled:
-            await asyncio.sleep(_REST_S)
-        return exchange
+    async def _think(
+        self, last: PlannedRequest, exchange: Exchange, later: Sequence[PlannedRequest], history: list[Message]
+    ) -> bool:
+        """Adds a turn to the `history` of its conversation and waits until the next one is due.
 
-    async def _later_turns(
-        self, user: _User, last: PlannedRequest, exchange: Exchange, later: Sequence[PlannedRequest]
-    ) -> None:
-        """The rest of a conversation, each turn with all that was said before; given up when one fails.
-
-        A loop that goes by time may end between two turns.
+        False when it failed: then `later` turns are given up.
         """
         conversation = self._sender.point.conversation
         think_s = (conversation.think_time if conversation else None) or 0.0
         clock = asyncio.get_running_loop().time
-        history: list[Message] = []
-        for request in later:
-            due_s = clock() + (think_s if request.think_s is None else request.think_s)
-            answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates, self._asked)
-            if answer is None:
-                self._give_up(request.turn, [turn for turn in later if turn.turn >= request.turn])
-                return
-            history += [("user", str(self._sender.wires.prompts[last.index])), ("assistant", answer)]
-            await asyncio.sleep(max(0.0, due_s - clock()))
-            if not await user.slots.turn(user.number):
-                return
-            exchange = await self._exchange(user, request, history)
-            last = request
+        due_s = clock() + (think_s if later[0].think_s is None else later[0].think_s)
+        answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates, self._asked)
+        if answer is None:
+            self._give_up(later[0].turn, later)
+            return False
+        history += [("user", str(self._sender.wires.prompts[last.index])), ("assistant", answer)]
+        await asyncio.sleep(max(0.0, due_s - clock()))
+        return True
 
     def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
         """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
@@ -124,11 +119,3 @@ class ClosedLoop:
 def _units(requests: Iterable[PlannedRequest]) -> Iterator[tuple[PlannedRequest, ...]]:
     """Requests that one slot sends one after the other; one each where there are no conversations."""
     return (tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit))
-
-
-class _User(NamedTuple):
-    """A slot of a closed loop at work."""
-
-    number: int
-    connection: Link
-    slots: Slots

@@ -41,21 +41,17 @@ class OpenLoop:
         await sender.open_all(connection for pool in pools for connection in pool.idle)
         await self._gate()
         with sender.window.open():
+            start_s = asyncio.get_running_loop().time() - (time.time_ns() - sender.window.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
-                await self._send_all(pools, group)
-
-    async def _send_all(self, pools: list[_Pool], group: asyncio.TaskGroup) -> None:
-        sender, window, room = self._sender, self._sender.window, self._room
-        start_s = asyncio.get_running_loop().time() - (time.time_ns() - window.started_ns) / 1e9
-        for request in sender.requests.values():
-            pool, due_ns = pools[request.index % len(pools)], request.due_ns or 0
-            wire = sender.wires.wire(pool.number, request)
-            await _until(start_s + due_ns / 1e9, window, sender.reception)
-            exchange = sender.new_exchange(request)
-            if room is not None:
-                exchange.held_ns = await room.enter(window.started_ns + due_ns)
-            self._send_due(request, pool, wire, exchange, group)
-        sender.reception.due_s = math.inf
+                for request in sender.requests.values():
+                    pool, due_ns = pools[request.index % len(pools)], request.due_ns or 0
+                    wire = sender.wires.wire(pool.number, request)
+                    await _until(start_s + due_ns / 1e9, sender.window, sender.reception)
+                    exchange = sender.new_exchange(request)
+                    if self._room is not None:
+                        exchange.held_ns = await self._room.enter(sender.window.started_ns + due_ns)
+                    self._send_due(request, pool, wire, exchange, group)
+                sender.reception.due_s = math.inf
 
     def _spare(self) -> int:
         """Idle connections per target to start with; none where each request opens its own."""
@@ -71,7 +67,7 @@ class OpenLoop:
         """Sends now, not when a task gets its turn: only an exhausted pool makes a request late."""
         connection = pool.take()
         if connection.is_open:
-            self._sender.start(connection, request, wire, exchange)
+            connection.start(wire, exchange, request.cancel_after_s)
         group.create_task(self._settle(pool, connection, request, wire, exchange))
         if pool.wants_more:
             group.create_task(pool.add())

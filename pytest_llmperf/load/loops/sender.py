@@ -64,12 +64,6 @@ class Sender:
         exchange = self.exchanges[request.index] = Exchange(self._store)
         return exchange
 
-    def start(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
-        connection.start(wire, exchange)
-        self.reception.glance()
-        if request.cancel_after_s is not None:
-            asyncio.get_running_loop().call_later(request.cancel_after_s, connection.cancel, exchange)
-
     async def settle(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
         """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""
         if exchange.sent_ns is not None:
@@ -79,7 +73,7 @@ class Sender:
         if exchange.sent_ns is None:
             error = await self.open(connection, exchange)
             if error is None:
-                self.start(connection, request, wire, exchange)
+                connection.start(wire, exchange, request.cancel_after_s)
             else:
                 exchange.end(error)
             await exchange.ended

@@ -215,14 +215,24 @@ class Connection:
             await self._loop.sock_sendall(sock, tls.to_send())
         return tls
 
-    def start(self, request: bytes, exchange: Exchange) -> None:
-        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
+    def start(self, request: bytes, exchange: Exchange, cancel_after_s: float | None = None) -> None:
+        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection.
+
+        The exchange is broken off when it takes longer than `cancel_after_s`.
+        """
+        assert self._sock is not None
         self._exchange = exchange
         self._reception.streams += 1
         self._patience.begin(self._loop.time())
         self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
         exchange.sent_ns = time.time_ns()
-        self._send()
+        with contextlib.suppress(OSError):  # it is met again below
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        if self._unsent:
+            self._send()
+        if cancel_after_s is not None:
+            self._loop.call_later(cancel_after_s, self.cancel, exchange)
+        self._reception.glance()
 
     def close(self, error: str = "interrupted") -> None:
         """Ends the exchange, if there is one, with `error`."""

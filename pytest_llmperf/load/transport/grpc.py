@@ -69,14 +69,19 @@ class GrpcConnection:
                 raise ConnectionRefusedError(f"connection to {self._address} refused")
             await channel.wait_for_state_change(state)
 
-    def start(self, request: bytes, exchange: Exchange) -> None:
-        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection."""
+    def start(self, request: bytes, exchange: Exchange, cancel_after_s: float | None = None) -> None:
+        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection.
+
+        The exchange is broken off when it takes longer than `cancel_after_s`.
+        """
         self._exchange = exchange
         self._patience.begin(self._loop.time())
         exchange.reader.headers = {"content-type": CONTENT_TYPE}
         exchange.sent_ns = time.time_ns()
         call = self._stream(_one(request), metadata=self._metadata)
         self._reading = self._loop.create_task(self._read(call, exchange))
+        if cancel_after_s is not None:
+            self._loop.call_later(cancel_after_s, self.cancel, exchange)
 
     async def _read(self, call: Any, exchange: Exchange) -> None:
         """The hot path: runs once per response. A task of `Connection`'s own, ended by `close`."""

@@ -25,7 +25,7 @@ from pytest_llmperf.runner.measurement import Measurement, Progress
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import View
 from pytest_llmperf.runner.resume.stored_point import StoredSide
-from pytest_llmperf.servers.server import LlmServer
+from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.environment import Environment
 
 MOST_REPEATS = 3
@@ -84,7 +84,7 @@ class Searcher:
         if self.trials[-1].verdict in ENDS:
             self._ceiling = self.trials[-1]
         if self.trials[-1].verdict == "DIED":
-            self.server.relaunch()
+            await in_thread(self.server, self.server.relaunch)
 
     def _start(self) -> Start | None:
         if not self.searches or self.searches[0].holds is None:

@@ -69,6 +69,13 @@ class ServerProcess:
             self.handle.wait(seconds)
         return self.handle.returncode is not None
 
+    def ask_to_stop(self) -> None:
+        """Begins to stop it, from any thread; whoever runs it waits for its end."""
+        assert self.handle.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it is being stopped already, or is gone
+            self.handle.stdin.write(b".")
+            self.handle.stdin.flush()
+
     def error(self, what: str, *, had_served: bool = False) -> ServerError:
         """`what` happened, with everything needed next: exit code, first error of the log, its path.
 
@@ -96,17 +103,19 @@ def _signal_name(code: int) -> str:
 def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GRACE_S) -> Iterator[ServerProcess]:
     """Start `command`, its output in `log`; on leaving, stop it, wait `grace_s`, KILL, for all of its descendants."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops.
+    # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops. The mask is
+    # this thread's, and another one may leave.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         handle = _spawn(command, log, grace_s)
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield ServerProcess(name, log, command.secrets, handle)
-        finally:
-            _stop(handle)
-    finally:
+    except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield ServerProcess(name, log, command.secrets, handle)
+    finally:
+        _stop(handle)
 
 
 def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[bytes]:
