@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_llmperf.interchange.files import ImportedFile, shown_path
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
-from pytest_llmperf.interchange.to_baseline import Source, Target, check_source
+from pytest_llmperf.interchange.to_baseline import ImportBaselineError, Source, Target, check_source
 from pytest_llmperf.metrics.result import Result
 
 _LENGTHS = ("input_tokens", "output_tokens")
@@ -19,8 +19,9 @@ _SAME_LENGTH = 0.01
 def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tuple[Result, Result]:
     """Returns a result per build, named `old` and `new`; a run is one of a file, or the file where it has only totals.
 
-    ImportFileError where a file holds several loads, or another tool wrote it; ImportBaselineError where a file's load
-    or model is not that of the first one, or its numbers are not to be trusted.
+    ImportFileError where a file holds several loads, or another tool wrote it. ImportBaselineError where a file's load
+    or model is not that of the first one, its numbers are not to be trusted, or more requests failed than of the old
+    build's.
     """
     _assert_once([file.path for file in (*old, *new)])
     first = _only_result(old[0])
@@ -32,7 +33,11 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
             tools = f"{old[0].path} is of {old[0].found.source}, {file.path} of {file.found.source}"
             raise ImportFileError(f"{tools}: what two clients differ by would be taken for the build's")
         check_source(Source(shown_path(file), file.found, _only_result(file)), target)
-    return _build("old", old), _build("new", new)
+    before, now = _build("old", old), _build("new", new)
+    if _failed_share(now) > _failed_share(before):
+        shares = f"{_failed_share(now):.2%} with the new build, {_failed_share(before):.2%} with the old one"
+        raise ImportBaselineError(f"more requests failed ({shares}): a server is fast while it refuses")
+    return before, now
 
 
 def build_notes(old: Result, new: Result) -> tuple[str, ...]:
@@ -53,6 +58,11 @@ def _assert_once(paths: Sequence[Path]) -> None:
     for path, one in zip(paths, real, strict=True):
         if real.count(one) > 1:
             raise ImportFileError(f"{path} is given twice; a run counts once")
+
+
+def _failed_share(side: Result) -> float:
+    sent = sum(summary.sent for summary in side.summaries)
+    return sum(summary.failed for summary in side.summaries) / sent if sent else 0.0
 
 
 def _only_result(file: ImportedFile) -> Result:

@@ -33,13 +33,13 @@ from pytest_llmperf import (
 )
 
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "unit" / "data"
 FAST = {"engine": "embedded", "model": "embedded", "args": {"step": "modelled", "decode-ms-per-step": 1}}
 LOAD = {"input_tokens": 8, "output_tokens": 4, "concurrency": 2, "requests": 20, "warmup_requests": 1}
 
 
 @pytest.fixture(autouse=True)
-def any_machine_will_do(any_machine, monkeypatch, tmp_path):
+def folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
@@ -260,6 +260,19 @@ def test_files_of_statistics_are_a_run_each(tmp_path):
     found = judge_files(old, new)
     throughput = next(m for m in found.metrics if m.series.quantity.metric == "output_token_throughput")
     assert [len(side[0]) for side in (throughput.series.baseline, throughput.series.candidate)] == [5, 5]
+
+
+def test_a_build_that_refuses_requests_is_not_called_fast(tmp_path):
+    told = json.loads((DATA / "vllm_bench_serve_0.32_detailed.json").read_text())
+    refused = {"errors": [*told["errors"][:-1], "HTTP 500"], "completed": told["completed"] - 1}
+    for name in ("ttfts", "itls", "output_lens"):
+        refused[name] = [*told[name][:-1], [] if name == "itls" else 0]
+    refused["total_output_tokens"] = sum(refused["output_lens"])
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "run0.json").write_text(json.dumps(told | refused | {"failed": 1}))
+    with pytest.raises(LlmPerfError, match="more requests failed"):
+        judge_files(vllm_files(tmp_path / "old", 3), [folder / "run0.json"])
 
 
 @pytest.mark.parametrize("spoil", ["other load", "other model", "twice", "none", "other tool", "no result"])
