@@ -224,8 +224,7 @@ def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolde
     passed = regression.verdict in ("PASS", "IMPROVED", "INCONCLUSIVE")
     folder.note(planned.test, planned.point_id, regression=regression, passed=passed, error=None)
     console.print(duet_table(result, regression))
-    remarks = [f"{metric.series.quantity}: {metric.verdict}: {metric.reason}" for metric in regression.metrics]
     notes = [f"note: {note}" for note in regression.notes]
-    lines = [headline(planned.point_id, regression), *remarks, *notes, *result.remarks]
+    lines = [headline(planned.point_id, regression), *regression.sentences, *notes, *result.remarks]
     console.print("\n  ".join(lines), markup=False, soft_wrap=True)
     return regression.verdict

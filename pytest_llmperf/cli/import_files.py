@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,7 @@ import click
 from rich.console import Console
 
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.interchange.readers.detect import parse_import
-from pytest_llmperf.interchange.readers.perf_analyzer import Count
-from pytest_llmperf.interchange.readers.rows import requests_rows
-from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportFileError
-from pytest_llmperf.interchange.results import imported_environment, imported_results
-from pytest_llmperf.load.trace.tokenizer import load_tokenizer
+from pytest_llmperf.interchange.files import ImportedFile, read_files
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.files import write_html, write_report
 from pytest_llmperf.report.json.document import outcome_comparisons
@@ -28,7 +22,7 @@ from pytest_llmperf.report.text import number
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 
 if TYPE_CHECKING:
-    from pytest_llmperf.interchange.to_baseline import Source, Target
+    from pytest_llmperf.interchange.to_baseline import Target
 
 _PATH = click.Path(path_type=Path)
 _REPORT = Path("llmperf-results") / "latest" / "report.json"
@@ -36,14 +30,6 @@ _NEEDS_REPORT = (
     "A baseline needs what no other tool's file holds: the machine, engine, arguments and load of the test. Run the "
     "test once (it fails for want of a baseline), and name the report of that session with --report"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    name: str
-    found: Imported
-    results: tuple[Result, ...]
 
 
 @click.command("import")
@@ -86,72 +72,14 @@ def import_files(files: tuple[Path, ...], **options: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[_File]:
-    count = load_tokenizer(options["tokenizer"]).count if options["tokenizer"] else None
-    load = {"concurrency": options["concurrency"], "request_rate": options["request_rate"]}
-    if all(load.values()):
+def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[ImportedFile]:
+    given = {name: options[name] for name in ("concurrency", "request_rate", "tokenizer", "environment")}
+    if given["concurrency"] and given["request_rate"]:
         raise click.UsageError("--concurrency is a closed loop, --request-rate an open one; give one of them")
-    environment = imported_environment(options["environment"])
-    found = [_with_load(_parse(path, count), load) for path in paths]
-    return [
-        _File(path, name, one, imported_results(one, name, environment))
-        for path, name, one in zip(paths, _names(paths), found, strict=True)
-    ]
+    return read_files(paths, **given)
 
 
-def _parse(path: Path, count: Count | None) -> Imported:
-    if path.suffix == ".parquet":
-        return requests_rows(_parquet_rows(path), str(path))
-    beside = path.with_name("profile_export_aiperf.json")
-    summary = _text(beside) if path.suffix == ".jsonl" and beside.exists() else None
-    return parse_import(_text(path), str(path), beside=summary, count=count)
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImportFileError(f"{path} cannot be read: {error.strerror}") from error
-    if data.startswith(b"\x1f\x8b"):
-        raise ImportFileError(f"{path} is compressed with gzip; unpack it first")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path} is no UTF-8 text: {error}") from error
-    if "\0" in text:
-        raise ImportFileError(f"{path} is no text: it holds bytes of 0")
-    return text
-
-
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    except ImportError as error:
-        raise ImportFileError(f"{path}: {error}; pip install 'pytest-llmperf[report]'") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ImportFileError(f"{path} is no Parquet file: {error}") from error
-    return rows
-
-
-def _with_load(found: Imported, load: dict[str, Any]) -> Imported:
-    """A load that the file names itself stays."""
-    points = (point if point.names_load else replace(point, **load) for point in found.points)
-    return replace(found, points=tuple(points))
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """What tells the files apart: the names of the files, else of their folders, else their numbers."""
-    absolute = [path.absolute() for path in paths]
-    for names in ([path.stem for path in paths], [path.parent.name for path in absolute]):
-        if len({*names}) == len(names) and all(names):
-            return names
-    return [f"{path.stem}-{place}" for place, path in enumerate(paths, start=1)]
-
-
-def _show(read: Sequence[_File]) -> None:
+def _show(read: Sequence[ImportedFile]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for file in read:
         for table in imported_tables(file.found, file.path.name, number):
@@ -163,18 +91,18 @@ def _show(read: Sequence[_File]) -> None:
             console.print()
 
 
-def _results(read: Sequence[_File]) -> list[Result]:
+def _results(read: Sequence[ImportedFile]) -> list[Result]:
     return [result for file in read for result in file.results]
 
 
-def _session(read: Sequence[_File], output: Path | None) -> RunFolder:
+def _session(read: Sequence[ImportedFile], output: Path | None) -> RunFolder:
     session = RunFolder(output or default_output(Path.cwd()))
     for result in _results(read):
         session.note(f"import[{result.point_id}]", result.point_id, result=result, passed=result.valid)
     return session
 
 
-def _write_reports(read: Sequence[_File], options: dict[str, Any]) -> None:
+def _write_reports(read: Sequence[ImportedFile], options: dict[str, Any]) -> None:
     output, json_path, html = options["output"], options["json_path"], options["html"]
     session = _session(read, output)
     _show_comparisons(session)
@@ -197,30 +125,20 @@ def _show_comparisons(session: RunFolder) -> None:
         console.print(*comparison_tables(found, number, console.width))
 
 
-def _write_baseline(read: Sequence[_File], options: dict[str, Any]) -> None:
+def _write_baseline(read: Sequence[ImportedFile], options: dict[str, Any]) -> None:
     # scipy comes with these, and takes longer than all the rest.
     from pytest_llmperf.gate.baselines.file import stored_path, write_baseline
-    from pytest_llmperf.interchange.to_baseline import imported_baseline, shortage
+    from pytest_llmperf.interchange.to_baseline import imported_baseline, make_source, shortage
 
     target, _ = _target(options)
     path = stored_path(options["folder"], target.environment.slug, target.test)
     if path.exists() and not options["replacing"]:
         raise click.UsageError(f"there is a baseline already: {path}; --replace writes over it")
-    sources = [_source(file) for file in read]
+    sources = [make_source(file) for file in read]
     write_baseline(imported_baseline(sources, target, path, datetime.now(UTC), options["model"]))
     click.echo(f"baseline: {path}")
     if note := shortage(sources):
         click.echo(note)
-
-
-def _source(file: _File) -> Source:
-    """A file is one run."""
-    from pytest_llmperf.interchange.to_baseline import Source
-
-    if len(file.results) > 1 or len(file.results[0].runs) > 1:
-        held = [f"{len(result.runs) or 1} × {result.load.name.removeprefix('import-')}" for result in file.results]
-        raise ImportFileError(f"{file.path} holds {', '.join(held)}; a baseline takes files of one run each")
-    return Source(f"{file.path.absolute().parent.name}/{file.path.name}", file.found, file.results[0])
 
 
 def _target(options: dict[str, Any]) -> tuple[Target, Path]:

@@ -15,7 +15,15 @@ from pytest_llmperf.gate.baselines.folder import unused
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSession
 from pytest_llmperf.gate.bounds import bound_notes
-from pytest_llmperf.gate.regression import RULES, Regression, duet_rules, duet_series, gated_margins, gated_series
+from pytest_llmperf.gate.regression import (
+    RULES,
+    Regression,
+    apart_series,
+    duet_rules,
+    duet_series,
+    gated_margins,
+    gated_series,
+)
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
@@ -107,6 +115,12 @@ class Judge:
         notes = (*notes, *bound_notes(result, margins, series))
         return Regression(self._judged(test, series, RULES[profile]), notes)
 
+    def regression_apart(self, name: str, old: Result, new: Result) -> Regression:
+        """Two results that were measured one after the other, from files; every run of both is taken as it is."""
+        series, notes = apart_series(old, new, self.margins_of(name, new.load))
+        rules = duet_rules(self.profile_of(new.load))
+        return Regression(self._judged(name, series, rules), notes, (old.server.name, new.server.name))
+
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
         self._gated[test] = series
         self._to_come.pop(test, None)
@@ -127,6 +141,11 @@ class Judge:
         """Every limit of the result's load."""
         rules = RULES[self.profile_of(result.load)]
         return check_sla(result.load.sla, result, rules.most_runs)
+
+    def failed_requests(self, result: Result) -> tuple[str, ...]:
+        """Sentences on a broken limit of failed requests: a server is fast while it refuses. Empty where none is."""
+        broken = [check for check in self.sla(result) if check.limit.metric == "error_rate" and not check.ok]
+        return (*(check.describe() for check in broken), *result.failures) if broken else ()
 
     def doubt(self, test: str, result: Result, gates: frozenset[str]) -> Doubt:
         """Returns why the verdicts of these gates need one more run, if they do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -49,6 +49,11 @@ class Regression:
     def metrics(self) -> tuple[MetricVerdict, ...]:
         """Against the rolling baseline, then against the anchor where that is another."""
         return self.point.metrics
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One line per gated metric: its name, its verdict, and what decided it."""
+        return tuple(f"{metric.series.quantity}: {metric.verdict}: {metric.reason}" for metric in self.metrics)
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
@@ -155,11 +160,27 @@ def duet_series(
     All runs of a server count as one session, though it was launched anew between them: what launches differ by is then
     part of what runs differ by.
     """
+    return _series_of_two(old, new, margins, duet)
+
+
+def apart_series(
+    old: Result, new: Result, margins: Mapping[Quantity, float]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """The same of two servers that were measured one after the other: what sessions differ by is expected between them.
+
+    All runs of a side count as one session.
+    """
+    return _series_of_two(old, new, margins, lambda prior: prior)
+
+
+def _series_of_two(
+    old: Result, new: Result, margins: Mapping[Quantity, float], noise: Callable[[Prior], Prior]
+) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     series = tuple(
         Series(
             quantity=quantity,
             margin=margin,
-            prior=coarsened(duet(_prior(quantity, new)), old.capacity.resolution if old.capacity else 0.0),
+            prior=coarsened(noise(_prior(quantity, new)), old.capacity.resolution if old.capacity else 0.0),
             baseline=_one_session(old, quantity),
             candidate=_one_session(new, quantity),
             requests=tuple(summary.n(quantity) for summary in (*old.summaries, *new.summaries)),

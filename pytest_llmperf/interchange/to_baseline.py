@@ -28,7 +28,8 @@ from pytest_llmperf.gate.baselines.model import (
 )
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.regression import held_by
-from pytest_llmperf.interchange.readers.shared.imported import Imported, because
+from pytest_llmperf.interchange.files import ImportedFile, shown_path
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportFileError, because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import default_margins
@@ -57,6 +58,14 @@ class Source:
     file: str
     found: Imported
     result: Result
+
+
+def make_source(file: ImportedFile) -> Source:
+    """The file as one run. ImportFileError where it holds several."""
+    if len(file.results) > 1 or len(file.results[0].runs) > 1:
+        held = [f"{len(result.runs) or 1} × {result.load.name.removeprefix('import-')}" for result in file.results]
+        raise ImportFileError(f"{file.path} holds {', '.join(held)}; a baseline takes files of one run each")
+    return Source(shown_path(file), file.found, file.results[0])
 
 
 def find_target(text: str, name: str, test: str, folder: Path) -> tuple[Target, Path]:
@@ -94,7 +103,7 @@ def imported_baseline(
     `model`: what the files call the test's model.
     """
     for source in sources:
-        _check(source, target, model)
+        check_source(source, target, model)
     margins = _margins(target)
     session = _session(sources, target, now)
     if not any(held_by([session], quantity) for quantity in margins):
@@ -154,8 +163,8 @@ def _identity(target: Target) -> Identity:
     )
 
 
-def _check(source: Source, target: Target, model: str | None) -> None:
-    """What both sides say must agree; lengths are only compared where all requests have one."""
+def check_source(source: Source, target: Target, model: str | None = None) -> None:
+    """ImportBaselineError where file and test say otherwise; lengths are compared where all requests have one."""
     load, own = source.result.load, target.point["load"]
     theirs = {"concurrency": load.concurrency, "request_rate": load.request_rate}
     wrong = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
@@ -133,6 +134,13 @@ class Result:
     def stamps(self) -> str:
         """ "kernel" when every run had the kernel's receive times, else "user"."""
         return "kernel" if self.runs and all(run.client.stamps == "kernel" for run in self.runs) else "user"
+
+    def value(self, quantity: str) -> float | None:
+        """A metric of all runs together by its name, such as `ttft_p99` (ms) or `request_throughput` (req/s).
+
+        Units are those of docs/metrics.md. None where there was nothing to measure; ValueError for an unknown name.
+        """
+        return self.metrics.value(parse_quantity(quantity))
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row per request; ImportError without pandas (the `report` extra)."""

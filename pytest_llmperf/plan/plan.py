@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.combinations import check_name
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
 from pytest_llmperf.plan.limits import Sla
@@ -21,7 +22,7 @@ from pytest_llmperf.plan.load.point import GateProfile, LoadPoint, Margins, Rela
 from pytest_llmperf.plan.load.prompts import PlanPath
 from pytest_llmperf.plan.load.spec import LoadEntry
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.plan.server.axes import ServerSpace
+from pytest_llmperf.plan.server.axes import ServerSpace, single_config
 from pytest_llmperf.plan.server.base import Args, ArgValue, changes_output
 from pytest_llmperf.plan.server.table import ServerConfig
 
@@ -127,6 +128,24 @@ class Plan(Frozen):
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """Every configuration of every entry, in plan order, as in `server_spaces`."""
         return tuple(config for space in self.server_spaces().values() for config in space.configs)
+
+    def server(self, name: str) -> ServerConfig:
+        """The configuration of this name. PlanError where the plan has none, or several that the name stands for."""
+        spaces = self.server_spaces()
+        try:
+            return single_config(spaces, name)
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        except KeyError:
+            known = list(dict.fromkeys((*spaces, *(config.name for config in self.server_configs()))))
+            raise PlanError(f"the plan has no server {name!r}{did_you_mean(name, known)}") from None
+
+    def load(self, name: str) -> LoadPoint:
+        """The load point of this name, as in `short` or, of a sweep, `short-c8`. PlanError where the plan has none."""
+        points = {point.name: point for point in self.load_points()}
+        if name not in points:
+            raise PlanError(f"the plan has no load {name!r}{did_you_mean(name, list(points))}")
+        return points[name]
 
     def _complete(self, server: ServerConfig) -> ServerConfig:
         return server.model_copy(update={"model": server.model or self.model, "args": _effective(self.locked, server)})

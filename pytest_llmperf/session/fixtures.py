@@ -140,10 +140,9 @@ class BaselineGate:
     def _assert_error_rate(self, result: Result) -> None:
         """A server is fast while it refuses: the limit on failed requests holds here as in `sla.check`."""
         __tracebackhide__ = True
-        checks = [check for check in self._session.judge.sla(result) if check.limit.metric == "error_rate"]
-        broken = [check.describe() for check in checks if not check.ok]
+        broken = self._session.judge.failed_requests(result)
         if broken and self._session.judge.profile_of(result.load) != "report-only":
-            lines = "\n  ".join([*broken, *result.failures])
+            lines = "\n  ".join(broken)
             raise AssertionError(f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}")
 
     def _check_duet(self, result: Result) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +36,7 @@ from pytest_llmperf.servers.start import start_duet, start_server
 from pytest_llmperf.session.collection import Collection, resolved
 from pytest_llmperf.session.dry_run import describe_points
 from pytest_llmperf.session.options import Options, ini_margins, make_options
+from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
 
@@ -129,7 +129,7 @@ class PytestSession:
     def stored_session(self, test: str, result: Result) -> StoredSession:
         """Returns what a baseline keeps of a result."""
         began = self.resumed.began(test, self.folder.started)
-        return stored_session(result, began, _git_sha(self.prepared.root), launch_sizes(result))
+        return stored_session(result, began, git_sha(self.prepared.root), launch_sizes(result))
 
     def note_duet_update(self) -> None:
         """Says once what the update options do for duets."""
@@ -262,15 +262,6 @@ def _work(planned: PlannedTest, recording: Recording) -> Work:
         run_s=None if run_s is None else run_s * (2 if is_duet else 1),
         open_ended=point.stability is not None,
     )
-
-
-def _git_sha(root: Path) -> str | None:
-    """Commit of the project under test; None outside git."""
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _point_id(test: str) -> str:

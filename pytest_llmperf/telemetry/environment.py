@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,3 +96,12 @@ def _memory_gib() -> float | None:
     with contextlib.suppress(OSError, ValueError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     return None
+
+
+def git_sha(root: Path) -> str | None:
+    """Commit of the project under test; None outside git."""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

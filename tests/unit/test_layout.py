@@ -16,6 +16,7 @@ PACKAGE = Path(pytest_llmperf.__file__).parent
 FLOORS = (  # from the top down: each imports those below it, and none beside it
     ("plugin", "search_plugin"),
     ("session", "cli"),
+    ("api",),
     ("report",),
     ("search",),
     ("runner",),

@@ -1,0 +1,84 @@
+"""Result files of two builds, several runs each, as two results that the gate can hold against each other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_llmperf.interchange.files import ImportedFile, shown_path
+from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.to_baseline import ImportBaselineError, Source, Target, check_source
+from pytest_llmperf.metrics.result import Result
+
+_LENGTHS = ("input_tokens", "output_tokens")
+_SAME_LENGTH = 0.01
+"""By what share mean lengths may differ before that is told."""
+
+
+def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tuple[Result, Result]:
+    """Returns a result per build, named `old` and `new`; a run is one of a file, or the file where it has only totals.
+
+    ImportFileError where a file holds several loads, or another tool wrote it. ImportBaselineError where a file's load
+    or model is not that of the first one, its numbers are not to be trusted, or more requests failed than of the old
+    build's.
+    """
+    _assert_once([file.path for file in (*old, *new)])
+    first = _only_result(old[0])
+    load = {"concurrency": first.load.concurrency, "request_rate": first.load.request_rate}
+    model = {"model": old[0].found.model or new[0].found.model or "unknown"}
+    target = Target(shown_path(old[0]), {"load": load, "server": model}, first.environment)
+    for file in (*old, *new):
+        if file.found.tool != old[0].found.tool:
+            tools = f"{old[0].path} is of {old[0].found.source}, {file.path} of {file.found.source}"
+            raise ImportFileError(f"{tools}: what two clients differ by would be taken for the build's")
+        check_source(Source(shown_path(file), file.found, _only_result(file)), target)
+    before, now = _build("old", old), _build("new", new)
+    if _failed_share(now) > _failed_share(before):
+        shares = f"{_failed_share(now):.2%} with the new build, {_failed_share(before):.2%} with the old one"
+        raise ImportBaselineError(f"more requests failed ({shares}): a server is fast while it refuses")
+    return before, now
+
+
+def build_notes(old: Result, new: Result) -> tuple[str, ...]:
+    """What a reader of the verdict must know: what the files leave out, and whether the work was the same."""
+    return tuple(dict.fromkeys((*_other_lengths(old, new), *old.imported, *new.imported)))
+
+
+def _other_lengths(old: Result, new: Result) -> Iterator[str]:
+    for name in _LENGTHS:
+        then, now = (side.metrics.distributions[name].mean for side in (old, new))
+        if then and now and abs(now / then - 1) > _SAME_LENGTH:
+            yield f"the work differs: {name} was {then:.4g} on average, is {now:.4g}"
+
+
+def _assert_once(paths: Sequence[Path]) -> None:
+    """A run that is counted twice would make the verdict surer than it is."""
+    real = [path.resolve() for path in paths]
+    for path, one in zip(paths, real, strict=True):
+        if real.count(one) > 1:
+            raise ImportFileError(f"{path} is given twice; a run counts once")
+
+
+def _failed_share(side: Result) -> float:
+    sent = sum(summary.sent for summary in side.summaries)
+    return sum(summary.failed for summary in side.summaries) / sent if sent else 0.0
+
+
+def _only_result(file: ImportedFile) -> Result:
+    if len(file.results) != 1:
+        loads = ", ".join(result.load.name.removeprefix("import-") for result in file.results)
+        raise ImportFileError(f"{file.path} holds {len(file.results)} loads ({loads}); give files of one load")
+    return file.results[0]
+
+
+def _build(name: str, files: Sequence[ImportedFile]) -> Result:
+    """The first file's result with the runs of all: what the gate reads."""
+    results = [_only_result(file) for file in files]
+    return replace(
+        results[0],
+        server=results[0].server.model_copy(update={"name": name}),
+        runs=tuple(run for result in results for run in result.runs),
+        summaries=tuple(one for result in results for one in (result.summaries or (result.metrics,))),
+        imported=tuple(dict.fromkeys(note for result in results for note in result.imported)),
+    )
