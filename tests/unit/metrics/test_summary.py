@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from samples import START_NS, failed, point, record, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
-from pytest_llmperf.metrics.pace import inter_token_latency_ms
+from pytest_llmperf.formulas.pace import inter_token_latency_ms
 from pytest_llmperf.metrics.summary import (
     distribution,
     rounded,
