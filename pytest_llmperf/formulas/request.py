@@ -48,7 +48,7 @@ class Request:
     def _gaps_ms(self) -> list[float | None]:
         return token_gaps_ms(self.record)
 
-    @property
+    @cached_property
     def inter_token_latency_ms(self) -> float | None:
         """Mean over the answers of the time per token; None where one of them came all at one moment."""
         return complete_mean(self._gaps_ms)

@@ -180,14 +180,13 @@ def _requests(measured: Iterable[RequestRecord], slo: Mapping[str, float]) -> Re
 
 
 def _samples(requests: Requests) -> dict[str, list[float]]:
-    return {name: _sample(metric, requests) for name, metric in METRICS.items() if metric.kind == "distribution"}
-
-
-def _sample(metric: Metric, requests: Requests) -> list[float]:
-    values: list[float] = []
-    for request in requests.sent if metric.n_of == "sent" else requests.ok:
-        values += metric.values(request)
-    return values
+    samples: dict[str, list[float]] = {}
+    for metric in METRICS.values():
+        if formula := metric.sample:
+            values = samples[metric.name] = []
+            for request in requests.sent if metric.n_of == "sent" else requests.ok:
+                values += formula(request)
+    return samples
 
 
 def _scalar(metric: Metric, requests: Requests, seen: Iterable[RunWindow | None]) -> float | None:
