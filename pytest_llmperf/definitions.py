@@ -1,13 +1,21 @@
-"""The catalogue of metrics: one name, unit, direction and formula for plan, metrics, gate and reports.
+"""The table of metrics: name, unit, direction and formula of each, for plan, metrics, gate and reports.
 
-Everything that prints, limits or compares a metric looks it up here, so that a number never travels without its unit.
+Everything that computes, prints, limits or compares a metric looks it up here, so that a number never travels without
+its unit. A new metric is a row of `_ALL`, with `since=LATER`, and its row in docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import sub
 from typing import Literal
+
+from pytest_llmperf.formulas.pace import complete_mean
+from pytest_llmperf.formulas.request import NS_PER_MS, Request, Requests, span_ms
+from pytest_llmperf.formulas.window import RunWindow
+from pytest_llmperf.records import ServerTimes
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 STATISTICS = ("mean", "std", "min", "max", *(f"p{p}" for p in PERCENTILES))
@@ -23,68 +31,339 @@ OFFERED = (
 """Rates that an open loop sets itself, whatever the server does: never gated there."""
 
 
-@dataclass(frozen=True, slots=True)
+Better = Literal["lower", "higher", "neither"]
+Need = Literal["due", "first token", "chunks"]
+LATER = 3
+"""For `Metric.since`: came after schema 2 of baselines, so that files of it are whole without the metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a metric is: `kind` "distribution" has one value per request, "scalar" one per run."""
+    """What a metric is and how it is computed.
+
+    With a `sample` it is a distribution, of the values of all requests. Without one it is a scalar: from a `rate` or a
+    `total`, or, where it has neither, set by what searched for it.
+    """
 
     name: str
     unit: str
-    better: Literal["lower", "higher", "neither"]
-    kind: Literal["distribution", "scalar"]
+    better: Better
+    since: int
+    """First schema of baselines whose files must have it."""
     definition: str
+    sample: Callable[[Request], Iterable[float]] | None = None
+    """Values of one request: none where it has no such value, several where it is pooled from parts of requests."""
+    rate: Callable[[RunWindow], float | None] | None = None
+    """Value of one run in its window; several runs have the mean."""
+    total: Callable[[Requests], float | None] | None = None
+    """Value over the measured requests of all runs."""
+    n_of: str = "ok"
+    """Requests behind it: "ok", "sent" (failed and cancelled ones too), or those with a value of this other metric."""
+    needs: tuple[Need, ...] = ()
+    """What must be known of requests beside when they were sent and ended; files of other tools may lack it."""
+    may_be_negative: bool = False
+
+    @property
+    def kind(self) -> Literal["distribution", "scalar"]:
+        """A distribution has values of every request, a scalar is one number of a run."""
+        return "distribution" if self.sample else "scalar"
 
     @property
     def key(self) -> str:
         """Name in reports: carries the unit where it is a time (`ttft_ms`)."""
         return f"{self.name}_ms" if self.unit == "ms" else self.name
 
+    def values(self, request: Request) -> Iterable[float]:
+        """The values of one request; a scalar has none."""
+        return self.sample(request) if self.sample else ()
 
-def _time(name: str, definition: str) -> Metric:
-    return Metric(name, "ms", "lower", "distribution", definition)
+
+def meets_slo(request: Request, slo: Mapping[str, float]) -> bool:
+    """Whether a request has a value of every metric in `slo` and none above its limit, in the metric's unit."""
+    return all((values := [*METRICS[name].values(request)]) and max(values) <= limit for name, limit in slo.items())
 
 
-def _rate(name: str, unit: str, definition: str) -> Metric:
-    return Metric(name, unit, "higher", "scalar", definition)
+def _inter_token_latency(request: Request) -> list[float]:
+    return [] if (value := request.inter_token_latency_ms) is None else [value]
+
+
+def _server_span(span_ns: Callable[[ServerTimes], int]) -> Callable[[Request], list[float]]:
+    return lambda request: [span_ns(request.record.server_ns) / NS_PER_MS] if request.record.server_ns else []
+
+
+def _prefill_speed(request: Request) -> list[float]:
+    """Prompt tokens per second until the first token, where both are known."""
+    tokens, start_ns, first_ns = request.record.input_tokens, request.start_ns, request.first_token_ns
+    if tokens is None or start_ns is None or first_ns is None or first_ns <= start_ns:
+        return []
+    return [tokens / ((first_ns - start_ns) / 1e9)]
+
+
+def _total_rate(run: RunWindow) -> float | None:
+    return None if run.input_token_rate is None else run.input_token_rate + run.output_token_rate
+
+
+def _goodput(run: RunWindow) -> float | None:
+    return sum(meets_slo(Request(r), run.slo) for r in run.finished) / run.seconds if run.slo else None
+
+
+def _goodput_share(requests: Requests) -> float | None:
+    """Failed requests are in the denominator; None without limits or requests."""
+    if not requests.slo or not requests.sent:
+        return None
+    return sum(meets_slo(request, requests.slo) for request in requests.ok) / len(requests.sent)
+
+
+def _error_rate(requests: Requests) -> float | None:
+    failed = sum(not (request.record.ok or request.record.cancelled) for request in requests.sent)
+    return failed / len(requests.sent) if requests.sent else None
 
 
 _ALL = (
-    _time("ttft", "first chunk that carries a token - start (a role-only chunk is no token); none after hidden tokens"),
-    _time("ttfo", "first chunk that carries a non-reasoning token - start"),
-    _time("ttst", "second chunk that carries a token - first one, of each answer"),
-    _time(
-        "itl",
-        "(last - first token) / (streamed tokens - those that came first), the mean over a request's answers; none "
-        "where the tokens of an answer came all at one moment; n counts requests of >= 2 tokens",
-    ),
-    _time("tpot", "the same number as itl, under its other name"),
-    _time(
-        "icl",
-        "gap between two token chunks of an answer; all gaps of all requests are pooled, as far as they have an itl",
-    ),
-    _time("e2e", "last token - start; the response's end where all tokens were hidden"),
-    _time("service_ttft", "first token - sent; differs from ttft in open loop, where start is the due time"),
-    _time("service_e2e", "last token - sent"),
-    _time("queued", "sent - due, of every measured request of an open loop; max_in_flight makes requests wait"),
-    _time("server_queue", "first scheduled - arrival, by the server's own clock (TensorRT-LLM's return_perf_metrics)"),
-    _time("server_prefill", "first token - first scheduled, by the server's own clock"),
-    _time("server_decode", "last - first token, by the server's own clock"),
-    Metric("input_tokens", "tokens", "neither", "distribution", "prompt tokens of a request: server, else tokenizer"),
-    Metric("output_tokens", "tokens", "neither", "distribution", "generated tokens of a request, streamed or not"),
-    _rate("output_token_throughput", "tok/s", "output tokens received, or made unseen, in the window / window"),
-    _rate("input_token_throughput", "tok/s", "prompt tokens of requests whose first token fell in the window / window"),
-    _rate("total_token_throughput", "tok/s", "input_token_throughput + output_token_throughput"),
-    _rate("request_throughput", "req/s", "successful requests that ended in the window / window"),
-    _rate("output_token_throughput_per_user", "tok/s", "mean over requests of 1 / itl"),
-    _rate("prefill_throughput_per_user", "tok/s", "mean over requests of input tokens / ttft"),
-    _rate("output_token_throughput_per_gpu", "tok/s", "output_token_throughput / GPUs of the configuration"),
-    _rate("goodput", "req/s", "successful requests within every slo limit that ended in the window / window"),
     Metric(
-        "goodput_share", "ratio", "higher", "scalar", "measured requests within every slo limit / all measured ones"
+        name="ttft",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="first chunk that carries a token - start (a role-only chunk is no token); none after hidden tokens",
+        sample=lambda r: span_ms(r.start_ns, r.first_token_ns),
+        needs=("due", "first token"),
     ),
-    Metric("concurrency_mean", "requests", "neither", "scalar", "time-weighted mean of requests in flight"),
-    _rate("capacity", "req/s", "highest request rate that meets the limits of a capacity search, interpolated at them"),
-    _rate("capacity_concurrency", "requests", "the same of the requests in flight of a closed loop"),
-    Metric("error_rate", "ratio", "lower", "scalar", "failed / sent, of the measured requests"),
+    Metric(
+        name="ttfo",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="first chunk that carries a non-reasoning token - start",
+        sample=lambda r: span_ms(r.start_ns, r.record.first_output_ns),
+        needs=("due", "first token"),
+    ),
+    Metric(
+        name="ttst",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="second chunk that carries a token - first one, of each answer",
+        sample=lambda r: [(times[1] - times[0]) / NS_PER_MS for times in r.chunk_times_ns if len(times) > 1],
+        needs=("chunks",),
+    ),
+    Metric(
+        name="itl",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="(last - first token) / (streamed tokens - those that came first), the mean over a request's "
+        "answers; none where the tokens of an answer came all at one moment; n counts requests of >= 2 tokens",
+        sample=_inter_token_latency,
+        needs=("first token",),
+    ),
+    Metric(
+        name="tpot",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="the same number as itl, under its other name",
+        sample=_inter_token_latency,
+        needs=("first token",),
+    ),
+    Metric(
+        name="icl",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="gap between two token chunks of an answer; all gaps of all requests are pooled, as far as they "
+        "have an itl",
+        sample=lambda r: [ns / NS_PER_MS for times in r.chunk_times_ns for ns in map(sub, times[1:], times)],
+        needs=("chunks",),
+    ),
+    Metric(
+        name="e2e",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="last token - start; the response's end where all tokens were hidden",
+        sample=lambda r: span_ms(r.start_ns, r.last_token_ns),
+        needs=("due",),
+    ),
+    Metric(
+        name="service_ttft",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="first token - sent; differs from ttft in open loop, where start is the due time",
+        sample=lambda r: span_ms(r.record.sent_ns, r.first_token_ns),
+        needs=("first token",),
+    ),
+    Metric(
+        name="service_e2e",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="last token - sent",
+        sample=lambda r: span_ms(r.record.sent_ns, r.last_token_ns),
+    ),
+    Metric(
+        name="queued",
+        unit="ms",
+        better="lower",
+        since=2,
+        definition="sent - due, of every measured request of an open loop; max_in_flight makes requests wait",
+        sample=lambda r: span_ms(r.record.due_ns, r.record.sent_ns),
+        n_of="sent",
+        needs=("due",),
+        may_be_negative=True,  # a timer may fire a clock tick early
+    ),
+    Metric(
+        name="server_queue",
+        unit="ms",
+        better="lower",
+        since=LATER,
+        definition="first scheduled - arrival, by the server's own clock (TensorRT-LLM's return_perf_metrics)",
+        sample=_server_span(lambda times: times.scheduled - times.arrived),
+    ),
+    Metric(
+        name="server_prefill",
+        unit="ms",
+        better="lower",
+        since=LATER,
+        definition="first token - first scheduled, by the server's own clock",
+        sample=_server_span(lambda times: times.first_token - times.scheduled),
+    ),
+    Metric(
+        name="server_decode",
+        unit="ms",
+        better="lower",
+        since=LATER,
+        definition="last - first token, by the server's own clock",
+        sample=_server_span(lambda times: times.last_token - times.first_token),
+    ),
+    Metric(
+        name="input_tokens",
+        unit="tokens",
+        better="neither",
+        since=2,
+        definition="prompt tokens of a request: server, else tokenizer",
+        sample=lambda r: [] if r.record.input_tokens is None else [r.record.input_tokens],
+    ),
+    Metric(
+        name="output_tokens",
+        unit="tokens",
+        better="neither",
+        since=2,
+        definition="generated tokens of a request, streamed or not",
+        sample=lambda r: [] if r.record.output_tokens is None else [r.record.output_tokens],
+    ),
+    Metric(
+        name="output_token_throughput",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="output tokens received, or made unseen, in the window / window",
+        rate=lambda run: run.output_token_rate,
+        needs=("chunks",),
+    ),
+    Metric(
+        name="input_token_throughput",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="prompt tokens of requests whose first token fell in the window / window",
+        rate=lambda run: run.input_token_rate,
+        needs=("chunks",),
+    ),
+    Metric(
+        name="total_token_throughput",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="input_token_throughput + output_token_throughput",
+        rate=_total_rate,
+        needs=("chunks",),
+    ),
+    Metric(
+        name="request_throughput",
+        unit="req/s",
+        better="higher",
+        since=2,
+        definition="successful requests that ended in the window / window",
+        rate=lambda run: len(run.finished) / run.seconds,
+    ),
+    Metric(
+        name="output_token_throughput_per_user",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="mean over requests of 1 / itl",
+        total=lambda point: complete_mean(1e3 / itl for r in point.ok for itl in _inter_token_latency(r)),
+        n_of="itl",
+    ),
+    Metric(
+        name="prefill_throughput_per_user",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="mean over requests of input tokens / ttft",
+        total=lambda point: complete_mean(speed for r in point.ok for speed in _prefill_speed(r)),
+        n_of="ttft",
+        needs=("due", "first token"),
+    ),
+    Metric(
+        name="output_token_throughput_per_gpu",
+        unit="tok/s",
+        better="higher",
+        since=2,
+        definition="output_token_throughput / GPUs of the configuration",
+        rate=lambda run: run.output_token_rate / run.gpu_count if run.gpu_count else None,
+        needs=("chunks",),
+    ),
+    Metric(
+        name="goodput",
+        unit="req/s",
+        better="higher",
+        since=2,
+        definition="successful requests within every slo limit that ended in the window / window",
+        rate=_goodput,
+    ),
+    Metric(
+        name="goodput_share",
+        unit="ratio",
+        better="higher",
+        since=2,
+        definition="measured requests within every slo limit / all measured ones",
+        total=_goodput_share,
+        n_of="sent",
+    ),
+    Metric(
+        name="concurrency_mean",
+        unit="requests",
+        better="neither",
+        since=2,
+        definition="time-weighted mean of requests in flight",
+        rate=lambda run: run.mean_in_flight,
+    ),
+    Metric(
+        name="capacity",
+        unit="req/s",
+        better="higher",
+        since=LATER,
+        definition="highest request rate that meets the limits of a capacity search, interpolated at them",
+    ),
+    Metric(
+        name="capacity_concurrency",
+        unit="requests",
+        better="higher",
+        since=LATER,
+        definition="the same of the requests in flight of a closed loop",
+    ),
+    Metric(
+        name="error_rate",
+        unit="ratio",
+        better="lower",
+        since=2,
+        definition="failed / sent, of the measured requests",
+        total=_error_rate,
+        n_of="sent",
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
@@ -106,7 +385,7 @@ class Quantity:
         return METRICS[self.metric].unit
 
     @property
-    def better(self) -> Literal["lower", "higher", "neither"]:
+    def better(self) -> Better:
         return METRICS[self.metric].better
 
     def shown(self, value: float, form: str = ".4g") -> str:

@@ -35,7 +35,7 @@ from pytest_llmperf.telemetry.environment import Environment
 _NOWHERE = "http://imported.invalid"
 """A URL that no server has (RFC 2606): the file does not say what is to be asked again."""
 _DUE = "the file tells when requests were sent and not when they were due: see service_ttft and service_e2e"
-_FROM_DUE = ("ttft", "ttfo", "e2e", "queued", "prefill_throughput_per_user")
+_FROM_DUE = tuple(name for name, metric in METRICS.items() if "due" in metric.needs)
 _CLIENT = ClientHealth(
     stamps="user",
     cpu_share=None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.metrics.pace import first_token_ns, inter_token_latency_ms, last_token_ns
+from pytest_llmperf.formulas.pace import first_token_ns, inter_token_latency_ms, last_token_ns
 from pytest_llmperf.records import RequestRecord, Run
 
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""Records to numbers: pure functions, definitions as in definitions.METRICS, None where a sample is empty.
+"""Records to numbers: pure functions over the formulas of definitions.METRICS, None where a sample is empty.
 
 Percentiles interpolate linearly between order statistics (numpy's default, Hyndman & Fan type 7); std is the
 population's (divisor n). Latencies are over the measured requests that succeeded. Rates are over the window: in closed
@@ -11,27 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import sub
 from typing import Any
 
 import numpy as np
 
-from pytest_llmperf.definitions import METRICS, PERCENTILES, Quantity
-from pytest_llmperf.metrics.pace import (
-    chunk_times,
-    first_token_ns,
-    last_token_ns,
-    mean_gap_ms,
-    token_gaps_ms,
-    visible_tokens,
-)
+from pytest_llmperf.definitions import METRICS, PERCENTILES, Metric, Quantity
+from pytest_llmperf.formulas.pace import complete_mean
+from pytest_llmperf.formulas.request import Request, Requests
+from pytest_llmperf.formulas.window import RunWindow, Window
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
-
-_NS_PER_MS = 1e6
-_PER_USER = {"output_token_throughput_per_user": "itl", "prefill_throughput_per_user": "ttft"}
-"""Means over requests, and the latency that a request must have to be among them."""
-_SCALARS = tuple(name for name, metric in METRICS.items() if metric.kind == "scalar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +49,6 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Where rates are counted; None when it has no length."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        return (self.end_ns - self.start_ns) / 1e9
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """All metrics of one run, or of several runs together."""
 
@@ -96,9 +73,10 @@ class Summary:
 
     def n(self, quantity: Quantity) -> int:
         """Size of the sample behind a number; for a rate of the whole run the successful requests."""
-        if quantity.stat is not None or quantity.metric in _PER_USER:
-            return self.distributions[_PER_USER.get(quantity.metric, quantity.metric)].n
-        return self.sent if quantity.metric in ("error_rate", "goodput_share") else self.ok
+        n_of = quantity.metric if quantity.stat is not None else METRICS[quantity.metric].n_of
+        if n_of in self.distributions:
+            return self.distributions[n_of].n
+        return self.sent if n_of == "sent" else self.ok
 
     def with_scalars(self, scalars: Mapping[str, float | None]) -> Summary:
         """The same with these scalars set: what does not follow from the records of these runs alone."""
@@ -172,23 +150,18 @@ def _summary(
     windows: Sequence[Window | None],
     measured: Sequence[RequestRecord],
 ) -> Summary:
-    good = [record for record in measured if record.ok]
+    requests = _requests(measured, point.slo)
+    good = [request.record for request in requests.ok]
     cancelled = sum(record.cancelled for record in measured)
-    samples = _samples(good) | {"queued": _queued(measured)}
-    rates = [_rates(run, window, point, gpu_count) for run, window in zip(runs, windows, strict=True)]
-    scalars = {name: _mean(rate.get(name) for rate in rates) for name in _SCALARS}
-    scalars["output_token_throughput_per_user"] = _mean(1e3 / itl for itl in samples["itl"])
-    scalars["prefill_throughput_per_user"] = _mean(prefill_speeds(good))
-    scalars["goodput_share"] = _good_share(measured, point.slo)
-    failed = len(measured) - len(good) - cancelled
-    scalars["error_rate"] = failed / len(measured) if measured else None
+    pairs = zip(runs, windows, strict=True)
+    seen = [RunWindow(run, window, point.slo, gpu_count) if window else None for run, window in pairs]
     seconds = [window.seconds for window in windows if window]
     return Summary(
-        distributions={name: distribution(values) for name, values in samples.items()},
-        scalars=scalars,
+        distributions={name: distribution(values) for name, values in _samples(requests).items()},
+        scalars={m.name: _scalar(m, requests, seen) for m in METRICS.values() if m.kind == "scalar"},
         sent=len(measured),
         ok=len(good),
-        failed=failed,
+        failed=len(measured) - len(good) - cancelled,
         cancelled=cancelled,
         window_s=sum(seconds) if seconds else None,
         token_sources=tuple(sorted({record.token_source for record in good if record.token_source})),
@@ -198,69 +171,29 @@ def _summary(
 
 def latency_samples(run: Run) -> Mapping[str, Sequence[float]]:
     """By distribution its values, one per measured request that succeeded (icl: one per gap); those of `summarize`."""
-    measured = _measured([run])
-    return _samples([record for record in measured if record.ok]) | {"queued": _queued(measured)}
+    return _samples(_requests(_measured([run]), {}))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """None when any value is missing: a mean over the runs that happened to have one would flatter."""
-    sample = list(values)
-    present = [value for value in sample if value is not None]
-    return sum(present) / len(present) if present and len(present) == len(sample) else None
+def _requests(measured: Iterable[RequestRecord], slo: Mapping[str, float]) -> Requests:
+    sent = [Request(record) for record in measured]
+    return Requests(sent, [request for request in sent if request.record.ok], slo)
 
 
-def _samples(records: Sequence[RequestRecord]) -> dict[str, list[float]]:
-    gaps = [token_gaps_ms(record) for record in records]
-    itl = [value for of_one in gaps if (value := mean_gap_ms(of_one)) is not None]
-    spread = [record for record, of_one in zip(records, gaps, strict=True) if None not in of_one]
-    chunks = [times for record in spread for times in chunk_times(record)]
-    first = [(moment, r) for r in records if (moment := first_token_ns(r)) is not None]
-    last = [(moment, r) for r in records if (moment := last_token_ns(r)) is not None]
-    return {
-        "ttft": [_ms(moment - _start(record)) for moment, record in first],
-        "ttfo": [_ms(r.first_output_ns - _start(r)) for r in records if r.first_output_ns is not None],
-        "ttst": [_ms(times[1] - times[0]) for times in chunks if len(times) > 1],
-        "itl": itl,
-        "tpot": itl,
-        "icl": [ns / _NS_PER_MS for times in chunks for ns in map(sub, times[1:], times)],
-        "e2e": [_ms(moment - _start(record)) for moment, record in last],
-        "service_ttft": [_ms(moment - record.sent_ns) for moment, record in first if record.sent_ns is not None],
-        "service_e2e": [_ms(moment - record.sent_ns) for moment, record in last if record.sent_ns is not None],
-        "queued": _queued(records),
-        "server_queue": [_ms(r.server_ns.scheduled - r.server_ns.arrived) for r in records if r.server_ns],
-        "server_prefill": [_ms(r.server_ns.first_token - r.server_ns.scheduled) for r in records if r.server_ns],
-        "server_decode": [_ms(r.server_ns.last_token - r.server_ns.first_token) for r in records if r.server_ns],
-        "input_tokens": [record.input_tokens for record in records if record.input_tokens is not None],
-        "output_tokens": [record.output_tokens for record in records if record.output_tokens is not None],
-    }
+def _samples(requests: Requests) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {}
+    for metric in METRICS.values():
+        if formula := metric.sample:
+            values = samples[metric.name] = []
+            for request in requests.sent if metric.n_of == "sent" else requests.ok:
+                values += formula(request)
+    return samples
 
 
-def _queued(records: Iterable[RequestRecord]) -> list[float]:
-    return [_ms(r.sent_ns - r.due_ns) for r in records if r.sent_ns is not None and r.due_ns is not None]
-
-
-def _ms(ns: int) -> float:
-    return ns / _NS_PER_MS
-
-
-def _start(record: RequestRecord) -> int:
-    """Due time in open loop, sent time in closed loop: waiting for a late client is part of an open loop's latency."""
-    start = record.due_ns if record.due_ns is not None else record.sent_ns
-    assert start is not None, "a request with tokens was sent"
-    return start
-
-
-def prefill_speeds(records: Iterable[RequestRecord]) -> list[float]:
-    """Prompt tokens per second until the first token, of the requests where both are known."""
-    known = [(r.input_tokens, moment - _start(r)) for r in records if (moment := first_token_ns(r)) is not None]
-    return [tokens / (wait / 1e9) for tokens, wait in known if tokens is not None and wait > 0]
-
-
-def _good_share(measured: Sequence[RequestRecord], slo: Mapping[str, float]) -> float | None:
-    """Failed requests are in the denominator; None without limits or requests."""
-    if not slo or not measured:
-        return None
-    return sum(record.ok and _meets_slo(record, slo) for record in measured) / len(measured)
+def _scalar(metric: Metric, requests: Requests, seen: Iterable[RunWindow | None]) -> float | None:
+    """A rate is the mean of the runs' rates: None where a run has no window or no success."""
+    if metric.total:
+        return metric.total(requests)
+    return complete_mean(metric.rate(run) if metric.rate and run and run.ok else None for run in seen)
 
 
 def run_window(run: Run, point: LoadPoint) -> Window | None:
@@ -309,67 +242,3 @@ def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
 
 def _window(start_ns: int, end_ns: int) -> Window | None:
     return Window(start_ns, end_ns) if end_ns > start_ns else None
-
-
-def _rates(run: Run, window: Window | None, point: LoadPoint, gpu_count: int) -> dict[str, float | None]:
-    """Rates of one run; none without a window or a success."""
-    good = [record for record in run.records if record.ok]
-    if window is None or not good:
-        return {}
-    finished = [record for record in good if _within(window, record.end_ns)]
-    output = sum(_tokens_within(record, window) for record in good) / window.seconds
-    prefilled = [r for r in good if (moment := _prefilled_ns(r)) is not None and _within(window, moment)]
-    counted = all(record.input_tokens is not None for record in prefilled)
-    prompts = sum(r.input_tokens or 0 for r in prefilled) / window.seconds if counted else None
-    return {
-        "output_token_throughput": output,
-        "input_token_throughput": prompts,
-        "total_token_throughput": None if prompts is None else prompts + output,
-        "request_throughput": len(finished) / window.seconds,
-        "output_token_throughput_per_gpu": output / gpu_count if gpu_count else None,
-        "goodput": sum(_meets_slo(r, point.slo) for r in finished) / window.seconds if point.slo else None,
-        "concurrency_mean": sum(_overlap_ns(r, window) for r in run.records) / (window.end_ns - window.start_ns),
-    }
-
-
-def _within(window: Window, moment: int) -> bool:
-    return window.start_ns < moment <= window.end_ns
-
-
-def _prefilled_ns(record: RequestRecord) -> int | None:
-    """When the prompt was surely read: the first chunk, or the end of an answer whose tokens were all hidden."""
-    return record.chunk_ns[0] if record.chunk_ns else last_token_ns(record)
-
-
-def _tokens_within(record: RequestRecord, window: Window) -> float:
-    """Output tokens received in the window, or made in it unseen."""
-    hidden = _hidden_within(record, window) if record.hidden_tokens else 0.0
-    if not record.chunk_ns or record.output_tokens is None:
-        return hidden
-    visible, count = visible_tokens(record), len(record.chunk_ns)
-    if _within(window, record.chunk_ns[0]) and _within(window, record.chunk_ns[-1]):
-        return hidden + (visible if record.chunk_tokens is None else sum(record.chunk_tokens))
-    # Where only their total is known, tokens are spread evenly over the chunks.
-    tokens = record.chunk_tokens or (visible / count,) * count
-    return hidden + sum(count for moment, count in zip(record.chunk_ns, tokens, strict=True) if _within(window, moment))
-
-
-def _hidden_within(record: RequestRecord, window: Window) -> float:
-    """Hidden tokens are spread evenly from sending to the first chunk, or to the end where there is none."""
-    begun_ns, end_ns = record.sent_ns, _prefilled_ns(record)
-    if begun_ns is None or end_ns is None or end_ns <= begun_ns:
-        return 0.0
-    hidden = min(record.hidden_tokens, (record.output_tokens or 0) - sum(record.chunk_tokens or ()))
-    inside_ns = min(end_ns, window.end_ns) - max(begun_ns, window.start_ns)
-    return max(0, hidden) * max(0, inside_ns) / (end_ns - begun_ns)
-
-
-def _overlap_ns(record: RequestRecord, window: Window) -> int:
-    if record.sent_ns is None:
-        return 0
-    return max(0, min(record.end_ns, window.end_ns) - max(record.sent_ns, window.start_ns))
-
-
-def _meets_slo(record: RequestRecord, slo: Mapping[str, float]) -> bool:
-    own = _samples([record])
-    return all(own[name] and max(own[name]) <= limit for name, limit in slo.items())

@@ -26,7 +26,9 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
     ("telemetry", "load"),
     ("plan",),
     ("embedded",),
-    ("definitions", "errors", "file_names", "records", "units"),
+    ("definitions",),
+    ("formulas",),
+    ("errors", "file_names", "records", "units"),
 )
 FULL = 9  # entries of a folder
 FULL_TOP = 22

@@ -22,7 +22,6 @@ from pytest_llmperf.metrics.stats.margins import default_margins
 from pytest_llmperf.telemetry.environment import Environment
 
 _ENVIRONMENT = TypeAdapter(Environment)
-_OF_ALL_SENT = ("error_rate", "goodput_share")
 
 
 def is_old(text: str) -> bool:
@@ -77,7 +76,7 @@ def _run(metrics: Mapping[str, Any]) -> StoredRun:
     for metric in METRICS.values():
         if metric.kind == "scalar":
             values[Quantity(metric.name)] = metrics.get(metric.key, {}).get("value")
-            counts[metric.name] = metrics["requests"]["sent" if metric.name in _OF_ALL_SENT else "ok"]
+            counts[metric.name] = metrics["requests"]["sent" if metric.n_of == "sent" else "ok"]
         else:
             row = metrics.get(metric.key, {})
             counts[metric.name] = row.get("n", 0)

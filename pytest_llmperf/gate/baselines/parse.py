@@ -25,11 +25,6 @@ from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
 SCHEMA_VERSION = 2
-_LATER = frozenset({"server_queue", "server_prefill", "server_decode", "capacity", "capacity_concurrency"})
-"""Metrics that joined the catalogue after this schema: files without them are whole."""
-_OF_ALL_SENT = ("error_rate", "goodput_share")
-_MAY_BE_NEGATIVE = ("queued",)
-"""sent - due: a timer may fire a clock tick early."""
 
 
 class _Part(BaseModel):
@@ -174,7 +169,7 @@ def _run(file: _Run) -> StoredRun:
     for metric in METRICS.values():
         if metric.kind == "scalar":
             values[Quantity(metric.name)] = _scalar(file, metric)
-            counts[metric.name] = file.requests["sent" if metric.name in _OF_ALL_SENT else "ok"]
+            counts[metric.name] = file.requests["sent" if metric.n_of == "sent" else "ok"]
         else:
             row = _row(file, metric)
             counts[metric.name] = int(row["n"])
@@ -185,7 +180,7 @@ def _run(file: _Run) -> StoredRun:
 def _scalar(file: _Run, metric: Metric) -> float | None:
     if missing := {"ok", "sent"} - file.requests.keys():
         raise ValueError(f"a run's requests have no {min(missing)!r}")
-    if metric.name not in file.scalars and metric.name not in _LATER:
+    if metric.name not in file.scalars and metric.since <= SCHEMA_VERSION:
         raise ValueError(f"a run has no {metric.key!r}")
     value = file.scalars.get(metric.name)
     if value is not None and value < 0:
@@ -196,15 +191,15 @@ def _scalar(file: _Run, metric: Metric) -> float | None:
 def _row(file: _Run, metric: Metric) -> dict[str, float]:
     """Statistics and n of a distribution; only n = 0 where the sample is empty."""
     row = file.distributions.get(metric.key)
-    if row is None and metric.name in _LATER:
+    if row is None and metric.since > SCHEMA_VERSION:
         return {"n": 0}
     if row is None or not float(row.get("n", 0.5)).is_integer() or row["n"] < 0:
         raise ValueError(f"a run has no {metric.key!r} with its n")
     expected = {*STATISTICS, "n"} if row["n"] else {"n"}
     if wrong := row.keys() ^ expected:
         raise ValueError(f"{metric.key} of {row['n']:g} values: {min(wrong)!r} is missing or too much")
-    negative = [stat for stat, value in row.items() if value < 0 and metric.name not in _MAY_BE_NEGATIVE]
-    if negative:
+    negative = [stat for stat, value in row.items() if value < 0]
+    if negative and not metric.may_be_negative:
         raise ValueError(f"{metric.key} {negative[0]} is {row[negative[0]]:g}, which cannot be negative")
     return row
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pytest_llmperf.formulas.pace import RELEASE_NS, TOGETHER, came_at_once, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
-from pytest_llmperf.metrics.pace import RELEASE_NS, TOGETHER, came_at_once, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.metrics.pace import last_token_ns
+from pytest_llmperf.formulas.pace import last_token_ns
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from pytest_llmperf.metrics.pace import inter_token_latency_ms
+from pytest_llmperf.formulas.pace import inter_token_latency_ms
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ClientHealth, Run
 

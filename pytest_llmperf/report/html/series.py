@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pytest_llmperf.metrics.pace import visible_tokens
+from pytest_llmperf.formulas.pace import visible_tokens
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.html.charts import Cell, Chart, Trace, safe
 

@@ -1,6 +1,7 @@
 """Numbers of hand-made records, by the definitions in definitions.py."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from samples import START_NS, failed, point, record, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
-from pytest_llmperf.metrics.pace import inter_token_latency_ms
+from pytest_llmperf.formulas.pace import inter_token_latency_ms
 from pytest_llmperf.metrics.summary import (
     distribution,
     rounded,
@@ -382,3 +383,14 @@ def test_the_sample_of_a_rate_per_user_is_of_those_that_have_one():
 def test_a_request_without_the_first_token_is_not_good():
     load = point(slo={"ttft": "1 s"})
     assert values([hidden(0.0), record()], load)("goodput_share") == 0.5
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
+def test_the_docs_have_every_metric_as_the_table_has_it(metric):
+    docs = Path(__file__).parents[3] / "docs" / "metrics.md"
+    row = f"| `{metric.name}` | {metric.unit} | {metric.better} | {metric.definition} |"
+    assert row in docs.read_text(encoding="utf-8").splitlines(), f"docs/metrics.md lacks the row: {row}"
+
+
+def test_what_a_metric_counts_is_there():
+    assert {m.n_of for m in METRICS.values()} <= {"ok", "sent", *METRICS}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.summary import Distribution
 from pytest_llmperf.records import RequestRecord
@@ -22,14 +23,14 @@ EXPECTED = (
     "serve --save-result, the JSONL of sglang.bench_serving, GuideLLM's JSON, or our requests.csv or requests.parquet"
 )
 
-RATES = (
-    *("output_token_throughput", "input_token_throughput", "total_token_throughput", "request_throughput"),
-    *("output_token_throughput_per_gpu", "concurrency_mean"),
-)
+# goodput has limits, which no file brings.
+RATES = tuple(name for name, metric in METRICS.items() if metric.rate and name != "goodput")
 """What depends on when requests were sent and answered, and on the window in which that is counted."""
-CHUNK_GAPS = ("ttst", "icl", *(rate for rate in RATES if "token" in rate))
+CHUNK_GAPS = tuple(name for name, metric in METRICS.items() if "chunks" in metric.needs)
 """What needs the time of every chunk, and not only of the first and the last."""
-WITHIN_ANSWER = ("ttft", "ttfo", "service_ttft", "ttst", "itl", "tpot", "icl", "prefill_throughput_per_user")
+WITHIN_ANSWER = tuple(
+    name for name, metric in METRICS.items() if not metric.rate and {"first token", "chunks"} & {*metric.needs}
+)
 """What needs a time before the answer's end."""
 UNSTREAMED = "answers were not streamed: the file holds the time of the whole answer only"
 LARGEST = 2**63

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import START_NS, point, record, run
 
+from pytest_llmperf.formulas.pace import RELEASE_NS, came_at_once, inter_token_latency_ms, last_token_ns
 from pytest_llmperf.metrics.dialects import DIALECTS, dialect_metrics
-from pytest_llmperf.metrics.pace import RELEASE_NS, came_at_once, inter_token_latency_ms, last_token_ns
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.records import RequestRecord
 

@@ -6,7 +6,7 @@ pace of an answer is counted from its first moment on, in the tokens that came a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -114,15 +114,19 @@ def _gap_ms(answer: Answer, begun_ns: int | None) -> float | None:
     return None
 
 
-def mean_gap_ms(gaps: Sequence[float | None]) -> float | None:
-    """Returns the mean of `token_gaps_ms`; None without any, and where one answer came all at one moment."""
-    known = [gap for gap in gaps if gap is not None]
-    return sum(known) / len(known) if known and len(known) == len(gaps) else None
+def complete_mean(values: Iterable[float | None]) -> float | None:
+    """Returns the mean; None without values, and where one is missing: a mean of the rest would flatter."""
+    sample = list(values)
+    known = [value for value in sample if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(sample) else None
 
 
 def inter_token_latency_ms(record: RequestRecord) -> float | None:
-    """Returns the mean time per token over the request's answers of several tokens; None as in `mean_gap_ms`."""
-    return mean_gap_ms(token_gaps_ms(record))
+    """Returns the mean time per token over the request's answers of several tokens.
+
+    None without such an answer, and where one came all at one moment.
+    """
+    return complete_mean(token_gaps_ms(record))
 
 
 def chunk_times(record: RequestRecord) -> list[Sequence[int]]:
