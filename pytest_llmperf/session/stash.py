@@ -38,8 +38,6 @@ def preparation_of(config: pytest.Config) -> Preparation:
 
         prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
         config.stash[_PREPARED] = prepared
-        # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
-        config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
     return prepared
 
 
