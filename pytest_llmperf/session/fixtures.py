@@ -155,7 +155,7 @@ class BaselineGate:
         return regression
 
     def _too_many_errors(self, result: Result) -> str | None:
-        """Says how the limit on failed requests is broken; it holds here too, since a server is fast while it refuses."""
+        """Says how the limit on failed requests is broken. It holds here too: a server is fast while it refuses."""
         checks = [check for check in self._session.judge.sla(result) if check.limit.metric == "error_rate"]
         broken = [check.describe() for check in checks if not check.ok]
         if not broken:
