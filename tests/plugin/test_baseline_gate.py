@@ -59,7 +59,7 @@ def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
     result.stdout.fnmatch_lines(
         [
             "*tp1pp1-short: worse than its baseline (FAIL)",
-            "*itl_p50: * ms, baseline * ms; * times as bad (* to *), margin 200%, * runs against 5: FAIL: *",
+            "*itl_p50: * ms, baseline * ms; *% worse (*% worse to *% worse), margin 200%, * runs against 5: FAIL: *",
             "* baseline * ms |[x2-5]*····*| * ms",
             "*note: decode-ms-per-step was 4, is 40*",
             "*next: look for what changed*--llmperf-accept*",
