@@ -58,7 +58,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
-    """A configuration's throughput and latency at one load, and whether no other has more of both."""
+    """A configuration's throughput and latency at one load, and whether it is on the Pareto front: no other
+    has more throughput at no more latency, or less latency at no less throughput."""
 
     name: str
     throughput: float

@@ -14,7 +14,7 @@ from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, r
 from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content
 from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.answers.whole import failure, finish_reason, missing, told_ends
+from pytest_llmperf.load.answers.whole import failure, finish_reason, incomplete_reason, told_ends
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
 from pytest_llmperf.load.trace.trace import PlannedRequest
@@ -228,7 +228,7 @@ def _judge(
     hidden, chunks, tokenless_reads = shown(said, counted)
     ends = told_ends(said, {some.event.choice for some in chunks})
     answers = prompts * asked.n
-    missed = missing(said, ends, answers, counted.output_tokens, endpoint.says_end)
+    missed = incomplete_reason(said, ends, answers, counted.output_tokens, endpoint.says_end)
     first = min([some.event.choice for some in said if some.event.has_choices], default=0)
     return _Stream(
         chunks=chunks,

@@ -1,4 +1,4 @@
-"""Most events of a stream are the one before with another text: these are read many at once, without a JSON parser.
+"""Consecutive events usually differ only in text and counts; one compiled pattern reads many of them at once.
 
 An event that was parsed becomes a pattern in which the text, ids and counts are slots. What each slot means is tried
 out: the parser reads the event with another value in it. A slot takes only what is a whole value of its kind, so that

@@ -157,7 +157,7 @@ class LoadSpec(_Load):
 
     @model_validator(mode="after")
     def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
-        """Told with the plan, because later means after the server's start."""
+        """Read here so that a bad file is a plan error, not a failure after the server has started."""
         if self.trace is not None and info.context:
             with entry("trace"):
                 read_trace(self.trace)

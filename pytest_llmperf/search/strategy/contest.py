@@ -18,7 +18,7 @@ _FINALISTS = 3
 
 @dataclass(slots=True)
 class Contest:
-    """Mutable on purpose: grows while a search goes on. The arena of `modes`."""
+    """Measures what a mode of `modes` asks for, keeps it, and compares; grows while a search goes on."""
 
     goal: Goal
     run: Run
