@@ -51,7 +51,7 @@ def live_of(config: pytest.Config) -> Live:
     rewritable = reporter.isatty and not ci_variable() and os.environ.get("TERM") != "dumb"
     capture = config.pluginmanager.get_plugin("capturemanager")
     around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
-    width = reporter._tw.fullwidth - 1
+    width = config.get_terminal_writer().fullwidth - 1
 
     def show(text: str) -> None:
         with around():
