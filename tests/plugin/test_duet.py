@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from perf_suite import lay_out, line_of, run_outside_ci
+from perf_suite import edited, lay_out, line_of, run_outside_ci
 from test_interrupts import LENIENT, Started
 
 # The verdict's plumbing is tested here, on machines that may be busy: changes are large, and so are margins.
@@ -201,7 +201,7 @@ def test_a_dry_run_shows_both_commands(suite):
 def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
     """In its second run; what was measured before is kept."""
     line = f"  {dying}: {{engine: embedded, args: {{"
-    write(suite, function("test_serving", "old", "same"), plan=PLAN.replace(line, f"{line}fault-die-after: 35, "))
+    write(suite, function("test_serving", "old", "same"), plan=edited(PLAN, line, f"{line}fault-die-after: 35, "))
     result = suite.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*ServerError: server '{dying}' died; exit code *"])
@@ -212,7 +212,7 @@ def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
 
 
 def test_an_interrupt_keeps_what_was_measured_of_both(suite):
-    plan = PLAN.replace("requests: 20", "requests: 40")
+    plan = edited(PLAN, "requests: 20", "requests: 40")
     write(suite, function("test_serving", "old", "same", 'loads=["short"], runs=50'), plan=plan)
     started = Started(suite, *LENIENT)
     started.wait_for("a run is over")

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from perf_suite import lay_out, run_outside_ci
+from perf_suite import edited, lay_out, run_outside_ci
 from test_interrupts import Started, until
 
 ONE_RUN = """
@@ -30,8 +30,8 @@ def test_serving(llm_server, load_driver, load_point, sla):
 FIRST, SECOND = "grid.decode_ms_per_step_1", "grid.decode_ms_per_step_2"
 
 
-SEARCHES = ONE_RUN.replace("requests: 20", "requests: 8").replace(
-    "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
+SEARCHES = edited(
+    ONE_RUN, "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
 )
 
 
@@ -108,7 +108,7 @@ def test_an_interrupted_suite_goes_on(grid, signum):
 
 
 def test_a_capacity_is_taken_over_and_the_other_searched(suite):
-    suite.write(plan=SEARCHES.replace("[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
+    suite.write(plan=edited(SEARCHES, "[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
     started = Started(suite)
     until(lambda: stored(suite) or started.process.poll() is not None, "the first server's capacity")
     started.end_with(signal.SIGINT)
@@ -152,7 +152,7 @@ def test_a_capacity_that_is_asked_otherwise_is_searched_again(suite):
 
 
 def test_a_server_without_a_capacity_is_not_asked_again_for_a_baseline(suite):
-    suite.write(plan=SEARCHES.replace("1 min", "0.001 ms"), test=SLA_ONLY.replace("sla", "baseline"))
+    suite.write(plan=edited(SEARCHES, "1 min", "0.001 ms"), test=edited(SLA_ONLY, "sla", "baseline"))
     suite.run("--llmperf-accept", "-k", "step_1").assert_outcomes(failed=1)
     result = suite.run("--llmperf-accept", "--llmperf-resume", "-k", "step_1")
     result.assert_outcomes(failed=1)
@@ -214,7 +214,7 @@ def test_a_baseline_takes_in_a_session_once(suite):
 
 def test_a_duet_is_taken_over_with_its_reference(suite):
     suite.write(
-        test=SLA_ONLY.replace('"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
+        test=edited(SLA_ONLY, '"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
     )
     suite.run().assert_outcomes(passed=1)
     (before,) = suite.report()["points"]
