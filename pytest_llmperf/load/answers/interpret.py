@@ -142,7 +142,7 @@ def _said(capture: Capture, endpoint: Endpoint, templates: Templates) -> tuple[l
         if endpoint.framing == "sse":
             _read_sse(capture, endpoint.read, templates, said)
         else:
-            for read, data in _cut(capture, endpoint.framing):
+            for read, data in _unframed_events(capture, endpoint.framing):
                 said += _understood(read, data, endpoint.read)
     except _NoEvent as error:
         return said, str(error)
@@ -181,7 +181,7 @@ def _reads_at(places: tuple[int, ...], ends: tuple[int, ...], read: int) -> Sequ
     return [bisect_left(ends, place, read) for place in places]
 
 
-def _cut(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
+def _unframed_events(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
     """Every event that is no server-sent one, with the number of the read that completed it."""
     if framing == "body" and capture.ends:
         yield len(capture.ends) - 1, capture.body
