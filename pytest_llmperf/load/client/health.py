@@ -137,7 +137,7 @@ def client_health(
 
 
 def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
-    """Of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
+    """The health of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
     token_chunks = sum(len(record.chunk_ns) for record in records)
     coalesced = sum(record.coalesced_chunks for record in records)
     tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))

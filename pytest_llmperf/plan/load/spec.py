@@ -252,7 +252,7 @@ class LoadEntry:
 
     specs: tuple[LoadSpec, ...]
     names: tuple[str, ...] = ()
-    """Of the combinations, one per spec; empty where the entry has none."""
+    """The combinations' names, one per spec; empty where the entry has none."""
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination and swept values, named after them, as in `chat-long-c8`."""

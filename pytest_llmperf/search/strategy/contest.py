@@ -23,7 +23,7 @@ class Contest:
     goal: Goal
     run: Run
     runs: int
-    """Of every configuration, before it is compared."""
+    """Runs of every configuration before it is compared."""
     trials: int | None = None
     """Configurations that may be measured at most, beside those that this machine cannot run."""
     held: dict[Position, Trial] = field(default_factory=dict)
