@@ -28,7 +28,11 @@ class LoadError(LlmPerfError):
 
 
 class InconclusiveWarning(UserWarning):
-    """A gate could not tell whether a point got worse."""
+    """A gate could not tell whether a point got worse, or whether it keeps its limits. Never an error by `-W error`."""
+
+
+class ReportOnlyWarning(UserWarning):
+    """A point failed its baseline gate, whose profile is `report-only`. Never an error by `-W error`."""
 
 
 class BaselineError(LlmPerfError):

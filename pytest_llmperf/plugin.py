@@ -164,8 +164,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session = known_session(config)
     if session and session.folder.outcomes:
         terminalreporter.section("llmperf")
-        width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
-        terminalreporter.write(session.tables(width, color, config.get_verbosity()))
+        writer = config.get_terminal_writer()
+        terminalreporter.write(session.tables(writer.fullwidth, writer.hasmarkup, config.get_verbosity()))
 
 
 @pytest.fixture(scope="session")

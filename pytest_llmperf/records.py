@@ -67,7 +67,7 @@ class RequestRecord:
     input_tokens_source: InputTokensSource | None = None
     """Where `input_tokens` comes from: the server, or what was sent; None when neither is known."""
     server_ns: ServerTimes | None = None
-    """As the server itself tells them (TensorRT-LLM's perf metrics); None where it does not."""
+    """Times that the server itself tells (TensorRT-LLM's perf metrics); None where it does not."""
     conversation: int | None = None
     """Number of the conversation that this is a turn of; None for a request by itself."""
     turn: int = 0
@@ -156,7 +156,7 @@ class ModelSide:
 
     model: str
     requests: int
-    """That succeeded."""
+    """Requests that succeeded."""
     failed: int
     inferences: int
     executions: int

@@ -56,9 +56,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from pytest_llmperf.report.terminal.search import search_summary
 
         terminalreporter.section("llmperf search")
-        width, color = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
+        writer = config.get_terminal_writer()
         for result in session.searches.values():
-            terminalreporter.write(search_summary(result, width, color, config.get_verbosity()))
+            terminalreporter.write(search_summary(result, writer.fullwidth, writer.hasmarkup, config.get_verbosity()))
         if not session.folder.outcomes:
             terminalreporter.write("".join(f"{line}\n" for line in session.folder.written))
 

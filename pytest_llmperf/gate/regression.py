@@ -142,13 +142,13 @@ def _series(
 
 
 def _prior(quantity: Quantity, result: Result) -> Prior:
-    """Of a capacity that was not interpolated, with the width between the two levels that it lies between."""
+    """The metric's prior; for a capacity, widened by the distance of the two bracketing levels."""
     prior = tolerance(quantity).prior
     return prior if result.capacity is None else coarsened(prior, result.capacity.resolution)
 
 
 def duet_rules(profile: GateProfile) -> Rules:
-    """Of a point that is held against a server beside it."""
+    """The rules for a point that is held against a server beside it."""
     return replace(RULES[profile], baseline_runs=DUET.baseline_runs)
 
 

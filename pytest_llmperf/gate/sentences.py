@@ -82,7 +82,8 @@ def _passed(finding: Finding) -> str:
 
 def _inconclusive(finding: Finding) -> str:
     if finding.runs < finding.rules.first_runs:
-        return f"{_runs(finding.runs)} decides nothing: {finding.rules.first_runs} are needed"
+        decide = "decides" if finding.runs == 1 else "decide"
+        return f"{_runs(finding.runs)} {decide} nothing: {finding.rules.first_runs} are needed"
     if _lower(finding) > math.log1p(finding.margin):
         return _suspected(finding)
     between = f"between {change(_lower(finding))} and {change(_upper(finding))}"

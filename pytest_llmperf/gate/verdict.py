@@ -89,19 +89,19 @@ def judge(
     Together, because Holm's correction counts every gated metric of the session, those of decided points too, and
     those `still_to_come` of points that were not measured yet.
     """
-    drafts = {point: [_draft(series, rules) for series in gated] for point, gated in points.items()}
+    estimated = {point: [_estimate(series, rules) for series in gated] for point, gated in points.items()}
     estimates = {
-        (point, place): draft.p_no_change
-        for point, found in drafts.items()
-        for place, draft in enumerate(found)
-        if isinstance(draft, Estimate)
+        (point, place): found.p_no_change
+        for point, of_point in estimated.items()
+        for place, found in enumerate(of_point)
+        if isinstance(found, Estimate)
     }
     real = dict(zip(estimates, holm(list(estimates.values()), rules.alpha_family, still_to_come), strict=True))
     return {
         point: _point(
             [
-                _metric(series, draft, real.get((point, place), False), rules)
-                for place, (series, draft) in enumerate(zip(gated, drafts[point], strict=True))
+                _metric(series, found, real.get((point, place), False), rules)
+                for place, (series, found) in enumerate(zip(gated, estimated[point], strict=True))
             ],
             rules,
         )
@@ -120,9 +120,9 @@ def holm(p_values: Sequence[float], alpha: float, unknown: int = 0) -> tuple[boo
     return tuple(place in rejected for place in range(len(p_values)))
 
 
-def _draft(series: Series, rules: Rules) -> Estimate | tuple[Verdict, str]:
+def _estimate(series: Series, rules: Rules) -> Estimate | tuple[Verdict, str]:
     """The estimate, or the verdict where nothing can be estimated."""
-    return _obstacle(series, rules) or compare(
+    return _not_comparable(series, rules) or compare(
         [_numbers(runs) for runs in series.baseline],
         [_numbers(runs) for runs in series.candidate],
         series.prior,
@@ -134,8 +134,8 @@ def _numbers(runs: Sequence[float | None]) -> list[float]:
     return [value for value in runs if value is not None]
 
 
-def _obstacle(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
-    """What makes a comparison impossible. Never PASS: what cannot be compared was not shown to be as good."""
+def _not_comparable(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
+    """The verdict where no comparison is possible, and why. Never PASS: that would have to be shown by one."""
     then = [value for runs in series.baseline for value in runs]
     now = [value for runs in series.candidate for value in runs]
     stored = series.reference != "duet"
@@ -147,7 +147,7 @@ def _obstacle(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
     if _absent(then) and _absent(now):
         return "NOT GATED", f"neither {holder} nor this session has a value"
     if not now or any(map(_unusable, now)):
-        return "FAIL", _hole(now, holder)
+        return "FAIL", _no_measurement(now, holder)
     unusable = next((value for value in then if _unusable(value)), 1.0)
     if _unusable(unusable):
         return "NO BASELINE", f"{holder} holds {unusable!r}, with which nothing can be compared{cure}"
@@ -165,23 +165,23 @@ def _unusable(value: float | None) -> bool:
     return value is None or not math.isfinite(value) or value <= 0
 
 
-def _hole(now: Sequence[float | None], holder: str) -> str:
+def _no_measurement(now: Sequence[float | None], holder: str) -> str:
     if not now or _absent(now):
         return f"{holder} has a value, this session has none"
     place = next(number for number, value in enumerate(now, start=1) if _unusable(value))
     return f"run {place} of {len(now)} gave {now[place - 1]!r}, which is no measurement"
 
 
-def _metric(series: Series, draft: Estimate | tuple[Verdict, str], real: bool, rules: Rules) -> MetricVerdict:
-    if not isinstance(draft, Estimate):
-        return MetricVerdict(series, *draft)
-    verdict = _verdict(series, draft, real, rules)
-    open_ = verdict == "INCONCLUSIVE" or (verdict == "PASS" and _improved(series, draft, rules))
+def _metric(series: Series, found: Estimate | tuple[Verdict, str], real: bool, rules: Rules) -> MetricVerdict:
+    if not isinstance(found, Estimate):
+        return MetricVerdict(series, *found)
+    verdict = _verdict(series, found, real, rules)
+    open_ = verdict == "INCONCLUSIVE" or (verdict == "PASS" and _improved(series, found, rules))
     undecided = open_ and series.runs < rules.most_runs
-    detectable = draft.detectable(series.margin, rules.alpha_fail)
-    noisy = _too_noisy(series, draft, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
-    finding = Finding(draft, series.margin, series.runs, rules, real, undecided, noisy, series.reference != "duet")
-    return MetricVerdict(series, verdict, explain(verdict, finding), draft, undecided, noisy, detectable)
+    detectable = found.detectable(series.margin, rules.alpha_fail)
+    noisy = _too_noisy(series, found, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
+    finding = Finding(found, series.margin, series.runs, rules, real, undecided, noisy, series.reference != "duet")
+    return MetricVerdict(series, verdict, explain(verdict, finding), found, undecided, noisy, detectable)
 
 
 def _verdict(series: Series, estimate: Estimate, real: bool, rules: Rules) -> Verdict:

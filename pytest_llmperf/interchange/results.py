@@ -57,7 +57,7 @@ def imported_results(found: Imported, name: str, environment: Environment) -> tu
 
 
 def _loads(points: Sequence[ImportedPoint], name: str) -> list[LoadPoint]:
-    """Those of the points, each with a name of its own: a file may hold several at the same load."""
+    """The points' loads, each with a name of its own: a file may hold several at the same load."""
     loads: list[LoadPoint] = []
     for load in [_load(point, name) for point in points]:
         earlier = sum(load.name == other.name.partition("#")[0] for other in loads)
@@ -215,7 +215,7 @@ def _has_lead_in(records: Sequence[RequestRecord]) -> bool:
 
 
 def _takes_lead_in(records: Sequence[RequestRecord], load: LoadPoint) -> bool:
-    """Of a sample nobody knows which its first are."""
+    """Whether the first requests are taken for lead-in; not in a sample, whose first ones nobody knows."""
     return load.concurrency is not None and load.requests == len(records) >= 2 * load.concurrency
 
 
@@ -261,7 +261,7 @@ def _without(summary: Summary, unknown: Mapping[str, str]) -> Summary:
 
 
 def _summary(point: ImportedPoint) -> Summary:
-    """Of statistics without requests. Latencies count from sending: they are service times."""
+    """The summary of statistics without requests. Latencies count from sending: they are service times."""
     sent = point.ok + point.failed
     known = {**point.known, **{f"service_{name}": point.known[name] for name in ("ttft", "e2e") if name in point.known}}
     nothing: Distribution = distribution([])

@@ -22,7 +22,7 @@ from pytest_llmperf.telemetry.environment import Environment
 _OFF_RATE = 0.1
 """By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
 _TOLD_ERRORS = 3
-"""Of requests that failed in different ways, so many of the most frequent; the request lines have all."""
+"""Different failures that are told, the most frequent ones; the request lines have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Result:
     steadiness: Steadiness | None = None
     """How far the last windows agreed; None when the load asks for no stability."""
     imported: tuple[str, ...] = ()
-    """Of a file of another tool: which, and what follows for the numbers; empty for what was measured here."""
+    """The tool whose file this was read from, and what follows for the numbers; empty for what was measured here."""
     capacity: Capacity | None = None
-    """Of a load that searches it: one search per run; `runs` and `metrics` are then of the highest level that holds."""
+    """The capacity, where the load searches it, once per run; `runs` and `metrics` are of the highest that holds."""
     reference: Result | None = None
     """In a duet the old server's result, of runs in turns with these; else None."""
 

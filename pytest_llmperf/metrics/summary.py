@@ -205,12 +205,12 @@ def run_window(run: Run, point: LoadPoint) -> Window | None:
     if not sent:
         return None
     # Each worker process has its own part of the trace, so the first that runs out of work ends the steady state.
-    dry = (_dry_ns([r for r in run.records if r.unit % run.workers == number]) for number in range(run.workers))
-    return _window(min(sent), min(moment for moment in dry if moment is not None))
+    ends = (_steady_end_ns([r for r in run.records if r.unit % run.workers == number]) for number in range(run.workers))
+    return _window(min(sent), min(moment for moment in ends if moment is not None))
 
 
-def _dry_ns(records: Sequence[RequestRecord]) -> int | None:
-    """When the first slot had no more work: of what was under way when the last was begun, the first to end."""
+def _steady_end_ns(records: Sequence[RequestRecord]) -> int | None:
+    """Earliest end among the requests in flight when the last one was sent; None where nothing was sent."""
     begun: dict[int, int] = {}
     ended: dict[int, int] = {}
     for record in records:

@@ -18,7 +18,7 @@ from pytest_llmperf.plan.fields import EntryError
 
 KEY = "combinations"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
-"""Of servers, loads and combinations: what can be part of a test id."""
+"""Names of servers, loads and combinations: what can be part of a test id."""
 
 
 @dataclass(frozen=True, slots=True)

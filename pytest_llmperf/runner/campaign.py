@@ -75,7 +75,7 @@ class Campaign:
         if stored is None or self._program.tests.get(planned.test) != planned:
             return None
         if server.started and (why := stored.other_engine(server.version)):
-            self._folder.notes.append(f"{planned.point_id} is measured again, not taken over: {why}")
+            self._folder.notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
             return None
         result = stored.result(planned)
         self._folder.note(

@@ -72,7 +72,7 @@ def read_resumed(
             continue
         found = ResumedPoint(stored[test])
         if why := _refused(found, planned, gpus, runs_wanted):
-            notes.append(f"{planned.point_id} is measured again, not taken over: {why}")
+            notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
         else:
             points[test] = found
     return Resumed(points, tuple(notes))

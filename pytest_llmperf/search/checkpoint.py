@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Mutable on purpose: grows with every run, and is written each time."""
+    """The runs of a search so far; grows with every run, and is written each time."""
 
     path: Path
     plan: Mapping[str, Any]

@@ -39,7 +39,7 @@ class Ranked:
     """In the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
     checks: tuple[Check, ...]
     runs: int
-    """Of a load each; those not to be trusted too."""
+    """Runs, of one load each; those not to be trusted too."""
     stopped: str | None
     """Why it was given no more runs."""
     metrics: Mapping[str, Mapping[str, float | None]]
@@ -58,7 +58,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
-    """A configuration's throughput and latency at one load, and whether no other has more of both."""
+    """A configuration's throughput and latency at one load, and whether it is on the Pareto front: no other
+    has more throughput at no more latency, or less latency at no less throughput."""
 
     name: str
     throughput: float
@@ -97,11 +98,11 @@ class SearchResult:
     """Names, in the order in which they were begun."""
     pareto: tuple[Front, ...]
     configurations: int
-    """Of the whole space."""
+    """Configurations in the whole space."""
     runs: int
-    """That it took: those of an interrupted search that was continued too."""
+    """Runs that it took: those of an interrupted search that was continued too."""
     brute_runs: int
-    """That `mode: brute` would take before any that doubt adds."""
+    """Runs that `mode: brute` would take before any that doubt adds."""
     environment: Mapping[str, Any]
     snippet: str = ""
     """The best configuration as the `servers:` part of a plan; empty without one."""
@@ -123,7 +124,7 @@ class SearchResult:
 
     @property
     def ties(self) -> tuple[Ranked, ...]:
-        """Those that cannot be told from the best."""
+        """Configurations that cannot be told from the best."""
         return tuple(found for found in self.ranked if found.tied and found.rank != 1)
 
     @property

@@ -216,7 +216,7 @@ def _asked_to_wait_s(answer: httpx.Response, pause_s: float, is_patient: bool) -
 
 
 def _retry_after_s(given: str) -> float:
-    """Of a header that gives seconds or a date; 0 where it gives neither."""
+    """Seconds that a header gives, as a number or a date; 0 where it gives neither."""
     if given.isascii() and given.isdigit():
         return float(given[:9])
     try:

@@ -46,7 +46,7 @@ class _Launch:
 class LlmServer:
     """A server that is up, and can be launched anew: its port, processes and logs are then others.
 
-    One that is made `later` comes up when it is first asked for anything that only a running server has.
+    `lazy=True`: starts on first use of targets, processes or version.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LlmServer:
         watcher: Watcher | None = None,
         under_way: Sequence[ServerProcess] = (),
         *,
-        later: bool = False,
+        lazy: bool = False,
     ) -> None:
         """`gpus` are those it runs on; without a `watcher` nothing is sampled.
 
@@ -71,7 +71,7 @@ class LlmServer:
         self._launch = launch
         self._gpus, self._watcher = tuple(gpus), watcher
         self._under_way = under_way
-        self._launched = None if later else launch()
+        self._launched = None if lazy else launch()
 
     def __repr__(self) -> str:
         return f"LlmServer({self.config.name!r}, {self.targets[0].shown if self.started else 'not started'!r})"

@@ -30,10 +30,10 @@ def start_server(
     log_dir: Path,
     gpus: Sequence[Gpu],
     *,
-    later: bool = False,
+    lazy: bool = False,
     loads: Sequence[LoadPoint] = (),
 ) -> Iterator[LlmServer]:
-    """The server of `config`, ready (or `later` so, as LlmServer says); stopped with all its processes on leaving.
+    """The server of `config`, ready (if `lazy`, on first use); stopped with all its processes on leaving.
 
     It is ready when it has answered a short request of one of `loads` (where none is given: of any known endpoint).
     Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
@@ -51,12 +51,12 @@ def start_server(
             finally:
                 under_way.clear()
 
-        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, under_way, later=later)
+        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, under_way, lazy=lazy)
 
 
 @contextlib.contextmanager
 def start_duet(
-    duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, later: bool = False, loads: Sequence[LoadPoint] = ()
+    duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, lazy: bool = False, loads: Sequence[LoadPoint] = ()
 ) -> Iterator[LlmServer]:
     """The new server with the old one as its `reference`, both ready, on GPUs of their own.
 
@@ -66,8 +66,8 @@ def start_duet(
         raise MissingRequirement(reason)
     taken = local_gpus(duet.a)
     with (
-        start_server(duet.a, log_dir, gpus[:taken], later=later, loads=loads) as old,
-        start_server(duet.b, log_dir, gpus[taken:], later=later, loads=loads) as new,
+        start_server(duet.a, log_dir, gpus[:taken], lazy=lazy, loads=loads) as old,
+        start_server(duet.b, log_dir, gpus[taken:], lazy=lazy, loads=loads) as new,
     ):
         new.reference = old
         yield new

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ServerError
+from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ReportOnlyWarning, ServerError
 from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, write_baseline
 from pytest_llmperf.gate.baselines.growth import appended
 from pytest_llmperf.gate.baselines.model import Baseline
@@ -80,9 +80,8 @@ class SlaGate:
         self._session.folder.notes += [f"{result.point_id}: {line}" for line in partly]
         open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
         if open_:
-            _settle_doubt(
-                self._session, "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
-            )
+            text = "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
+            _warn(_doubt(self._session, text))
 
 
 class BaselineGate:
@@ -95,7 +94,8 @@ class BaselineGate:
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
         """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
 
-        What cannot be decided is a warning, unless --llmperf-inconclusive says otherwise. With
+        What cannot be decided is an InconclusiveWarning, unless --llmperf-inconclusive says otherwise; in the profile
+        `report-only` what would fail is a ReportOnlyWarning, and nothing that was compared fails. With
         --llmperf-update-baselines a point without a baseline is recorded if the whole test passes, and one that has
         one is compared, and its session added when it is a PASS; --llmperf-update-new does the first of these,
         --llmperf-accept records whatever there is. `missing="skip"` lets a point without a baseline pass.
@@ -104,10 +104,30 @@ class BaselineGate:
         """
         __tracebackhide__ = True
         _assert_valid(result.incomparable, result)
-        self._assert_error_rate(result)
-        if result.reference is not None:
-            self._check_duet(result)
+        if refused := self._too_many_errors(result):
+            _warn(self._failure(result, refused))
+        regression = self._duet(result) if result.reference is not None else self._stored(result, missing)
+        if regression is None:
             return
+        text = failure_text(result.point_id, regression)
+        if regression.verdict in ("FAIL", "NO BASELINE"):
+            _warn(self._failure(result, text))
+        if regression.verdict == "INCONCLUSIVE":
+            _warn(InconclusiveWarning(text) if self._only_reports(result) else _doubt(self._session, text))
+
+    def _only_reports(self, result: Result) -> bool:
+        return self._session.judge.profile_of(result.load) == "report-only"
+
+    def _failure(self, result: Result, text: str) -> ReportOnlyWarning:
+        """The warning that a failure is in `report-only`; everywhere else it raises the AssertionError."""
+        __tracebackhide__ = True
+        if self._only_reports(result):
+            return ReportOnlyWarning(f"{text}\n  (report-only)")
+        raise AssertionError(text)
+
+    def _stored(self, result: Result, missing: Literal["fail", "skip"]) -> Regression | None:
+        """The result against its baseline file; None where it is recorded, or need not be compared."""
+        __tracebackhide__ = True
         path = self._session.judge.file(self._test, result)
         try:
             assert_holds(path, self._test)
@@ -115,9 +135,9 @@ class BaselineGate:
             raise AssertionError(f"{result.point_id}: {error}") from None
         if self._session.judge.is_recording(self._test, result):
             self._record(result)
-            return
+            return None
         if missing == "skip" and not path.exists():
-            return
+            return None
         try:
             own = (
                 self._session.stored_session(self._test, result).id
@@ -128,25 +148,25 @@ class BaselineGate:
                 self._session.folder.notes.append(
                     f"{result.point_id}: baseline {path} was recorded from these very runs"
                 )
-                return
+                return None
             regression = self._session.judge.regression(self._test, result, own)
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
         self._session.folder.note(self._test, result.point_id, regression=regression)
         if self._session.options.update_baselines and regression.verdict == "PASS":
             self._append(path, result)
-        _settle(self._session, result, regression)
+        return regression
 
-    def _assert_error_rate(self, result: Result) -> None:
-        """A server is fast while it refuses: the limit on failed requests holds here as in `sla.check`."""
-        __tracebackhide__ = True
+    def _too_many_errors(self, result: Result) -> str | None:
+        """Says how the limit on failed requests is broken. It holds here too: a server is fast while it refuses."""
         broken = self._session.judge.failed_requests(result)
-        if broken and self._session.judge.profile_of(result.load) != "report-only":
-            lines = "\n  ".join(broken)
-            raise AssertionError(f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}")
+        if not broken:
+            return None
+        lines = "\n  ".join(broken)
+        return f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}"
 
-    def _check_duet(self, result: Result) -> None:
-        """Against the old server's runs; baseline files are left alone."""
+    def _duet(self, result: Result) -> Regression:
+        """The result against the old server's runs; baseline files are left alone."""
         __tracebackhide__ = True
         self._session.note_duet_update()
         try:
@@ -154,7 +174,7 @@ class BaselineGate:
         except BaselineError as error:
             raise AssertionError(f"{result.point_id}: {error}") from None
         self._session.folder.note(self._test, result.point_id, regression=regression)
-        _settle(self._session, result, regression)
+        return regression
 
     def _record(self, result: Result) -> None:
         __tracebackhide__ = True
@@ -190,24 +210,25 @@ def _assert_valid(reasons: Sequence[str], result: Result) -> None:
         raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {lines}")
 
 
-def _settle(session: PytestSession, result: Result, regression: Regression) -> None:
-    """What a verdict does to the test."""
-    __tracebackhide__ = True
-    text = failure_text(result.point_id, regression)
-    if regression.verdict in ("FAIL", "NO BASELINE"):
-        if session.judge.profile_of(result.load) != "report-only":
-            raise AssertionError(text)
-        warnings.warn(InconclusiveWarning(f"{text}\n  (report-only)"), stacklevel=3)
-    if regression.verdict == "INCONCLUSIVE":
-        _settle_doubt(session, text)
-
-
-def _settle_doubt(session: PytestSession, text: str) -> None:
+def _doubt(session: PytestSession, text: str) -> InconclusiveWarning:
+    """The warning that doubt is; AssertionError or xfail where --llmperf-inconclusive asks for it."""
     __tracebackhide__ = True
     match session.options.inconclusive:
         case "fail":
             raise AssertionError(text)
         case "xfail":
             pytest.xfail(text)
-        case "pass":
-            warnings.warn(InconclusiveWarning(text), stacklevel=4)
+    return InconclusiveWarning(text)
+
+
+def _warn(warning: InconclusiveWarning | ReportOnlyWarning) -> None:
+    """Warns at the line that called `check`, so it is called by `check` alone.
+
+    Neither warning ever fails a test: where a filter (`-W error`) makes it an exception, it is shown all the same.
+    """
+    try:
+        warnings.warn(warning, stacklevel=3)
+    except type(warning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", type(warning))
+            warnings.warn(warning, stacklevel=3)

@@ -100,7 +100,7 @@ def parse_budget(given: str | None) -> float | None:
 
 
 def ini_margins(lines: Sequence[str]) -> Mapping[str, float]:
-    """Of the ini file's lines; PlanError says what is wrong."""
+    """The margins in the ini file's lines; PlanError says what is wrong."""
     pairs = [part.partition("=") for line in lines for part in line.split(",") if part.strip()]
     return checked_margins({name.strip(): value.strip() for name, _, value in pairs}, "ini llmperf_margins")
 

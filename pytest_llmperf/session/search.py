@@ -61,7 +61,7 @@ class Search:
         return self._session.options.output / f"search-{file_name(self._test)}"
 
     def _checkpoints(self, name: str) -> Iterator[Path]:
-        """Of this test, in this session's folder and those of earlier ones."""
+        """The checkpoints of this test, in this session's folder and those of earlier ones."""
         yield self._folder / checkpoint_name(name)
         for folder in self._session.options.output.parent.glob("*"):
             yield folder / self._folder.name / checkpoint_name(name)

@@ -38,8 +38,6 @@ def preparation_of(config: pytest.Config) -> Preparation:
 
         prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
         config.stash[_PREPARED] = prepared
-        # Whether an INCONCLUSIVE verdict fails is --llmperf-inconclusive's to say, not that of `-W error`.
-        config.addinivalue_line("filterwarnings", "default::pytest_llmperf.errors.InconclusiveWarning")
     return prepared
 
 
@@ -53,7 +51,7 @@ def live_of(config: pytest.Config) -> Live:
     rewritable = reporter.isatty and not ci_variable() and os.environ.get("TERM") != "dumb"
     capture = config.pluginmanager.get_plugin("capturemanager")
     around = capture.global_and_fixture_disabled if capture else contextlib.nullcontext
-    width = reporter._tw.fullwidth - 1
+    width = config.get_terminal_writer().fullwidth - 1
 
     def show(text: str) -> None:
         with around():

@@ -142,18 +142,18 @@ class PytestSession:
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
-        later = self._nothing_to_measure(asked)
+        lazy = self._nothing_to_measure(asked)
         loads = [planned.point for planned in self.program.tests.values() if planned.server == asked]
         begun = time.monotonic()
-        if not later:
+        if not lazy:
             self.live.starting(asked.name)
         with contextlib.ExitStack() as stack:
             try:
                 folder, gpus = self.folder.log_dir(), self.gpus
                 if isinstance(asked, Duet):
-                    server = stack.enter_context(start_duet(asked, folder, gpus, later=later, loads=loads))
+                    server = stack.enter_context(start_duet(asked, folder, gpus, lazy=lazy, loads=loads))
                 else:
-                    server = stack.enter_context(start_server(asked, folder, gpus, later=later, loads=loads))
+                    server = stack.enter_context(start_server(asked, folder, gpus, lazy=lazy, loads=loads))
             finally:
                 self.live.clear()
             engine = (asked.a if isinstance(asked, Duet) else asked).engine
@@ -211,8 +211,8 @@ class PytestSession:
         counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
         measured, on, gpus = (describe.counted(count, noun) for count, noun in counts)
         if self.options.resume:
-            taken = describe.counted(len(self.resumed.points), "point")
-            mode += f", {taken} taken over from {self.folder.output}"
+            resumed = describe.counted(len(self.resumed.points), "point")
+            mode += f", {resumed} resumed from {self.folder.output}"
         return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
     def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:

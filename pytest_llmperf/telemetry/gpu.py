@@ -38,7 +38,10 @@ def visible_gpus() -> tuple[Gpu, ...]:
 
 
 def _chosen(devices: str, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-    """As CUDA reads the variable: the first index that does not exist (-1, for instance) hides it and all after it."""
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves.
+
+    As CUDA reads it, the first index that does not exist (-1, for instance) hides it and all after it.
+    """
     by_index = {gpu.device: gpu for gpu in gpus}
     valid = itertools.takewhile(
         lambda device: device in by_index or (gpus and device.startswith(("GPU-", "MIG-"))),

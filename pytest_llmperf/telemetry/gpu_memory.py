@@ -35,7 +35,7 @@ class MemoryWatch:
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = tuple(gpus)
         self.peak_gb: float | None = None
-        """Of the fullest GPU, 1e9 bytes; None where nothing tells."""
+        """Peak memory of the fullest GPU in 1e9 bytes; None where nothing tells."""
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._nvml: Any = None

@@ -238,7 +238,7 @@ class Watch:
 
 
 def _lines() -> Iterable[str]:
-    """Of stdin, until it or our parent ends (a fork of which may hold the pipe)."""
+    """The lines of stdin, until it or our parent ends (a fork of which may hold the pipe)."""
     parent, rest = os.getppid(), b""
     while os.getppid() == parent:
         if select.select([0], [], [], 1.0)[0]:

@@ -46,6 +46,18 @@ asyncio_default_fixture_loop_scope = function
 """
 
 
+def edited(text: str, old: str, new: str) -> str:
+    """The text with another wording, which it must have: an edit that changes nothing tests nothing."""
+    assert old in text, f"{old!r} is not in:\n{text}"
+    return text.replace(old, new)
+
+
+def line_of(test: str, call: str) -> str:
+    """Where a warning of that call is shown, as `test_perf.py:8`."""
+    (line,) = [number for number, text in enumerate(test.splitlines(), 1) if call in text]
+    return f"test_perf.py:{line}"
+
+
 def lay_out(folder: Path, plan: str, test: str) -> None:
     """The files of a suite."""
     shutil.copy(any_machine.__file__, folder / "conftest.py")
@@ -76,9 +88,7 @@ class Suite:
             (self.pytester.path / "test_perf.py").write_text(test)
 
     def edit_plan(self, old: str, new: str) -> None:
-        plan = (self.pytester.path / "plan.yaml").read_text()
-        assert old in plan
-        self.write(plan=plan.replace(old, new))
+        self.write(plan=edited((self.pytester.path / "plan.yaml").read_text(), old, new))
 
     def run(self, *args: str) -> pytest.RunResult:
         """In this process; the plugin's modules stay imported (numpy and httpx cannot be imported twice)."""

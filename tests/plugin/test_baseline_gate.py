@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from perf_suite import INI, PLAN, TEST, lay_out, run_outside_ci
+from perf_suite import INI, PLAN, TEST, edited, lay_out, line_of, run_outside_ci
 
 POINT = ("-k", "tp1pp1-short")
 
@@ -15,7 +15,7 @@ STEP = ("decode-ms-per-step: 1, ", "decode-ms-per-step: 4, ")
 FOUR_AT_ONCE = ("concurrency: 2, requests: 10", "concurrency: 4, requests: 20")
 # The verdict's plumbing is tested here, on machines that may be busy: changes are large, and so are margins.
 WIDE = "margins: {itl_p50: 200 %, itl_mean: 200 %, ttft_p50: 900 %, ttft_mean: 900 %, output_token_throughput: 200 %}\n"
-ANYTHING = WIDE.replace("200 %", "9999 %").replace("900 %", "9999 %")
+ANYTHING = edited(edited(WIDE, "200 %", "9999 %"), "900 %", "9999 %")
 SLOWER = ("decode-ms-per-step: 4, ", "decode-ms-per-step: 40, ")
 
 
@@ -23,7 +23,7 @@ SLOWER = ("decode-ms-per-step: 4, ", "decode-ms-per-step: 40, ")
 def recording(tmp_path_factory):
     """A folder of baselines for one point, recorded once for all tests here."""
     folder = tmp_path_factory.mktemp("recording")
-    lay_out(folder, PLAN.replace(*STEP).replace(*FOUR_AT_ONCE), TEST)
+    lay_out(folder, edited(edited(PLAN, *STEP), *FOUR_AT_ONCE), TEST)
     done = run_outside_ci(folder, *POINT, "--llmperf-update-baselines")
     assert done.returncode == 0, done.stdout
     return folder / "baselines"
@@ -48,7 +48,8 @@ def test_a_missing_baseline_fails_and_names_the_flag(suite):
 
 def test_an_unchanged_server_passes(recorded):
     recorded.run(*POINT).assert_outcomes(passed=1)
-    assert recorded.points()["tp1pp1-short"]["regression"]["verdict"] != "FAIL"
+    # On a busy machine doubt may remain, and a recording made beside other work be beaten.
+    assert recorded.points()["tp1pp1-short"]["regression"]["verdict"] in {"PASS", "INCONCLUSIVE", "IMPROVED"}
 
 
 def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
@@ -58,7 +59,7 @@ def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
     result.stdout.fnmatch_lines(
         [
             "*tp1pp1-short: worse than its baseline (FAIL)",
-            "*itl_p50: * ms, baseline * ms; * times as bad (* to *), margin 200%, * runs against 5: FAIL: *",
+            "*itl_p50: * ms, baseline * ms; *% worse (*% worse to *% worse), margin 200%, * runs against 5: FAIL: *",
             "* baseline * ms |[x2-5]*····*| * ms",
             "*note: decode-ms-per-step was 4, is 40*",
             "*next: look for what changed*--llmperf-accept*",
@@ -80,7 +81,7 @@ def _multiply_inter_token_latencies(suite, *factors):
         itl = run["distributions"]["itl_ms"]
         itl.update({name: factor * value for name, value in itl.items() if name != "n"})
     path.write_text(json.dumps(baseline))
-    suite.edit_plan(WIDE, ANYTHING.replace("itl_p50: 9999 %", "itl_p50: 30 %"))
+    suite.edit_plan(WIDE, edited(ANYTHING, "itl_p50: 9999 %", "itl_p50: 30 %"))
 
 
 def test_a_server_that_was_much_slower_is_improved(recorded):
@@ -182,7 +183,7 @@ def test_tests_whose_names_differ_in_a_slash_have_a_baseline_each(suite):
 @pytest.mark.parametrize("option", [(), ("--llmperf-accept",), ("--llmperf-update-baselines",)])
 def test_the_baseline_of_another_test_is_refused(recorded, option):
     (path,) = recorded.baselines()
-    text = path.read_text().replace("test_serving[", "test_other[")
+    text = edited(path.read_text(), "test_serving[", "test_other[")
     path.write_text(text)
     result = recorded.run(*POINT, *option)
     result.assert_outcomes(failed=1)
@@ -200,7 +201,7 @@ def test_a_damaged_file_fails_and_is_named(recorded):
 
 def test_a_newer_schema_fails_and_says_so(recorded):
     (path,) = recorded.baselines()
-    path.write_text(path.read_text().replace("llmperf.baseline/2", "llmperf.baseline/99"))
+    path.write_text(edited(path.read_text(), "llmperf.baseline/2", "llmperf.baseline/99"))
     recorded.run(*POINT).stdout.fnmatch_lines(["*has schema 'llmperf.baseline/99'*"])
 
 
@@ -208,7 +209,7 @@ def test_a_newer_schema_fails_and_says_so(recorded):
 def test_a_server_that_refuses_requests_passes_no_baseline_unless_a_limit_allows_it(suite, allowed):
     suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 4}}\n  tp4")
     suite.edit_plan('sla: {error_rate: "<= 0"}\n', allowed)
-    suite.write(test=TEST.replace("    sla.check(result)\n", ""))
+    suite.write(test=edited(TEST, "    sla.check(result)\n", ""))
     result = suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines", "--llmperf-runs=1")
     result.assert_outcomes(failed=not allowed, passed=bool(allowed))
     assert len(suite.baselines()) == bool(allowed)
@@ -276,6 +277,13 @@ def test_what_becomes_of_doubt(undecidable, option, outcome):
     assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 8
 
 
+def test_doubt_warns_at_the_tests_line(undecidable):
+    result = undecidable.run(*POINT, "--llmperf-budget=10ms", "-Werror")
+    result.assert_outcomes(passed=1, warnings=1)
+    where = line_of(TEST, "baseline.check")
+    result.stdout.fnmatch_lines([f"*{where}: InconclusiveWarning: tp1pp1-short: cannot be told from its baseline*"])
+
+
 def test_a_budget_ends_the_runs_and_names_what_is_undecided(undecidable):
     result = undecidable.run(*POINT, "--llmperf-budget=10ms")
     result.stdout.fnmatch_lines(["the budget of 0.01 s is spent; undecided: tp1pp1-short"])
@@ -288,10 +296,40 @@ def test_a_report_never_fails(recorded, where):
     recorded.edit_plan(*SLOWER)
     if where == "plan":
         recorded.edit_plan("sla:", "gate: report-only\nsla:")
-    result = recorded.run(*POINT, *(["--llmperf-gate=report-only"] if where == "option" else []))
+    result = recorded.run(*POINT, *(["--llmperf-gate=report-only"] if where == "option" else []), "-Werror")
     result.assert_outcomes(passed=1, warnings=1)
     assert recorded.points()["tp1pp1-short"]["regression"]["verdict"] == "FAIL"
-    result.stdout.fnmatch_lines(["*InconclusiveWarning: tp1pp1-short: worse than its baseline (FAIL)*"])
+    result.stdout.fnmatch_lines(
+        [f"*{line_of(TEST, 'baseline.check')}: ReportOnlyWarning: tp1pp1-short: worse than its baseline (FAIL)"]
+    )
+
+
+def test_a_report_of_refused_requests_never_fails(suite):
+    suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 4}}\n  tp4")
+    suite.write(test=edited(TEST, "    sla.check(result)\n", ""))
+    recording = ("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines", "--llmperf-gate=report-only")
+    result = suite.run(*recording, "--llmperf-runs=1", "-Werror")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*test_perf.py:*: ReportOnlyWarning: tp1pp1-rate-100rps: too many requests failed*"])
+
+
+def test_a_report_without_a_verdict_never_fails(undecidable):
+    result = undecidable.run(*POINT, "--llmperf-gate=report-only", "--llmperf-inconclusive=fail", "--llmperf-runs=2")
+    assert undecidable.points()["tp1pp1-short"]["regression"]["verdict"] == "INCONCLUSIVE"
+    result.assert_outcomes(passed=1, warnings=1)
+
+
+def test_limits_in_doubt_warn_at_the_tests_line(suite):
+    suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 3}}\n  tp4")
+    suite.edit_plan('error_rate: "<= 0"', 'error_rate: "<= 50 %"')
+    suite.write(test=edited(TEST, "    baseline.check(result)\n", ""))
+    result = suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-budget=10ms", "-Werror")
+    assert suite.points()["tp1pp1-rate-100rps"]["sla"]["verdict"] == "INCONCLUSIVE"
+    result.assert_outcomes(passed=1, warnings=1)
+    where = line_of(TEST, "sla.check")
+    result.stdout.fnmatch_lines(
+        [f"*{where}: InconclusiveWarning: tp1pp1-rate-100rps: SLA limits that the runs cannot*"]
+    )
 
 
 @pytest.mark.parametrize("where", ["marker", "ini"])
@@ -299,7 +337,7 @@ def test_margins_of_marker_and_ini(recorded, where):
     recorded.edit_plan(*SLOWER)
     wide = dict.fromkeys(("itl_p50", "itl_mean", "ttft_p50", "ttft_mean", "output_token_throughput"), "9999 %")
     if where == "marker":
-        recorded.write(test=TEST.replace('plan="plan.yaml"', f'plan="plan.yaml", margins={wide}'))
+        recorded.write(test=edited(TEST, 'plan="plan.yaml"', f'plan="plan.yaml", margins={wide}'))
     else:
         recorded.edit_plan(WIDE, "")
         lines = "".join(f"\n    {name}={margin}" for name, margin in wide.items())
@@ -318,7 +356,7 @@ def test_margins_of_marker_and_ini(recorded, where):
     ],
 )
 def test_margins_that_are_none(suite, test, ini, message):
-    suite.write(test=TEST.replace('plan="plan.yaml"', f'plan="plan.yaml", {test}'))
+    suite.write(test=edited(TEST, 'plan="plan.yaml"', f'plan="plan.yaml", {test}'))
     suite.pytester.makeini(INI + ini)
     result = suite.run(*POINT)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -402,7 +440,7 @@ def test_an_empty_ci_variable_is_no_ci(suite, monkeypatch):
 
 def test_missing_baseline_can_be_skipped_on_purpose(suite):
     test = (suite.pytester.path / "test_perf.py").read_text()
-    suite.write(test=test.replace("baseline.check(result)", 'baseline.check(result, missing="skip")'))
+    suite.write(test=edited(test, "baseline.check(result)", 'baseline.check(result, missing="skip")'))
     suite.run(*POINT).assert_outcomes(passed=1)
     assert suite.points()["tp1pp1-short"]["regression"]["verdict"] == "NOT CHECKED"
 

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from perf_suite import edited
 
 # Four sequences at once, 10 ms per step: a fifth request in flight waits for one of them to end, some 80 ms.
 PLAN = """
@@ -54,7 +55,7 @@ def test_the_capacity_of_the_engine_is_found_and_reported(searching):
 
 
 def test_a_baseline_is_recorded_and_judged(searching):
-    searching.write(test=TEST.replace("sla)", "sla, baseline)").replace("sla.check(result)", "baseline.check(result)"))
+    searching.write(test=edited(edited(TEST, "sla)", "sla, baseline)"), "sla.check(result)", "baseline.check(result)"))
     searching.edit_plan("sla:", "margins: {capacity: 900 %}\nsla:")
     searching.edit_plan('{concurrency: "1:32"}, requests: 24', '{concurrency: "2:12", within: 50 %}, requests: 16')
     searching.run("--llmperf-update-baselines").assert_outcomes(passed=1)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from perf_suite import edited
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.plan.file import load_plan
@@ -45,7 +46,7 @@ loads:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    (tmp_path / "plan.yaml").write_text(PLAN.replace("loads:\n", BROKEN.lstrip("\n"), 1))
+    (tmp_path / "plan.yaml").write_text(edited(PLAN, "loads:\n", BROKEN.lstrip("\n")))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -185,11 +186,11 @@ def test_an_interrupted_search_goes_on_without_measuring_again(search, folder, s
 def test_a_changed_plan_is_not_continued(search, folder):
     assert search("--search=best", "--trials=1").exit_code == 0
     text = (folder / "plan.yaml").read_text()
-    (folder / "plan.yaml").write_text(text.replace("requests: 8", "requests: 9"))
+    (folder / "plan.yaml").write_text(edited(text, "requests: 8", "requests: 9"))
     result = search("--search=best", "--resume")
     assert result.exit_code == 2, result.output
     assert "the plan has changed: loads.chat.requests was 8, is 9" in " ".join(result.output.split())
-    (folder / "plan.yaml").write_text(text.replace("[60, 40, 20, 10]", "[60, 40, 20, 10, 5]"))
+    (folder / "plan.yaml").write_text(edited(text, "[60, 40, 20, 10]", "[60, 40, 20, 10, 5]"))
     grown = search("--search=best", "--resume")
     assert grown.exit_code == 0, grown.output
     assert document("best")["configurations"] == 10

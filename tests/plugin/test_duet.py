@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from perf_suite import lay_out, run_outside_ci
+from perf_suite import edited, lay_out, line_of, run_outside_ci
 from test_interrupts import LENIENT, Started
 
 # The verdict's plumbing is tested here, on machines that may be busy: changes are large, and so are margins.
@@ -80,6 +80,14 @@ def test_equal_servers_do_not_fail(judged):
         point = judged.points[f"test_equal[old-vs-same-{load}]"]
         assert point["passed"], judged.output
         assert len(point["runs"]) >= 3, "though the marker asks for one"
+
+
+def test_a_slower_server_in_a_report_warns_at_the_tests_line(suite):
+    write(suite, function("test_slower", "old", "slow"))
+    result = suite.run("--llmperf-gate=report-only", "-Werror")
+    result.assert_outcomes(passed=1, warnings=1)
+    where = line_of((suite.pytester.path / "test_perf.py").read_text(), "baseline.check")
+    result.stdout.fnmatch_lines([f"*{where}: ReportOnlyWarning: old-vs-slow-short: worse than old (FAIL)"])
 
 
 def test_runs_take_turns_in_both_orders(judged):
@@ -193,7 +201,7 @@ def test_a_dry_run_shows_both_commands(suite):
 def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
     """In its second run; what was measured before is kept."""
     line = f"  {dying}: {{engine: embedded, args: {{"
-    write(suite, function("test_serving", "old", "same"), plan=PLAN.replace(line, f"{line}fault-die-after: 35, "))
+    write(suite, function("test_serving", "old", "same"), plan=edited(PLAN, line, f"{line}fault-die-after: 35, "))
     result = suite.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*ServerError: server '{dying}' died; exit code *"])
@@ -204,7 +212,7 @@ def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
 
 
 def test_an_interrupt_keeps_what_was_measured_of_both(suite):
-    plan = PLAN.replace("requests: 20", "requests: 40")
+    plan = edited(PLAN, "requests: 20", "requests: 40")
     write(suite, function("test_serving", "old", "same", 'loads=["short"], runs=50'), plan=plan)
     started = Started(suite, *LENIENT)
     started.wait_for("a run is over")

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from perf_suite import lay_out, run_outside_ci
+from perf_suite import edited, lay_out, run_outside_ci
 from test_interrupts import Started, until
 
 ONE_RUN = """
@@ -30,8 +30,8 @@ def test_serving(llm_server, load_driver, load_point, sla):
 FIRST, SECOND = "grid.decode_ms_per_step_1", "grid.decode_ms_per_step_2"
 
 
-SEARCHES = ONE_RUN.replace("requests: 20", "requests: 8").replace(
-    "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
+SEARCHES = edited(
+    ONE_RUN, "concurrency: {sweep: [1, 2]}", "capacity: {concurrency: '1:2', sla: {ttft_p50: '<= 1 min'}}"
 )
 
 
@@ -72,8 +72,8 @@ def test_only_the_rest_is_measured_and_the_report_is_whole(half):
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "llmperf: 4 points on 2 servers*, 2 points taken over from *",
-            "not measured again, taken over from 20*: *short-c1, *short-c2",
+            "llmperf: 4 points on 2 servers*, 2 points resumed from *",
+            "not measured again, resumed from 20*: *short-c1, *short-c2",
         ]
     )
     assert servers(half) == [f"{FIRST}.log", f"{SECOND}.log"]
@@ -108,7 +108,7 @@ def test_an_interrupted_suite_goes_on(grid, signum):
 
 
 def test_a_capacity_is_taken_over_and_the_other_searched(suite):
-    suite.write(plan=SEARCHES.replace("[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
+    suite.write(plan=edited(SEARCHES, "[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
     started = Started(suite)
     until(lambda: stored(suite) or started.process.poll() is not None, "the first server's capacity")
     started.end_with(signal.SIGINT)
@@ -116,7 +116,7 @@ def test_a_capacity_is_taken_over_and_the_other_searched(suite):
     suite.edit_plan("decode-ms-per-step: {sweep: [1, 100]}", "decode-ms-per-step: {sweep: [1, 2]}")
     result = suite.run("--llmperf-resume")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["llmperf: 2 points on 2 servers*, 1 point taken over from *"])
+    result.stdout.fnmatch_lines(["llmperf: 2 points on 2 servers*, 1 point resumed from *"])
     taken, searched = suite.report()["points"]
     assert taken["taken_from"]
     assert [row["level"] for row in taken["capacity"]["searches"][0]["levels"]] == [1, 2]
@@ -139,7 +139,7 @@ def test_what_has_changed_is_measured_again_and_says_why(half, old, new, why):
     half.edit_plan(old, new)
     result = half.run("--llmperf-resume", "-k", "step_1")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines([f"{FIRST}-short-c1 is measured again, not taken over: {why}"])
+    result.stdout.fnmatch_lines([f"{FIRST}-short-c1 is measured again, not resumed: {why}"])
     assert all(point["taken_from"] is None for point in half.points().values())
 
 
@@ -148,15 +148,15 @@ def test_a_capacity_that_is_asked_otherwise_is_searched_again(suite):
     suite.run("-k", "step_1").assert_outcomes(passed=1)
     suite.edit_plan("1:2', sla: {ttft_p50: '<= 1 min'}", "1:3', sla: {ttft_p50: '<= 2 min'}")
     result = suite.run("--llmperf-resume", "-k", "step_1")
-    result.stdout.fnmatch_lines(["*again, not taken over: concurrency was [[]1, 2], is [[]1, 3]; sla was *"])
+    result.stdout.fnmatch_lines(["*again, not resumed: concurrency was [[]1, 2], is [[]1, 3]; sla was *"])
 
 
 def test_a_server_without_a_capacity_is_not_asked_again_for_a_baseline(suite):
-    suite.write(plan=SEARCHES.replace("1 min", "0.001 ms"), test=SLA_ONLY.replace("sla", "baseline"))
+    suite.write(plan=edited(SEARCHES, "1 min", "0.001 ms"), test=edited(SLA_ONLY, "sla", "baseline"))
     suite.run("--llmperf-accept", "-k", "step_1").assert_outcomes(failed=1)
     result = suite.run("--llmperf-accept", "--llmperf-resume", "-k", "step_1")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*1 point taken over from *"])
+    result.stdout.fnmatch_lines(["*1 point resumed from *"])
 
 
 def test_a_file_that_is_not_whole_is_passed_over(half):
@@ -175,7 +175,7 @@ def test_another_machines_points_are_measured_again(half):
         data["sides"][0]["environment"]["cpu"] = "another"
         path.write_bytes(gzip.compress(json.dumps(data).encode()))
     result = half.run("--llmperf-resume", "-k", "step_1")
-    result.stdout.fnmatch_lines(["*is measured again, not taken over: cpu was 'another', is *"])
+    result.stdout.fnmatch_lines(["*is measured again, not resumed: cpu was 'another', is *"])
 
 
 def test_nothing_to_resume(grid):
@@ -187,7 +187,7 @@ def test_nothing_to_resume(grid):
 def test_the_newest_session_is_continued(grid):
     grid.pytester.runpytest_inprocess("-k", "step_1").assert_outcomes(passed=2)
     grid.pytester.runpytest_inprocess("--llmperf-resume", "-k", "step_1").stdout.fnmatch_lines(
-        ["*2 points taken over from *llmperf-results/20*"]
+        ["*2 points resumed from *llmperf-results/20*"]
     )
     sessions = [path for path in (grid.pytester.path / "llmperf-results").glob("20*") if not path.is_symlink()]
     assert len(sessions) == 1
@@ -214,7 +214,7 @@ def test_a_baseline_takes_in_a_session_once(suite):
 
 def test_a_duet_is_taken_over_with_its_reference(suite):
     suite.write(
-        test=SLA_ONLY.replace('"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
+        test=edited(SLA_ONLY, '"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
     )
     suite.run().assert_outcomes(passed=1)
     (before,) = suite.report()["points"]

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from perf_suite import edited
 
 PLAN = """
 model: embedded
@@ -82,7 +83,7 @@ def test_a_machine_that_can_run_none_of_them(searching, args, outcome):
     ],
 )
 def test_a_wrong_marker_is_told_before_anything_runs(searching, marker, message):
-    searching.write(test=TEST.replace('plan="plan.yaml"', marker))
+    searching.write(test=edited(TEST, 'plan="plan.yaml"', marker))
     result = searching.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*test_perf.py: the llmperf_search marker*{message}*".replace("[", "[[]")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from perf_suite import TEST
+from perf_suite import TEST, edited
 
 STARTED = "Application startup complete"
 
@@ -18,7 +18,7 @@ def test_each_configuration_starts_once_for_all_tests_of_all_files(suite):
             assert llm_server.url.startswith("http://127.0.0.1:")
         """
     )
-    suite.write(test=TEST.replace("baseline.check(result)", ""))
+    suite.write(test=edited(TEST, "baseline.check(result)", ""))
     suite.run("--llmperf-runs=1").assert_outcomes(passed=8)
     logs = {path.stem: path.read_text() for path in (suite.output / "servers").iterdir()}
     assert sorted(logs) == ["tp1pp1", "tp4pp2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from perf_suite import TEST, Suite
+from perf_suite import TEST, Suite, edited
 
 TWO_LOADS = ("-k", "tp1pp1 and (short or 100rps)")
 
@@ -42,7 +42,7 @@ def test_servers_do_not_mix(suite: Suite) -> None:
     [("@pytest.mark.skipif(True, reason='not today')", 2), ("@pytest.mark.xfail(run=False, reason='no')", 0)],
 )
 def test_what_is_skipped_is_not_measured_on_the_way(suite: Suite, mark: str, skipped: int) -> None:
-    other = TEST.replace("import pytest", "").replace("def test_serving", f"{mark}\ndef test_other")
+    other = edited(edited(TEST, "import pytest", ""), "def test_serving", f"{mark}\ndef test_other")
     suite.write(test=TEST + other)
     suite.run(*TWO_LOADS, "--llmperf-update-baselines").assert_outcomes(passed=2, skipped=skipped, xfailed=2 - skipped)
     measured = [point for point in suite.report()["points"] if point.get("runs")]
@@ -52,13 +52,13 @@ def test_what_is_skipped_is_not_measured_on_the_way(suite: Suite, mark: str, ski
 def test_measuring_twice_in_a_test_measures_twice(suite: Suite) -> None:
     again = "    first = load_driver.run(llm_server, load_point)\n    result = "
     check = "    assert first.runs[0].started_ns < result.runs[0].started_ns\n    sla.check(result)"
-    suite.write(test=TEST.replace("    result = ", again).replace("    sla.check(result)", check))
+    suite.write(test=edited(edited(TEST, "    result = ", again), "    sla.check(result)", check))
     suite.run(*TWO_LOADS, "--llmperf-update-baselines").assert_outcomes(passed=2)
 
 
 def test_a_load_of_the_tests_own_is_measured_for_it_alone(suite: Suite) -> None:
     own = 'load_point.model_copy(update={"requests": 21})'
-    suite.write(test=TEST.replace("(llm_server, load_point)", f"(llm_server, {own})"))
+    suite.write(test=edited(TEST, "(llm_server, load_point)", f"(llm_server, {own})"))
     suite.run(*TWO_LOADS, "--llmperf-update-baselines").assert_outcomes(passed=2)
     sent = [point["metrics"]["requests"]["sent"] for point in suite.report()["points"]]
     assert sent == [5 * 21, 5 * 21]

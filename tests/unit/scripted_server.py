@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -32,6 +33,19 @@ class Request:
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
+
+    async def read_by_client(self) -> None:
+        """Until the client, which shares the event loop, has read all that was sent: its socket holds nothing more."""
+        client, server = (self.writer.get_extra_info(name)[1] for name in ("peername", "sockname"))
+        while _holds_bytes(client, server):  # noqa: ASYNC110  # no event tells of a socket that somebody else has read
+            await asyncio.sleep(0)
+
+
+def _holds_bytes(local: int, remote: int) -> bool:
+    """Whether bytes wait to be read from the IPv4 socket between these ports of this machine."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ports = [f"{local:04X}", f"{remote:04X}"]
+    return any([one[1][-4:], one[2][-4:]] == ports and not one[4].endswith(":00000000") for one in sockets)
 
 
 Script = Callable[[Request], Awaitable[None]]

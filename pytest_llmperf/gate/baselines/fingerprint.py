@@ -29,7 +29,7 @@ class Identity:
     """The server's arguments that change outputs."""
     load_shape: Literal["closed loop", "open loop"]
     trace_hash: str
-    """Of prompts, lengths and arrivals."""
+    """Hash of prompts, lengths and arrivals."""
     load: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the load that change the work and are not in the hash (load_facts.HARD)."""
 

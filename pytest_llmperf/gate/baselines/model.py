@@ -35,11 +35,11 @@ class StoredRun:
     """One run as it is kept."""
 
     values: Mapping[Quantity, float | None]
-    """Of every quantity, to six significant digits; None where its sample was empty."""
+    """The run's value of every quantity, to six significant digits; None where its sample was empty."""
     n: Mapping[str, int]
     """Sample size by metric; of a rate, the requests that it is made of."""
     histograms: Mapping[str, Histogram]
-    """Of HISTOGRAMS in ms; empty in files that were migrated from schema 1, which had none."""
+    """Histograms in ms by metric of HISTOGRAMS; empty in files that were migrated from schema 1, which had none."""
 
 
 Launches = tuple[tuple[StoredRun, ...], ...]
@@ -48,7 +48,7 @@ Launches = tuple[tuple[StoredRun, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Of a session that another tool measured: `llmperf import --baseline`."""
+    """Where a session comes from that another tool measured (`llmperf import --baseline`)."""
 
     tool: str
     """Its name and version."""

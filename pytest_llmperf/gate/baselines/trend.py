@@ -56,7 +56,7 @@ def _log_mean(runs: Sequence[float]) -> float:
 def _cuts(means: Sequence[float], offset: int, least_step: float) -> Iterator[ChangePoint]:
     """Cuts of a segment that begins at session `offset`, in order."""
     places = range(LEAST_SEGMENT, len(means) - LEAST_SEGMENT + 1)
-    found = max((_cut(means, place) for place in places), key=lambda cut: abs(cut[0]), default=None)
+    found = max((_t_statistic(means, place) for place in places), key=lambda cut: abs(cut[0]), default=None)
     if found is None:
         return
     t, step, place = found
@@ -68,8 +68,8 @@ def _cuts(means: Sequence[float], offset: int, least_step: float) -> Iterator[Ch
     yield from _cuts(means[place:], offset + place, least_step)
 
 
-def _cut(means: Sequence[float], place: int) -> tuple[float, float, int]:
-    """Student's t of a cut, its step, and where it is."""
+def _t_statistic(means: Sequence[float], place: int) -> tuple[float, float, int]:
+    """Student's t of the sessions before and from `place` on, the step between them, and `place`."""
     left, right = means[:place], means[place:]
     middle = math.fsum(left) / len(left), math.fsum(right) / len(right)
     squares = math.fsum((m - middle[0]) ** 2 for m in left) + math.fsum((m - middle[1]) ** 2 for m in right)

@@ -44,7 +44,7 @@ class Growth(NamedTuple):
     chunks: list[Chunks]
     tokenless_reads: list[int]
     totals: dict[int, int]
-    """Of each answer; of all together under 0 where the totals are the request's."""
+    """Tokens of each answer; those of all together under 0 where the totals are the request's."""
 
     @property
     def total(self) -> int:

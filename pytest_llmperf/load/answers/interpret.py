@@ -14,7 +14,7 @@ from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, r
 from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content
 from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.answers.whole import failure, finish_reason, missing, told_ends
+from pytest_llmperf.load.answers.whole import failure, finish_reason, incomplete_reason, told_ends
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
 from pytest_llmperf.load.trace.trace import PlannedRequest
@@ -142,7 +142,7 @@ def _said(capture: Capture, endpoint: Endpoint, templates: Templates) -> tuple[l
         if endpoint.framing == "sse":
             _read_sse(capture, endpoint.read, templates, said)
         else:
-            for read, data in _cut(capture, endpoint.framing):
+            for read, data in _unframed_events(capture, endpoint.framing):
                 said += _understood(read, data, endpoint.read)
     except _NoEvent as error:
         return said, str(error)
@@ -181,7 +181,7 @@ def _reads_at(places: tuple[int, ...], ends: tuple[int, ...], read: int) -> Sequ
     return [bisect_left(ends, place, read) for place in places]
 
 
-def _cut(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
+def _unframed_events(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
     """Every event that is no server-sent one, with the number of the read that completed it."""
     if framing == "body" and capture.ends:
         yield len(capture.ends) - 1, capture.body
@@ -228,7 +228,7 @@ def _judge(
     hidden, chunks, tokenless_reads = shown(said, counted)
     ends = told_ends(said, {some.event.choice for some in chunks})
     answers = prompts * asked.n
-    missed = missing(said, ends, answers, counted.output_tokens, endpoint.says_end)
+    missed = incomplete_reason(said, ends, answers, counted.output_tokens, endpoint.says_end)
     first = min([some.event.choice for some in said if some.event.has_choices], default=0)
     return _Stream(
         chunks=chunks,

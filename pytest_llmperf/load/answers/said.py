@@ -18,7 +18,7 @@ class Said(NamedTuple):
     reads: Sequence[int]
     """The read that completed each event."""
     event: Event
-    """Of all of them: texts joined, counts the largest."""
+    """One event for all of them: texts joined, counts the largest."""
     counts: Sequence[int | None]
     """Completion tokens that each event tells."""
     first_length: int

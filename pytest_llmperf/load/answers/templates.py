@@ -1,4 +1,4 @@
-"""Most events of a stream are the one before with another text: these are read many at once, without a JSON parser.
+"""Consecutive events usually differ only in text and counts; one compiled pattern reads many of them at once.
 
 An event that was parsed becomes a pattern in which the text, ids and counts are slots. What each slot means is tried
 out: the parser reads the event with another value in it. A slot takes only what is a whole value of its kind, so that
@@ -64,12 +64,12 @@ class _Template(NamedTuple):
     """From a place in a body on: an event and what is in its slots, each time; what follows the last is one match more,
     of nothing."""
     fields: tuple[int, ...]
-    """Of the event, for each slot."""
+    """Which field of the event each slot is."""
     facts: list[Any]
 
 
 class Templates:
-    """Of one load's streams. `read_event` is what reads an event without them; `tries` is how many are made at most."""
+    """Patterns of one load's events, at most `tries`. `read_event` is what reads an event without them."""
 
     def __init__(self, read_event: Callable[[bytes], Event], tries: int = _MOST) -> None:
         self._read_event = read_event

@@ -61,8 +61,8 @@ def told_ends(said: Sequence[Said], spoken: set[int]) -> int:
     return len(finished) or (len(spoken) if any(some.event.done for some in said) else 0)
 
 
-def missing(said: Sequence[Said], ends: int, answers: int, tokens: int | None, says_end: bool) -> str | None:
-    """What keeps a stream without a failure from being `answers` whole ones, of which `ends` were told to be over."""
+def incomplete_reason(said: Sequence[Said], ends: int, answers: int, tokens: int | None, says_end: bool) -> str | None:
+    """Returns why a stream without a failure is not `answers` whole ones, `ends` of which said that they were over."""
     if says_end and not ends and not any(some.event.done for some in said):
         return "stream ended early: no finish_reason, no [DONE]"
     if answers > 1 and ends < answers:

@@ -51,8 +51,10 @@ class Window:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """No garbage collection inside, because it would stop every stream at once, and no waiting for a busy server's
-        processor; CPU time and clock are watched."""
+        """Turns garbage collection off and raises our scheduling priority; watches CPU time and clock.
+
+        A collection would stop every stream at once, and a busy server would keep the processor from us.
+        """
         gc.collect()
         offset_ns, collections = _clock_offset_ns(), _gc_collections()
         cpu, wall = time.thread_time(), time.perf_counter()
@@ -69,7 +71,7 @@ class Window:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage collection inside."""
+    """Turns garbage collection off, and on again where it was on."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -135,7 +137,7 @@ def client_health(
 
 
 def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
-    """Of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
+    """The health of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
     token_chunks = sum(len(record.chunk_ns) for record in records)
     coalesced = sum(record.coalesced_chunks for record in records)
     tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))

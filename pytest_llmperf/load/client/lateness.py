@@ -17,13 +17,13 @@ _AROUND_NS = 1_000_000
 
 
 class Lateness:
-    """Of every read with a stamp of the kernel. Add each request's, then ask."""
+    """How late every read with a stamp of the kernel was. Add each request's, then ask."""
 
     def __init__(self) -> None:
         self._user_ns: list[NDArray[np.int64]] = []
         self._lags_ns: list[NDArray[np.int64]] = []
         self._shared: dict[int, list[int]] = {}
-        """Of each chunk that shares its read, when that read was made; by the request's index."""
+        """When the read of each chunk that shares one was made; by the request's index."""
 
     def add(self, capture: Capture, record: RequestRecord) -> None:
         """`record` is what came of `capture`."""

@@ -50,7 +50,7 @@ class ClosedLoop:
                 for number, connection in connections:
                     group.create_task(self._slot(number, connection, queue, slots))
                 if self._plan is not None:
-                    group.create_task(slots.conduct())
+                    group.create_task(slots.run_schedule())
 
     async def _slot(
         self, number: int, connection: Link, queue: deque[tuple[PlannedRequest, ...]], slots: Slots

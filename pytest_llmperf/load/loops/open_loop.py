@@ -18,7 +18,7 @@ _SPIN_S = 0.002
 """asyncio's timers round up to whole milliseconds, and epoll then rounds 0.009 up to 10 of them, so the last two before
 a due time are spent looking at the clock."""
 _NAP_S = 0.0001
-"""Of these only twice this is spent so, the rest in naps, between which other I/O is served."""
+"""Busy-wait for the last 2 x _NAP_S; before that sleep in slices, serving I/O between them."""
 _SPARE_S = 0.25
 """An open loop keeps as many idle connections as it would need for this long."""
 

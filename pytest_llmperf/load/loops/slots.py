@@ -17,7 +17,7 @@ class Share(NamedTuple):
 
 
 class Slots:
-    """Shared by the slots of one run, which are numbered from 0; `conduct` makes time pass for them."""
+    """The slots of one run, numbered from 0; `run_schedule` activates and retires them."""
 
     def __init__(self, plan: SlotPlan) -> None:
         self._plan = plan
@@ -49,8 +49,8 @@ class Slots:
                 self._change(0)
         return "measured"
 
-    async def conduct(self) -> None:
-        """Goes through the plan's levels, each at its time."""
+    async def run_schedule(self) -> None:
+        """Activates and retires slots at the plan's times."""
         if not self._ramping:
             await self._measuring.wait()
         loop = asyncio.get_running_loop()

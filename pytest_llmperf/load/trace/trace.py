@@ -81,8 +81,11 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`hash` covers everything that is sent and when, except model name, marks of `marked_prompt`, and the keys of a
-    load that gate/load_facts compares by themselves (where it is sent to, who counts its tokens)."""
+    """What a load sends, and when.
+
+    `hash` covers everything that is sent and when, except model name, marks of `marked_prompt`, and the keys of a
+    load that gate/load_facts compares by themselves (where it is sent to, who counts its tokens).
+    """
 
     warmup: tuple[PlannedRequest, ...]
     requests: tuple[PlannedRequest, ...]

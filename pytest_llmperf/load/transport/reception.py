@@ -29,8 +29,8 @@ _ENOUGH = 32
 """Reads that are waiting when we come back are no less than a nap would bring."""
 _SPARE_S = 0.0002
 """A nap ends so long before the next request is due."""
-_BLIND_S = 0.0005
-"""While many requests end and others are sent for them, what comes meanwhile waits no longer than this."""
+_MAX_UNREAD_S = 0.0005
+"""Longest time between two looks at the sockets while requests are sent."""
 _STAY_S = 0.002
 """For so long other timers of the event loop may wait, while no exchange begins or ends."""
 _PERIOD_S = 0.02
@@ -96,7 +96,7 @@ class Reception:
 
     def glance(self) -> None:
         """Between two of many things that are done in one turn of the event loop."""
-        if sys.platform == "linux" and self._loop.time() - self._looked_s > _BLIND_S:
+        if sys.platform == "linux" and self._loop.time() - self._looked_s > _MAX_UNREAD_S:
             self._look()
 
     def close(self) -> None:
@@ -109,15 +109,15 @@ class Reception:
         def _serve(self) -> None:
             """Looks; where naps pay, several times, because a turn of the event loop costs as much as reading does."""
             until_s = self._loop.time() + _STAY_S
-            while self._naps():
+            while self._nap_if_worthwhile():
                 streams = self.streams
                 self._look()
                 if self.streams != streams or self._looked_s > until_s:
                     return
             self._look()
 
-        def _naps(self) -> bool:
-            """Whether it paid to nap now, and it has."""
+        def _nap_if_worthwhile(self) -> bool:
+            """Sleeps if that pays; True if it slept."""
             now = self._loop.time()
             if now - self._began_s > _PERIOD_S:
                 self._nap_s = self._next_nap_s(now - self._began_s)

@@ -41,7 +41,7 @@ class LimitRun:
     n: int = 0
     """Requests in the sample."""
     beyond: int | None = None
-    """Those that break the limit (of a share: that are counted by it); None where requests have no value each."""
+    """Requests that break the limit (of a share: that are counted by it); None where requests have no value each."""
     lacking: int = 0
     """Successful requests without a value, which the sample therefore leaves out."""
     sample: tuple[float, ...] = ()
@@ -54,7 +54,7 @@ class SlaCheck:
 
     limit: Limit
     value: float | None
-    """Of all runs together; None where a run has none."""
+    """The value of all runs together; None where a run has none."""
     n: int
     verdict: Compliance
     verified: bool = False

@@ -1,7 +1,7 @@
 """What is gated, how much change is tolerated, how much noise is expected, and how many requests a percentile needs.
 
-The figures were chosen by simulation of a continuous-batching server; docs/gate.md says how well they do. Nothing here
-is computed, so that plan and reports may import it.
+The figures were chosen by simulation of a continuous-batching server; docs/gate.md says how well they do. No
+statistics are imported here, so that plan and reports may import it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.plan.load.point import Stability
 
 WINDOWS = 3
-"""That many must agree, and they are the result."""
+"""Windows that must agree, and are the result."""
 _THROUGHPUT, _LATENCY = Quantity("request_throughput"), Quantity("e2e", "mean")
 
 
@@ -19,7 +19,7 @@ class Steadiness:
     """How far the last three windows differ: max / min - 1. None where one of them has no number."""
 
     windows: int
-    """That were measured, the earlier ones included."""
+    """Windows that were measured, the earlier ones included."""
     throughput_spread: float | None
     latency_spread: float | None
     within: float
@@ -44,7 +44,7 @@ def _shown(spread: float | None) -> str:
 
 
 def steadiness(windows: Sequence[Summary], asked: Stability) -> Steadiness:
-    """Of all windows so far."""
+    """The steadiness of all windows so far."""
     last = windows[-WINDOWS:] if len(windows) >= WINDOWS else ()
     return Steadiness(len(windows), _spread(last, _THROUGHPUT), _spread(last, _LATENCY), asked.within)
 

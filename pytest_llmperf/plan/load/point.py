@@ -171,7 +171,8 @@ class LoadPoint(_Load):
     dataset_entries: PositiveInt | None = None
     """Unique prompts (with `conversation`: conversations), used in turn; None: every request has its own."""
     concurrency: PositiveInt | None = None
-    """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages and trace is set."""
+    """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages,
+    trace and capacity is set."""
     request_rate: float | None = None
     """Open loop: requests per second, sent whether or not earlier ones have ended."""
     batch_size: PositiveInt = 1
@@ -186,7 +187,7 @@ class LoadPoint(_Load):
     """The plan's; None: the option's, or auto."""
 
     def __repr__(self) -> str:
-        # pytest shows the arguments of a failing test, and a load's twenty fields would bury the failure.
+        # pytest shows the arguments of a failing test, and a load's many fields would bury the failure.
         return f"LoadPoint({self.name!r})"
 
     def as_dict(self) -> dict[str, Any]:

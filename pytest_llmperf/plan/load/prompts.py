@@ -60,7 +60,7 @@ def _in_plans_folder(value: str, info: ValidationInfo) -> str:
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
-    """Told with the plan, because later means after the server's start."""
+    """Checked here so that a missing file is a plan error, not a failure after the server has started."""
     if info.context and not Path(value).is_file():
         raise ValueError(f"{value} is not a file")
     return value

@@ -157,7 +157,7 @@ class LoadSpec(_Load):
 
     @model_validator(mode="after")
     def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
-        """Told with the plan, because later means after the server's start."""
+        """Read here so that a bad file is a plan error, not a failure after the server has started."""
         if self.trace is not None and info.context:
             with entry("trace"):
                 read_trace(self.trace)
@@ -252,7 +252,7 @@ class LoadEntry:
 
     specs: tuple[LoadSpec, ...]
     names: tuple[str, ...] = ()
-    """Of the combinations, one per spec; empty where the entry has none."""
+    """The combinations' names, one per spec; empty where the entry has none."""
 
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination and swept values, named after them, as in `chat-long-c8`."""

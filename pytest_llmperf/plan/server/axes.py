@@ -24,7 +24,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.units import parse_sweep
 
 MOST_CONFIGURATIONS = 1000
-"""Of one entry; more is a slip of the pen, not a plan."""
+"""Configurations of one entry; more is a slip of the pen, not a plan."""
 _SHOWN = 8
 """Names in a message."""
 _SHORT = {
@@ -82,7 +82,7 @@ class ServerSpace:
         return self.configs[place]
 
     def coordinates(self) -> Iterator[tuple[int, ...]]:
-        """Those of `configs`, in its order."""
+        """The coordinates of `configs`, in its order."""
         return itertools.product(*(range(len(axis.values)) for axis in self.axes))
 
     def each(self, change: Callable[[ServerConfig], ServerConfig]) -> ServerSpace:
@@ -210,7 +210,7 @@ def parse_values(given: object) -> tuple[ArgValue, ...]:
 
 
 def _server_combinations(given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Those of the entry; their arguments are swept nowhere else."""
+    """The entry's combinations; their arguments are swept nowhere else."""
     named = read_combinations(given[KEY])
     args = given.get("args")
     swept = {argument_name(path[0]) for path, _ in _swept(args, ()) if path} if isinstance(args, Mapping) else set()
@@ -259,7 +259,7 @@ def _key(data: Mapping[Any, Any], written: str) -> Any:
 
 
 def _written(value: ArgValue) -> str:
-    """As YAML writes it; of a path the last part."""
+    """The value as YAML writes it; of a path the last part."""
     if value is None:
         return "default"
     if isinstance(value, bool):

@@ -75,7 +75,7 @@ def summary(session: RunFolder, width: int, color: bool, verbosity: int) -> str:
                 console.print(dialect_table(outcome.result, session.dialect, console.width))
     for line in [
         *_skipped(session.outcomes.values()),
-        *_taken_over(session.outcomes.values()),
+        *_resumed(session.outcomes.values()),
         *_how_to_continue(session.outcomes.values()),
         *_remarks(session.outcomes.values()),
         *session.notes,
@@ -225,12 +225,12 @@ def _skipped(outcomes: Iterable[Outcome]) -> Iterator[str]:
         yield f"{reason} ({', '.join(points)})"
 
 
-def _taken_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """One line for all: a resumed suite may have taken over hundreds."""
+def _resumed(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """One line for all: a suite may have resumed hundreds."""
     taken = [(outcome.taken_from.astimezone(), outcome.point_id) for outcome in outcomes if outcome.taken_from]
     if taken:
         names = ", ".join(name for _, name in taken)
-        yield f"not measured again, taken over from {min(taken)[0]:%Y-%m-%d %H:%M:%S}: {names}"
+        yield f"not measured again, resumed from {min(taken)[0]:%Y-%m-%d %H:%M:%S}: {names}"
 
 
 def _how_to_continue(outcomes: Iterable[Outcome]) -> Iterator[str]:

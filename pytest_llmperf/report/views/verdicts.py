@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.rules import Verdict
+from pytest_llmperf.gate.sentences import change
 from pytest_llmperf.gate.verdict import MetricVerdict
 
 _WIDTH = 44
@@ -63,17 +64,17 @@ def headline(point_id: str, regression: Regression) -> str:
 
 
 def describe(metric: MetricVerdict, sides: tuple[str, str] = _SIDES) -> str:
-    """One line: metric, then, now, ratio with its interval, margin, runs, verdict and why."""
+    """One line: metric, now, then, the change with its interval, margin, runs, verdict and why."""
     series, estimate = metric.series, metric.estimate
     name = f"{series.quantity}{' against the anchor' if series.reference == 'anchor' else ''}"
     then, now = level(series.baseline), level(series.candidate)
     if estimate is None or then is None or now is None:
         return f"{name}: {metric.verdict}: {metric.reason}"
-    low, high = math.exp(estimate.bound(0.05)), math.exp(estimate.bound(0.95))
+    interval = f"{change(estimate.bound(0.05))} to {change(estimate.bound(0.95))}"
     runs = f"{series.runs} runs against {sum(map(len, series.baseline))}"
     shown = series.quantity.shown
     return (
-        f"{name}: {shown(now)}, {sides[0]} {shown(then)}; {estimate.ratio:.3f} times as bad ({low:.3f} to {high:.3f}), "
+        f"{name}: {shown(now)}, {sides[0]} {shown(then)}; {change(estimate.log_ratio)} ({interval}), "
         f"margin {series.margin:.0%}, {runs}: {metric.verdict}: {metric.reason}"
     )
 

@@ -50,7 +50,7 @@ class Now(NamedTuple):
 
 @dataclass(slots=True)
 class Outlook:
-    """Mutable on purpose: told of everything that is planned, begun and ended."""
+    """Keeps what is planned, begun and ended, and estimates what is left."""
 
     works: dict[str, Work] = field(default_factory=dict)
     """By test id."""

@@ -18,12 +18,12 @@ _FINALISTS = 3
 
 @dataclass(slots=True)
 class Contest:
-    """Mutable on purpose: grows while a search goes on. The arena of `modes`."""
+    """Measures what a mode of `modes` asks for, keeps it, and compares; grows while a search goes on."""
 
     goal: Goal
     run: Run
     runs: int
-    """Of every configuration, before it is compared."""
+    """Runs of every configuration before it is compared."""
     trials: int | None = None
     """Configurations that may be measured at most, beside those that this machine cannot run."""
     held: dict[Position, Trial] = field(default_factory=dict)

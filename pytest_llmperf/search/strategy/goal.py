@@ -36,9 +36,9 @@ class Check:
 
     load: str
     name: str
-    """Of the quantity."""
+    """Name of the quantity."""
     limit: str
-    """As people read it: `<= 500 ms`."""
+    """The limit as people read it: `<= 500 ms`."""
     value: float | None
     """Over all runs, as the gate judges it."""
     shown: str
@@ -56,7 +56,7 @@ class Check:
 
     @property
     def share(self) -> float | None:
-        """Of the limit, by how much the value is beyond it, below 0 by how much to spare; None where there is none."""
+        """How far the value is beyond the limit, as a share of it (below 0: to spare); None where there is none."""
         return None if abs(self.excess) >= _HUGE else math.expm1(self.excess)
 
     @property
@@ -80,9 +80,9 @@ class Assessment:
     standing: Standing
     checks: tuple[Check, ...]
     scores: tuple[float, ...]
-    """Of its runs; empty where a load or a value is missing."""
+    """Scores of its runs; empty where a load or a value is missing."""
     level: Level | None
-    """Of these, with the 90 % interval."""
+    """The level of the scores, with its 90 % interval."""
     why: str = ""
     """What is wrong with it; empty when nothing is."""
 
@@ -106,7 +106,7 @@ class Goal:
     aims: Mapping[Quantity, float]
     """Weights."""
     limits: Mapping[str, tuple[Limit, ...]]
-    """Of every load, in the order in which they are measured."""
+    """Limits of every load, in the order in which they are measured."""
     memory: MemoryLimit | None = None
     most_runs: int = 3
 

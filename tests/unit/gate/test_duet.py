@@ -100,7 +100,7 @@ def test_no_text_speaks_of_baselines(slowness):
 def test_a_failure_names_the_old_server():
     text = failure_text("old-vs-new-short", regression(measured(*STEADY), measured(*[3.0] * 5)))
     assert text.startswith("old-vs-new-short: worse than old (FAIL)\n")
-    assert ", old 9.667 ms; 3.000 times as bad" in text
+    assert ", old 9.667 ms; 200.0% worse (1" in text
     assert "\n    old 9.667 ms |5" in text
     assert "\n  next: look for what new does that old does not" in text
 

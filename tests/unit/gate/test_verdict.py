@@ -67,6 +67,7 @@ def test_verdict_by_change_and_runs(level: float, runs: int, verdict: str, again
         (8.5, 3, "which 2 runs more will confirm"),
         (8.5, 5, "the baseline is stale, accept the new level with --llmperf-accept"),
         (10.0, 1, "1 run decides nothing: 3 are needed"),
+        (10.0, 2, "2 runs decide nothing: 3 are needed"),
         (10.5, 4, "so on either side of the margin of 5% after 4 runs; another run may tell"),
         (10.5, 8, "so on either side of the margin of 5% after 8 runs; the change is about as large as the margin"),
     ],

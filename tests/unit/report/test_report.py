@@ -266,7 +266,7 @@ def test_a_failure_says_what_where_and_what_next():
     text = failure_text("seqs2-short", outcome(slowness=0.5, notes=("driver was 1, is 2",)).regression)
     lines = text.split("\n  ")
     assert lines[0] == "seqs2-short: worse than its baseline (FAIL)"
-    assert lines[1].startswith("itl_p50: 9.667 ms, baseline 4.833 ms; 2.000 times as bad (1.9")
+    assert lines[1].startswith("itl_p50: 9.667 ms, baseline 4.833 ms; 100.0% worse (9")
     assert "margin 5%, 5 runs against 5: FAIL: 100.0% worse" in lines[1]
     assert lines[2:4] == [
         "  baseline 4.833 ms |5···········································| 9.667 ms",
@@ -274,6 +274,12 @@ def test_a_failure_says_what_where_and_what_next():
     ]
     assert lines[-2] == "note: driver was 1, is 2"
     assert "--llmperf-accept" in lines[-1]
+
+
+def test_an_improvement_is_called_one():
+    text = failure_text("seqs2-short", outcome(slowness=2.0).regression)
+    assert "\n  itl_p50: 9.667 ms, baseline 19.33 ms; 50.0% better (" in text
+    assert "% worse" not in text.split("margin")[0]
 
 
 def test_an_interrupted_point_is_told_even_when_quiet():
