@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LoadError,
         MissingRequirement,
         PlanError,
+        ReportOnlyWarning,
         ServerError,
     )
     from pytest_llmperf.gate.regression import Regression
@@ -58,6 +59,7 @@ __all__ = (
     "Plan",
     "PlanError",
     "Regression",
+    "ReportOnlyWarning",
     "Result",
     "ServerError",
     "SlaCheck",
@@ -76,7 +78,7 @@ __all__ = (
 )
 _ERRORS = (
     *("BaselineError", "ClientError", "InconclusiveWarning", "LlmPerfError", "LoadError", "MissingRequirement"),
-    *("PlanError", "ServerError"),
+    *("PlanError", "ReportOnlyWarning", "ServerError"),
 )
 _PLACES = {
     **dict.fromkeys(_ERRORS, "errors"),
