@@ -233,6 +233,9 @@ class _Server:
         self.version, self.launches = None, 1
         self.asked = Duet(reference.config, self.config) if reference else self.config
 
+    def bring_up(self):
+        """It is up from the beginning."""
+
     def relaunch(self):
         self.launches += 1
 
