@@ -58,7 +58,8 @@ def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callab
         problem = (health_problem(target, named) if named else usual()) or ""
         return not problem
 
-    wait_until(up, None, name, config.ready_timeout, lambda: f"; {problem}", backing_off())
+    cure = "" if named else "; `ready: false` does not ask for it, and sends the load's own request at once"
+    wait_until(up, None, name, config.ready_timeout, lambda: f"; {problem}{cure}", backing_off())
 
 
 def _usual_problem(target: Target, loads: Sequence[LoadPoint]) -> str | None:

@@ -226,9 +226,11 @@ def _judge(
     said, unknown = with_unknown_content(said)
     counted = count_tokens(said, asked.n, count)
     hidden, chunks, tokenless_reads = shown(said, counted)
-    ends = told_ends(said, {some.event.choice for some in chunks})
-    answers = prompts * asked.n
-    missed = incomplete_reason(said, ends, answers, counted.output_tokens, endpoint.says_end)
+    spoken = {some.event.choice for some in chunks}
+    ends, answers = told_ends(said, spoken), prompts * asked.n
+    # Of an answer that is hidden as a whole nobody can say whether it carried a token.
+    carried = answers if hidden else len(spoken)
+    missed = incomplete_reason(said, ends, answers, carried, counted.output_tokens, endpoint.says_end)
     first = min([some.event.choice for some in said if some.event.has_choices], default=0)
     return _Stream(
         chunks=chunks,

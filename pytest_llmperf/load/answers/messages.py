@@ -16,7 +16,10 @@ from pytest_llmperf.load.endpoints.openai import (
     read_rest,
 )
 
-_FAILURE = re.compile(rb"(?:^|[._-]|\b)(?:error|exception|failure)$", re.IGNORECASE)
+_FAILURE = re.compile(
+    rb"(?:^|[._-]|\b)(?:error|exception|failure|failed|abort|aborted|timeout|timed.?out|cancell?ed|interrupted|overloaded)$",
+    re.IGNORECASE,
+)
 _SIGN_OF_LIFE = re.compile(rb"ping|pong|heart.?beat|keep.?alive", re.IGNORECASE)
 _CONTENT = re.compile(rb"|message|data|delta|chunk|token|completion|response\..*", re.IGNORECASE)
 _EMPTY = (b"", b"null", b"{}", b'""')
@@ -27,9 +30,10 @@ def read_message(message: Message, read_event: Callable[[bytes], Event]) -> Even
     data, name, stray = message
     if not stray and (not name or name.startswith(b"response.")) and data.startswith(b'{"'):
         return read_event(data)
+    data = data.strip()
     if _FAILURE.search(name):
         return Event(error=body_text(data or stray) or name.decode("utf-8", "replace"))
-    if data.strip() in _EMPTY or _SIGN_OF_LIFE.fullmatch(name or data.strip()):
+    if data in _EMPTY or _SIGN_OF_LIFE.fullmatch(name or data):
         return _read_stray(stray) if stray else NOTHING
     event = _read_named(name, data, read_event)
     return event._replace(others=(*event.others, _read_stray(stray))) if stray else event

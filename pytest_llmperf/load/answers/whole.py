@@ -18,6 +18,7 @@ _GOOD_REASONS = frozenset((
 _NO_REASONS = ("", "null", "none", "not_finished", "not_stopped", "finish_reason_unspecified")
 """What servers write where an answer goes on."""
 _OTHERS_TOLD = "stream ended early: its end was not told, as that of other answers of the run was"
+_OTHERS_SAID_WHY = "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
 
 
 def finish_reason(said: Sequence[Said]) -> str | None:
@@ -61,19 +62,34 @@ def told_ends(said: Sequence[Said], spoken: set[int]) -> int:
     return len(finished) or (len(spoken) if any(some.event.done for some in said) else 0)
 
 
-def incomplete_reason(said: Sequence[Said], ends: int, answers: int, tokens: int | None, says_end: bool) -> str | None:
-    """Returns why a stream without a failure is not `answers` whole ones, `ends` of which said that they were over."""
+def incomplete_reason(
+    said: Sequence[Said], ends: int, answers: int, spoken: int, tokens: int | None, says_end: bool
+) -> str | None:
+    """Returns why a stream without a failure is not `answers` whole ones.
+
+    `ends` of them said that they were over, and `spoken` carried a token.
+    """
     if says_end and not ends and not any(some.event.done for some in said):
         return "stream ended early: no finish_reason, no [DONE]"
     if answers > 1 and ends < answers:
         return f"{ends} of {answers} answers came to their end"
+    if answers > 1 and 0 < spoken < answers:
+        return f"{spoken} of {answers} answers carried a token"
     return None if tokens and (ends or not says_end) else "the stream carried no token"
 
 
 def with_untold_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestRecord, ...]:
-    """The records of a run; of a server that tells the ends of answers, those whose end it did not tell are failed."""
-    if not any(record.ok and record.end_told for record in records):
-        return tuple(records)
-    return tuple(
-        replace(record, error=_OTHERS_TOLD) if record.ok and not record.end_told else record for record in records
-    )
+    """The records of a run; of a server that tells the ends of answers, those whose end it did not tell are failed.
+
+    A proxy that closes every stream with [DONE] hides that the server gave up: where other answers of the run have a
+    finish_reason, [DONE] alone is no end.
+    """
+    good = [record for record in records if record.ok]
+    ends, reasons = any(record.end_told for record in good), any(record.finish_reason for record in good)
+    return tuple(_with_own_end(record, ends, reasons) if record.ok else record for record in records)
+
+
+def _with_own_end(record: RequestRecord, ends: bool, reasons: bool) -> RequestRecord:
+    if ends and not record.end_told:
+        return replace(record, error=_OTHERS_TOLD)
+    return replace(record, error=_OTHERS_SAID_WHY) if reasons and not record.finish_reason else record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,6 +126,10 @@ _PINGS = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
 _COMPLAINTS = (
     "detail", "message", "msg", "err", "errors", "error_code", "error_msg", "error_message", "exception",
 )  # fmt: skip
+_FAILS = re.compile(r"error|exception|fail|abort|cancel|timeout|timed.?out|^[45]\d\d$", re.IGNORECASE)
+"""Values that say what an event is, of one that is a failure; 4xx and 5xx are codes."""
+_SUCCESSES = (0, 200, "0", "200")
+"""Codes of an event that says that all went well."""
 _HARMLESS = ELSEWHERE | {
     "usage", "id", "object", "created", "created_at", "model", "model_name", "provider", "request_id", "type",
     "system_fingerprint", "service_tier", "obfuscation", "prompt_filter_results", "prompt_progress", "citations",
@@ -147,7 +152,7 @@ def read_event(data: bytes) -> Event:
         return _read_choices(event, choices)
     choice = choices[0]
     usage: tuple[int | None, int | None, int] = NO_USAGE
-    if told := event.get("usage"):
+    if (told := event.get("usage")).__class__ is dict:
         prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
         if prompt.__class__ is int and completion.__class__ is int and len(told) == 3 and prompt >= 0 <= completion:
             usage = (prompt, completion, 0)
@@ -196,9 +201,9 @@ def read_event(data: bytes) -> Event:
 def failed(event: dict[str, Any]) -> Event | None:
     """An event that is an error, in the server's words; None for any other."""
     error = event.get("error")
-    if error is None and event.get("object") != "error":
-        return None
-    return None if error in (False, "", 0) else Event(error=error_text(event))
+    # In an event with content an empty one is what some servers write beside every chunk.
+    is_error = error or (error == {} and not event.get("choices")) or (error is None and event.get("object") == "error")
+    return Event(error=error_text(event)) if is_error else None
 
 
 def read_rest(event: dict[str, Any], marks: tuple[str, ...] = ("choices",)) -> Event:
@@ -211,6 +216,10 @@ def read_rest(event: dict[str, Any], marks: tuple[str, ...] = ("choices",)) -> E
         return Event(prompt_tokens=usage.prompt, completion_tokens=usage.completion, reasoned=usage.reasoned)
     if any(str(event.get(name)).lower() in _PINGS for name in ("type", "event", "object", "status")):
         return NOTHING
+    if event.get("code") in _SUCCESSES:
+        return NOTHING
+    if any(_FAILS.search(str(event.get(name))) for name in ("type", "event", "object", "status", "code")):
+        return Event(error=error_text(event))
     if any(isinstance(event.get(name), str | list) and event[name] for name in _COMPLAINTS):
         return Event(error=error_text(event))
     if any(name in event for name in marks) or event.keys() <= _HARMLESS or "chunk" in str(event.get("object")):
@@ -236,7 +245,7 @@ def read_choice(choice: dict[str, Any], usage: Usage, place: int = 0) -> Event:
     if delta is None and (delta := choice.get("message")) is None:
         delta = choice
     elif not delta:
-        delta = {"text": choice.get("text")}
+        delta = {name: value for name, value in choice.items() if name != "delta"}
     content = read_delta(delta)
     if isinstance(own := choice.get("usage"), dict) and usage == NO_USAGE:
         usage = read_usage(own)

@@ -37,7 +37,7 @@ _SPOKEN = (
 )
 """Tool calls, refusals, sound."""
 _ENDS = ("response.completed", "response.incomplete")
-_FAILURES = ("error", "response.failed", "response.error", "response.cancelled")
+_FAILURES = ("error", "response.failed", "response.error", "response.cancelled", "response.canceled")
 _REASONS = {"max_output_tokens": "length", "max_tokens": "length"}
 
 
@@ -92,6 +92,8 @@ def _failure(event: dict[str, Any]) -> Any:
 
 def _end(kind: str, response: dict[str, Any]) -> Event:
     """An answer that reached its `max_output_tokens` is `incomplete`: the usual end where that length is asked for."""
+    if response.get("error") or response.get("status") in ("failed", "cancelled", "canceled"):
+        return Event(error=error_text(response))
     reason = "stop"
     if kind == "response.incomplete":
         given = (response.get("incomplete_details") or {}).get("reason") or "incomplete"

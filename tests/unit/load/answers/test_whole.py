@@ -87,6 +87,12 @@ FAILURES = {
     "no choices": (sse({"choices": None, "message": "upstream died"}), "upstream died"),
     "error in a choice": (sse({"choices": [{"delta": {}, "error": {"message": "upstream died"}}]}), "upstream died"),
     "error beside content": (sse({"error": "upstream died", "choices": [{"delta": {"content": "a"}}]}), "upstream"),
+    "a type that says so": (sse({"type": "error", "request_id": "upstream died"}), "upstream died"),
+    "a code beside no choices": (sse({"choices": [], "code": "InternalError"}), "InternalError"),
+    "a status of a chunk": (sse({"object": "chat.completion.chunk", "status": "failed", "code": 500}), "failed"),
+    "event aborted": (_event("abort", "upstream died"), "upstream died"),
+    "event failed": (_event("failed", "upstream died"), "upstream died"),
+    "event timeout": (_event("request.timeout", "upstream died"), "upstream died"),
     "text as data": (b"data: upstream died\n\n", "upstream died"),
 }
 
@@ -130,6 +136,9 @@ def test_last_failure_may_lack_its_blank_line(failure: str) -> None:
         sse({"object": "chat.completion.chunk", "id": "x", "model": "m"}),
         sse({"choices": [{"delta": {"role": "assistant"}}], "error": None, "obfuscation": "xx"}),
         sse({"choices": [{"delta": {}}], "error": False}),
+        sse({"choices": [{"delta": {}}], "error": {}}),
+        sse({"code": 0, "msg": "success"}),
+        sse({"choices": [{"delta": {}}], "usage": "none"}),
         sse({"timings": {"cache_n": 3}, "choices": []}),
         b"x-trace: 7\ndata: {}\n\n",
     ],
@@ -201,3 +210,37 @@ def test_events_of_the_responses_api_of_no_known_kind() -> None:
 
 def test_end_that_is_no_text_fails_its_request() -> None:
     assert "event not understood" in (read(*SAID, delta({}, reason=["stop"])).error or "")
+
+
+def test_done_alone_is_no_end_where_other_answers_gave_a_reason() -> None:
+    """A proxy that closes every stream with [DONE] hides that the server gave up."""
+    whole, cut = read(*SAID, *end(2)), read(*SAID, DONE)
+    assert cut.ok
+    first, second = with_untold_ends_failed([whole, cut])
+    assert first.ok
+    assert second.error == "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
+    assert all(record.ok for record in with_untold_ends_failed([cut, cut]))
+
+
+def test_done_may_have_spaces_behind_it() -> None:
+    assert read(*SAID, b"data: [DONE] \n\n").ok
+
+
+def test_one_of_several_answers_without_a_token_fails_the_request() -> None:
+    said = [delta("a"), delta("b"), *(delta({}, reason="stop", index=place) for place in (0, 1))]
+    record = read(*said, asked=Asked(2))
+    assert record.error == "1 of 2 answers carried a token"
+
+
+def test_content_beside_an_empty_delta_is_seen() -> None:
+    chunks = [sse({"choices": [{"index": 0, "delta": {}, "output": text}]}) for text in ("a", "b")]
+    record = read(*chunks, *end(2))
+    assert (record.error, len(record.chunk_ns), record.unknown_fields) == (None, 2, ("output",))
+
+
+@pytest.mark.parametrize("kind", ["response.completed", "response.canceled"])
+def test_response_that_failed_under_another_name(kind: str) -> None:
+    response = {"status": "failed", "error": {"message": "upstream died"}}
+    said = sse({"type": "response.output_text.delta", "delta": "a"})
+    record = read(said, sse({"type": kind, "response": response}), DONE, endpoint="responses")
+    assert "upstream died" in (record.error or "")
