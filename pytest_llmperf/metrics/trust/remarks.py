@@ -85,8 +85,8 @@ def _hidden(answers: Sequence[RequestRecord]) -> Iterator[str]:
     if hidden:
         yield (
             f"{sum(hidden)} tokens of {len(hidden)} of {len(answers)} answers were counted by the server and never "
-            "streamed, as reasoning that is kept back: they are in output_tokens and throughput and not in itl; ttft "
-            "of these answers has no value (ttfo has, where something was streamed)"
+            "streamed in a known form (reasoning that is kept back, for instance): they are in output_tokens and "
+            "throughput and not in itl; ttft of these answers has no value (ttfo has, where something was streamed)"
         )
 
 
