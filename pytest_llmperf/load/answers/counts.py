@@ -31,6 +31,8 @@ class Chunks(NamedTuple):
     tokens: Sequence[int | None]
     event: Event
     first_length: int
+    texts: tuple[Sequence[str], Sequence[str]] = ((), ())
+    """Of each chunk, as in Said."""
 
     @property
     def length(self) -> int:
@@ -152,7 +154,7 @@ def _growth(said: Sequence[Said], own: bool) -> Growth | None:
         growth.totals[answer] = told[-1] if told else then
         spoken[answer] = pieces + (len(told) if some.speaks else 0)
         if some.speaks or any(grown):
-            growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length))
+            growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length, some.texts))
             idle += grown.count(0)
         else:
             growth.tokenless_reads.extend(some.reads)
@@ -164,9 +166,9 @@ def _by_content(said: Sequence[Said]) -> tuple[list[Chunks], list[int]]:
     told = all(some.event.token_ids for some in said if some.speaks)
     chunks: list[Chunks] = []
     tokenless: list[int] = []
-    for reads, event, _, first_length in said:
+    for reads, event, _, first_length, texts in said:
         if event.output or event.reasoning or event.token_ids:
-            chunks.append(Chunks(reads, [event.token_ids if told else None] * len(reads), event, first_length))
+            chunks.append(Chunks(reads, [event.token_ids if told else None] * len(reads), event, first_length, texts))
         elif event.has_choices:
             tokenless += reads
     return chunks, tokenless

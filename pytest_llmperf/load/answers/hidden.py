@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from pytest_llmperf.load.answers.said import Said
 _UNSEEN = 8
 """Special tokens that no text shows: an end, the marks between parts of an answer."""
 _JUMP = 4
-"""A first chunk with so many times the tokens of any other holds more than itself."""
+"""A chunk with so many times the tokens of nearly all others may hold more than itself."""
+_LETTERS = re.compile("[A-Za-z ]")
 _LONG_TOKEN = 10
 """Bytes of text per token; more are more tokens."""
 
@@ -39,14 +41,14 @@ def shown(said: Sequence[Said], counted: Counted) -> Shown:
         return Shown(hidden, chunks, counted.tokenless_reads)
     if sum(told) < total:  # ids of the streamed tokens: the others were not
         return Shown(min(reasoned, total - sum(told)), chunks, counted.tokenless_reads)
-    return _without_jump(chunks, counted.tokenless_reads, told, reasoned)
+    return _without_jumps(chunks, counted.tokenless_reads, told, reasoned)
 
 
 def _unseen_reasoning(said: Sequence[Said], chunks: Sequence[Chunks], total: int) -> int:
     """Reasoning that the server counted, unless it can be the text that was streamed."""
     reasoned = max([some.event.reasoned for some in said])
     spoken = [some for some in chunks if some.event.reasoning]
-    if spoken and reasoned <= sum(map(_bytes, spoken)) + _UNSEEN:
+    if not reasoned or (spoken and _can_hold(spoken, reasoned)):
         return 0
     hidden = min(reasoned, total) - sum([len(some.reads) for some in spoken])
     left = total - hidden
@@ -57,33 +59,65 @@ def _unseen_reasoning(said: Sequence[Said], chunks: Sequence[Chunks], total: int
 def _beyond_text(chunks: Sequence[Chunks], tokenless_reads: Sequence[int], total: int) -> int:
     """Of a total alone: a token is a byte of text at least, or a chunk without any."""
     has_text = all(some.length for some in chunks)
-    if not has_text or total <= sum(map(_bytes, chunks)) + len(tokenless_reads) + _UNSEEN:
+    if not has_text or _can_hold(chunks, total - len(tokenless_reads)):
         return 0
     return total - sum([len(some.reads) for some in chunks])
 
 
-def _without_jump(chunks: list[Chunks], tokenless_reads: list[int], told: tuple[int, ...], reasoned: int) -> Shown:
-    """Takes out of the first chunk's tokens what it cannot hold; a chunk of nothing else is none."""
-    first, rest = chunks[0], told[1:]
-    size = _first_bytes(first)
-    held = max(1, round(size * sum(rest) / max(1, sum(map(_bytes, chunks)) - size))) if size else 0
-    is_jump = told[0] > size + _UNSEEN and told[0] > _JUMP * max(rest, default=told[0]) and any(map(_bytes, chunks))
-    hidden = min(reasoned, told[0] - held) if reasoned else (told[0] - held if is_jump else 0)
-    if hidden <= 0:
+def _can_hold(chunks: Sequence[Chunks], tokens: int) -> bool:
+    """A token is a byte of text at least, and two letters in a long run, unless each character is one."""
+    size = sum(map(_bytes, chunks))
+    if tokens > size + _UNSEEN:
+        return False
+    if tokens <= 2 * sum([len(some.reads) for some in chunks]) + _UNSEEN or tokens >= size - _UNSEEN:
+        return True
+    letters = sum([len(_LETTERS.findall(some.event.text + some.event.other_text)) for some in chunks])
+    return tokens <= size - letters // 2 + _UNSEEN
+
+
+def _without_jumps(chunks: list[Chunks], tokenless_reads: list[int], told: tuple[int, ...], reasoned: int) -> Shown:
+    """Takes out of the chunks' tokens what they cannot hold; a first chunk of nothing else is none."""
+    if not reasoned and max(told) <= _UNSEEN:
         return Shown(0, chunks, tokenless_reads)
-    if told[0] == hidden:
-        return Shown(hidden, chunks[1:], sorted([*first.reads, *tokenless_reads]))
-    changed = first._replace(tokens=[told[0] - hidden, *first.tokens[1:]])
-    return Shown(hidden, [changed, *chunks[1:]], tokenless_reads)
+    sizes = [size for some in chunks for size in _sizes(some)]
+    usual = sorted(told)[(len(told) - 1) * 9 // 10]
+    jumps = [at for at, grown in enumerate(told) if grown > sizes[at] + _UNSEEN and grown > _JUMP * usual]
+    jumps = jumps if any(sizes) else []
+    if reasoned and not jumps:
+        jumps = [0]
+    rate = (sum(told) - sum([told[at] for at in jumps])) / max(1, sum(sizes) - sum([sizes[at] for at in jumps]))
+    left, kept = reasoned or sum(told), list(told)
+    for at in jumps:
+        held = max(1, round(sizes[at] * rate)) if sizes[at] else 0
+        kept[at] -= min(left, max(0, told[at] - held))
+        left -= told[at] - kept[at]
+    return _with_tokens(chunks, tokenless_reads, kept, sum(told) - sum(kept))
+
+
+def _with_tokens(chunks: list[Chunks], tokenless_reads: list[int], kept: list[int], hidden: int) -> Shown:
+    if not hidden:
+        return Shown(0, chunks, tokenless_reads)
+    changed: list[Chunks] = []
+    at = 0
+    for some in chunks:
+        changed.append(some._replace(tokens=kept[at : at + len(some.reads)]))
+        at += len(some.reads)
+    if kept[0]:
+        return Shown(hidden, changed, tokenless_reads)
+    return Shown(hidden, changed[1:], sorted([*chunks[0].reads, *tokenless_reads]))
+
+
+def _sizes(some: Chunks) -> list[int]:
+    """Bytes of each chunk's text."""
+    if len(some.reads) == 1:
+        return [_bytes(some)]
+    columns = [column for column in some.texts if column]
+    return [sum([len(text.encode("utf-8", "replace")) for text in texts]) for texts in zip(*columns, strict=True)]
 
 
 def _bytes(some: Chunks) -> int:
     event = some.event
     return len(event.text.encode("utf-8", "replace")) + len(event.other_text.encode("utf-8", "replace"))
-
-
-def _first_bytes(some: Chunks) -> int:
-    return some.first_length if len(some.reads) > 1 else _bytes(some)
 
 
 def first_chunk_tokens(chunks: Sequence[Chunks], counted: Counted, hidden: int) -> tuple[float, ...]:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.load.answers.counts import Chunks, chunk_tokens, count_tokens
+from pytest_llmperf.load.answers.counts import TOTAL_TOO_SMALL, Chunks, Counted, chunk_tokens, count_tokens
 from pytest_llmperf.load.answers.hidden import first_chunk_tokens, shown
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
-from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content
+from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content, without_repetition
 from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import failure, finish_reason, incomplete_reason, told_ends
@@ -156,7 +156,9 @@ def _read_sse(capture: Capture, read_event: Callable[[bytes], Event], templates:
     at = read = 0
     while read < len(ends):
         if at and parser.is_between_events and (alike := templates.read(body, at)):
-            said.append(Said(_reads_at(alike.ends, ends, read), alike.event, alike.counts, alike.first_length))
+            said.append(
+                Said(_reads_at(alike.ends, ends, read), alike.event, alike.counts, alike.first_length, alike.texts)
+            )
             at = alike.ends[-1]
             read = bisect_right(ends, at)
             continue
@@ -223,8 +225,7 @@ def _judge(
     prompts: int,
     count: Callable[[str], int] | None,
 ) -> _Stream:
-    said, unknown = with_unknown_content(said)
-    counted = count_tokens(said, asked.n, count)
+    said, unknown, counted = _counted(without_repetition(said), asked, count)
     hidden, chunks, tokenless_reads = shown(said, counted)
     spoken = {some.event.choice for some in chunks}
     ends, answers = told_ends(said, spoken), prompts * asked.n
@@ -248,6 +249,18 @@ def _judge(
         usage_doubt=counted.doubt,
         end_told=ends >= answers or endpoint.framing == "body",
     )
+
+
+def _counted(
+    said: Sequence[Said], asked: Asked, count: Callable[[str], int] | None
+) -> tuple[Sequence[Said], tuple[str, ...], Counted]:
+    """The events with their tokens; what unknown fields hold is no content where the server counted fewer tokens."""
+    read, unknown = with_unknown_content(said)
+    counted = count_tokens(read, asked.n, count)
+    if not unknown or counted.doubt != TOTAL_TOO_SMALL:
+        return read, unknown, counted
+    known = count_tokens(said, asked.n, count)
+    return (said, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
 
 
 def _textless(chunks: Sequence[Chunks]) -> tuple[int, ...]:

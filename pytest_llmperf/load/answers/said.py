@@ -23,6 +23,8 @@ class Said(NamedTuple):
     """Completion tokens that each event tells."""
     first_length: int
     """Characters of text in the first event."""
+    texts: tuple[Sequence[str], Sequence[str]] = ((), ())
+    """Content of each of several events and its other text; empty where all have the same."""
 
     @property
     def speaks(self) -> bool:
@@ -39,6 +41,49 @@ def said_in(read: int, event: Event) -> Iterator[Said]:
     """What one event says: of each answer in it, and of all together."""
     for one in (event, *event.others):
         yield Said((read,), one, (one.completion_tokens,), len(one.text) + len(one.other_text))
+
+
+def without_repetition(said: Sequence[Said]) -> Sequence[Said]:
+    """The events, with no content in a last one that says once more all that its answer said in several before it."""
+    at = next((at for at in reversed(range(len(said))) if said[at].speaks), None)
+    if at is None or not _begins(said, at):
+        return said
+    *head, last = _without_last(said[at])
+    before = [*said[:at], *head]
+    if not _repeats(last.event, before):
+        return said
+    silent = last.event._replace(output=False, reasoning=False, text="", other_text="")
+    return [*before, last._replace(event=silent, first_length=0), *said[at + 1 :]]
+
+
+def _begins(said: Sequence[Said], at: int) -> bool:
+    """Whether the last event begins as its answer did, which is cheap to know and nearly never so."""
+    last = said[at]
+    text = last.texts[0][-1] if last.texts[0] else last.event.text
+    first = next((some for some in said[: at + 1] if some.event.text and some.event.choice == last.event.choice), last)
+    return bool(text) and text.startswith(first.event.text[: first.first_length])
+
+
+def _without_last(some: Said) -> list[Said]:
+    """The same events, the last of several by itself."""
+    texts, others = some.texts
+    if len(some.reads) < 2 or len(texts) != len(some.reads) or others:
+        return [some]
+    event, length = some.event, len(texts[-1])
+    head = event._replace(text=event.text[:-length])
+    last = event._replace(text=texts[-1])
+    return [
+        some._replace(reads=some.reads[:-1], event=head, counts=some.counts[:-1], texts=(texts[:-1], ())),
+        Said(some.reads[-1:], last, some.counts[-1:], length),
+    ]
+
+
+def _repeats(event: Event, before: Sequence[Said]) -> bool:
+    own = [some for some in before if some.speaks and some.event.choice == event.choice]
+    text = "".join([some.event.text for some in own])
+    other = "".join([some.event.other_text for some in own])
+    pieces = sum([len(some.reads) for some in own])
+    return bool(text) and pieces > 1 and event.text == text and event.other_text in ("", other)
 
 
 def with_unknown_content(said: Sequence[Said]) -> tuple[Sequence[Said], tuple[str, ...]]:

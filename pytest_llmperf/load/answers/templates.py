@@ -57,6 +57,8 @@ class Alike(NamedTuple):
     """Completion tokens that each tells."""
     first_length: int
     """Characters of text in the first."""
+    texts: tuple[Sequence[str], Sequence[str]]
+    """Content of each event and its other text; empty where all have the same."""
 
 
 class _Template(NamedTuple):
@@ -126,16 +128,18 @@ def _alike(template: _Template, found: list[tuple[bytes, ...]], at: int) -> Alik
     facts = template.facts.copy()
     counts: Sequence[int | None] = [facts[_FIELD["completion_tokens"]]] * len(events)
     first_length = sum(len(facts[field]) for field in _TEXTS.difference(template.fields))
+    slots: dict[int, list[str]] = {}
     for field, values in zip(template.fields, columns, strict=True):
         if field in _COUNTS:
             numbers = list(map(int, values))
             facts[field] = max(numbers) if facts[_FIELD["has_choices"]] else numbers[-1]
             counts = numbers if field == _FIELD["completion_tokens"] else counts
         else:
-            texts = _strings(values)
+            slots[field] = texts = _strings(values)
             first_length += len(texts[0])
             facts[field] = "".join(texts)
-    return Alike(tuple(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts, first_length)
+    both = (slots.get(_FIELD["text"], ()), slots.get(_FIELD["other_text"], ()))
+    return Alike(tuple(accumulate(map(len, events), initial=at))[1:], Event(*facts), counts, first_length, both)
 
 
 def _strings(values: Sequence[bytes]) -> list[str]:

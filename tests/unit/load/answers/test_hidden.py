@@ -118,3 +118,30 @@ def test_first_chunk_is_one_token_where_chunks_are_tokens(total: int) -> None:
 
 def test_the_first_chunk_leaves_a_token_to_each_of_the_others() -> None:
     assert read(delta("a" * 1000), delta("b"), delta("c"), *end(6)).first_chunk_tokens == (4.0,)
+
+
+@pytest.mark.parametrize("reasoned", [None, 200])
+def test_running_total_that_jumps_in_mid_stream(reasoned: int | None) -> None:
+    chunks = [delta(word, number + (1 if number < 8 else 201)) for number, word in enumerate(WORDS)]
+    record = read(*chunks, *end(_usage(216, reasoned)))
+    assert (record.hidden_tokens, record.chunk_tokens, record.output_tokens) == (200, (1,) * 16, 216)
+
+
+def test_running_total_that_grows_with_a_long_text_hides_none() -> None:
+    record = read(delta("w"), delta(" w", 2), delta(" w" * 40, 42), delta(" w", 43), delta(" w", 44), *end(44))
+    assert record.hidden_tokens == 0
+
+
+def test_long_summary_of_much_longer_reasoning() -> None:
+    chunks = [delta({"reasoning": " I weigh the next thing now"}) for _ in range(10)]
+    record = read(*chunks, *(delta(word) for word in WORDS), *end(_usage(216, 200)))
+    assert (record.hidden_tokens, record.output_tokens) == (190, 216)
+
+
+def test_total_of_more_tokens_than_words_have() -> None:
+    assert read(*(delta(" words") for _ in range(20)), *end(100)).hidden_tokens == 80
+
+
+@pytest.mark.parametrize("text", ["\u4f60\u597d" * 5, "0123456789", "abcdefghij"])
+def test_chunks_of_a_token_a_character_hide_none(text: str) -> None:
+    assert read(*(delta(text) for _ in range(8)), *end(80)).hidden_tokens == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from streams import delta, end, read, sse
+from streams import DONE, delta, end, read, sse
 
 from pytest_llmperf.load.endpoints.content import read_delta
 
@@ -136,3 +136,31 @@ def test_triton_model_that_calls_its_text_otherwise() -> None:
     answers = [sse({"model_name": "m", "model_version": "1", "OUT": text}) for text in (" a", " b")]
     record = read(*answers, endpoint="generate")
     assert (record.chunk_ns, record.unknown_fields) == ((1000, 2000), ("OUT",))
+
+
+@pytest.mark.parametrize("total", [3, None])
+@pytest.mark.parametrize("field", ["delta", "message"])
+def test_last_event_that_says_the_whole_answer_again_is_no_token(field: str, total: int | None) -> None:
+    whole = {"role": "assistant", "content": "abc", "reasoning_content": "hm"}
+    again = sse({"choices": [{"index": 0, field: whole, "finish_reason": "stop"}]})
+    chunks = [delta({"reasoning_content": "hm"}), delta("a"), delta("bc")]
+    record = read(*chunks, again, *(end(total)[1:] if total else (DONE,)))
+    assert (record.chunk_ns, record.output_tokens, record.tokenless_ns) == ((1000, 2000, 3000), 3, (4000,))
+
+
+def test_repetition_among_chunks_of_the_same_kind() -> None:
+    record = read(*(delta(text, 4) for text in ("a", "b", "c", "d", "abcd")), *end(4))
+    assert (len(record.chunk_ns), record.tokenless_ns[0]) == (4, 5000)
+
+
+def test_last_chunk_like_the_one_before_it_is_a_token() -> None:
+    assert len(read(delta("ha"), delta("ha", reason="stop"), DONE).chunk_ns) == 2
+    assert len(read(delta("a"), delta("b"), delta("aba", reason="stop"), DONE).chunk_ns) == 3
+
+
+def test_field_that_changes_is_a_mark_where_the_total_leaves_it_no_token() -> None:
+    chunks = [delta({"content": text, "at": f"second {text}"}) for text in "abc"]
+    last = delta({"at": "second d"}, reason="stop")
+    record = read(*chunks, last, *end(3)[1:])
+    assert (record.chunk_ns, record.unknown_fields, record.usage_doubt) == ((1000, 2000, 3000), (), None)
+    assert read(*chunks, last, *end(4)[1:]).unknown_fields == ("at",)
