@@ -116,7 +116,7 @@ def start_server(server: Server, *, logs: AnyPath | None = None) -> StartedServe
     or else in a new temporary one, which stays. Raises PlanError for a mapping that no plan could hold,
     MissingRequirement when this machine cannot run it, ServerError when it does not come up.
     """
-    return _started(_config(server, "server"), logs)
+    return _started(_config(server, "server"), logs and _folder(logs, "logs"))
 
 
 def measure(
@@ -148,7 +148,11 @@ async def measure_async(
     output: AnyPath | None = None,
 ) -> Result:
     """Measures as `measure` does, from a coroutine. The event loop should have nothing else to do meanwhile."""
+    if not isinstance(server, str | LlmServer):
+        raise PlanError(_not_running(server))
     point = _point(load)
+    _runs(point, runs)
+    output = output and _folder(output, "output")
     if isinstance(server, str):
         config = _config({**_ELSEWHERE, "url": server, "model": model}, "url")
         async with StartedServer(start.start_server(config, Path(), (), loads=[point])) as running:
@@ -184,7 +188,8 @@ def compare(
     is `strict` for 99 % confidence. Raises BaselineError when there is no baseline or it cannot be compared with,
     InvalidResultError when the numbers are not to be trusted or too many requests failed.
     """
-    judge = Judge(Path(baselines), profile=gate)
+    judge = Judge(_folder(baselines, "baselines"), profile=gate)
+    _assert_name(name)
     judge.expect(name, result.load, _margins(margins), frozenset({"baseline"}))
     _assert_good(judge, result)
     return judge.regression(name, result)
@@ -196,7 +201,8 @@ def record(result: Result, *, baselines: AnyPath, name: str) -> Path:
     The file lies below the folder `baselines`, in one of the machine. Raises BaselineError for fewer than 5 runs,
     InvalidResultError when the numbers are not to be trusted or too many requests failed.
     """
-    judge = Judge(Path(baselines))
+    judge = Judge(_folder(baselines, "baselines"))
+    _assert_name(name)
     _assert_good(judge, result)
     if result.capacity is not None and result.capacity.value is None:
         reason = f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record"
@@ -246,6 +252,7 @@ async def duet_async(
     """Measures and judges as `duet` does, from a coroutine."""
     point, judge, own = _point(load), Judge(Path(), profile=gate), _margins(margins)
     runs = _runs(point, runs, at_least=DUET.baseline_runs)
+    logs, output = logs and _folder(logs, "logs"), output and _folder(output, "output")
     try:
         pair = Duet(_config(a, "a"), _config(b, "b"))
     except ValueError as error:
@@ -302,10 +309,42 @@ def _assert_no_loop(name: str) -> None:
     raise RuntimeError(f"{name}() would stop the event loop that runs here: write `await {name}_async(...)`")
 
 
+def _not_running(given: object) -> str:
+    """Why this cannot be measured."""
+    wanted = "measure needs a running server"
+    if isinstance(given, StartedServer | ServerConfig | Mapping):
+        inside = "..." if isinstance(given, StartedServer) else "the configuration"
+        wanted += f", and this one is not started: write `with start_server({inside}) as server` and give it `server`"
+        return wanted
+    return f"{wanted} or the URL of one, not {_shown(given)}"
+
+
+def _shown(given: object) -> str:
+    return "None" if given is None else f"{given!r:.80} ({type(given).__name__})"
+
+
+def _assert_name(name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise PlanError(f"name={name!r:.80}: the name of a baseline is a text that is not empty")
+
+
+def _folder(given: AnyPath, name: str) -> Path:
+    """The path of a folder that is there or can be made."""
+    if not isinstance(given, str | PathLike):
+        raise PlanError(f"{name}={given!r:.80}: the path of a folder is needed")
+    path = Path(given)
+    there = next((one for one in (path, *path.absolute().parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise PlanError(f"{name}={str(path)!r}: a folder is needed, and {there} is a file")
+    return path
+
+
 def _config(given: Server, name: str) -> ServerConfig:
     """A configuration; a mapping is read as a plan's entry of this name."""
-    if not isinstance(given, Mapping):
+    if isinstance(given, ServerConfig):
         return given
+    if not isinstance(given, Mapping):
+        raise PlanError(f"{name} is {_shown(given)}; allowed are plan.server(...) and a mapping with engine and model")
     if given.get("model") is None:
         raise PlanError(f"{name}: model is missing: the name by which the server knows its model")
     return _tiny_plan({name: given}, {"load": {"concurrency": 1, "requests": 1, "input_tokens": 1}}).server(name)
@@ -339,6 +378,8 @@ def _plain(value: object) -> object:
 
 
 def _runs(point: LoadPoint, asked: int | None, at_least: int = 1) -> int:
+    if asked is not None and (not isinstance(asked, int) or isinstance(asked, bool)):
+        raise PlanError(f"runs={asked!r:.80}: a whole number of at least {at_least} is needed")
     if asked is not None and asked < at_least:
         raise PlanError(f"runs={asked}: at least {at_least} needed")
     if point.stability:

@@ -11,6 +11,10 @@ class PlanError(LlmPerfError):
     """The plan (or a marker, or an option) is wrong: the user's to mend. The message carries file and line."""
 
 
+class UnknownMetricError(PlanError, ValueError):
+    """No metric has this name; the message names the nearest."""
+
+
 class MissingRequirement(LlmPerfError):
     """This machine cannot run the configuration (GPUs, executable); the test is skipped with this reason."""
 

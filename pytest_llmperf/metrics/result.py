@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import parse_quantity
+from pytest_llmperf.errors import UnknownMetricError
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
@@ -138,9 +139,16 @@ class Result:
     def value(self, quantity: str) -> float | None:
         """A metric of all runs together by its name, such as `ttft_p99` (ms) or `request_throughput` (req/s).
 
-        Units are those of docs/metrics.md. None where there was nothing to measure; ValueError for an unknown name.
+        Units are those of docs/metrics.md. None where there was nothing to measure. Raises PlanError, which is a
+        ValueError too, for an unknown name.
         """
-        return self.metrics.value(parse_quantity(quantity))
+        if not isinstance(quantity, str):
+            raise UnknownMetricError(f"{quantity!r:.80} is no metric's name; give one such as 'ttft_p99'")
+        try:
+            known = parse_quantity(quantity)
+        except ValueError as error:
+            raise UnknownMetricError(str(error)) from error
+        return self.metrics.value(known)
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row per request; ImportError without pandas (the `report` extra)."""

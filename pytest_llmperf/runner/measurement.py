@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
-from pytest_llmperf.load.trace.trace import make_trace
+from pytest_llmperf.load.trace.trace import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
 from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
@@ -45,7 +45,9 @@ class Measurement:
         self.server, self.point = server, point
         self.runs = 0
         """So many have ended."""
-        self._trace = make_trace(point, key)
+        self._key = key
+        self._trace: Trace | None = None
+        """Made by the first run."""
         # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
         self._salt = secrets.token_hex(8)
         self._on_run = on_run
@@ -63,13 +65,18 @@ class Measurement:
 
         One that the client's CPU limited is done over with more processes, and so is, up to twice, one that the client
         spoiled in another way: what decides is the client's state alone, never the server's numbers, so that doing it
-        over favours nobody. Raises ServerError when the server is or goes dead, and LoadError when a worker dies.
+        over favours nobody. Raises PlanError when the load has no trace (first run), ServerError when the server is or
+        goes dead, and LoadError when a worker dies. Cancelled while the trace is made, it ends at once, and the thread
+        that makes it goes on to its end: `asyncio.run` waits for that.
         """
         server = self.server
+        trace = self._trace
+        if trace is None:
+            trace = self._trace = await asyncio.to_thread(make_trace, self.point, self._key)
         if self._warm_launch != server.launches:
             await in_thread(server, server.check_alive)
             try:
-                await warm_up(server.targets, self.point, self._trace, salt=self._salt)
+                await warm_up(server.targets, self.point, trace, salt=self._salt)
             except ServerError:
                 await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
                 raise
@@ -79,6 +86,7 @@ class Measurement:
             before = await in_thread(server, server.reading)
             await in_thread(server, server.begin_watching)
             run = await self._drive(
+                trace,
                 # What is done over has other marks: the prompts of the last time are in the server's prefix cache.
                 salt=f"{self._salt}.{len(spoiled)}." if spoiled else self._salt,
                 run_index=self.runs,
@@ -111,8 +119,8 @@ class Measurement:
             raise
         return run
 
-    def _drive(self, **options: Any) -> Coroutine[Any, Any, Run]:
+    def _drive(self, trace: Trace, **options: Any) -> Coroutine[Any, Any, Run]:
         """The load, driven by this process or by several."""
         if self._workers == 1:
-            return run_load(self.server.targets, self.point, self._trace, **options)
-        return run_workers(self.server.targets, self.point, self._trace, workers=self._workers, **options)
+            return run_load(self.server.targets, self.point, trace, **options)
+        return run_workers(self.server.targets, self.point, trace, workers=self._workers, **options)

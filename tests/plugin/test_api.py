@@ -54,6 +54,11 @@ def five_runs(server):
     return measure(server, LOAD, runs=5)
 
 
+def one_plan():
+    Path("plan.yaml").write_text(json.dumps({"model": "m", "servers": {"s": FAST}, "loads": {"l": LOAD}}))
+    return load_plan("plan.yaml")
+
+
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
@@ -129,6 +134,73 @@ def test_the_runs_of_a_plan_hold(server):
 def test_what_cannot_be_measured_is_a_plan_error(server, server_of, load, options, problem):
     with pytest.raises(PlanError, match=re.escape(problem)):
         measure(server.url if server_of == "url" else server, load, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (lambda: start_server(FAST), "measure needs a running server, and this one is not started: write `with start"),
+        (lambda: one_plan().server("s"), "write `with start_server(the configuration) as server`"),
+        (lambda: FAST, "write `with start_server(the configuration) as server`"),
+        (lambda: None, "measure needs a running server or the URL of one, not None"),
+        (lambda: 8000, "not 8000 (int)"),
+    ],
+)
+def test_what_is_no_running_server_is_told(given, problem):
+    with pytest.raises(PlanError, match=re.escape(problem)):
+        measure(given(), LOAD)
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda: start_server("new"), "server is 'new' (str); allowed are plan.server(...) and a mapping"),
+        (lambda: start_server(None), "server is None; allowed are"),
+        (lambda: duet("new", "old", LOAD), "a is 'new' (str); allowed are"),
+        (lambda: duet(FAST, start_server(FAST), LOAD), "b is <"),
+        (lambda: duet(FAST, FAST, LOAD, output="file"), "output='file': a folder is needed"),
+        (lambda: duet(FAST, FAST, LOAD, logs="file/logs"), "file is a file"),
+        (lambda: start_server(FAST, logs="file"), "logs='file': a folder is needed"),
+    ],
+)
+def test_a_server_and_folders_are_checked_before_a_start(call, problem):
+    Path("file").touch()
+    with pytest.raises(PlanError, match=re.escape(problem)):
+        call()
+    assert [path.name for path in Path().iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("runs", ["3", 1.5, True])
+def test_runs_are_a_whole_number(runs):
+    nobody = "http://127.0.0.1:9"
+    with pytest.raises(PlanError, match=re.escape(f"runs={runs!r}: a whole number of at least 1 is needed")):
+        measure(nobody, LOAD, model="m", runs=runs)
+    with pytest.raises(PlanError, match=re.escape(f"runs={runs!r}: a whole number of at least 3 is needed")):
+        duet(FAST, FAST, LOAD, runs=runs)
+
+
+@pytest.mark.parametrize("output", ["file", Path("file"), "file/below", 3])
+def test_an_output_that_is_no_folder_is_told_before_measuring(output):
+    Path("file").touch()
+    with pytest.raises(PlanError, match=r"output=.* folder is needed"):
+        measure("http://127.0.0.1:9", LOAD, model="m", output=output)
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 3])
+def test_a_baseline_has_a_name(five_runs, name):
+    for call in (record, compare):
+        with pytest.raises(PlanError, match="the name of a baseline is a text that is not empty"):
+            call(five_runs, baselines="baselines", name=name)
+    assert not Path("baselines").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("ttft_p9", "unknown metric 'ttft_p9'; did you mean"), (None, "None is no metric's name")]
+)
+def test_a_metric_that_is_none_is_told(five_runs, name, problem):
+    with pytest.raises(PlanError, match=re.escape(problem)) as caught:
+        five_runs.value(name)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_a_tokenizer_that_is_not_there_is_a_missing_requirement(server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,34 @@ def test_as_many_as_asked_for(busy_until):
     made = busy_until(4)
     assert len(invalid_reasons(measured(2, 2), point())) == 2
     assert made == [2, 2]
+
+
+def test_cancelling_while_the_trace_is_made_is_prompt(busy_until, monkeypatch):
+    busy_until(1)
+    begun, go_on = threading.Event(), threading.Event()
+    make_trace = module.make_trace
+
+    def slow(*given):
+        begun.set()
+        assert go_on.wait(60)
+        return make_trace(*given)
+
+    monkeypatch.setattr(module, "make_trace", slow)
+
+    async def main() -> None:
+        kept: list[Run] = []
+        running = asyncio.ensure_future(Measurement(Server(), point(), "key", kept.append).run())
+        try:
+            while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait([running], timeout=30)
+            assert running.cancelled()
+            assert kept == []
+        finally:
+            go_on.set()
+
+    asyncio.run(main())
 
 
 salts: list[str] = []
