@@ -29,7 +29,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.readers.shared.statistics import Figures, pooled, statistics, theirs
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, in_ms, pooled, statistics, theirs
 from pytest_llmperf.interchange.readers.shared.tables import read_tables
 from pytest_llmperf.records import RequestRecord
 
@@ -188,7 +188,7 @@ def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
         raise ImportFileError(f"{where}: a request without 'error' has no 'request_latency'")
     usage = _count(metrics, "usage_completion_tokens", where)
     counted = _count(metrics, "output_sequence_length", where)
-    first_output = pick_optional(metrics, "time_to_first_output_token", "value", kind=NUMBER, where=where)
+    first_output = _time(metrics, "time_to_first_output_token", where)
     prompt = _count(metrics, "usage_prompt_tokens", where)
     code = optional(line, "error", "code")
     return RequestRecord(
@@ -219,12 +219,25 @@ def _chunks(metrics: Mapping[str, Any], sent_ns: int, where: str) -> tuple[int, 
     """Receive times of the chunks with text; the whole answer as one where it was not streamed."""
     if "request_latency" not in metrics:
         return ()
-    whole = pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
-    first = pick_optional(metrics, "time_to_first_token", "value", kind=NUMBER, where=where)
+    pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
+    first = _time(metrics, "time_to_first_token", where)
     gaps = pick_optional(metrics, "inter_chunk_latency", "value", kind=list, where=f"{where}: metrics") or []
-    times = [pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") for place in range(len(gaps))]
-    waits = itertools.accumulate(times, initial=whole if first is None else first)
+    factor = _factor(metrics, "inter_chunk_latency", where) if gaps else 1.0
+    times = [
+        pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") * factor for place in range(len(gaps))
+    ]
+    waits = itertools.accumulate(times, initial=_time(metrics, "request_latency", where) if first is None else first)
     return tuple(sent_ns + round(wait * 1e6) for wait in waits)
+
+
+def _time(metrics: Mapping[str, Any], metric: str, where: str) -> float | None:
+    """In ms; None where it is not there."""
+    value = pick_optional(metrics, metric, "value", kind=NUMBER, where=where)
+    return None if value is None else value * _factor(metrics, metric, where)
+
+
+def _factor(metrics: Mapping[str, Any], metric: str, where: str) -> float:
+    return in_ms(optional(metrics, metric, "unit"), f"{where}: {metric}")
 
 
 def _count(metrics: Mapping[str, Any], metric: str, where: str) -> int | None:

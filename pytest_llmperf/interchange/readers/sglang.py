@@ -24,6 +24,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 )
 from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
+    check_latencies,
     check_rows,
     has_lists,
     latencies,
@@ -106,6 +107,7 @@ def _summary(document: Mapping[str, Any], metrics: Figures, name: str) -> Import
 def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> ImportedPoint:
     found = rows(document, _BEGUN_NS, name)
     check_rows(found, document, name)
+    check_latencies(found, document, name)
     return ImportedPoint(
         metrics=metrics,
         **_load(document, name),

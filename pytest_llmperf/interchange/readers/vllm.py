@@ -30,6 +30,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 )
 from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
+    check_latencies,
     check_rows,
     has_lists,
     latencies,
@@ -123,6 +124,8 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
     own = document.get("llmperf_tokenless")  # of our exports
     found = rows(document, _begun_ns(document, name), name)
     check_rows(found, document, name)
+    if own is None:  # ours may begin before sending, and hold several runs
+        check_latencies(found, document, name)
     check_total("prompts", document["num_prompts"], len(found), name)
     chat = _is_chat(document)
     tokenless = [_tokenless(row, chat) for row in found] if own is None else _own_places(document, len(found), name)
