@@ -60,7 +60,7 @@ def is_sglang_result(document: Mapping[str, Any]) -> bool:
 
 def sglang_result(document: Mapping[str, Any], name: str) -> Imported:
     """One run. ImportFileError where its totals are not what it holds, or do not say how many requests failed."""
-    metrics = latencies(document, ("ttft", "tpot", "itl", "e2e_latency")) | rates(document, _UNITS)
+    metrics = latencies(document, ("ttft", "tpot", "itl", "e2e_latency"), name) | rates(document, _UNITS, name)
     read = _detailed if has_lists(document) else _summary
     return Imported("sglang", None, text_at(document, "model_id"), (read(document, metrics, name),))
 
@@ -70,9 +70,12 @@ def _load(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     rate = document["request_rate"]
     if isinstance(rate, str):
         return {"shape": f"requests as in a {rate}"}
-    if rate is not None and rate != float("inf"):
-        return {"request_rate": float(level(document, "request_rate", kind=NUMBER, where=name))}
     slots = level(document, "max_concurrency", kind=int, where=name)
+    if rate is not None and rate != float("inf"):
+        return {
+            "request_rate": float(level(document, "request_rate", kind=NUMBER, where=name)),
+            "max_in_flight": slots,
+        }
     return {"concurrency": slots} if slots else {"shape": "all requests at once"}
 
 

@@ -68,7 +68,7 @@ def vllm_result(document: Mapping[str, Any], name: str) -> Imported:
     totals are not what the file holds."""
     if "total_output_tokens" not in document:
         raise ImportFileError(f"{name}: a run of vllm bench serve without output tokens, as that of an embedding model")
-    metrics = latencies(document, ("ttft", "tpot", "itl", "e2el")) | rates(document, _RATES)
+    metrics = latencies(document, ("ttft", "tpot", "itl", "e2el"), name) | rates(document, _RATES, name)
     read = _detailed if has_lists(document) else _summary
     point = read(document, metrics, name)
     # Ours hold several runs: their rates are means, and their duration is a sum.
@@ -82,9 +82,10 @@ def _load(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     if strategy is not None or document.get("rps_change_events"):
         begin, end = (document.get(f"ramp_up_{end}_rps", "?") for end in ("start", "end"))
         return {"shape": f"{strategy or ''} ramp from {begin} to {end} req/s".strip()}
-    if document["request_rate"] != "inf":
-        return {"request_rate": float(level(document, "request_rate", kind=NUMBER, where=name) or 0) or None}
     slots = level(document, "max_concurrency", kind=int, where=name)
+    if document["request_rate"] != "inf":
+        rate = float(level(document, "request_rate", kind=NUMBER, where=name) or 0) or None
+        return {"request_rate": rate, "max_in_flight": slots if rate else None}
     return {"concurrency": slots or level(document, "num_prompts", kind=int, where=name)}
 
 

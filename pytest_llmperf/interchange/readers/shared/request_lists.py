@@ -148,21 +148,21 @@ def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
     )
 
 
-def latencies(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, float | str]]:
+def latencies(document: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, dict[str, float | str]]:
     """Statistics of those that are there, as `ttft_ms`: `mean_ttft_ms`, `p99_ttft_ms` and so on. What every value of is
     0 has none: that is what the tools write for nothing."""
-    found = {f"{name}_ms": _latency(document, name) for name in names}
+    found = {f"{name}_ms": _latency(document, name, where) for name in names}
     return {name: values for name, values in found.items() if any(values[stat] for stat in values.keys() - {"unit"})}
 
 
-def _latency(document: Mapping[str, Any], name: str) -> dict[str, float | str]:
+def _latency(document: Mapping[str, Any], name: str, where: str) -> dict[str, float | str]:
     ending = f"_{name}_ms"
     stats = {key.removesuffix(ending): value for key, value in document.items() if key.endswith(ending)}
     renamed = {"mean": "avg", "median": "p50"}
-    return figures({renamed.get(stat, stat): value for stat, value in stats.items()}, "ms")
+    return figures({renamed.get(stat, stat): value for stat, value in stats.items()}, "ms", f"{where}: {name}_ms")
 
 
-def rates(document: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, dict[str, float | str]]:
+def rates(document: Mapping[str, Any], units: Mapping[str, str], where: str) -> dict[str, dict[str, float | str]]:
     """One number per run each, of those that are there."""
-    found = {name: figures({"avg": document.get(name)}, unit) for name, unit in units.items()}
+    found = {name: figures({"avg": document.get(name)}, unit, f"{where}: {name}") for name, unit in units.items()}
     return {name: values for name, values in found.items() if "avg" in values}

@@ -13,10 +13,18 @@ from pytest_llmperf.metrics.summary import Distribution, distribution
 Figures = Mapping[str, Mapping[str, float | str]]
 
 
-def figures(values: Mapping[str, Any], unit: Any) -> dict[str, float | str]:
-    """The statistics of one metric that have a value, and their unit; NaN and Infinity are none."""
-    finite = {key: v for key, v in values.items() if _is_finite(v)}
-    return {"unit": str(unit), **finite}
+def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") -> dict[str, float | str]:
+    """The statistics of one metric that have a value, and their unit. ImportFileError names NaN, Infinity, and what is
+    negative where nothing can be."""
+    numbers = {key: v for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    for key, value in numbers.items():
+        if not _is_finite(value) or (value < 0 and _is_never_negative(str(unit))):
+            raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
+    return {"unit": str(unit), **numbers}
+
+
+def _is_never_negative(unit: str) -> bool:
+    return unit in {*_IN_MS, "count"} or unit.startswith(("token", "request"))
 
 
 def in_ms(unit: Any, where: str) -> float:
@@ -30,18 +38,18 @@ def in_ms(unit: Any, where: str) -> float:
 _IN_MS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+def _is_finite(value: float) -> bool:
+    return -_LARGEST <= value <= _LARGEST
 
 
 _LARGEST = sys.float_info.max
 """Above it an integer of JSON is no number to calculate with."""
 
 
-def theirs(document: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
+def theirs(document: Mapping[str, Any], name: str) -> dict[str, dict[str, float | str]]:
     """The metrics among the keys of GenAI-Perf's or AIPerf's summary."""
     found = {key: v for key, v in document.items() if isinstance(v, dict) and {"unit", "avg"} <= {*v}}
-    return {key: figures(v, v["unit"]) for key, v in found.items()}
+    return {key: figures(v, v["unit"], f"{name}: {key}") for key, v in found.items()}
 
 
 def statistics(metrics: Figures, names: Mapping[str, str], n: int, where: str) -> dict[str, Distribution]:

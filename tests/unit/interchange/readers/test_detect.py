@@ -1,5 +1,6 @@
 """Other tools' files held against what they say of themselves: which tool, which totals, which load; and odd values."""
 
+import copy
 import gzip
 import json
 import math
@@ -422,7 +423,7 @@ def damaged(draw):
             for key in path[:-1]:
                 holder = holder[key]
             if draw(st.booleans()):
-                holder[path[-1]] = draw(ODD)
+                holder[path[-1]] = copy.deepcopy(draw(ODD))  # one list within itself is no JSON
             else:
                 del holder[path[-1]]
         except (KeyError, IndexError, TypeError):
@@ -513,3 +514,34 @@ def test_what_the_file_does_not_tell_or_rounds_is_not_held_against_it():
 def test_a_request_longer_than_its_run_is_refused():
     short = sglang_details() | {"duration": 0.2}
     assert "request 0 took 0.23 s, and the whole run 0.2 s" in refusal(short)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "told"),
+    [
+        ("time_to_first_token", 6000.0, "x:1: a first token after 6000 ms in a request of 80 ms"),
+        ("request_latency", 800.0, "x:1: a latency of 800 ms in a request that took 80 ms"),
+    ],
+)
+def test_a_line_of_aiperf_whose_times_are_after_its_end_is_refused(metric, value, told):
+    line = aiperf_line(0)
+    line["metrics"][metric]["value"] = value
+    assert told in refusal(json.dumps(line) + "\n" + json.dumps(aiperf_line(1)))
+
+
+# Statistics that are shown and not compared
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -5.0])
+@pytest.mark.parametrize("document", [VLLM, DETAILED, sglang(), sglang_details()], ids=["v", "vd", "s", "sd"])
+def test_no_time_or_count_among_the_figures_that_are_shown_is_refused(document, value):
+    assert f"ttft_ms: p95 is {value!r}, no time or count" in refusal(document | {"p95_ttft_ms": value})
+
+
+# A limit beside a rate
+
+
+@pytest.mark.parametrize("document", [VLLM | {"request_rate": 8.0, "max_concurrency": 4}, sglang(8.0, 4)])
+def test_a_limit_beside_a_rate_is_part_of_the_load(document):
+    (one,) = results(document)
+    assert (one.load.request_rate, one.load.max_in_flight) == (8.0, 4)
