@@ -153,6 +153,7 @@ def _load(point: ImportedPoint, name: str) -> LoadPoint:
             input_tokens=statistics.mode(prompts) if prompts else None,
             concurrency=None if point.request_rate else point.concurrency,
             request_rate=point.request_rate,
+            max_in_flight=point.max_in_flight,
             requests=_sent(point) or None,
             warmup_requests=0,
             ignore_eos=False,

@@ -29,7 +29,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
     pick_optional,
     text_at,
 )
-from pytest_llmperf.interchange.readers.shared.statistics import Figures, pooled, statistics, theirs
+from pytest_llmperf.interchange.readers.shared.statistics import Figures, in_ms, pooled, statistics, theirs
 from pytest_llmperf.interchange.readers.shared.tables import read_tables
 from pytest_llmperf.records import RequestRecord
 
@@ -67,7 +67,7 @@ def is_aiperf_line(line: Any) -> bool:
 
 def aiperf_summary(document: Mapping[str, Any], name: str) -> Imported:
     """`profile_export_aiperf.json`."""
-    metrics = theirs(document)
+    metrics = theirs(document, name)
     used = pick_optional(document, "input_config", "endpoint", "use_server_token_count", kind=bool, where=name)
     own = (_version(document) or "").startswith(OWN_MARK)
     point = _summary(metrics, _load(document, name), name, counted_by_server=bool(used or own))
@@ -184,11 +184,13 @@ def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
     metrics = pick(line, "metrics", kind=dict, where=where)
     cancelled = bool(optional(line, "metadata", "was_cancelled"))
     error, chunks = None if cancelled else _error(line), _chunks(metrics, sent_ns, where)
+    if error is None and not cancelled:
+        _check_end(metrics, chunks, end_ns - sent_ns, sent_ns, where)
     if error is None and not cancelled and not chunks:
         raise ImportFileError(f"{where}: a request without 'error' has no 'request_latency'")
     usage = _count(metrics, "usage_completion_tokens", where)
     counted = _count(metrics, "output_sequence_length", where)
-    first_output = pick_optional(metrics, "time_to_first_output_token", "value", kind=NUMBER, where=where)
+    first_output = _time(metrics, "time_to_first_output_token", where)
     prompt = _count(metrics, "usage_prompt_tokens", where)
     code = optional(line, "error", "code")
     return RequestRecord(
@@ -219,12 +221,38 @@ def _chunks(metrics: Mapping[str, Any], sent_ns: int, where: str) -> tuple[int, 
     """Receive times of the chunks with text; the whole answer as one where it was not streamed."""
     if "request_latency" not in metrics:
         return ()
-    whole = pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
-    first = pick_optional(metrics, "time_to_first_token", "value", kind=NUMBER, where=where)
+    pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
+    first = _time(metrics, "time_to_first_token", where)
     gaps = pick_optional(metrics, "inter_chunk_latency", "value", kind=list, where=f"{where}: metrics") or []
-    times = [pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") for place in range(len(gaps))]
-    waits = itertools.accumulate(times, initial=whole if first is None else first)
+    factor = _factor(metrics, "inter_chunk_latency", where) if gaps else 1.0
+    times = [
+        pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") * factor for place in range(len(gaps))
+    ]
+    waits = itertools.accumulate(times, initial=_time(metrics, "request_latency", where) if first is None else first)
     return tuple(sent_ns + round(wait * 1e6) for wait in waits)
+
+
+def _check_end(metrics: Mapping[str, Any], chunks: Sequence[int], took_ns: int, sent_ns: int, where: str) -> None:
+    """Raises ImportFileError where a request's latency or first token is later than its end."""
+    most_ms = took_ns / 1e6 * 1.01 + _CLOCKS_MS
+    if (whole := _time(metrics, "request_latency", where)) is not None and whole > most_ms:
+        raise ImportFileError(f"{where}: a latency of {whole:.6g} ms in a request that took {took_ns / 1e6:.6g} ms")
+    if chunks and (first := (chunks[0] - sent_ns) / 1e6) > most_ms:
+        raise ImportFileError(f"{where}: a first token after {first:.6g} ms in a request of {took_ns / 1e6:.6g} ms")
+
+
+_CLOCKS_MS = 5.0
+"""By which the clock of the start and the end, which is set to the hour, may differ from that of the latencies."""
+
+
+def _time(metrics: Mapping[str, Any], metric: str, where: str) -> float | None:
+    """In ms; None where it is not there."""
+    value = pick_optional(metrics, metric, "value", kind=NUMBER, where=where)
+    return None if value is None else value * _factor(metrics, metric, where)
+
+
+def _factor(metrics: Mapping[str, Any], metric: str, where: str) -> float:
+    return in_ms(optional(metrics, metric, "unit"), f"{where}: {metric}")
 
 
 def _count(metrics: Mapping[str, Any], metric: str, where: str) -> int | None:

@@ -49,7 +49,7 @@ def genai_perf_summary(document: Mapping[str, Any], name: str) -> Imported:
     stimulus = (not swept and optional(config, "perf_analyzer", "stimulus")) or {}
     concurrency = level(stimulus, "concurrency", kind=int, where=name)
     request_rate = level(stimulus, "request_rate", kind=NUMBER, where=name)
-    point = _summary(theirs(document), name, concurrency, request_rate)
+    point = _summary(theirs(document, name), name, concurrency, request_rate)
     return Imported("genai-perf", None, text_at(config, "model_names", 0), (point,))
 
 

@@ -24,6 +24,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 )
 from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
+    check_latencies,
     check_rows,
     has_lists,
     latencies,
@@ -59,7 +60,7 @@ def is_sglang_result(document: Mapping[str, Any]) -> bool:
 
 def sglang_result(document: Mapping[str, Any], name: str) -> Imported:
     """One run. ImportFileError where its totals are not what it holds, or do not say how many requests failed."""
-    metrics = latencies(document, ("ttft", "tpot", "itl", "e2e_latency")) | rates(document, _UNITS)
+    metrics = latencies(document, ("ttft", "tpot", "itl", "e2e_latency"), name) | rates(document, _UNITS, name)
     read = _detailed if has_lists(document) else _summary
     return Imported("sglang", None, text_at(document, "model_id"), (read(document, metrics, name),))
 
@@ -69,9 +70,12 @@ def _load(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     rate = document["request_rate"]
     if isinstance(rate, str):
         return {"shape": f"requests as in a {rate}"}
-    if rate is not None and rate != float("inf"):
-        return {"request_rate": float(level(document, "request_rate", kind=NUMBER, where=name))}
     slots = level(document, "max_concurrency", kind=int, where=name)
+    if rate is not None and rate != float("inf"):
+        return {
+            "request_rate": float(level(document, "request_rate", kind=NUMBER, where=name)),
+            "max_in_flight": slots,
+        }
     return {"concurrency": slots} if slots else {"shape": "all requests at once"}
 
 
@@ -106,6 +110,7 @@ def _summary(document: Mapping[str, Any], metrics: Figures, name: str) -> Import
 def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> ImportedPoint:
     found = rows(document, _BEGUN_NS, name)
     check_rows(found, document, name)
+    check_latencies(found, document, name)
     return ImportedPoint(
         metrics=metrics,
         **_load(document, name),

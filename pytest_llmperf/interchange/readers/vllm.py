@@ -30,6 +30,7 @@ from pytest_llmperf.interchange.readers.shared.imported import (
 )
 from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
+    check_latencies,
     check_rows,
     has_lists,
     latencies,
@@ -67,7 +68,7 @@ def vllm_result(document: Mapping[str, Any], name: str) -> Imported:
     totals are not what the file holds."""
     if "total_output_tokens" not in document:
         raise ImportFileError(f"{name}: a run of vllm bench serve without output tokens, as that of an embedding model")
-    metrics = latencies(document, ("ttft", "tpot", "itl", "e2el")) | rates(document, _RATES)
+    metrics = latencies(document, ("ttft", "tpot", "itl", "e2el"), name) | rates(document, _RATES, name)
     read = _detailed if has_lists(document) else _summary
     point = read(document, metrics, name)
     # Ours hold several runs: their rates are means, and their duration is a sum.
@@ -81,9 +82,10 @@ def _load(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     if strategy is not None or document.get("rps_change_events"):
         begin, end = (document.get(f"ramp_up_{end}_rps", "?") for end in ("start", "end"))
         return {"shape": f"{strategy or ''} ramp from {begin} to {end} req/s".strip()}
-    if document["request_rate"] != "inf":
-        return {"request_rate": float(level(document, "request_rate", kind=NUMBER, where=name) or 0) or None}
     slots = level(document, "max_concurrency", kind=int, where=name)
+    if document["request_rate"] != "inf":
+        rate = float(level(document, "request_rate", kind=NUMBER, where=name) or 0) or None
+        return {"request_rate": rate, "max_in_flight": slots if rate else None}
     return {"concurrency": slots or level(document, "num_prompts", kind=int, where=name)}
 
 
@@ -123,6 +125,8 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
     own = document.get("llmperf_tokenless")  # of our exports
     found = rows(document, _begun_ns(document, name), name)
     check_rows(found, document, name)
+    if own is None:  # ours may begin before sending, and hold several runs
+        check_latencies(found, document, name)
     check_total("prompts", document["num_prompts"], len(found), name)
     chat = _is_chat(document)
     tokenless = [_tokenless(row, chat) for row in found] if own is None else _own_places(document, len(found), name)

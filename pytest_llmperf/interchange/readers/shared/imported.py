@@ -60,6 +60,8 @@ class ImportedPoint:
     """The tool's own figures by its own names, each with `unit` and statistics (`avg` alone for a rate)."""
     concurrency: int | None = None
     request_rate: float | None = None
+    max_in_flight: int | None = None
+    """Of a rate: no more requests than these were in flight."""
     shape: str | None = None
     """The load where it is neither one concurrency nor one rate, as `ramp from 2 to 50 req/s`; else None."""
     runs: tuple[tuple[RequestRecord, ...], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,41 @@ def check_rows(found: Sequence[Row], document: Mapping[str, Any], name: str) -> 
         check_total("output tokens", document.get("total_output_tokens"), sum(row.tokens for row in good), name)
 
 
+def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str) -> None:
+    """Raises ImportFileError where the document's own latencies are not those of its requests, or a request took longer
+    than the whole run."""
+    good = [place for place, row in enumerate(found) if row.error is None]
+    firsts = [document["ttfts"][place] * 1e3 for place in good]
+    gaps = [gap * 1e3 for place in good for gap in document["itls"][place]]
+    wholes = [first + sum(document["itls"][place]) * 1e3 for place, first in zip(good, firsts, strict=True)]
+    for stat, average in (("mean", statistics.fmean), ("median", statistics.median)):
+        for metric, values in (("ttft", firsts), ("itl", gaps)):
+            if values:
+                _check_latency(document, f"{stat}_{metric}_ms", average(values), name)
+    for metric in ("e2el", "e2e_latency"):
+        # The tools' own may end later, at a chunk that they count nowhere else.
+        if wholes:
+            _check_latency(document, f"mean_{metric}_ms", statistics.fmean(wholes), name, may_be_more=True)
+    _check_duration(dict(zip(good, wholes, strict=True)), document, name)
+
+
+def _check_latency(document: Mapping[str, Any], key: str, read: float, name: str, *, may_be_more: bool = False) -> None:
+    told = document.get(key)
+    # 0 is what the tools write for nothing.
+    if not told or not is_number(told) or (may_be_more and told > read):
+        return
+    if not math.isclose(told, read, rel_tol=0.01, abs_tol=0.1):
+        raise ImportFileError(f"{name}: its {key} is {told:.6g}, and {read:.6g} over its requests")
+
+
+def _check_duration(wholes_ms: Mapping[int, float], document: Mapping[str, Any], name: str) -> None:
+    duration = pick(document, "duration", kind=NUMBER, where=name)
+    longest = max(wholes_ms, key=wholes_ms.__getitem__, default=None)
+    if longest is not None and wholes_ms[longest] > duration * 1e3 * 1.05:
+        took = wholes_ms[longest] / 1e3
+        raise ImportFileError(f"{name}: request {longest} took {took:.6g} s, and the whole run {duration:.6g} s")
+
+
 def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """What to tell of requests and tokens per second that are not those of the document's own total and duration."""
     duration = pick(document, "duration", kind=NUMBER, where=name)
@@ -112,21 +148,21 @@ def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
     )
 
 
-def latencies(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, float | str]]:
+def latencies(document: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, dict[str, float | str]]:
     """Statistics of those that are there, as `ttft_ms`: `mean_ttft_ms`, `p99_ttft_ms` and so on. What every value of is
     0 has none: that is what the tools write for nothing."""
-    found = {f"{name}_ms": _latency(document, name) for name in names}
+    found = {f"{name}_ms": _latency(document, name, where) for name in names}
     return {name: values for name, values in found.items() if any(values[stat] for stat in values.keys() - {"unit"})}
 
 
-def _latency(document: Mapping[str, Any], name: str) -> dict[str, float | str]:
+def _latency(document: Mapping[str, Any], name: str, where: str) -> dict[str, float | str]:
     ending = f"_{name}_ms"
     stats = {key.removesuffix(ending): value for key, value in document.items() if key.endswith(ending)}
     renamed = {"mean": "avg", "median": "p50"}
-    return figures({renamed.get(stat, stat): value for stat, value in stats.items()}, "ms")
+    return figures({renamed.get(stat, stat): value for stat, value in stats.items()}, "ms", f"{where}: {name}_ms")
 
 
-def rates(document: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, dict[str, float | str]]:
+def rates(document: Mapping[str, Any], units: Mapping[str, str], where: str) -> dict[str, dict[str, float | str]]:
     """One number per run each, of those that are there."""
-    found = {name: figures({"avg": document.get(name)}, unit) for name, unit in units.items()}
+    found = {name: figures({"avg": document.get(name)}, unit, f"{where}: {name}") for name, unit in units.items()}
     return {name: values for name, values in found.items() if "avg" in values}

@@ -6,43 +6,67 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_llmperf.definitions import PERCENTILES
+from pytest_llmperf.definitions import METRICS, PERCENTILES
 from pytest_llmperf.interchange.readers.shared.imported import ImportFileError, is_number, optional
 from pytest_llmperf.metrics.summary import Distribution, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]
 
 
-def figures(values: Mapping[str, Any], unit: Any) -> dict[str, float | str]:
-    """The statistics of one metric that have a value, and their unit; NaN and Infinity are none."""
-    finite = {key: v for key, v in values.items() if _is_finite(v)}
-    return {"unit": str(unit), **finite}
+def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") -> dict[str, float | str]:
+    """The statistics of one metric that have a value, and their unit. ImportFileError names NaN, Infinity, and what is
+    negative where nothing can be."""
+    numbers = {key: v for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    for key, value in numbers.items():
+        if not _is_finite(value) or (value < 0 and _is_never_negative(str(unit))):
+            raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
+    return {"unit": str(unit), **numbers}
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+def _is_never_negative(unit: str) -> bool:
+    return unit in {*_IN_MS, "count"} or unit.startswith(("token", "request"))
+
+
+def in_ms(unit: Any, where: str) -> float:
+    """How many ms one of a unit of time is. ImportFileError names what is none."""
+    try:
+        return _IN_MS[str(unit)]
+    except KeyError:
+        raise ImportFileError(f"{where}: its unit is {unit!r:.60}, no unit of time that is known") from None
+
+
+_IN_MS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
+
+
+def _is_finite(value: float) -> bool:
+    return -_LARGEST <= value <= _LARGEST
 
 
 _LARGEST = sys.float_info.max
 """Above it an integer of JSON is no number to calculate with."""
 
 
-def theirs(document: Mapping[str, Any]) -> dict[str, dict[str, float | str]]:
+def theirs(document: Mapping[str, Any], name: str) -> dict[str, dict[str, float | str]]:
     """The metrics among the keys of GenAI-Perf's or AIPerf's summary."""
     found = {key: v for key, v in document.items() if isinstance(v, dict) and {"unit", "avg"} <= {*v}}
-    return {key: figures(v, v["unit"]) for key, v in found.items()}
+    return {key: figures(v, v["unit"], f"{name}: {key}") for key, v in found.items()}
 
 
 def statistics(metrics: Figures, names: Mapping[str, str], n: int, where: str) -> dict[str, Distribution]:
     """By our names the statistics of those that are there; `names` gives theirs. Their count of values, else n."""
-    return {ours: _statistic(metrics[name], n, f"{where}: {name}") for ours, name in names.items() if name in metrics}
+    return {
+        ours: _statistic(metrics[name], ours, n, f"{where}: {name}") for ours, name in names.items() if name in metrics
+    }
 
 
-def _statistic(values: Mapping[str, Any], n: int, where: str) -> Distribution:
+def _statistic(values: Mapping[str, Any], ours: str, n: int, where: str) -> Distribution:
     found = {key: value for key, value in values.items() if key != "unit"}
     for key, value in found.items():
         if not is_number(value):
             raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
+    if METRICS[ours].unit == "ms":
+        factor = in_ms(values.get("unit"), where)
+        found = {key: value if key == "count" else value * factor for key, value in found.items()}
     return Distribution(
         n=int(found.get("count", n)),
         mean=found.get("avg"),
@@ -61,7 +85,9 @@ def pooled(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | st
         for metric, held in metrics.items() if isinstance(metrics, dict) else ():
             value, unit = optional(held, "value"), str(optional(held, "unit"))
             values = value if isinstance(value, list) else [value]
-            samples.setdefault(metric, (unit, []))[1].extend(float(v) for v in values if is_number(v))
+            first, pool = samples.setdefault(metric, (unit, []))
+            factor = 1.0 if unit == first else in_ms(unit, metric) / in_ms(first, metric)
+            pool.extend(float(v) * factor for v in values if is_number(v))
     return {metric: _pool(unit, values) for metric, (unit, values) in samples.items() if values}
 
 

@@ -1,5 +1,6 @@
 """Other tools' files held against what they say of themselves: which tool, which totals, which load; and odd values."""
 
+import copy
 import gzip
 import json
 import math
@@ -422,7 +423,7 @@ def damaged(draw):
             for key in path[:-1]:
                 holder = holder[key]
             if draw(st.booleans()):
-                holder[path[-1]] = draw(ODD)
+                holder[path[-1]] = copy.deepcopy(draw(ODD))  # one list within itself is no JSON
             else:
                 del holder[path[-1]]
         except (KeyError, IndexError, TypeError):
@@ -463,3 +464,84 @@ def test_damaged_tables_are_read_or_refused():
                     continue
                 for one in found:
                     assert_plain(one)
+
+
+# Units
+
+
+def aiperf_in(unit, value):
+    """Four lines whose time to the first token is in a unit."""
+    lines = [aiperf_line(number) for number in range(4)]
+    for line in lines:
+        line["metrics"]["time_to_first_token"] = {"value": value, "unit": unit}
+    return "\n".join(map(json.dumps, lines))
+
+
+@pytest.mark.parametrize(("unit", "value"), [("ms", 60.0), ("s", 0.06), ("us", 60_000.0), ("ns", 60_000_000)])
+def test_times_are_read_in_the_unit_that_the_file_gives(unit, value):
+    (point,) = parse_import(aiperf_in(unit, value), "x").points
+    assert {record.chunk_ns[0] - record.sent_ns for record in point.runs[0]} == {60_000_000}
+    (one,) = results(aiperf_old() | {"time_to_first_token": {"unit": unit, "avg": value, "p99": value}})
+    assert one.metrics.distributions["ttft"].mean == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("unit", ["furlong", None, ""])
+def test_an_unknown_unit_of_time_is_refused(unit):
+    assert f"its unit is {unit!r}" in refusal(aiperf_in(unit, 1.0))
+    known = str(unit)
+    assert f"its unit is {known!r}" in refusal(aiperf_old() | {"request_latency": {"unit": unit, "avg": 1.0}})
+
+
+# Latencies of the requests against those of the run
+
+
+def test_requests_that_do_not_bear_out_the_means_are_refused():
+    slower = DETAILED | {"ttfts": [1000 * ttft for ttft in DETAILED["ttfts"]]}
+    assert "its mean_ttft_ms is 12.4005, and 12400.5 over its requests" in refusal(slower)
+    gaps = DETAILED | {"itls": [[10 * gap for gap in gaps] for gaps in DETAILED["itls"]]}
+    assert "its mean_itl_ms is 3.23287, and 32.3287 over its requests" in refusal(gaps)
+    other = sglang_details() | {"mean_ttft_ms": 230.0}
+    assert "its mean_ttft_ms is 230, and 200 over its requests" in refusal(other)
+    shorter = sglang_details() | {"mean_e2e_latency_ms": 100.0}
+    assert "its mean_e2e_latency_ms is 100, and 230 over its requests" in refusal(shorter)
+
+
+def test_what_the_file_does_not_tell_or_rounds_is_not_held_against_it():
+    parse_import(json.dumps(sglang_details() | {"mean_ttft_ms": 200.09, "mean_itl_ms": 0.0}), "x")
+    parse_import(json.dumps(sglang_details() | {"mean_e2e_latency_ms": 300.0}), "x")
+
+
+def test_a_request_longer_than_its_run_is_refused():
+    short = sglang_details() | {"duration": 0.2}
+    assert "request 0 took 0.23 s, and the whole run 0.2 s" in refusal(short)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "told"),
+    [
+        ("time_to_first_token", 6000.0, "x:1: a first token after 6000 ms in a request of 80 ms"),
+        ("request_latency", 800.0, "x:1: a latency of 800 ms in a request that took 80 ms"),
+    ],
+)
+def test_a_line_of_aiperf_whose_times_are_after_its_end_is_refused(metric, value, told):
+    line = aiperf_line(0)
+    line["metrics"][metric]["value"] = value
+    assert told in refusal(json.dumps(line) + "\n" + json.dumps(aiperf_line(1)))
+
+
+# Statistics that are shown and not compared
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -5.0])
+@pytest.mark.parametrize("document", [VLLM, DETAILED, sglang(), sglang_details()], ids=["v", "vd", "s", "sd"])
+def test_no_time_or_count_among_the_figures_that_are_shown_is_refused(document, value):
+    assert f"ttft_ms: p95 is {value!r}, no time or count" in refusal(document | {"p95_ttft_ms": value})
+
+
+# A limit beside a rate
+
+
+@pytest.mark.parametrize("document", [VLLM | {"request_rate": 8.0, "max_concurrency": 4}, sglang(8.0, 4)])
+def test_a_limit_beside_a_rate_is_part_of_the_load(document):
+    (one,) = results(document)
+    assert (one.load.request_rate, one.load.max_in_flight) == (8.0, 4)
