@@ -133,10 +133,10 @@ class Task:
 
     def _keep(self, server: LlmServer, run: Run, level: float | None = None) -> None:
         """Stores a run; a duet's old server has a file of requests of its own."""
+        self._note()  # before the file, whose writing a signal may end
         if run.records:
             name = self.test if server is self.server else f"{self.test}.{server.name}"
             self._folder.save_requests(name, run, self.planned.point, level)
-        self._note()
 
     def _note(self) -> None:
         """Stores what there is so far, should the session end before the test says what came of it."""
