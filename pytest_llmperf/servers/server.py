@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pytest_llmperf.telemetry.watch import MetricsSource, Sources, Watcher
 
 _LAST_GASP_S = 1.0
 _SETTLED_READINGS = 20
+_SETTLING_S = 0.02
 _INSIST_S = 0.1
 """A launch of several processes may start another one meanwhile."""
 
@@ -165,7 +167,7 @@ class LlmServer:
             for _ in range(_SETTLED_READINGS):
                 if reading == last:
                     break
-                # A request is counted a moment after its last response.
+                time.sleep(_SETTLING_S)  # a request is counted a moment after its last response
                 last, reading = reading, list(map(counters, self.targets))
         except (ServerError, httpx.TransportError):
             return None
