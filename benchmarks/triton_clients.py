@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.records import Run
 from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.servers.start import start_server

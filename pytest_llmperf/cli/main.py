@@ -16,7 +16,7 @@ from pytest_llmperf.cli.search import search
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.schema import plan_schema
-from pytest_llmperf.servers.triton.repository import triton_server, write_repository
+from pytest_llmperf.servers.engines.triton.repository import triton_server, write_repository
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -24,7 +24,7 @@ from pytest_llmperf.plan.load.spec import IntSweep, LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
 from pytest_llmperf.plan.server.base import Ready, counted_from, is_secret
-from pytest_llmperf.plan.server.engines.triton_model import (
+from pytest_llmperf.plan.server.engines.triton.model import (
     DynamicBatching,
     InstanceGroup,
     ModelTensor,

@@ -25,16 +25,16 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import TritonRemoteServer
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
 from pytest_llmperf.runner.measurement import Measurement
 from pytest_llmperf.servers.engines.commands import server_command
+from pytest_llmperf.servers.engines.triton.command import Place
+from pytest_llmperf.servers.engines.triton.repository import write_repository
+from pytest_llmperf.servers.engines.triton.service import GrpcService, service
 from pytest_llmperf.servers.process.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
-from pytest_llmperf.servers.triton.command import Place
-from pytest_llmperf.servers.triton.repository import write_repository
-from pytest_llmperf.servers.triton.service import GrpcService, service
 from pytest_llmperf.telemetry.triton import read
 
 pytestmark = pytest.mark.engine
@@ -396,7 +396,7 @@ def test_a_killed_server_is_told(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.servers.start import start_server
 config = TritonServer.model_validate_json(sys.argv[1])
 with start_server(config, Path(sys.argv[2]), ()) as server:

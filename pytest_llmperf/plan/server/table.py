@@ -9,7 +9,7 @@ from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.plan.server.engines.sglang import SglangServer
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.plan.server.engines.vllm import VllmServer
 
 ServerConfig = (

@@ -12,11 +12,11 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
-from pytest_llmperf.servers.engines.triton import answering
+from pytest_llmperf.servers.engines.triton.engine import answering
+from pytest_llmperf.servers.engines.triton.service import service
 from pytest_llmperf.servers.process.process import ServerProcess
 from pytest_llmperf.servers.readiness import wait_for_remote, wait_until_up
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url
-from pytest_llmperf.servers.triton.service import service
 
 
 def openai(config: OpenAIServer, place: None) -> Target:

@@ -12,11 +12,12 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import LaunchedServer, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.servers.engines import command, embedded, remote, sglang, triton, vllm
+from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
 from pytest_llmperf.servers.engines.missing import missing_program_or_model
+from pytest_llmperf.servers.engines.triton import engine as triton
+from pytest_llmperf.servers.engines.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.process import STOP_GRACE_S, Command, ServerProcess, free_port
-from pytest_llmperf.servers.triton.launch import placed, stop_grace_s
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.triton import Reading
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.server.base import ArgValue
-from pytest_llmperf.plan.server.engines.triton import TritonServer
-from pytest_llmperf.plan.server.engines.triton_model import InstanceGroup, TritonModel
+from pytest_llmperf.plan.server.engines.triton.model import InstanceGroup, TritonModel
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.plan.server.table import ServerConfig
 
 _CONFIG = "config.pbtxt"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command, shown_command
-from pytest_llmperf.servers.triton.command import Place
+from pytest_llmperf.servers.engines.triton.command import Place
 from pytest_llmperf.telemetry.gpu import Gpu
 
 PLACE = Place(1, 2, 3, "/repo", "llmperf-1")

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
+from pytest_llmperf.servers.engines.triton.command import Place
+from pytest_llmperf.servers.engines.triton.repository import write_repository
 from pytest_llmperf.servers.process.process import free_ports
-from pytest_llmperf.servers.triton.command import Place
-from pytest_llmperf.servers.triton.repository import write_repository
 
 _DOCKER_PATIENCE_S = 30.0
 _STUB_GRACE_S = 5.0

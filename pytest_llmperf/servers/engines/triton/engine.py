@@ -1,4 +1,4 @@
-"""Triton Inference Server, started here or up already. Its repository and its services are in servers/triton."""
+"""Triton Inference Server, started here or up already. Its repository and its services are beside it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.servers.engines.missing import missing_model, missing_program
+from pytest_llmperf.servers.engines.triton.command import Place, triton_argv
+from pytest_llmperf.servers.engines.triton.service import metrics_text, service
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, wait_until
-from pytest_llmperf.servers.triton.command import Place, triton_argv
-from pytest_llmperf.servers.triton.service import metrics_text, service
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 

@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from pytest_llmperf.plan.fields import EntryError, Seconds
 from pytest_llmperf.plan.server.base import LaunchedServer, _no_literal_secrets
-from pytest_llmperf.plan.server.engines.triton_model import ParameterValue, TritonModel
+from pytest_llmperf.plan.server.engines.triton.model import ParameterValue, TritonModel
 
 _TRITON_OWN = ("http-address", "http-port", "grpc-address", "grpc-port", "metrics-address", "metrics-port")
 _REMOTE_REPOSITORY = re.compile(r"^(s3|gs|as)://")

@@ -14,8 +14,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.errors import PlanError, ServerError
 from pytest_llmperf.plan.file import parse_plan
-from pytest_llmperf.plan.server.engines.triton import TritonServer
-from pytest_llmperf.servers.triton.repository import config_text, write_repository
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
+from pytest_llmperf.servers.engines.triton.repository import config_text, write_repository
 
 MODEL_PY = "class TritonPythonModel:\n    pass\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_llmperf.plan.server.engines.triton import TritonServer
+from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _HOST = "127.0.0.1"
