@@ -167,7 +167,7 @@ def _search_problems(plan: Plan, search: SearchSpec) -> Iterator[tuple[str, str]
         yield "server", f"the plan has no server {search.server!r}{did_you_mean(search.server, list(plan.servers))}"
     elif not space.axes:
         yield "server", f"{search.server!r} is one configuration; write `{{sweep: ...}}` at what is to be searched"
-    elif not space.configs[0].is_local:
+    elif not space.configs[0].is_started:
         yield "server", f"{search.server!r} is up already: a search starts its configurations itself"
     for load in search.loads:
         if load not in plan.loads:

@@ -36,18 +36,13 @@ class Duet:
 
     def too_few_gpus(self, gpus: Sequence[Gpu]) -> str | None:
         """Why this machine cannot have both up at once; None when it can."""
-        needed = [local_gpus(self.a), local_gpus(self.b)]
+        needed = [self.a.local_gpus, self.b.local_gpus]
         if sum(needed) <= len(gpus):
             return None
         return (
             f"{self.a.name} and {self.b.name} up at the same time need {needed[0]} + {needed[1]} GPUs, "
             f"found {len(gpus)}"
         )
-
-
-def local_gpus(config: ServerConfig) -> int:
-    """GPUs of this machine that it takes."""
-    return config.gpu_count if config.is_local else 0
 
 
 def configurations(asked: Iterable[ServerConfig | Duet]) -> dict[ServerConfig, None]:

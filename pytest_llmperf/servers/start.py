@@ -13,7 +13,7 @@ from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.servers.duet import Duet, local_gpus
+from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
@@ -51,7 +51,7 @@ def start_server(
             finally:
                 under_way.clear()
 
-        yield LlmServer(config, launch, gpus[: local_gpus(config)], sampler, under_way, lazy=lazy)
+        yield LlmServer(config, launch, gpus[: config.local_gpus], sampler, under_way, lazy=lazy)
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def start_duet(
     """
     if reason := duet.too_few_gpus(gpus):
         raise MissingRequirement(reason)
-    taken = local_gpus(duet.a)
+    taken = duet.a.local_gpus
     with (
         start_server(duet.a, log_dir, gpus[:taken], lazy=lazy, loads=loads) as old,
         start_server(duet.b, log_dir, gpus[taken:], lazy=lazy, loads=loads) as new,
@@ -89,7 +89,7 @@ def _launched(
     reason = missing_requirement(config, gpus)
     if reason:
         raise MissingRequirement(reason)
-    share = config.gpu_count // config.replicas
+    share = config.local_gpus // config.replicas
     with contextlib.ExitStack() as stack:
         started = []
         for number in range(config.replicas):

@@ -8,8 +8,8 @@ from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.describe import describe_load
-from pytest_llmperf.servers.duet import Duet, local_gpus
-from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command
+from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, steps
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -30,17 +30,22 @@ def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:
     obstacle = f" (cannot run here: {reason})" if reason else ""
     yield f"{duet.name}: both up at the same time, measured in turns{obstacle}"
     yield from _describe_server(duet.a, gpus)
-    yield from _describe_server(duet.b, gpus, local_gpus(duet.a))
+    yield from _describe_server(duet.b, gpus, duet.a.local_gpus)
 
 
 def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) -> Iterator[str]:
     """`taken` GPUs are another server's."""
-    if not server.is_local:
+    if not server.is_started:
         yield f"{server.name}: {shown_command(server, 'PORT', ())} (already up)"
         return
-    used = gpus[taken : taken + server.gpu_count] or tuple(Gpu(str(n), "") for n in range(server.gpu_count))
+    needed = server.local_gpus
+    used = gpus[taken : taken + needed] or tuple(Gpu(str(n), "") for n in range(needed))
     reason = missing_requirement(server, gpus)
-    yield f"{server.name}: {server.gpu_count} GPUs{f' (cannot run here: {reason})' if reason else ''}"
-    share = server.gpu_count // server.replicas
+    where = "" if server.is_local else f" of {server.machine}"
+    yield f"{server.name}: {server.gpu_count} GPUs{where}{f' (cannot run here: {reason})' if reason else ''}"
+    if lines := steps(server):
+        yield from (f"  {line}" for line in lines)
+        return
+    share = needed // server.replicas
     for number in range(server.replicas):
         yield f"  {shown_command(server, 'PORT', used[number * share : (number + 1) * share])}"

@@ -108,8 +108,10 @@ Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 class _Server(Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
+    is_started: ClassVar[bool] = True
+    """Whether the plugin starts it; False for one that is up already."""
     is_local: ClassVar[bool] = True
-    """Whether the plugin starts it, on this machine."""
+    """Whether it runs on this machine, on GPUs of this machine."""
     known_args: ClassVar[Collection[str] | None] = None
     """All arguments that the engine has; None where the engine itself is to judge."""
     paths: ClassVar[tuple[str, ...]] = ("model",)
@@ -153,7 +155,12 @@ class _Server(Frozen):
     @property
     def declares_args(self) -> bool:
         """Whether `args` only say what the server runs with, so that the plan's locked ones must be among them."""
-        return not self.is_local
+        return not self.is_started
+
+    @property
+    def local_gpus(self) -> int:
+        """GPUs of this machine that it takes."""
+        return 0
 
     @property
     def machine(self) -> str | None:
@@ -217,6 +224,10 @@ class LaunchedServer(_Server):
         """GPUs of this machine that all replicas need."""
         default = self.parallel_size if self.default_gpus is None else self.default_gpus
         return (default if self.gpus is None else self.gpus) * self.replicas
+
+    @property
+    def local_gpus(self) -> int:
+        return self.gpu_count
 
     @property
     def served_model(self) -> str:

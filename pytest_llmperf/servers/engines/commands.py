@@ -21,7 +21,7 @@ def missing_requirement(config: ServerConfig, gpus: Sequence[Gpu]) -> str | None
     start = ENGINES[config.engine].start
     if start is None:
         return None
-    needed = config.gpu_count
+    needed = config.local_gpus
     if needed > len(gpus):
         return f"needs {needed} GPU{'s' if needed > 1 else ''}, found {len(gpus)}"
     return start.missing(config)
@@ -48,6 +48,12 @@ def shown_command(config: ServerConfig, port: int | str, gpus: Sequence[Gpu]) ->
     if isinstance(config, RemoteServer):
         return shown(config.url)
     return _shown(_command(config, port, gpus))
+
+
+def steps(config: ServerConfig) -> tuple[str, ...]:
+    """What its holder does to bring it up and to take it down, a line each; none where one command does it all."""
+    start = ENGINES[config.engine].start
+    return tuple(start.steps(config)) if start else ()
 
 
 def preparation(config: ServerConfig) -> str:

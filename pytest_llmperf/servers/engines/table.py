@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,6 +43,8 @@ class Start(NamedTuple):
     """Seconds in which it may stop by itself."""
     preparation: Callable[[Any], str] = lambda config: ""
     """A shell line that must have run before the command that is shown; empty where there is none."""
+    steps: Callable[[Any], Iterable[str]] = lambda config: ()
+    """What the command of an engine that is deployed in steps does, a line each, secrets as references."""
 
 
 class Engine(NamedTuple):

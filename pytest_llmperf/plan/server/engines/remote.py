@@ -23,6 +23,7 @@ from pytest_llmperf.plan.server.base import (
 class RemoteServer(_Server):
     """A server that is already up. Its `args` are what the owner says it was started with."""
 
+    is_started = False
     is_local = False
     replicas: ClassVar[int] = 1
     in_container: ClassVar[bool] = False

@@ -21,7 +21,7 @@ GPUS = tuple(Gpu(str(number), "NVIDIA H200") for number in range(8))
 def test_every_engine_of_a_plan_has_its_functions():
     assert set(ENGINES) == set(ENGINE_MODELS)
     for name, model in ENGINE_MODELS.items():
-        assert (ENGINES[name].start is not None) == model.is_local
+        assert (ENGINES[name].start is not None) == model.is_started
 
 
 # SGLang
