@@ -6,18 +6,21 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-plugin test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
+.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
 
-test: check test-unit test-plugin test-engines  ## everything that CI runs
+test: check test-unit test-plugin test-faults test-engines  ## everything that CI runs
 
 test-unit: $(STAMP)  ## unit tests, two files at a time
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
 
 test-plugin: $(STAMP)  ## the plugin from outside, two files at a time
 	$(BIN)/python -m pytest tests/plugin -n 2 --dist loadfile $(ARGS)
+
+test-faults: $(STAMP)  ## faults of servers, network, machine and files, each by a session of its own
+	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
