@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmperf.session.command_line import add_options, check_options, option
-from pytest_llmperf.session.stash import _PREPARED, _SESSION, known_session, live_of, preparation_of, session_of
+from pytest_llmperf.session.stash import PREPARED, SESSION, known_session, live_of, preparation_of, session_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.plan.load.point import LoadPoint
@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    prepared = config.stash.get(_PREPARED, None)
+    prepared = config.stash.get(PREPARED, None)
     if prepared and prepared.collection.errors:
         raise pytest.UsageError("\n".join(prepared.collection.errors))
 
@@ -77,18 +77,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    prepared = items[0].config.stash.get(_PREPARED, None) if items else None
+    prepared = items[0].config.stash.get(PREPARED, None) if items else None
     if prepared:
         prepared.collection.narrowed()
 
 
 @pytest.hookimpl(tryfirst=True)  # the headline of the terminal's own implementation tells what came of it
 def pytest_collection_finish(session: pytest.Session) -> None:
-    prepared = session.config.stash.get(_PREPARED, None)
+    prepared = session.config.stash.get(PREPARED, None)
     if prepared and not prepared.collection.errors:  # pytest calls this after the error too
         for item in session.items:
             _add(prepared.collection, item)
-        session.config.stash[_SESSION] = prepared.begin(live_of(session.config))
+        session.config.stash[SESSION] = prepared.begin(live_of(session.config))
 
 
 def _add(collection: Collection, item: pytest.Item) -> None:

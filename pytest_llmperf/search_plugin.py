@@ -66,12 +66,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture
 def llmperf_search(request: pytest.FixtureRequest) -> Any:
     """`llmperf_search.run()` searches and returns a SearchResult: `best`, `ranked`, `pareto`."""
-    from pytest_llmperf.session.search import _search_of
+    from pytest_llmperf.session.search import search_of
     from pytest_llmperf.session.stash import session_of
 
     if request.node.get_closest_marker("llmperf_search") is None or not hasattr(request, "param"):
         raise pytest.UsageError("llmperf_search needs @pytest.mark.llmperf_search(plan='….yaml') on the test")
-    return _Translated(_search_of(request.node, request.param), session_of(request.config).options.strict)
+    return _Translated(search_of(request.node, request.param), session_of(request.config).options.strict)
 
 
 class _Translated:

@@ -14,7 +14,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.cli.input import header, problem, stderr_line
+from pytest_llmperf.cli.input import problem, server_at, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
@@ -25,7 +25,6 @@ from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.axes import single_config
-from pytest_llmperf.plan.server.engines.remote import OpenAIServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.terminal.duet import duet_table
@@ -117,7 +116,7 @@ def _checked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], M
     plan = load_plan(options["plan"]) if options["plan"] else None
     if options["a"] == options["b"]:
         raise click.UsageError(f"--a and --b are both {options['a']!r}: a duet needs two servers")
-    pair = Duet(_server("a", plan, options), _server("b", plan, options))
+    pair = Duet(server_of("a", plan, options), server_of("b", plan, options))
     margins = parse_margins(dict(map(_margin, options["margins"])))
     return pair, _points(plan, options), margins
 
@@ -127,7 +126,7 @@ def _margin(text: str) -> tuple[str, str]:
     return name.strip(), share.strip()
 
 
-def _server(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerConfig:
+def server_of(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerConfig:
     given = str(options[side])
     spaces = plan.server_spaces() if plan else {}
     known = list(dict.fromkeys((*spaces, *(config.name for space in spaces.values() for config in space.configs))))
@@ -142,18 +141,11 @@ def _server(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerC
     raise click.UsageError(f"--{side}: {given!r} is no URL and no 'vllm serve …'; --plan FILE gives servers names")
 
 
-def _remote(name: str, url: str, model: str | None, options: Mapping[str, Any]) -> OpenAIServer:
+def _remote(name: str, url: str, model: str | None, options: Mapping[str, Any]) -> ServerConfig:
     if model is None:
         raise click.UsageError("--model is needed for a URL")
-    token = options["bearer_env"]
-    return OpenAIServer(
-        engine="openai",
-        name=name,
-        model=model,
-        url=url,
-        headers=dict(map(header, options["headers"])),
-        bearer=f"${{{token}}}" if token else None,
-    )
+    headers, token = options["headers"], options["bearer_env"]
+    return server_at(url, engine="openai", name=name, model=model, headers=headers, bearer_env=token)
 
 
 def _typed(side: str, words: Sequence[str]) -> ServerConfig | None:

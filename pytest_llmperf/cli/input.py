@@ -11,7 +11,20 @@ from typing import Any
 
 import click
 
+from pytest_llmperf.plan.server.table import ENGINE_MODELS, ServerConfig
 from pytest_llmperf.runner.progress.live import Live
+
+
+def server_at(
+    url: str, *, engine: str, headers: Sequence[str], bearer_env: str | None, **entry: object
+) -> ServerConfig:
+    """The entry of a server that is up; `headers` are typed ones, the token is in the environment's `bearer_env`.
+
+    UsageError for a header that is none, ValidationError for what the engine does not take.
+    """
+    bearer = f"${{{bearer_env}}}" if bearer_env else None
+    given = {"url": url, "engine": engine, "headers": dict(map(header, headers)), "bearer": bearer}
+    return ENGINE_MODELS[engine].model_validate(given | entry)
 
 
 def header(text: str) -> tuple[str, str]:

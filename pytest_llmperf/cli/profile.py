@@ -15,7 +15,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.cli.input import capacity, header, json_object, problem, ready, slo, stderr_line
+from pytest_llmperf.cli.input import capacity, json_object, problem, ready, server_at, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.dialects import DIALECTS
 from pytest_llmperf.metrics.result import Result
@@ -24,7 +24,7 @@ from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.json.perf_analyzer import profile_export
 from pytest_llmperf.report.terminal.summary import dialect_table, metrics_table
@@ -131,25 +131,22 @@ def _is_fine(result: Result) -> bool:
     return result.valid and found and not result.metrics.failed
 
 
-def _server_config(options: dict[str, Any]) -> OpenAIServer | TritonRemoteServer:
+def _server_config(options: dict[str, Any]) -> ServerConfig:
     """Takes what it needs out of `options`. With -i the server is Triton, whose statistics are read too."""
-    protocol, bearer_env = options.pop("protocol"), options.pop("bearer_env")
+    protocol, path, url = options.pop("protocol"), options.pop("path"), options.pop("url")
     options["endpoint"] = options["endpoint"] or {None: "chat", "http": "generate", "grpc": "grpc"}[protocol]
-    url = options.pop("url")
-    common = {
-        "name": "profile",
-        "model": options.pop("model"),
-        "url": url if "://" in url else f"{protocol or 'http'}://{url}",
-        "headers": dict(map(header, options.pop("headers"))),
-        "bearer": f"${{{bearer_env}}}" if bearer_env else None,
-        "ready": ready(options.pop("ready")),
-    }
-    path = options.pop("path")
-    if protocol is None:
-        return OpenAIServer(engine="openai", **common, **({} if path is None else {"path": path}))
-    if path is not None:
+    if protocol and path is not None:
         raise click.UsageError("--path is for OpenAI's endpoints; Triton's follow from the model's name")
-    return TritonRemoteServer(engine="triton-remote", **common)
+    return server_at(
+        url if "://" in url else f"{protocol or 'http'}://{url}",
+        engine="triton-remote" if protocol else "openai",
+        name="profile",
+        model=options.pop("model"),
+        headers=options.pop("headers"),
+        bearer_env=options.pop("bearer_env"),
+        ready=ready(options.pop("ready")),
+        **({} if path is None else {"path": path}),
+    )
 
 
 def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:

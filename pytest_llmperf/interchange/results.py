@@ -28,7 +28,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Distribution, Summary, distribution, summarize, summarize_runs
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.server.engines.remote import OpenAIServer
+from pytest_llmperf.plan.server.table import ENGINE_MODELS
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -94,7 +94,9 @@ def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, e
         summaries, metrics = (), _without(_summary(point), unknown)
     return Result(
         point_id=f"{name}-{load.name}",
-        server=OpenAIServer(engine="openai", name=name, model=found.model or "unknown", url=_NOWHERE),
+        server=ENGINE_MODELS["openai"].model_validate(
+            {"engine": "openai", "name": name, "model": found.model or "unknown", "url": _NOWHERE}
+        ),
         load=load,
         environment=environment,
         runs=runs,

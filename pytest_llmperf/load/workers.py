@@ -99,7 +99,7 @@ async def run_workers(
     """
     count = min(workers, _shareable(point))
     shares = [Share(number, count) for number in range(count)]
-    jobs = [_Job(targets, point, _part(trace, share), run_index, salt, share) for share in shares]
+    jobs = [_Job(targets, point, part_of(trace, share), run_index, salt, share) for share in shares]
     with _started(jobs) as crew:
         try:
             await _follow(crew, progress)
@@ -126,7 +126,7 @@ def merged_run(parts: Sequence[Run], workers: int) -> Run:
     )
 
 
-def _part(trace: Trace, share: Share) -> Trace:
+def part_of(trace: Trace, share: Share) -> Trace:
     requests = tuple(request for request in trace.requests if request.unit % share.of == share.number)
     return replace(trace, warmup=(), requests=requests)
 

@@ -16,7 +16,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
-from pytest_llmperf.runner.takeover import Resumed, keep_point
+from pytest_llmperf.runner.resumed import Resumed, keep_point
 from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.gpu import Gpu

@@ -25,9 +25,8 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.requests import first_body, request_headers
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server import urls
-from pytest_llmperf.plan.server.base import Ready
-from pytest_llmperf.plan.server.engines.remote import OpenAIServer, RemoteServer, TritonRemoteServer
-from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.plan.server.base import BaseServer, Ready
+from pytest_llmperf.plan.server.engines.remote import RemoteServer
 from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.process.process import ServerProcess, backing_off, wait_until
 
@@ -40,7 +39,7 @@ _OVER_TENSORS = ("infer", "grpc")
 """Endpoints of models whose inputs are known, which only Triton's own engines tell."""
 
 
-def wait_for_remote(target: Target, config: OpenAIServer | TritonRemoteServer, loads: Sequence[LoadPoint]) -> None:
+def wait_for_remote(target: Target, config: RemoteServer, loads: Sequence[LoadPoint]) -> None:
     """Returns when a server that is up already has answered a request of one of `loads`. Raises ServerError."""
     name = f"server {config.name!r} at {urls.shown(config.url)}"
     if config.ready is not False:
@@ -112,7 +111,7 @@ class _Attempt:
 
 def first_failure(
     target: Target,
-    config: ServerConfig,
+    config: BaseServer,
     loads: Sequence[LoadPoint],
     *,
     process: ServerProcess | None = None,

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
+class Launch:
     """One start of a server, up to its end."""
 
     targets: tuple[Target, ...]
@@ -54,7 +54,7 @@ class LlmServer:
     def __init__(
         self,
         config: ServerConfig,
-        launch: Callable[[], _Launch],
+        launch: Callable[[], Launch],
         gpus: Sequence[Gpu] = (),
         watcher: Watcher | None = None,
         under_way: Sequence[ServerProcess] = (),
@@ -87,7 +87,7 @@ class LlmServer:
         _ = self._up
 
     @property
-    def _up(self) -> _Launch:
+    def _up(self) -> Launch:
         if self._launched is None:
             self._launched = self._launch()
         return self._launched

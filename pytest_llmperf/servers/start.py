@@ -19,7 +19,7 @@ from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import secret_values
-from pytest_llmperf.servers.server import LlmServer, _Launch
+from pytest_llmperf.servers.server import Launch, LlmServer
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import watcher
 
@@ -44,7 +44,7 @@ def start_server(
     # The sampler is begun before the server, so that it is ready when that is.
     with watching as sampler, contextlib.ExitStack() as stack:
 
-        def launch() -> _Launch:
+        def launch() -> Launch:
             stack.close()
             try:
                 return stack.enter_context(_launched(config, log_dir, gpus, loads, under_way))
@@ -80,7 +80,7 @@ def _launched(
     gpus: Sequence[Gpu],
     loads: Sequence[LoadPoint],
     under_way: list[ServerProcess],
-) -> Iterator[_Launch]:
+) -> Iterator[Launch]:
     """The processes are `under_way` as soon as each is started."""
     start = ENGINES[config.engine].start
     if start is None:
@@ -98,7 +98,7 @@ def _launched(
             under_way.append(started[-1][1])
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        yield _Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
+        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
 
 
 @contextlib.contextmanager
@@ -120,12 +120,12 @@ def _fresh_log(folder: Path, name: str) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> _Launch:
+def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> Launch:
     engine = ENGINES[config.engine]
     target, secrets = engine.target(config, None), secret_values([config.model_dump_json()])
     if engine.ready is not None:
         target = engine.ready(config, target, None, loads)
-    return _Launch((target,), (), engine.version(target), secrets)
+    return Launch((target,), (), engine.version(target), secrets)
 
 
 def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:

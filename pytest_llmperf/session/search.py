@@ -90,10 +90,10 @@ def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
     """What the searches among them would do."""
     for item in items:
         if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
-            yield from dry_run(_search_of(item, str(item.callspec.params["llmperf_search"])))
+            yield from dry_run(search_of(item, str(item.callspec.params["llmperf_search"])))
 
 
-def _search_of(item: pytest.Item, name: str) -> Search:
+def search_of(item: pytest.Item, name: str) -> Search:
     from pytest_llmperf.session.stash import session_of
 
     marker = item.get_closest_marker("llmperf_search")

@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from pytest_llmperf.runner.progress.live import Live
     from pytest_llmperf.session.state import Preparation, PytestSession
 
-_PREPARED: pytest.StashKey[Preparation] = pytest.StashKey()
-_SESSION: pytest.StashKey[PytestSession] = pytest.StashKey()
+PREPARED: pytest.StashKey[Preparation] = pytest.StashKey()
+SESSION: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 
 def known_session(config: pytest.Config) -> PytestSession | None:
     """The session; None where no llmperf test was collected, or its plan is wrong."""
-    return config.stash.get(_SESSION, None)
+    return config.stash.get(SESSION, None)
 
 
 def session_of(config: pytest.Config) -> PytestSession:
     """The session, which exists once collection is over. UsageError where no marker asked for it."""
-    if _SESSION not in config.stash:
+    if SESSION not in config.stash:
         raise pytest.UsageError("a fixture of pytest-llmperf needs @pytest.mark.llmperf(plan='….yaml') on the test")
-    return config.stash[_SESSION]
+    return config.stash[SESSION]
 
 
 def preparation_of(config: pytest.Config) -> Preparation:
     """What the session begins with; made when the first llmperf test is collected."""
-    prepared = config.stash.get(_PREPARED, None)
+    prepared = config.stash.get(PREPARED, None)
     if prepared is None:
         from pytest_llmperf.session.state import prepare
 
         prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
-        config.stash[_PREPARED] = prepared
+        config.stash[PREPARED] = prepared
     return prepared
 
 

@@ -28,7 +28,7 @@ from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.runner.progress.outlook import Work
-from pytest_llmperf.runner.takeover import Resumed, read_resumed
+from pytest_llmperf.runner.resumed import Resumed, read_resumed
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.duet import Duet, configurations
 from pytest_llmperf.servers.server import LlmServer

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from embedded_engine import embedded_engine, small_load
 
 from pytest_llmperf.embedded.truth import Emission, read_emission_log
 from pytest_llmperf.load import driver
@@ -27,31 +24,6 @@ from pytest_llmperf.records import RequestRecord, Run
 
 CLOCKS_NS = 2_000
 """Kernel and user space read the same clock at different resolution."""
-
-
-@contextmanager
-def _engine(*arguments: str) -> Iterator[str]:
-    """The URL of a fast modelled engine."""
-    fast = ("--step", "modelled", "--decode-ms-per-step", "2", "--step-overhead-ms", "0", "--max-model-len", "1024")
-    command = [sys.executable, "-m", "pytest_llmperf.embedded", "--port", "0", *fast, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            log = ""
-            for line in process.stderr:
-                log += line
-                if "Application startup complete." in line:
-                    break
-            url = re.search(r"Started server process on (http://127.0.0.1:\d+)", log)
-            assert url, log
-            yield url[1]
-        finally:
-            process.terminate()
-
-
-def _point(**changes: Any) -> LoadPoint:
-    shape: dict[str, Any] = {"concurrency": 4, "requests": 8, "input_tokens": 20, "output_tokens": 12}
-    return LoadPoint(**({"name": "p", "no_data_timeout": "60 s"} | shape | changes))
 
 
 def _run(url: str, point: LoadPoint, *, every_chunk: bool = True) -> Run:
@@ -88,8 +60,8 @@ def test_what_is_measured_is_what_was_sent(
     endpoint: str, every_chunk: bool, load: dict[str, Any], engine: tuple[str, ...], tmp_path: Path
 ) -> None:
     log = tmp_path / "truth.jsonl"
-    with _engine("--emission-log", str(log), *engine) as url:
-        run = _run(url, _point(endpoint=endpoint, **load), every_chunk=every_chunk)
+    with embedded_engine("--emission-log", str(log), *engine) as url:
+        run = _run(url, small_load(endpoint=endpoint, **load), every_chunk=every_chunk)
     truth = {emission.request_id: emission for emission in read_emission_log(log)}
     assert len(truth) == len(run.records) == (8 if load else 12)
     assert run.client.stamps == "kernel"
@@ -100,8 +72,8 @@ def test_what_is_measured_is_what_was_sent(
 @pytest.mark.parametrize("every_chunk", [True, False], ids=["every-chunk", "last-chunk"])
 def test_empty_text_is_a_token_exactly_when_the_server_says_so(every_chunk: bool, tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
-    with _engine("--emission-log", str(log), "--empty-text-every", "3") as url:
-        run = _run(url, _point(), every_chunk=every_chunk)
+    with embedded_engine("--emission-log", str(log), "--empty-text-every", "3") as url:
+        run = _run(url, small_load(), every_chunk=every_chunk)
     for record in run.records:
         assert record.output_tokens == 12
         assert record.token_source == "usage"
@@ -118,8 +90,8 @@ def test_empty_text_is_a_token_exactly_when_the_server_says_so(every_chunk: bool
     ],
 )
 def test_every_third_request_fails_and_only_these(fault: str, error: str) -> None:
-    with _engine(f"--fault-{fault}-every", "3") as url:
-        run = _run(url, _point(no_data_timeout="2 s" if fault == "hang" else "60 s"))
+    with embedded_engine(f"--fault-{fault}-every", "3") as url:
+        run = _run(url, small_load(no_data_timeout="2 s" if fault == "hang" else "60 s"))
     failed = [record for record in run.records if record.error]
     assert len(failed) == 4
     assert all((record.error or "").startswith(error) for record in failed)
@@ -129,15 +101,15 @@ def test_every_third_request_fails_and_only_these(fault: str, error: str) -> Non
 
 
 def test_server_that_dies_in_the_middle() -> None:
-    with _engine("--fault-die-after", "6") as url:
-        run = _run(url, _point())
+    with embedded_engine("--fault-die-after", "6") as url:
+        run = _run(url, small_load())
     assert len(run.records) == 12
     assert 0 < sum(record.error is not None for record in run.records) < 12
 
 
 def test_no_run_finds_its_prompts_in_the_prefix_cache() -> None:
     """Though each sends the same trace: the engine counts what it took from its cache."""
-    point = _point(endpoint="completions", input_tokens=100, warmup_requests=4)
+    point = small_load(endpoint="completions", input_tokens=100, warmup_requests=4)
     trace = make_trace(point, "key")
 
     async def main(url: str) -> list[Run]:
@@ -145,7 +117,7 @@ def test_no_run_finds_its_prompts_in_the_prefix_cache() -> None:
         await warm_up(targets, point, trace)
         return [await run_load(targets, point, trace, run_index=index) for index in range(2)]
 
-    with _engine() as url:
+    with embedded_engine() as url:
         runs = asyncio.run(main(url))
         metrics = httpx.get(f"{url}/metrics").text
     assert runs[0].trace_hash == runs[1].trace_hash
@@ -162,7 +134,7 @@ def _cache_counts(url: str) -> tuple[float, float]:
 
 
 def test_shared_prefixes_are_found_in_the_prefix_cache_and_only_they() -> None:
-    point = _point(endpoint="completions", shared_prefix={"prefixes": 2, "tokens": 160}, warmup_requests=1)
+    point = small_load(endpoint="completions", shared_prefix={"prefixes": 2, "tokens": 160}, warmup_requests=1)
     trace = make_trace(point, "key")
 
     async def main(url: str) -> Run:
@@ -170,7 +142,7 @@ def test_shared_prefixes_are_found_in_the_prefix_cache_and_only_they() -> None:
         await warm_up(targets, point, trace)
         return await run_load(targets, point, trace, run_index=0)
 
-    with _engine() as url:
+    with embedded_engine() as url:
         run = asyncio.run(main(url))
         _, hits = _cache_counts(url)
     assert {record.error for record in run.records} == {None}
@@ -179,8 +151,8 @@ def test_shared_prefixes_are_found_in_the_prefix_cache_and_only_they() -> None:
 
 
 def test_dataset_entries_are_found_when_they_come_again_in_a_run() -> None:
-    point = _point(endpoint="completions", input_tokens=160, dataset_entries=4, concurrency=4, requests=8)
-    with _engine() as url:
+    point = small_load(endpoint="completions", input_tokens=160, dataset_entries=4, concurrency=4, requests=8)
+    with embedded_engine() as url:
         _run(url, point)
         _, hits = _cache_counts(url)
     assert hits / 8 == pytest.approx(160, abs=17)
@@ -189,8 +161,8 @@ def test_dataset_entries_are_found_when_they_come_again_in_a_run() -> None:
 @pytest.mark.parametrize("tokens", [5, 200])
 def test_token_ids_are_exactly_as_many_as_asked_for(tokens: int) -> None:
     lengths = {"mean": 50, "sd": 10, "min": 20}
-    point = _point(endpoint="completions", prompt_as="token-ids", input_tokens=tokens, output_tokens=lengths)
-    with _engine() as url:
+    point = small_load(endpoint="completions", prompt_as="token-ids", input_tokens=tokens, output_tokens=lengths)
+    with embedded_engine() as url:
         run = _run(url, point)
     assert {(record.input_tokens, record.input_tokens_source) for record in run.records} == {(tokens, "usage")}
     assert [record.output_tokens for record in run.records] == [r.requested_output_tokens for r in run.records]
@@ -198,9 +170,9 @@ def test_token_ids_are_exactly_as_many_as_asked_for(tokens: int) -> None:
 
 
 def test_a_warm_cache_has_every_prompt_of_every_run() -> None:
-    point = _point(input_tokens=64, concurrency=2, requests=6, prefix_cache="warm")
+    point = small_load(input_tokens=64, concurrency=2, requests=6, prefix_cache="warm")
     trace = make_trace(point, "key")
-    with _engine() as url:
+    with embedded_engine() as url:
         targets = (Target(url, "embedded"),)
         asyncio.run(warm_up(targets, point, trace, salt="a"))
         _, before = _cache_counts(url)
@@ -212,8 +184,8 @@ def test_a_warm_cache_has_every_prompt_of_every_run() -> None:
 
 def test_conversations_grow_by_what_was_said_and_find_it_in_the_cache() -> None:
     """Template: one token before and one after each message, one that opens the answer."""
-    point = _point(conversation={"turns": 3, "think_time": "1 ms"}, concurrency=3, requests=12, output_tokens=32)
-    with _engine() as url:
+    point = small_load(conversation={"turns": 3, "think_time": "1 ms"}, concurrency=3, requests=12, output_tokens=32)
+    with embedded_engine() as url:
         run = _run(url, point)
         _, hits = _cache_counts(url)
     assert {record.error for record in run.records} == {None}
@@ -236,16 +208,16 @@ def test_conversations_grow_by_what_was_said_and_find_it_in_the_cache() -> None:
 )
 def test_prompts_of_a_file(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with _engine() as url:
-        run = _run(url, _point(input_tokens=None, prompts={"file": str(tmp_path / name)}))
+    with embedded_engine() as url:
+        run = _run(url, small_load(input_tokens=None, prompts={"file": str(tmp_path / name)}))
     assert {record.error for record in run.records} == {None}
     # Three words of mark, three or four of the prompt, and the template around them.
     assert {record.input_tokens for record in run.records} <= {9, 10}
 
 
 def test_a_role_chunk_sent_early_is_vllms_first_token_and_nobody_elses() -> None:
-    with _engine("--role-chunk-first", "--prefill-ms-per-token", "3") as url:
-        run = _run(url, _point())
+    with embedded_engine("--role-chunk-first", "--prefill-ms-per-token", "3") as url:
+        run = _run(url, small_load())
     vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
     assert all(record.tokenless_ns[0] < record.chunk_ns[0] for record in run.records)
     assert vllm["ttft_ms"]["mean"] < aiperf["time_to_first_token"]["mean"] - 10
@@ -253,8 +225,8 @@ def test_a_role_chunk_sent_early_is_vllms_first_token_and_nobody_elses() -> None
 
 
 def test_the_tools_that_time_chunks_with_text_pass_over_empty_ones() -> None:
-    with _engine("--empty-text-every", "3") as url:
-        run = _run(url, _point())
+    with embedded_engine("--empty-text-every", "3") as url:
+        run = _run(url, small_load())
     assert {len(record.textless_chunks) for record in run.records} == {3}
     vllm, aiperf = (dialect_metrics(name, [run]) for name in ("vllm", "aiperf"))
     assert vllm["itl_ms"]["n"] > aiperf["inter_chunk_latency"]["n"]
@@ -263,8 +235,8 @@ def test_the_tools_that_time_chunks_with_text_pass_over_empty_ones() -> None:
 @pytest.mark.parametrize(("rate", "saturated"), [(20.0, False), (400.0, True)], ids=["below", "above"])
 def test_a_rate_above_what_the_engine_takes_is_seen(rate: float, saturated: bool) -> None:
     """Two requests at once of 12 tokens at 2 ms each: some 80 requests per second."""
-    point = _point(concurrency=None, request_rate=rate, requests=40 if rate < 100 else 200)
-    with _engine("--max-num-seqs", "2") as url:
+    point = small_load(concurrency=None, request_rate=rate, requests=40 if rate < 100 else 200)
+    with embedded_engine("--max-num-seqs", "2") as url:
         found = saturation(_run(url, point), point)
     assert found is not None
     assert found.saturated is saturated
@@ -276,8 +248,8 @@ def test_a_capture_that_does_not_fit_in_memory_loses_nothing(monkeypatch: pytest
     write = Store.write
     monkeypatch.setattr(Store, "write", lambda store, data: moved.append(len(data)) or write(store, data))
     monkeypatch.setattr(driver, "KEPT_BYTES", 1_000)
-    with _engine() as url:
-        run = _run(url, _point(output_tokens=200, requests=8, concurrency=4))
+    with embedded_engine() as url:
+        run = _run(url, small_load(output_tokens=200, requests=8, concurrency=4))
     assert len(moved) > 4
     assert [record.error for record in run.records] == [None] * len(run.records)
     assert all(len(record.chunk_ns) == record.output_tokens == 200 for record in run.records)

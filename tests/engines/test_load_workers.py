@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_load_embedded import _engine, _point
+from embedded_engine import embedded_engine, small_load
 
 from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.errors import LoadError
@@ -32,9 +32,9 @@ async def _shared(url: str, point: LoadPoint, **options: Any) -> Run:
 
 @pytest.mark.parametrize("load", [{}, {"concurrency": None, "request_rate": 100.0}], ids=["closed", "open"])
 def test_two_workers_send_what_one_would_and_every_request_reaches_the_server(load: dict[str, Any], tmp_path: Path):
-    point = _point(**load)
+    point = small_load(**load)
     log = tmp_path / "truth.jsonl"
-    with _engine("--emission-log", str(log)) as url:
+    with embedded_engine("--emission-log", str(log)) as url:
         run = asyncio.run(_shared(url, point, workers=2))
         shared = {emission.request_id: emission.prompt_tokens for emission in read_emission_log(log)}
         log.write_text("")
@@ -54,8 +54,8 @@ def test_two_workers_send_what_one_would_and_every_request_reaches_the_server(lo
 
 
 def test_no_more_workers_than_slots() -> None:
-    with _engine() as url:
-        run = asyncio.run(_shared(url, _point(concurrency=1, requests=3), workers=4))
+    with embedded_engine() as url:
+        run = asyncio.run(_shared(url, small_load(concurrency=1, requests=3), workers=4))
     assert (run.workers, len(run.records)) == (1, 4)
 
 
@@ -74,7 +74,7 @@ def _once(action: Callable[[], object]) -> Iterator[Callable[[int, int, int], No
 
 
 def _long() -> LoadPoint:
-    return _point(requests=4000)
+    return small_load(requests=4000)
 
 
 def test_a_worker_that_dies_fails_the_run_and_what_the_other_measured_is_kept() -> None:
@@ -84,7 +84,7 @@ def test_a_worker_that_dies_fails_the_run_and_what_the_other_measured_is_kept() 
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
     died = pytest.raises(LoadError, match=r"worker process \d of 2 of the load driver died \(exit code -9\)")
-    with _engine() as url, _once(kill_one) as progress, died:
+    with embedded_engine() as url, _once(kill_one) as progress, died:
         asyncio.run(_shared(url, _long(), workers=2, progress=progress, on_interrupt=kept.append))
     assert sum(record.ok for record in kept[0].records) > 0
     assert len({record.index % 2 for record in kept[0].records}) == 1
@@ -100,7 +100,7 @@ def test_a_cancelled_run_ends_its_workers_and_keeps_what_they_measured() -> None
         with _once(task.cancel) as progress:
             await _shared(url, _long(), workers=2, progress=progress, on_interrupt=kept.append)
 
-    with _engine() as url, pytest.raises(asyncio.CancelledError):
+    with embedded_engine() as url, pytest.raises(asyncio.CancelledError):
         asyncio.run(main(url))
     assert {record.index % 2 for record in kept[0].records} == {0, 1}
     assert {record.error for record in kept[0].records} == {None, "interrupted"}

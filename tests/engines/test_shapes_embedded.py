@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from embedded_engine import embedded_engine
 
 from pytest_llmperf.embedded.truth import read_emission_log
 from pytest_llmperf.load.driver import run_load
@@ -26,21 +25,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
 
-
-@contextmanager
-def _engine(*arguments: str) -> Iterator[str]:
-    """The URL of a fast modelled engine."""
-    fast = ("--step", "modelled", "--decode-ms-per-step", "1", "--step-overhead-ms", "0", "--max-model-len", "4096")
-    command = [sys.executable, "-m", "pytest_llmperf.embedded", "--port", "0", *fast, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            started = itertools.takewhile(lambda line: "Application startup complete." not in line, process.stderr)
-            url = re.search(r"Started server process on (http://127.0.0.1:\d+)", "".join(started))
-            assert url
-            yield url[1]
-        finally:
-            process.terminate()
+_engine = partial(embedded_engine, "--decode-ms-per-step", "1", "--max-model-len", "4096")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_serving(llm_server, load_driver, load_point, sla):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
+def vllm_engine() -> None:
     missing = [str(path.relative_to(ROOT)) for path in (ENGINE, MODEL) if not path.exists()]
     if not missing:
         return
@@ -68,7 +68,7 @@ def _engine() -> None:
     pytest.skip(reason)
 
 
-def _config(**changes: Any) -> VllmServer:
+def vllm_config(**changes: Any) -> VllmServer:
     """A server of the tiny model; `args` are added to ARGS, and what is None there is left out."""
     args = {name: value for name, value in (ARGS | changes.pop("args", {})).items() if value is not None}
     given = {"name": "tiny", "engine": "vllm", "model": str(MODEL), "executable": str(ENGINE), "gpus": 0}
@@ -135,7 +135,7 @@ class Shared:
 
     def server(self) -> LlmServer:
         if self._server is None:
-            self._server = self._stack.enter_context(start_server(_config(), self._logs, ()))
+            self._server = self._stack.enter_context(start_server(vllm_config(), self._logs, ()))
         return self._server
 
     def stop(self) -> None:
@@ -378,10 +378,10 @@ BAD_STARTS = {
 def test_servers_that_do_not_start_say_why(suite: Suite, tmp_path: Path) -> None:
     """One session, since each start takes ten to twenty seconds; each configuration is tried once for both points."""
     (tmp_path / "empty").mkdir()
-    servers = {name: _launched(_config(**changes)) for name, (changes, _) in BAD_STARTS.items()}
+    servers = {name: _launched(vllm_config(**changes)) for name, (changes, _) in BAD_STARTS.items()}
     servers["empty"]["model"] = str(tmp_path / "empty")
-    servers["absent"] = {**_launched(_config()), "model": str(tmp_path / "absent")}
-    servers["slow"] = _launched(_config(ready_timeout="2 s"))
+    servers["absent"] = {**_launched(vllm_config()), "model": str(tmp_path / "absent")}
+    servers["slow"] = _launched(vllm_config(ready_timeout="2 s"))
     shape = {"input_tokens": 8, "output_tokens": 4, "concurrency": 1, "requests": 1}
     suite.plan(servers, {"a": shape, "b": shape})
     output = suite.run()
@@ -403,14 +403,14 @@ def test_a_used_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        command = server_command(_config(), taken.getsockname()[1], ())
+        command = server_command(vllm_config(), taken.getsockname()[1], ())
         with run_process("tiny", command, tmp_path / "tiny.log") as process, pytest.raises(ServerError) as caught:
             wait_until(lambda: False, process, "tiny", PATIENCE_S)
     assert "exit code 1; first error in its log: OSError: [Errno 98] Address already in use" in str(caught.value)
 
 
 def test_a_missing_model_folder_is_a_missing_requirement(tmp_path: Path) -> None:
-    config = _config(model=str(tmp_path / "absent"))
+    config = vllm_config(model=str(tmp_path / "absent"))
     with pytest.raises(MissingRequirement, match="needs the model folder"), start_server(config, tmp_path, ()):
         pass
 
@@ -418,7 +418,7 @@ def test_a_missing_model_folder_is_a_missing_requirement(tmp_path: Path) -> None
 def test_an_engine_that_dies_at_its_first_request_is_not_ready(tmp_path: Path) -> None:
     """Pipeline parallelism on the CPU with --enforce-eager: /health says yes, and every request fails."""
     bound = ENV | {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
-    config = _config(env=bound, args={"pipeline-parallel-size": 2})
+    config = vllm_config(env=bound, args={"pipeline-parallel-size": 2})
     with pytest.raises(ServerError) as caught, start_server(config, tmp_path, ()):
         pass
     assert "says that it is healthy, but its first request failed" in str(caught.value)
@@ -453,7 +453,7 @@ class Background:
 def background(suite: Suite, tmp_path: Path) -> Iterator[Background]:
     """Many short runs of two loads on one server."""
     shape = {"input_tokens": 24, "output_tokens": 32, "concurrency": 8, "requests": 16}
-    suite.plan({"tiny": _launched(_config())}, {"first": shape, "second": shape}, runs=1000)
+    suite.plan({"tiny": _launched(vllm_config())}, {"first": shape, "second": shape}, runs=1000)
     started = Background(suite, tmp_path / "pytest.log")
     yield started
     if started.process.poll() is None:

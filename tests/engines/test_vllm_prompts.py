@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_vllm import MODEL, _config, _engine  # noqa: F401 - the fixture skips this module too
+from test_vllm import MODEL, vllm_config, vllm_engine  # noqa: F401 - the fixture skips this module too
 
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def server(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmServer]:  # noqa: F811
-    with start_server(_config(), tmp_path_factory.mktemp("logs"), ()) as running:
+def server(vllm_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlmServer]:  # noqa: F811
+    with start_server(vllm_config(), tmp_path_factory.mktemp("logs"), ()) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_llmperf.cli.duet import _server
+from pytest_llmperf.cli.duet import server_of
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.gate.judge import Doubt
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
@@ -125,7 +125,7 @@ def test_mistakes_are_usage_errors(duet, tmp_path, monkeypatch, a, b, args, mess
 
 def test_a_command_line_is_a_vllm_server():
     command = "VLLM_USE_V1=1 ../old/bin/vllm serve org/m --max-num-seqs 8 --dtype=half --enforce-eager --x a b"
-    config = _server("a", None, {"a": command})
+    config = server_of("a", None, {"a": command})
     assert isinstance(config, VllmServer)
     assert (config.name, config.executable, config.model) == ("a", "../old/bin/vllm", "org/m")
     assert config.env == {"VLLM_USE_V1": "1"}

@@ -107,7 +107,7 @@ def test_an_interrupted_suite_goes_on(grid, signum):
     assert all(point["passed"] for point in grid.points().values())
 
 
-def test_a_capacity_is_taken_over_and_the_other_searched(suite):
+def test_a_capacity_is_resumed_and_the_other_searched(suite):
     suite.write(plan=edited(SEARCHES, "[1, 2]}}}", "[1, 100]}}}"), test=SLA_ONLY)
     started = Started(suite)
     until(lambda: stored(suite) or started.process.poll() is not None, "the first server's capacity")
@@ -212,7 +212,7 @@ def test_a_baseline_takes_in_a_session_once(suite):
     assert json.loads(path.read_text())["rolling"] == json.loads(before)["rolling"]
 
 
-def test_a_duet_is_taken_over_with_its_reference(suite):
+def test_a_duet_is_resumed_with_its_reference(suite):
     suite.write(
         test=edited(SLA_ONLY, '"plan.yaml"', '"plan.yaml", duet={"a": "tp1pp1", "b": "tp4pp2"}, loads=["short"]')
     )

@@ -15,7 +15,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 END = b"0\r\n\r\n"
 
 
-def _chunk(data: bytes) -> bytes:
+def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -62,7 +62,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @contextlib.asynccontextmanager
-async def _listen(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def listen(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The URL of a server whose connections are all closed at the end."""
     handlers: set[asyncio.Task[Any] | None] = set()
 
@@ -86,7 +86,7 @@ async def _listen(handler: Handler, context: ssl.SSLContext | None = None) -> As
 
 
 @contextlib.asynccontextmanager
-async def _serve(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
+async def serve(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
     """Answers every request by `script`, on as many connections as are made; keep-alive unless the script closes."""
     scripted = Scripted("")
 
@@ -100,5 +100,5 @@ async def _serve(script: Script, context: ssl.SSLContext | None = None) -> Async
             scripted.requests.append(request)
             await script(request)
 
-    async with _listen(handler, context) as scripted.url:
+    async with listen(handler, context) as scripted.url:
         yield scripted

@@ -48,7 +48,7 @@ class Writer:
     def prefix(self, tokens: int) -> Content:
         """A text to begin prompts with."""
         pieces = self._draw(tokens)
-        return _content(pieces) if self.count is None else _fitted(pieces, tokens, self.count)
+        return _content(pieces) if self.count is None else fitted(pieces, tokens, self.count)
 
     def synthetic(self, tokens: int, prefix: Content, prefix_tokens: int, begin: Sequence[str | int] = ()) -> Prompt:
         """A prompt of `tokens` tokens besides those of `prefix`; `begin` are its first pieces, as far as they fit.
@@ -58,7 +58,7 @@ class Writer:
         pieces = [*begin[:tokens], *self._draw(max(0, tokens - len(begin)))]
         total, measure = prefix_tokens + tokens, self.measure
         if measure is not None:
-            return Prompt(_fitted(pieces, total, lambda text: measure(str(joined(prefix, text)))), total)
+            return Prompt(fitted(pieces, total, lambda text: measure(str(joined(prefix, text)))), total)
         content = _content(pieces)
         return Prompt(content, total if isinstance(content, tuple) else None)
 
@@ -138,7 +138,7 @@ def _equal_words(tokenizer: TextTokenizer) -> tuple[str, ...]:
     return tuple(single if len(single) >= _ENOUGH_WORDS else sorted(classes.values(), key=len)[-1])
 
 
-def _fitted(pieces: list[str | int], tokens: int, measure: Callable[[str], int]) -> str:
+def fitted(pieces: list[str | int], tokens: int, measure: Callable[[str], int]) -> str:
     """A text of words that measures exactly `tokens`; the words cost the same, so that two tell how many go in."""
     words = list(map(str, pieces))
     one = measure(words[0])

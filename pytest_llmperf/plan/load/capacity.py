@@ -54,7 +54,7 @@ class CapacitySpec(Frozen):
     def _one_axis(self) -> CapacitySpec:
         if (self.request_rate is None) == (self.concurrency is None):
             raise ValueError('capacity has either `request_rate: "1:200"` or `concurrency: "1:256"`')
-        if limit := next((limit for limit in self.sla if not _restrains(limit)), None):
+        if limit := next((limit for limit in self.sla if not restrains(limit)), None):
             raise ValueError(
                 f"sla: {limit.metric} grows with the level, so it restrains none; limit it in the load's `sla`"
             )
@@ -72,6 +72,6 @@ class CapacitySpec(Frozen):
         return Quantity("capacity" if self.request_rate else "capacity_concurrency")
 
 
-def _restrains(limit: Limit) -> bool:
+def restrains(limit: Limit) -> bool:
     """Whether a limit can be broken by too high a level; throughputs and capacities are what a high level is for."""
     return limit.metric not in (*CAPACITIES, *OFFERED, "goodput")

@@ -7,7 +7,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptSpec
 
 
-def _check_prompts(load: LoadPoint) -> None:
+def check_prompts(load: LoadPoint) -> None:
     """What the keys that decide what is sent ask of each other."""
     if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
         raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")

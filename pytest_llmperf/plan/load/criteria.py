@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmperf.plan.limits import Limit, Sla
-from pytest_llmperf.plan.load.capacity import CAPACITIES, CapacitySpec, _restrains
+from pytest_llmperf.plan.load.capacity import CAPACITIES, CapacitySpec, restrains
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
 
@@ -13,7 +13,7 @@ _NO_FAILURES = Limit(metric="error_rate", stat=None, op="<=", value=0.0)
 def has_criterion(plan: Sla, load: LoadSpec) -> bool:
     """Whether a limit says what a level must meet; True where nothing is searched."""
     asked = load.capacity
-    return asked is None or any(_restrains(limit) for limit in (*plan, *load.sla, *asked.sla))
+    return asked is None or any(restrains(limit) for limit in (*plan, *load.sla, *asked.sla))
 
 
 def with_limits(plan: Sla, load: LoadPoint) -> LoadPoint:
@@ -32,8 +32,8 @@ def _split_limits(plan: Sla, load: LoadPoint) -> tuple[Sla, CapacitySpec | None]
     asked = load.capacity
     if asked is None:
         return _without_failures(tuple(limit for limit in merged if limit.metric not in CAPACITIES)), None
-    criterion = _without_failures(_merged(tuple(filter(_restrains, merged)), asked.sla))
-    own = (limit for limit in merged if not _restrains(limit))
+    criterion = _without_failures(_merged(tuple(filter(restrains, merged)), asked.sla))
+    own = (limit for limit in merged if not restrains(limit))
     answers = tuple(limit for limit in own if limit.metric not in CAPACITIES or limit.quantity == asked.quantity)
     return answers, asked.model_copy(update={"sla": criterion})
 

@@ -99,7 +99,7 @@ def _with_prompt(extra: dict[str, Any]) -> dict[str, Any]:
 ExtraBody = Annotated[dict[str, Any], AfterValidator(_with_prompt)]
 
 
-class _Load(PromptSpec):
+class LoadKeys(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
     endpoint: EndpointName = "chat"
@@ -162,7 +162,7 @@ class _Load(PromptSpec):
     """Longest silence within a response, first byte included."""
 
 
-class LoadPoint(_Load):
+class LoadPoint(LoadKeys):
     """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str

@@ -23,10 +23,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
-from pytest_llmperf.plan.load.checks import _check_prompts, check_capacity, check_values
+from pytest_llmperf.plan.load.checks import check_capacity, check_prompts, check_values
 from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.files.traces import read_trace
-from pytest_llmperf.plan.load.point import LoadPoint, _Load
+from pytest_llmperf.plan.load.point import LoadKeys, LoadPoint
 from pytest_llmperf.plan.load.prompts import Lengths, PromptFile
 from pytest_llmperf.plan.load.shapes import Rate
 from pytest_llmperf.units import parse_sweep
@@ -106,7 +106,7 @@ InputCount = Annotated[
 Rates = Annotated[Annotated[Rate, Tag("value of")] | Annotated[RateSweep, Tag("sweep of")], _Choice]
 
 
-class LoadSpec(_Load):
+class LoadSpec(LoadKeys):
     """A load as the plan writes it: each axis a value or a sweep."""
 
     input_tokens: InputCount | None = None
@@ -129,7 +129,7 @@ class LoadSpec(_Load):
         for point in points:
             check_values(point)
             check_capacity(point)
-            _check_prompts(point)
+            check_prompts(point)
         return points
 
     @model_validator(mode="before")

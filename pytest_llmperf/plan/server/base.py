@@ -77,14 +77,14 @@ _SECRET_VALUE = re.compile(r"(?i)^(bearer|basic)\s+[^$\s]|://[^/@\s]*:(?!\$\{\w+
 _REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
 
 
-def _no_literal_secret(name: str, value: object) -> None:
+def refuse_secret(name: str, value: object) -> None:
     """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _no_literal_secret(str(key), inner)
+            refuse_secret(str(key), inner)
     elif isinstance(value, list):
         for inner in value:
-            _no_literal_secret(name, inner)
+            refuse_secret(name, inner)
     elif isinstance(value, str):
         plain = is_secret(name) and not _REFERENCES.fullmatch(value)
         if plain or _SECRET_VALUE.search(value):
@@ -96,16 +96,16 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name))
 
 
-def _no_literal_secrets(entries: Mapping[str, Any]) -> None:
+def refuse_secrets(entries: Mapping[str, Any]) -> None:
     for name, value in entries.items():
         with entry(name):
-            _no_literal_secret(name, value)
+            refuse_secret(name, value)
 
 
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 
 
-class _Server(Frozen):
+class BaseServer(Frozen):
     """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
 
     is_started: ClassVar[bool] = True
@@ -135,7 +135,7 @@ class _Server(Frozen):
     @field_validator("args", mode="after")
     @classmethod
     def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
-        _no_literal_secrets(args)
+        refuse_secrets(args)
         return args
 
     def as_dict(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def counted_from(folder: Path, path: str) -> str:
     return str((folder / path).resolve()) if path.startswith(("./", "../")) else path
 
 
-class LaunchedServer(_Server):
+class LaunchedServer(BaseServer):
     """A server that the plugin starts itself."""
 
     default_gpus: ClassVar[int | None] = None
@@ -201,7 +201,7 @@ class LaunchedServer(_Server):
     @field_validator("env", mode="after")
     @classmethod
     def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
-        _no_literal_secrets(env)
+        refuse_secrets(env)
         return env
 
     @field_validator("args", mode="after")
@@ -241,7 +241,7 @@ class LaunchedServer(_Server):
         return False
 
 
-def _parameters(url: str) -> list[tuple[str, str]]:
+def query_parameters(url: str) -> list[tuple[str, str]]:
     """Names and values in its query."""
     return [(name, value) for name, _, value in (part.partition("=") for part in urlsplit(url).query.split("&"))]
 
@@ -254,8 +254,8 @@ def _host_path(path: str) -> str:
         or re.search(r"[\s#\\]", path)
     ):
         raise ValueError(f"{path!r} is not a whole path of the host, such as '/openai/v1/chat/completions'")
-    for name, value in _parameters(path):
-        _no_literal_secret(name, value)
+    for name, value in query_parameters(path):
+        refuse_secret(name, value)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pytest_llmperf.plan.server.base import _Server
 from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
@@ -19,10 +18,10 @@ ServerConfig = (
     | OpenAIServer
     | TritonRemoteServer
     | SglangServer
-    # An engine more is a line here, and one in ENGINES.
+    # An engine more is a line here, and a row of ENGINES in servers/engines/table.py.
     | CommandServer
 )
-ENGINE_MODELS: dict[str, type[_Server]] = {
+ENGINE_MODELS: dict[str, type[ServerConfig]] = {
     str(get_args(model.model_fields["engine"].annotation)[0]): model for model in get_args(ServerConfig)
 }
 """The model of a server's entry, by its `engine`."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-
-from pytest_llmperf.plan.server.engines.sglang import SglangServer
-from pytest_llmperf.plan.server.engines.vllm import VllmServer
+from typing import Any
 
 
 def missing_program(program: str) -> str | None:
@@ -20,6 +18,6 @@ def missing_model(model: str) -> str | None:
     return f"needs the model folder {model}, which does not exist" if absent else None
 
 
-def missing_program_or_model(config: VllmServer | SglangServer) -> str | None:
-    """The first of the two that is missing; None when both are there."""
+def missing_program_or_model(config: Any) -> str | None:
+    """The first of its `executable` and its `model` that is missing; None when both are there."""
     return missing_program(config.executable) or missing_model(config.model)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from samples import HEALTH, MS, START_NS
 from samples import record as made_record
-from scripted_server import END, HEAD, Request, Script, Scripted, _chunk, _serve
+from scripted_server import END, HEAD, Request, Script, Scripted, chunk, serve
 
 from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.slots import Share
 from pytest_llmperf.load.trace.trace import make_trace
-from pytest_llmperf.load.workers import _part
+from pytest_llmperf.load.workers import part_of
 from pytest_llmperf.metrics.summary import run_window
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
@@ -37,7 +37,7 @@ def _point(**changes: Any) -> LoadPoint:
 
 def _run(script: Script, point: LoadPoint, run_index: int = 0) -> tuple[Run, Scripted]:
     async def main() -> tuple[Run, Scripted]:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             trace = make_trace(point, "key")
             return await run_load((Target(server.url, "m"),), point, trace, run_index=run_index), server
 
@@ -46,7 +46,7 @@ def _run(script: Script, point: LoadPoint, run_index: int = 0) -> tuple[Run, Scr
 
 def _chat(text: str, finish_reason: str | None = None) -> bytes:
     event = {"choices": [{"delta": {"content": text}, "finish_reason": finish_reason}]}
-    return _chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+    return chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
 
 async def _number(request: Request) -> None:
@@ -69,7 +69,7 @@ def test_every_turn_has_the_real_history() -> None:
 def test_reasoning_is_not_part_of_the_history() -> None:
     async def script(request: Request) -> None:
         event = {"choices": [{"delta": {"reasoning_content": "hm"}}]}
-        await request.send(HEAD, _chunk(b"data: " + json.dumps(event).encode() + b"\n\n"), _chat("yes", "stop"), END)
+        await request.send(HEAD, chunk(b"data: " + json.dumps(event).encode() + b"\n\n"), _chat("yes", "stop"), END)
 
     _, server = _run(script, _point(requests=2))
     assert server.requests[-1].body["messages"][1] == {"role": "assistant", "content": "yes"}
@@ -178,7 +178,7 @@ GENERATE = [
 )
 def test_endpoint_on_the_wire(endpoint: str, path: str, key: str, events: list[bytes], source: str) -> None:
     async def script(request: Request) -> None:
-        await request.send(HEAD, *map(_chunk, events), END)
+        await request.send(HEAD, *map(chunk, events), END)
 
     run, server = _run(script, _point(endpoint=endpoint, conversation=None, concurrency=2, requests=6))
     assert [record.error for record in run.records] == [None] * 8
@@ -198,6 +198,6 @@ def test_requested_lengths_are_those_drawn() -> None:
 
 def test_a_conversation_stays_with_one_worker_process() -> None:
     trace = make_trace(_point(concurrency=4, requests=24), "key")
-    parts = [_part(trace, Share(number, 3)).requests for number in range(3)]
+    parts = [part_of(trace, Share(number, 3)).requests for number in range(3)]
     assert sorted(request.index for part in parts for request in part) == [r.index for r in trace.requests]
     assert [{request.conversation % 3 for request in part} for part in parts] == [{0}, {1}, {2}]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import END, HEAD, Request, Script, Scripted, _chunk, _listen, _serve
+from scripted_server import END, HEAD, Request, Script, Scripted, chunk, listen, serve
 
 from pytest_llmperf.errors import ClientError, ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
@@ -28,7 +28,7 @@ TOKEN = b'data: {"choices": [{"index": 0, "text": "a", "finish_reason": null}]}\
 LAST = b'data: {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}]}\n\ndata: [DONE]\n\n'
 
 
-ANSWER = HEAD + _chunk(TOKEN) + _chunk(LAST) + END
+ANSWER = HEAD + chunk(TOKEN) + chunk(LAST) + END
 
 
 def _point(**changes: Any) -> LoadPoint:
@@ -55,7 +55,7 @@ async def _run(point: LoadPoint, *urls: str, **options: Any) -> Run:
 
 def _errors(script: Script, point: LoadPoint) -> list[str | None]:
     async def main() -> Run:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             return await _run(point, server.url)
 
     return [record.error for record in asyncio.run(main()).records]
@@ -67,7 +67,7 @@ async def _answer(request: Request) -> None:
 
 def test_closed_loop() -> None:
     async def main() -> tuple[Run, Scripted]:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             return await _run(_point(concurrency=3, requests=9), server.url), server
 
     run, server = asyncio.run(main())
@@ -102,9 +102,9 @@ def test_at_most_concurrency_requests_are_in_flight_and_the_last_wave_keeps_it()
         nonlocal now
         now += 1
         in_flight.append(now)
-        await request.send(HEAD, _chunk(TOKEN))
+        await request.send(HEAD, chunk(TOKEN))
         now -= 1
-        await request.send(_chunk(LAST) + END)
+        await request.send(chunk(LAST) + END)
 
     assert _errors(script, _point(concurrency=4, requests=20)) == [None] * 24
     assert max(in_flight) <= 4
@@ -112,7 +112,7 @@ def test_at_most_concurrency_requests_are_in_flight_and_the_last_wave_keeps_it()
 
 def test_request_on_the_wire() -> None:
     async def main() -> Request:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             target = Target(
                 server.url + "/v1", "m", (("authorization", "Bearer s3cret"), ("x-request-id", "mine")), True
             )
@@ -140,7 +140,7 @@ def test_request_on_the_wire() -> None:
 )
 def test_where_a_request_is_posted(base: str, path: str, target: str) -> None:
     async def main() -> str:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             point = _point()
             await run_load((Target(server.url + base, "m", path=path),), point, make_trace(point, "key"), run_index=0)
             return server.requests[0].head
@@ -155,12 +155,12 @@ def test_an_answer_that_was_compressed_unasked_has_the_times_of_its_reads() -> N
         packer = zlib.compressobj(wbits=31)
         await request.send(HEAD.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
         for event in (TOKEN, TOKEN, LAST):
-            await request.send(_chunk(packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH)))
+            await request.send(chunk(packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH)))
             await asyncio.sleep(0.01)
-        await request.send(_chunk(packer.flush()) + END)
+        await request.send(chunk(packer.flush()) + END)
 
     async def main() -> Run:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             return await _run(_point(), server.url)
 
     for record in asyncio.run(main()).records:
@@ -178,7 +178,7 @@ def test_the_content_type_of_a_stream(kind: bytes) -> None:
 
 def test_plan_decides_over_the_target_which_chunks_carry_usage() -> None:
     async def main() -> Request:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             point = _point(stream_usage="last-chunk")
             await run_load((Target(server.url, "m", (), True),), point, make_trace(point, "key"), run_index=0)
             return server.requests[0]
@@ -205,7 +205,7 @@ def test_url_that_cannot_be_used(url: str) -> None:
 def test_runs_send_the_same_prompts_but_for_their_mark() -> None:
     async def main() -> list[list[str]]:
         runs = []
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             point = _point()
             for index in (0, 1, 1):
                 server.requests.clear()
@@ -221,7 +221,7 @@ def test_runs_send_the_same_prompts_but_for_their_mark() -> None:
 
 def test_slots_are_spread_over_targets() -> None:
     async def main() -> list[int]:
-        async with _serve(_answer) as one, _serve(_answer) as two:
+        async with serve(_answer) as one, serve(_answer) as two:
             await _run(_point(concurrency=4, requests=12), one.url, two.url)
             return [one.connections, two.connections]
 
@@ -230,7 +230,7 @@ def test_slots_are_spread_over_targets() -> None:
 
 def test_open_loop_sends_by_the_clock() -> None:
     async def main() -> Run:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             return await _run(_open(requests=20, arrival="poisson"), server.url)
 
     run = asyncio.run(main())
@@ -255,7 +255,7 @@ def test_open_loop_does_not_wait_for_answers() -> None:
         await request.send(ANSWER)
 
     async def main() -> Run:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             return await _run(_open(requests=60, request_rate=300.0, no_data_timeout="60 s"), server.url)
 
     run = asyncio.run(main())
@@ -264,7 +264,7 @@ def test_open_loop_does_not_wait_for_answers() -> None:
 
 def test_open_loop_spreads_over_targets() -> None:
     async def main() -> list[int]:
-        async with _serve(_answer) as one, _serve(_answer) as two:
+        async with serve(_answer) as one, serve(_answer) as two:
             await _run(_open(requests=10), one.url, two.url)
             return [len(one.requests), len(two.requests)]
 
@@ -279,8 +279,8 @@ SPLITS = {
     "trailers": [ANSWER[:-2], b"X-Trailer: 1\r\n", b"\r\n"],
     "crlf events": [
         HEAD,
-        _chunk(TOKEN.replace(b"\n", b"\r\n")),
-        _chunk(LAST.replace(b"\n", b"\r\n")),
+        chunk(TOKEN.replace(b"\n", b"\r\n")),
+        chunk(LAST.replace(b"\n", b"\r\n")),
         END,
     ],
     "content-length": [
@@ -343,7 +343,7 @@ def test_fresh_connection_that_closes_without_an_answer_is_a_failure() -> None:
 
 def test_reset() -> None:
     async def script(request: Request) -> None:
-        await request.send(HEAD + _chunk(TOKEN))
+        await request.send(HEAD + chunk(TOKEN))
         request.writer.transport.abort()
 
     errors = _errors(script, _point())
@@ -353,11 +353,11 @@ def test_reset() -> None:
 
 def test_disconnect_keeps_the_chunks_before_it() -> None:
     async def script(request: Request) -> None:
-        await request.send(HEAD + _chunk(TOKEN))
+        await request.send(HEAD + chunk(TOKEN))
         request.writer.close()
 
     async def main() -> Run:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             return await _run(_point(), server.url)
 
     for record in asyncio.run(main()).records:
@@ -369,14 +369,14 @@ def test_disconnect_keeps_the_chunks_before_it() -> None:
     ("answer", "error"),
     [
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", "HTTP 503: busy"),
-        (HEAD + _chunk(TOKEN) + _chunk(b'data: {"error": {"message": "boom"}}\n\n') + END, "error in the stream: boom"),
-        (HEAD + _chunk(TOKEN) + END, "stream ended early: no finish_reason, no [DONE]"),
+        (HEAD + chunk(TOKEN) + chunk(b'data: {"error": {"message": "boom"}}\n\n') + END, "error in the stream: boom"),
+        (HEAD + chunk(TOKEN) + END, "stream ended early: no finish_reason, no [DONE]"),
         (
             b"HTTP/1.1 307 Moved\r\nLocation: https://me:pw@h/v1?key=pw\r\nContent-Length: 0\r\n\r\n",
             "HTTP 307: a redirect to 'https://***@h/v1?…', which is not followed: write it as the URL",
         ),
         (
-            HEAD.replace(b"\r\n", b"\r\nContent-Encoding: br\r\n", 1) + _chunk(b"?") + END,
+            HEAD.replace(b"\r\n", b"\r\nContent-Encoding: br\r\n", 1) + chunk(b"?") + END,
             "content-encoding 'br', which nobody asked for: br is not supported (gzip and deflate are); "
             "turn compression off",
         ),
@@ -403,7 +403,7 @@ def test_every_other_request_fails_and_the_rest_does_not() -> None:
     assert _errors(script, _point(requests=3)) == [None, "HTTP 503: busy", None, "HTTP 503: busy"]
 
 
-@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + _chunk(TOKEN), HEAD + _chunk(TOKEN)[:-1]])
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + chunk(TOKEN), HEAD + chunk(TOKEN)[:-1]])
 def test_silence(sent: bytes) -> None:
     async def script(request: Request) -> None:
         await request.send(sent)
@@ -426,11 +426,11 @@ def test_response_that_never_ends() -> None:
     async def script(request: Request) -> None:
         await request.send(HEAD)
         while not request.writer.is_closing():
-            await request.send(_chunk(TOKEN))
+            await request.send(chunk(TOKEN))
             await asyncio.sleep(0.001)
 
     async def main() -> Run:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             return await _run(_point(requests=1, read_timeout="0.5 s"), server.url)
 
     for record in asyncio.run(main()).records:
@@ -476,7 +476,7 @@ def test_large_prompt_is_sent_in_parts() -> None:
     """Larger than the socket buffers, to a server that reads late."""
 
     async def main() -> tuple[Run, int]:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             run = await _run(_point(input_tokens=1_500_000, requests=1), server.url)
             return run, len(server.requests[0].body["prompt"].split(" "))
 
@@ -492,7 +492,7 @@ def test_early_refusal_of_a_large_prompt_is_read() -> None:
         await writer.drain()
 
     async def main() -> Run:
-        async with _listen(refuse) as url:
+        async with listen(refuse) as url:
             return await _run(_point(input_tokens=1_500_000, requests=1), url)
 
     assert [record.error for record in asyncio.run(main()).records] == ["HTTP 413: too large"] * 2
@@ -506,13 +506,13 @@ def test_cancellation_reaches_every_request_and_hands_over_what_was_measured() -
         if request.number < 4:
             await request.send(ANSWER)
             return
-        await request.send(HEAD + _chunk(TOKEN))
+        await request.send(HEAD + chunk(TOKEN))
         if request.number == 5:
             reached.set()
         await request.reader.read()
 
     async def main() -> None:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             point = _point(concurrency=2, requests=10)
             task = asyncio.create_task(_run(point, server.url, on_interrupt=partial.append))
             await reached.wait()
@@ -536,7 +536,7 @@ def test_ctrl_c_in_asyncio_run() -> None:
             signal.raise_signal(signal.SIGINT)
 
     async def main() -> None:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             await _run(_point(requests=50), server.url, on_interrupt=partial.append)
 
     with pytest.raises(KeyboardInterrupt):
@@ -563,7 +563,7 @@ def test_progress_ends_with_the_totals() -> None:
         await request.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n" if request.number == 1 else ANSWER)
 
     async def main() -> None:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             await _run(_point(), server.url, progress=lambda *numbers: calls.append(numbers))
 
     asyncio.run(main())
@@ -575,7 +575,7 @@ def test_warm_up_passes_when_one_request_does() -> None:
         await request.send(ANSWER if request.number else b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\ncold")
 
     async def main() -> int:
-        async with _serve(script) as server:
+        async with serve(script) as server:
             point = _point(warmup_requests=3)
             await warm_up((Target(server.url, "m"),), point, make_trace(point, "key"))
             return len(server.requests)
@@ -600,7 +600,7 @@ def test_without_kernel_stamps_the_times_are_user_space_and_say_so(monkeypatch: 
     monkeypatch.setattr(connection, "_SO_TIMESTAMPNS", 9999)
 
     async def main() -> Run:
-        async with _serve(_answer) as server:
+        async with serve(_answer) as server:
             return await _run(_point(), server.url)
 
     run = asyncio.run(main())
@@ -618,7 +618,7 @@ async def _tls_run(certificate: tuple[Path, Path], point: LoadPoint, host: str =
     async def script(request: Request) -> None:
         await request.send(ANSWER[:120], ANSWER[120:-1], ANSWER[-1:])
 
-    async with _serve(script, context) as server:
+    async with serve(script, context) as server:
         return await _run(point, server.url.replace("127.0.0.1", host))
 
 
@@ -657,7 +657,7 @@ def test_tls_to_a_server_that_speaks_none() -> None:
         await writer.drain()
 
     async def main() -> Run:
-        async with _listen(handler) as url:
+        async with listen(handler) as url:
             return await _run(_point(), url.replace("http:", "https:"))
 
     assert all((record.error or "").startswith("no connection: ") for record in asyncio.run(main()).records)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from samples import point
-from scripted_server import END, HEAD, _chunk
+from scripted_server import END, HEAD, chunk
 
 import pytest_llmperf
 from pytest_llmperf.metrics.result import Result
@@ -38,10 +38,8 @@ MOST_FRAMES = 10
 PATIENCE_S = 60.0
 ANSWER = (
     HEAD
-    + _chunk(
-        b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "text": "a", "finish_reason": "length"}]}\n\n'
-    )
-    + _chunk(b"data: [DONE]\n\n")
+    + chunk(b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "text": "a", "finish_reason": "length"}]}\n\n')
+    + chunk(b"data: [DONE]\n\n")
     + END
 )
 GATED = """

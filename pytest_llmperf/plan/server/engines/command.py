@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, fie
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, entry
-from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, _no_literal_secret, _no_literal_secrets
-from pytest_llmperf.plan.server.engines.remote import RemoteServer
+from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secret, refuse_secrets
+from pytest_llmperf.plan.server.engines.remote import checked_url
 
 _PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
 _PLACEHOLDERS = ("model", "port")
@@ -49,9 +49,9 @@ def _no_secret_words(words: tuple[str, ...]) -> tuple[str, ...]:
     for word, after in zip(words, (*words[1:], ""), strict=True):
         name, equals, value = word.partition("=")
         flag = name.startswith("-")
-        _no_literal_secret(name if flag else "command", value if equals and flag else word)
+        refuse_secret(name if flag else "command", value if equals and flag else word)
         if flag and not equals and after and not after.startswith("-"):
-            _no_literal_secret(name, after)
+            refuse_secret(name, after)
     return words
 
 
@@ -105,15 +105,15 @@ class CommandServer(LaunchedServer):
     @field_validator("url")
     @classmethod
     def _base_url(cls, url: str) -> str:
-        RemoteServer._http(url.replace("{port}", "1"))
+        checked_url(url.replace("{port}", "1"), ("http", "https"))
         return url.rstrip("/").removesuffix("/v1")
 
     @model_validator(mode="after")
     def _no_secrets(self) -> CommandServer:
         with entry("headers"):
-            _no_literal_secrets(self.headers)
+            refuse_secrets(self.headers)
         with entry("bearer"):
-            _no_literal_secret("bearer token", self.bearer)
+            refuse_secret("bearer token", self.bearer)
         return self
 
     @model_validator(mode="after")

@@ -11,16 +11,25 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
+    BaseServer,
     HostPath,
     ReadyCheck,
-    _no_literal_secret,
-    _no_literal_secrets,
-    _parameters,
-    _Server,
+    query_parameters,
+    refuse_secret,
+    refuse_secrets,
 )
 
 
-class RemoteServer(_Server):
+def checked_url(url: str, schemes: tuple[str, ...]) -> str:
+    """The base URL as it is stored. ValueError for one that holds a secret, or that no request can be sent to."""
+    if "@" in re.split("[/?#]", url.partition("://")[2])[0]:
+        raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
+    for name, value in query_parameters(url):
+        refuse_secret(name, value)
+    return urls.base_url(url, schemes)
+
+
+class RemoteServer(BaseServer):
     """A server that is already up. Its `args` are what the owner says it was started with."""
 
     is_started = False
@@ -57,14 +66,14 @@ class RemoteServer(_Server):
     @field_validator("headers")
     @classmethod
     def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        _no_literal_secrets(headers)
+        refuse_secrets(headers)
         return headers
 
     @field_validator("server_metrics")
     @classmethod
     def _metrics_url(cls, given: bool | str) -> bool | str:
         if isinstance(given, str):
-            _no_literal_secret("server_metrics", given)
+            refuse_secret("server_metrics", given)
             parts = urlsplit(given)
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
                 raise ValueError(f"{given!r} is neither true, false nor a URL, such as 'http://10.0.0.5:9090/metrics'")
@@ -72,12 +81,8 @@ class RemoteServer(_Server):
 
     @field_validator("url")
     @classmethod
-    def _http(cls, url: str) -> str:
-        if "@" in re.split("[/?#]", url.partition("://")[2])[0]:
-            raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
-        for name, value in _parameters(url):
-            _no_literal_secret(name, value)
-        return urls.base_url(url, cls.schemes)
+    def _base_url(cls, url: str) -> str:
+        return checked_url(url, cls.schemes)
 
     def as_dict(self) -> dict[str, Any]:
         return {**super().as_dict(), "url": urls.shown(self.url)}
@@ -85,9 +90,9 @@ class RemoteServer(_Server):
     @model_validator(mode="after")
     def _no_secrets(self) -> RemoteServer:
         with entry("bearer"):
-            _no_literal_secret("bearer token", self.bearer)
+            refuse_secret("bearer token", self.bearer)
         with entry("basic"):
-            _no_literal_secret("basic password", self.basic)
+            refuse_secret("basic password", self.basic)
         if self.bearer and self.basic:
             raise ValueError("`bearer` and `basic` exclude each other")
         return self

@@ -10,7 +10,7 @@ import pytest
 from tiny_tokenizer import make_tokenizer
 
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.trace.texts import _fitted
+from pytest_llmperf.load.trace.texts import fitted
 from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
 from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -144,4 +144,4 @@ def test_no_exact_text():
             return [0, 0] * len(text.split())
 
     with pytest.raises(PlanError, match="no text of exactly 5 tokens"):
-        _fitted(["a", "b", "c", "d", "e"], 5, TextTokenizer("t", Twos()).count)
+        fitted(["a", "b", "c", "d", "e"], 5, TextTokenizer("t", Twos()).count)

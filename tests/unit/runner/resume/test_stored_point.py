@@ -23,7 +23,7 @@ from pytest_llmperf.runner.resume.stored_point import (
     parse_point,
     point_json,
 )
-from pytest_llmperf.runner.takeover import ResumedPoint
+from pytest_llmperf.runner.resumed import ResumedPoint
 from pytest_llmperf.runner.tasks.capacity import capacity_result
 from pytest_llmperf.servers.duet import Duet
 

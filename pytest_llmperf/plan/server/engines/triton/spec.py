@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from pytest_llmperf.plan.fields import EntryError, Seconds
-from pytest_llmperf.plan.server.base import LaunchedServer, _no_literal_secrets
+from pytest_llmperf.plan.server.base import LaunchedServer, refuse_secrets
 from pytest_llmperf.plan.server.engines.triton.model import ParameterValue, TritonModel
 
 _TRITON_OWN = ("http-address", "http-port", "grpc-address", "grpc-port", "metrics-address", "metrics-port")
@@ -50,7 +50,7 @@ class TritonServer(LaunchedServer):
         for name in named:
             if name in (*_TRITON_OWN, "model-repository", "model-store", "exit-timeout-secs"):
                 raise EntryError(f"{name} is the plugin's to choose; it has a key of its own, or is a free port", name)
-        _no_literal_secrets(named)
+        refuse_secrets(named)
         return named
 
     @model_validator(mode="after")
