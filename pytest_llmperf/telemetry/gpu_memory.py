@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.gpu import Gpu, nvml_handle
 
 _EVERY_S = 0.25
 
@@ -62,12 +62,7 @@ class MemoryWatch:
         while True:
             for gpu in self._gpus:
                 with contextlib.suppress(self._nvml.NVMLError):
-                    used = self._nvml.nvmlDeviceGetMemoryInfo(self._handle(gpu)).used / 1e9
+                    used = self._nvml.nvmlDeviceGetMemoryInfo(nvml_handle(self._nvml, gpu)).used / 1e9
                     self.peak_gb = max(used, self.peak_gb or 0.0)
             if self._done.wait(_EVERY_S):
                 return
-
-    def _handle(self, gpu: Gpu) -> Any:
-        if gpu.device.isdigit():
-            return self._nvml.nvmlDeviceGetHandleByIndex(int(gpu.device))
-        return self._nvml.nvmlDeviceGetHandleByUUID(gpu.device)

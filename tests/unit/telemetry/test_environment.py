@@ -58,7 +58,7 @@ def test_gpus_of_the_driver_as_cuda_would_see_them(monkeypatch, tmp_path, chosen
         folder.mkdir(parents=True)
         (folder / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 33\n")
     monkeypatch.setattr("pytest_llmperf.telemetry.gpu._DRIVER", tmp_path)
-    monkeypatch.setattr("pytest_llmperf.telemetry.gpu._from_nvml", tuple)
+    monkeypatch.setattr("pytest_llmperf.telemetry.gpu.ask_nvml", lambda question: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
