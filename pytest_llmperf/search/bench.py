@@ -131,7 +131,7 @@ class Bench:
         if point.name not in launch.measurements:
             keep = partial(self._keep, trial.position, point, launch)
             launch.measurements[point.name] = Measurement(server, point, point.name, keep, self._workers(point))
-        with MemoryWatch(self._gpus[: server.config.local_gpus]) as memory:
+        with MemoryWatch(server.gpus) as memory:
             asyncio.run(launch.measurements[point.name].run(self._progress(trial, point)))
         self.measured += 1
         self._note(trial.position, point, error=None)

@@ -43,6 +43,8 @@ class Launch:
     processes: tuple[ServerProcess, ...]
     version: str | None
     secrets: tuple[str, ...]
+    gpus: tuple[Gpu, ...]
+    """This machine's that it has; empty where it takes none."""
 
 
 class LlmServer:
@@ -55,13 +57,12 @@ class LlmServer:
         self,
         config: ServerConfig,
         launch: Callable[[], Launch],
-        gpus: Sequence[Gpu] = (),
         watcher: Watcher | None = None,
         under_way: Sequence[ServerProcess] = (),
         *,
         lazy: bool = False,
     ) -> None:
-        """`gpus` are those it runs on; without a `watcher` nothing is sampled.
+        """Without a `watcher` nothing is sampled.
 
         While `launch` runs, `under_way` holds the processes that it has started.
         """
@@ -71,7 +72,7 @@ class LlmServer:
         self.reference: LlmServer | None = None
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
-        self._gpus, self._watcher = tuple(gpus), watcher
+        self._watcher = watcher
         self._under_way = under_way
         self._launched = None if lazy else launch()
 
@@ -130,6 +131,11 @@ class LlmServer:
             process.ask_to_stop()
 
     @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """This machine's that it has, the same at every launch; empty where it takes none."""
+        return self._up.gpus
+
+    @property
     def url(self) -> str:
         """Base URL of the first replica."""
         return self.targets[0].url
@@ -176,7 +182,7 @@ class LlmServer:
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
         if self._watcher is not None:
-            self._watcher.begin(sources(self.config, self.targets, self.processes, self._gpus))
+            self._watcher.begin(sources(self.config, self.targets, self.processes, self.gpus))
 
     def end_watching(self) -> Telemetry | None:
         """What was sampled since; None where nothing is."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 
-from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -16,6 +16,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
+from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import secret_values
@@ -32,31 +33,28 @@ def start_server(
     *,
     lazy: bool = False,
     loads: Sequence[LoadPoint] = (),
+    sharing: GpuSharing = SHARING,
 ) -> Iterator[LlmServer]:
     """The server of `config`, ready (if `lazy`, on first use); stopped with all its processes on leaving.
 
     It is ready when it has answered a short request of one of `loads` (where none is given: of any known endpoint).
-    Raises MissingRequirement when this machine cannot run it and ServerError when it does not come up; `gpus` are the
-    ones to choose from.
+    `gpus` are the ones to choose from: it holds those that it takes from its first launch on. Raises
+    MissingRequirement when this machine cannot run it and ServerError when it does not come up.
     """
-    under_way: list[ServerProcess] = []
-    watching = watcher() if config.is_sampled else contextlib.nullcontext()
-    # The sampler is begun before the server, so that it is ready when that is.
-    with watching as sampler, contextlib.ExitStack() as stack:
-
-        def launch() -> Launch:
-            stack.close()
-            try:
-                return stack.enter_context(_launched(config, log_dir, gpus, loads, under_way))
-            finally:
-                under_way.clear()
-
-        yield LlmServer(config, launch, gpus[: config.local_gpus], sampler, under_way, lazy=lazy)
+    with contextlib.ExitStack() as holding:
+        own = cache(lambda: holding.enter_context(held_gpus(gpus, config.local_gpus, sharing)))
+        yield holding.enter_context(_server(config, log_dir, partial(_checked, config, gpus, own), lazy, loads))
 
 
 @contextlib.contextmanager
 def start_duet(
-    duet: Duet, log_dir: Path, gpus: Sequence[Gpu], *, lazy: bool = False, loads: Sequence[LoadPoint] = ()
+    duet: Duet,
+    log_dir: Path,
+    gpus: Sequence[Gpu],
+    *,
+    lazy: bool = False,
+    loads: Sequence[LoadPoint] = (),
+    sharing: GpuSharing = SHARING,
 ) -> Iterator[LlmServer]:
     """The new server with the old one as its `reference`, both ready, on GPUs of their own.
 
@@ -65,19 +63,55 @@ def start_duet(
     if reason := duet.too_few_gpus(gpus):
         raise MissingRequirement(reason)
     taken = duet.a.local_gpus
-    with (
-        start_server(duet.a, log_dir, gpus[:taken], lazy=lazy, loads=loads) as old,
-        start_server(duet.b, log_dir, gpus[taken:], lazy=lazy, loads=loads) as new,
-    ):
+    with contextlib.ExitStack() as holding:
+        # Together: one that holds some and waits for more could wait for one that does the same.
+        both = cache(lambda: holding.enter_context(held_gpus(gpus, taken + duet.b.local_gpus, sharing)))
+        old_gpus = partial(_checked, duet.a, gpus, lambda: both()[:taken])
+        new_gpus = partial(_checked, duet.b, gpus, lambda: both()[taken:])
+        old = holding.enter_context(_server(duet.a, log_dir, old_gpus, lazy, loads))
+        new = holding.enter_context(_server(duet.b, log_dir, new_gpus, lazy, loads))
         new.reference = old
         yield new
+
+
+def _checked(config: ServerConfig, gpus: Sequence[Gpu], own: Callable[[], Sequence[Gpu]]) -> Sequence[Gpu]:
+    """Returns the server's `own` of the machine's `gpus`. Raises MissingRequirement before anybody waits for one."""
+    if reason := missing_requirement(config, gpus):
+        raise MissingRequirement(reason)
+    try:
+        return own()
+    except ServerError as error:
+        raise ServerError(f"server {config.name!r} {error}") from error
+
+
+@contextlib.contextmanager
+def _server(
+    config: ServerConfig,
+    log_dir: Path,
+    own_gpus: Callable[[], Sequence[Gpu]],
+    lazy: bool,
+    loads: Sequence[LoadPoint],
+) -> Iterator[LlmServer]:
+    under_way: list[ServerProcess] = []
+    watching = watcher() if config.is_sampled else contextlib.nullcontext()
+    # The sampler is begun before the server, so that it is ready when that is.
+    with watching as sampler, contextlib.ExitStack() as stack:
+
+        def launch() -> Launch:
+            stack.close()
+            try:
+                return stack.enter_context(_launched(config, log_dir, own_gpus, loads, under_way))
+            finally:
+                under_way.clear()
+
+        yield LlmServer(config, launch, sampler, under_way, lazy=lazy)
 
 
 @contextlib.contextmanager
 def _launched(
     config: ServerConfig,
     log_dir: Path,
-    gpus: Sequence[Gpu],
+    own_gpus: Callable[[], Sequence[Gpu]],
     loads: Sequence[LoadPoint],
     under_way: list[ServerProcess],
 ) -> Iterator[Launch]:
@@ -86,9 +120,7 @@ def _launched(
     if start is None:
         yield _remote(config, loads)
         return
-    reason = missing_requirement(config, gpus)
-    if reason:
-        raise MissingRequirement(reason)
+    gpus = own_gpus()
     share = config.local_gpus // config.replicas
     with contextlib.ExitStack() as stack:
         started = []
@@ -98,7 +130,7 @@ def _launched(
             under_way.append(started[-1][1])
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets)
+        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets, tuple(gpus))
 
 
 @contextlib.contextmanager
@@ -125,7 +157,7 @@ def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> Launch:
     target, secrets = engine.target(config, None), secret_values([config.model_dump_json()])
     if engine.ready is not None:
         target = engine.ready(config, target, None, loads)
-    return Launch((target,), (), engine.version(target), secrets)
+    return Launch((target,), (), engine.version(target), secrets, ())
 
 
 def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:

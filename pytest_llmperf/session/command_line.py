@@ -54,6 +54,8 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
     ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
+    ("gpu-wait", "time", "How long to wait for GPUs that other sessions on this machine hold (default: 30m)"),
+    ("gpu-busy", "share", "Avoid GPUs of whose memory others use more than this (default: 10%; 100%: take any)"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
@@ -96,7 +98,8 @@ def check_options(config: pytest.Config) -> None:
     _check_runs(given("runs"))
     _check_workers(given("workers"))
     _check_dialect(given("dialect"))
-    _check_budget(given("budget"))
+    for name in ("budget", "gpu-wait", "gpu-busy"):
+        _check_parses(name, given(name))
     _check_resume(given("resume"), given("output"), config.invocation_params.dir)
     _check_html(given("html"))
     _check_exports(given("export"))
@@ -123,15 +126,15 @@ def _check_workers(workers: Any) -> None:
         )
 
 
-def _check_budget(budget: Any) -> None:
-    if budget is None:
+def _check_parses(name: str, given: Any) -> None:
+    if given is None:
         return
-    from pytest_llmperf.session.options import parse_budget
+    from pytest_llmperf.session.options import parse_busy, parse_time
 
     try:
-        parse_budget(budget)
+        (parse_busy if name == "gpu-busy" else parse_time)(given)
     except ValueError as error:
-        raise pytest.UsageError(f"--llmperf-budget (ini llmperf_budget): {error}") from error
+        raise pytest.UsageError(f"--llmperf-{name} (ini {_ini_name(name)}): {error}") from error
 
 
 def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:

@@ -15,7 +15,8 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.load.point import LoadPoint, Relaunch, parse_margins
 from pytest_llmperf.runner.outcomes import default_output
 from pytest_llmperf.runner.resume.files import newest_session
-from pytest_llmperf.units import parse_seconds
+from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing
+from pytest_llmperf.units import parse_ratio, parse_seconds
 
 _DEFAULT_RUNS = 3
 
@@ -42,6 +43,7 @@ class Options:
     budget_s: float | None
     dialect: str | None
     workers: int | Literal["auto"] | None
+    sharing: GpuSharing
 
     def runs_of(self, point: LoadPoint, marker_runs: int | None = None) -> int:
         """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
@@ -82,9 +84,10 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         no_interleave=bool(given["no-interleave"]),
         inconclusive=given["inconclusive"] or "pass",
         relaunch=given["relaunch"],
-        budget_s=parse_budget(given["budget"]),
+        budget_s=parse_time(given["budget"]) if given["budget"] else None,
         dialect=given["dialect"],
         workers=_workers(given["workers"]),
+        sharing=_sharing(given),
     )
 
 
@@ -94,9 +97,24 @@ def _own_output(root: Path, resume: bool) -> Path:
     return (newest_session(new.parent) or new) if resume else new
 
 
-def parse_budget(given: str | None) -> float | None:
+def parse_time(given: str) -> float:
     """In seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
-    return None if given is None else parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
+    return parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
+
+
+def parse_busy(given: str) -> float:
+    """A share of a GPU's memory, 0 to 1. ValueError says what is allowed."""
+    if (share := parse_ratio(given)) > 1:
+        raise ValueError(f"{given!r} is more than all of it; write '{share:g}%'")
+    return share
+
+
+def _sharing(given: Mapping[str, Any]) -> GpuSharing:
+    wait, busy = given["gpu-wait"], given["gpu-busy"]
+    return GpuSharing(
+        wait_s=parse_time(wait) if wait else SHARING.wait_s,
+        busy_share=parse_busy(busy) if busy else SHARING.busy_share,
+    )
 
 
 def ini_margins(lines: Sequence[str]) -> Mapping[str, float]:

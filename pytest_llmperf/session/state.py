@@ -149,11 +149,12 @@ class PytestSession:
             self.live.starting(asked.name)
         with contextlib.ExitStack() as stack:
             try:
-                folder, gpus = self.folder.log_dir(), self.gpus
+                folder, gpus, sharing = self.folder.log_dir(), self.gpus, self.options.sharing
                 if isinstance(asked, Duet):
-                    server = stack.enter_context(start_duet(asked, folder, gpus, lazy=lazy, loads=loads))
+                    begin = start_duet(asked, folder, gpus, lazy=lazy, loads=loads, sharing=sharing)
                 else:
-                    server = stack.enter_context(start_server(asked, folder, gpus, lazy=lazy, loads=loads))
+                    begin = start_server(asked, folder, gpus, lazy=lazy, loads=loads, sharing=sharing)
+                server = stack.enter_context(begin)
             finally:
                 self.live.clear()
             engine = (asked.a if isinstance(asked, Duet) else asked).engine

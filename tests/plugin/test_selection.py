@@ -99,7 +99,7 @@ def test_strict_markers_know_the_marker(suite):
 def test_every_option_has_help_and_an_ini_twin(suite):
     text = suite.run("--help").stdout.str()
     updates = ("update-baselines", "update-new", "allow-ci-update")
-    gate = ("gate", "inconclusive", "relaunch", "budget", "accept", "no-interleave")
+    gate = ("gate", "inconclusive", "relaunch", "budget", "accept", "no-interleave", "gpu-wait", "gpu-busy")
     for name in (*updates, *gate, "json", "output", "dry-run", "strict", "runs", "baselines"):
         assert f"--llmperf-{name}" in text
         assert f"llmperf_{name.replace('-', '_')}" in text

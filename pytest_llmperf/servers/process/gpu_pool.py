@@ -8,8 +8,9 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.telemetry.gpu import Gpu, ask_nvml, nvml_handle
@@ -20,67 +21,76 @@ _SETTLE_S = 2.0
 """How long a driver may take to free the memory of a server that has just ended."""
 
 
-class GpuPool:
-    """The GPUs that servers of this session may use, shared with other processes on this machine.
+@dataclass(frozen=True, slots=True)
+class GpuSharing:
+    """What happens where others use this machine's GPUs too."""
 
-    A GPU in use is locked by a file that the kernel unlocks when its owner ends, however that is. Containers that do
-    not share the temporary folder do not see each other's locks, but each other's memory.
+    wait_s: float = 1800.0
+    """How long to wait for GPUs that other sessions hold, in seconds."""
+    busy_share: float = 0.1
+    """A GPU of whose memory others use more than this share (0 to 1) is avoided."""
+
+
+SHARING = GpuSharing()
+"""Where nothing else is asked for."""
+
+
+@contextlib.contextmanager
+def held_gpus(gpus: Sequence[Gpu], count: int, sharing: GpuSharing) -> Iterator[tuple[Gpu, ...]]:
+    """Holds `count` of `gpus` that are free, the first ones in order; nobody else gets them meanwhile.
+
+    A GPU is locked by a file that the kernel unlocks when its owner ends, however that is. Containers that do not
+    share the temporary folder do not see each other's locks, only each other's use of memory. Raises ServerError that
+    says who has the GPUs that are not free, at once where no wait can help.
     """
-
-    def __init__(self, gpus: Sequence[Gpu], *, wait_s: float = 0.0, busy_share: float = 0.1) -> None:
-        """`wait_s`: how long to wait for GPUs that other sessions hold.
-
-        A GPU of whose memory others use more than `busy_share` (0 to 1) is avoided.
-        """
-        self.gpus = tuple(gpus)
-        self._wait_s, self._busy_share = wait_s, busy_share
-
-    @contextlib.contextmanager
-    def held(self, count: int) -> Iterator[tuple[Gpu, ...]]:
-        """Holds `count` free GPUs, the first ones in order. Raises ServerError that says who has those that are not."""
-        with contextlib.ExitStack() as stack:
-            yield self._taken(count, stack) if count else ()
-
-    def _taken(self, count: int, stack: contextlib.ExitStack) -> tuple[Gpu, ...]:
-        begun = time.monotonic()
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
         while True:
-            with contextlib.ExitStack() as attempt:
-                taken, refused = self._free(count, attempt)
-                if len(taken) == count:
-                    stack.push(attempt.pop_all())
-                    return taken
-            patience_s = max(_SETTLE_S, self._wait_s if any(held for held, _ in refused) else 0.0)
+            taken, refused = _free(gpus, count, sharing.busy_share, stack)
+            if len(taken) == count:
+                yield taken
+                return
+            stack.close()
+            patience_s = max(_SETTLE_S, sharing.wait_s if any(refusal.by_session for refusal in refused) else 0.0)
             if time.monotonic() - begun >= patience_s:
-                why = "; ".join(reason for _, reason in refused)
-                raise ServerError(f"needs {count} of {len(self.gpus)} GPUs, and {len(taken)} free: {why}")
+                why = "; ".join(refusal.reason for refusal in refused)
+                raise ServerError(f"needs {count} of {len(gpus)} GPUs, and {len(taken)} free: {why}")
             time.sleep(_PAUSE_S)
 
-    def _free(self, count: int, stack: contextlib.ExitStack) -> tuple[tuple[Gpu, ...], list[tuple[bool, str]]]:
-        """Locks GPUs that are free until there are `count`; of the others, whether a session holds them, and who."""
-        taken: list[Gpu] = []
-        refused = []
-        for gpu in self.gpus:
-            if len(taken) == count:
-                break
-            with contextlib.ExitStack() as lock:
-                if owner := _lock(gpu, lock):
-                    refused.append((True, f"GPU {gpu.device} is held by {owner}"))
-                elif use := ask_nvml(lambda nvml, gpu=gpu: _foreign_use(nvml, gpu, self._busy_share)):
-                    refused.append((False, f"GPU {gpu.device} is busy: {use}"))
-                else:
-                    taken.append(gpu)
-                    stack.push(lock.pop_all())
-        return tuple(taken), refused
+
+class _Refusal(NamedTuple):
+    by_session: bool
+    """Another session of ours has the GPU, and gives it back when it ends."""
+    reason: str
 
 
-def _lock(gpu: Gpu, stack: contextlib.ExitStack) -> str | None:
-    """Locks the GPU for as long as `stack` lasts. Returns who has it when that is somebody else."""
+def _free(
+    gpus: Sequence[Gpu], count: int, busy_share: float, stack: contextlib.ExitStack
+) -> tuple[tuple[Gpu, ...], list[_Refusal]]:
+    """Locks GPUs that are free, until there are `count`, for as long as `stack` lasts."""
+    taken: list[Gpu] = []
+    refused: list[_Refusal] = []
+    for gpu in gpus:
+        if len(taken) == count:
+            break
+        with contextlib.ExitStack() as lock:
+            if refusal := _lock(gpu, lock) or _foreign_use(gpu, busy_share):
+                refused.append(refusal)
+            else:
+                taken.append(gpu)
+                stack.push(lock.pop_all())
+    return tuple(taken), refused
+
+
+def _lock(gpu: Gpu, stack: contextlib.ExitStack) -> _Refusal | None:
+    """Locks the GPU for as long as `stack` lasts; says who has it when that is somebody else."""
     file = stack.enter_context(_lock_file(gpu))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = file.readline(20).strip()
-        return _process_name(int(owner)) if owner.isdigit() else "another session"
+        by = _process_name(int(owner)) if owner.isdigit() else "another session"
+        return _Refusal(True, f"GPU {gpu.device} is held by {by}")
     with contextlib.suppress(OSError):  # read-only where another user made it
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -108,15 +118,29 @@ def _opened(path: Path) -> TextIO:
         return os.fdopen(os.open(path, os.O_RDONLY | flags))
 
 
-def _foreign_use(nvml: Any, gpu: Gpu, busy_share: float) -> str | None:
+def _foreign_use(gpu: Gpu, busy_share: float) -> _Refusal | None:
     """Says how much memory others use on a GPU, and which processes; None when that is `busy_share` at most."""
-    handle = nvml_handle(nvml, gpu)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    if memory.used <= busy_share * memory.total:
+    use = ask_nvml(lambda nvml: _memory_use(nvml, nvml_handle(nvml, gpu)))
+    if use is None or use.used <= busy_share * use.total:
         return None
-    pids = [process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    by = f" by {', '.join(map(_process_name, pids))}" if pids else ""
-    return f"{memory.used / 2**30:.1f} of {memory.total / 2**30:.1f} GiB in use{by}"
+    by = f" by {', '.join(map(_process_name, use.pids))}" if use.pids else ""
+    size = f"{use.used / 2**30:.1f} of {use.total / 2**30:.1f} GiB"
+    return _Refusal(False, f"GPU {gpu.device} is busy: {size} in use{by}")
+
+
+class _MemoryUse(NamedTuple):
+    used: int
+    """Bytes."""
+    total: int
+    """Bytes."""
+    pids: tuple[int, ...]
+    """Processes that compute on it; containers hide those of others."""
+
+
+def _memory_use(nvml: Any, handle: Any) -> _MemoryUse:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    pids = tuple(process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    return _MemoryUse(memory.used, memory.total, pids)
 
 
 def _process_name(pid: int) -> str:

@@ -26,11 +26,11 @@ MIG = [
 PROGRAM = """
 import os, sys
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.servers.process.gpu_pool import GpuPool
+from pytest_llmperf.servers.process.gpu_pool import GpuSharing, held_gpus
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 try:
-    with GpuPool(visible_gpus(), wait_s=float(sys.argv[2])).held(int(sys.argv[1])) as own:
+    with held_gpus(visible_gpus(), int(sys.argv[1]), GpuSharing(wait_s=float(sys.argv[2]))) as own:
         print(*(gpu.device for gpu in own), flush=True)
         sys.stdin.read()
 except ServerError as error:
