@@ -55,7 +55,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("budget", "time", "Time for the session's measuring, as in 20m; it ends the runs that a gate in doubt adds"),
     ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
     ("gpu-wait", "time", "How long to wait for GPUs that other sessions on this machine hold (default: 30m)"),
-    ("gpu-busy", "share", "Avoid GPUs of whose memory others use more than this (default: 10%; 100%: take any)"),
+    ("gpu-busy", "share", "Avoid GPUs of whose memory others use more than this (default: 0.1; 1: take any)"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )

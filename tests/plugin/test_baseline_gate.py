@@ -373,6 +373,8 @@ def test_margins_that_are_none(suite, test, ini, message):
             "--llmperf-budget=20",
             "*--llmperf-budget (ini llmperf_budget): '20' has no unit; write it as one of: *20 min*",
         ),
+        ("--llmperf-gpu-wait=x", "*--llmperf-gpu-wait (ini llmperf_gpu_wait): 'x' is not a number with a unit*"),
+        ("--llmperf-gpu-busy=300%", "*--llmperf-gpu-busy *'300%' is more than all of it*"),
     ],
 )
 def test_options_that_are_none(suite, option, message):
