@@ -25,7 +25,7 @@ from pytest_llmperf.gate.judge import Doubt, Judge
 from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.interchange.files import read_files
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.two_builds import build_notes, two_builds
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck

@@ -9,7 +9,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -21,15 +21,14 @@ from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.frame import COLUMNS, request_rows
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 Files = Mapping[str, str]
 _STATS = ("min", "max", "std", *(f"p{p}" for p in PERCENTILES))
+_WRITER = f"pytest-llmperf {__version__}"
 _UNITS = {"tok/s": "tokens/sec", "tok/s/user": "tokens/sec/user", "req/s": "requests/sec", "s": "sec"}
+_VLLM_STATS = {"mean": "mean", "median": "p50", "std": "std", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
 _CSV_STATS = ("avg", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES)))
-
-
 _CSV = ("search", "level", "unit", "verdict", "sure", "repeats", "sent", "failed", "achieved_rate", "reason")
 
 
@@ -43,26 +42,13 @@ def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, Any]:
 def _metrics(result: Result, dialect: str) -> dict[str, dict[str, Any]]:
     """Without those that have no value: the tools leave them out too."""
     found = dialect_metrics(dialect, result.runs)
-    units = {name: _unit(name, values["unit"]) for name, values in found.items()}
-    made = {name: _statistics(values, units[name]) for name, values in found.items()}
+    made = {name: _statistics(values, _UNITS.get(values["unit"], values["unit"])) for name, values in found.items()}
     return {name: values for name, values in made.items() if values["avg"] is not None}
-
-
-def _unit(name: str, unit: str) -> str:
-    return _UNITS.get(unit, unit)
-
-
-def _stimulus(load: LoadPoint) -> dict[str, Any]:
-    return {"concurrency": load.concurrency} if load.concurrency else {"request_rate": load.request_rate}
 
 
 def _length(tokens: Any) -> dict[str, Any]:
     """A fixed length has no spread; a distribution's parts have other names in every tool, and are left out."""
     return {"mean": tokens, "stddev": 0} if isinstance(tokens, int) else {}
-
-
-def _writer() -> str:
-    return f"pytest-llmperf {__version__}"
 
 
 def genai_perf(result: Result) -> Files:
@@ -81,20 +67,20 @@ def genai_perf(result: Result) -> Files:
 def _genai_perf_config(result: Result) -> dict[str, Any]:
     """The parts of GenAI-Perf's configuration that a load of ours has too."""
     load = result.load
-    entries = load.dataset_entries or load.requests
+    stimulus = {"concurrency": load.concurrency} if load.concurrency else {"request_rate": load.request_rate}
     return {
         "model_names": [result.server.model],
         "subcommand": "profile",
         "endpoint": {"type": load.endpoint, "streaming": True},
-        "perf_analyzer": {"stimulus": _stimulus(load), "warmup_request_count": load.warmup_requests},
+        "perf_analyzer": {"stimulus": stimulus, "warmup_request_count": load.warmup_requests},
         "input": {
             "batch_size": load.batch_size,
-            "num_dataset_entries": entries,
+            "num_dataset_entries": load.dataset_entries or load.requests,
             "random_seed": load.seed or 0,
             "output_tokens": _length(load.output_tokens),
             "synthetic_tokens": _length(load.input_tokens),
         },
-        "written_by": _writer(),
+        "written_by": _WRITER,
     }
 
 
@@ -109,11 +95,9 @@ def _genai_perf_csv(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     writer.writerows([[], ["Metric", "Value"]])
     for name, values in metrics.items():
         if "p50" not in values:
-            writer.writerow([_title(name, _RUN_UNITS.get(name, values["unit"])), f"{values['avg']:,.2f}"])
+            unit = "per sec" if name == "request_throughput" else values["unit"]
+            writer.writerow([_title(name, unit), f"{values['avg']:,.2f}"])
     return text.getvalue()
-
-
-_RUN_UNITS = {"request_throughput": "per sec"}
 
 
 def _title(name: str, unit: str) -> str:
@@ -129,14 +113,14 @@ def aiperf(result: Result) -> Files:
             values |= {"count": values["n"], "sum": values["avg"] * values.pop("n")}
     document = {
         "schema_version": "1.4",
-        "aiperf_version": _writer(),
+        "aiperf_version": _WRITER,
         **metrics,
         "input_config": _aiperf_config(result),
         "run_info": {"random_seed": result.load.seed or 0, "trial": 0},
         "was_cancelled": False,
         "is_complete": True,
-        "start_time": _iso(first.started_ns),
-        "end_time": _iso(last.ended_ns),
+        "start_time": _utc(first.started_ns).replace(tzinfo=None).isoformat(),
+        "end_time": _utc(last.ended_ns).replace(tzinfo=None).isoformat(),
         "error_summary": _errors(result.runs),
     }
     lines = [json.dumps(_aiperf_line(run, record)) for run in result.runs for record in run.records]
@@ -158,8 +142,8 @@ def _aiperf_config(result: Result) -> dict[str, Any]:
     }
 
 
-def _iso(ns: int) -> str:
-    return datetime.fromtimestamp(ns / 1e9, UTC).replace(tzinfo=None).isoformat()
+def _utc(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns / 1e9, UTC)
 
 
 def _errors(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -170,19 +154,18 @@ def _errors(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-_NO_TEXT = "the answer has no text"
-"""AIPerf counts as failed what streamed nothing, though its tokens were counted."""
-
-
 def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     """Metrics of a request that failed are left out."""
     alone = Run(run.index, run.started_ns, run.ended_ns, run.trace_hash, (record,), run.client)
     found = dialect_metrics("aiperf", [alone]) if record.ok and record.chunk_ns else {}
-    metrics = {name: {"value": v["mean"], "unit": _unit(name, v["unit"])} for name, v in found.items() if "mean" in v}
+    metrics = {
+        name: {"value": v["mean"], "unit": _UNITS.get(v["unit"], v["unit"])} for name, v in found.items() if "mean" in v
+    }
     if "inter_chunk_latency" in metrics:
         seen = record.chunk_ns
         metrics["inter_chunk_latency"]["value"] = [(b - a) / 1e6 for a, b in itertools.pairwise(seen)] or None
-    why = record.error or (_NO_TEXT if record.ok and "request_latency" not in metrics else None)
+    # AIPerf counts as failed what streamed nothing, though its tokens were counted.
+    why = record.error or ("the answer has no text" if record.ok and "request_latency" not in metrics else None)
     error = {"code": record.status, "type": "RequestError", "message": why} if why else None
     metadata = {
         "session_num": record.index,
@@ -209,10 +192,9 @@ def vllm(result: Result) -> Files:
     numbers = {name: values["value"] for name, values in found.items() if "value" in values}
     load = result.load
     document = {
-        "date": datetime.fromtimestamp(result.runs[0].started_ns / 1e9, UTC).strftime("%Y%m%d-%H%M%S"),
-        "endpoint_type": "openai-chat" if load.endpoint == "chat" else "openai",
-        "backend": "openai-chat" if load.endpoint == "chat" else "openai",
-        "label": _writer(),
+        "date": _utc(result.runs[0].started_ns).strftime("%Y%m%d-%H%M%S"),
+        **dict.fromkeys(("endpoint_type", "backend"), "openai-chat" if load.endpoint == "chat" else "openai"),
+        "label": _WRITER,
         "model_id": result.server.model,
         "tokenizer_id": result.server.model,
         "num_prompts": len(records),
@@ -225,23 +207,17 @@ def vllm(result: Result) -> Files:
         "duration": sum(run.ended_ns - run.started_ns for run in result.runs) / 1e9,
         "total_input_tokens": sum(record.input_tokens or 0 for record in records if record.ok),
         "total_output_tokens": sum(record.output_tokens or 0 for record in records if record.ok),
-        **dict(_vllm_statistics(found)),
+        # 0 where vLLM, which has no word for nothing, would write it.
+        **{
+            f"{theirs}_{name}_ms": found[f"{name}_ms"][ours] or 0.0
+            for name in ("ttft", "tpot", "itl", "e2el")
+            for theirs, ours in _VLLM_STATS.items()
+        },
         **_vllm_details(records),
         "llmperf_runs": [len(run.records) for run in result.runs],
         "llmperf_tokenless": [_tokenless_places(record) for record in records],
     }
     return {"vllm.json": _json(document)}
-
-
-def _vllm_statistics(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """`median_ttft_ms`, `p99_ttft_ms` …; 0 where vLLM, which has no word for nothing, would write it."""
-    for name in ("ttft", "tpot", "itl", "e2el"):
-        values = found[f"{name}_ms"]
-        for theirs, ours in _VLLM_STATS.items():
-            yield f"{theirs}_{name}_ms", values[ours] or 0.0
-
-
-_VLLM_STATS = {"mean": "mean", "median": "p50", "std": "std", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
 
 
 def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:

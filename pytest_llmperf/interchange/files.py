@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.perf_analyzer import Count
 from pytest_llmperf.interchange.readers.rows import requests_rows
-from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import Imported
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.metrics.result import Result
@@ -41,9 +42,14 @@ def read_files(
     answers of perf_analyzer; `environment` names the machine in reports.
     """
     count = load_tokenizer(tokenizer).count if tokenizer else None
-    load = {"concurrency": concurrency, "request_rate": request_rate}
+    load: dict[str, Any] = {"concurrency": concurrency, "request_rate": request_rate}
     where = imported_environment(environment)
-    found = [_with_load(_parse(path, count), load) for path in paths]
+    found = [_parse(path, count) for path in paths]
+    # A load that the file names itself stays.
+    found = [
+        replace(one, points=tuple(point if point.names_load else replace(point, **load) for point in one.points))
+        for one in found
+    ]
     return [
         ImportedFile(path, name, one, imported_results(one, name, where))
         for path, name, one in zip(paths, _names(paths), found, strict=True)
@@ -90,12 +96,6 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ImportFileError(f"{path} is no Parquet file: {error}") from error
     return rows
-
-
-def _with_load(found: Imported, load: Mapping[str, Any]) -> Imported:
-    """A load that the file names itself stays."""
-    points = (point if point.names_load else replace(point, **load) for point in found.points)
-    return replace(found, points=tuple(points))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -16,14 +16,9 @@ from pydantic import ValidationError
 
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS
-from pytest_llmperf.interchange.readers.shared.imported import (
-    LARGEST,
-    RATES,
-    Imported,
-    ImportedPoint,
-    ImportFileError,
-    because,
-)
+from pytest_llmperf.interchange.readers.shared.fields import LARGEST, ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint
+from pytest_llmperf.interchange.readers.shared.unknown import RATES, because
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Distribution, Summary, distribution, summarize, summarize_runs
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
@@ -92,6 +87,7 @@ def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, e
         metrics = _told(summarize_runs(runs, load), point, unknown)
     else:
         summaries, metrics = (), _without(_summary(point), unknown)
+    reasons = invalid_reasons(runs, load) if runs else ()
     return Result(
         point_id=f"{name}-{load.name}",
         server=ENGINE_MODELS["openai"].model_validate(
@@ -102,14 +98,9 @@ def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, e
         runs=runs,
         summaries=summaries,
         metrics=metrics,
-        invalid_reasons=_invalid_reasons(runs, load, metrics),
+        invalid_reasons=reasons or (() if metrics.ok else ("no request succeeded",)),
         imported=tuple(import_notes(found, point, load)),
     )
-
-
-def _invalid_reasons(runs: Sequence[Run], load: LoadPoint, metrics: Summary) -> tuple[str, ...]:
-    reasons = invalid_reasons(runs, load) if runs else ()
-    return reasons or (() if metrics.ok else ("no request succeeded",))
 
 
 def unknown_metrics(point: ImportedPoint) -> Mapping[str, str]:
@@ -199,14 +190,8 @@ def _check(record: RequestRecord, where: str) -> None:
     moments = [moment for moment in (record.sent_ns, *record.chunk_ns) if moment is not None]
     if moments != sorted(moments) or (record.sent_ns or 0) > record.end_ns:
         raise ImportFileError(f"{where} got an answer before it was sent")
-    numbers = (
-        *moments,
-        record.end_ns,
-        record.due_ns,
-        record.first_output_ns,
-        record.input_tokens,
-        record.output_tokens,
-    )
+    counts = (record.input_tokens, record.output_tokens)
+    numbers = (*moments, record.end_ns, record.due_ns, record.first_output_ns, *counts)
     wrong = [number for number in numbers if number is not None and not 0 <= number < LARGEST]
     if wrong:
         raise ImportFileError(f"{where} holds {wrong[0]}, which is no time and no count")

@@ -19,7 +19,6 @@ from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_run
 from pytest_llmperf.gate.baselines.model import (
     HISTOGRAMS,
-    QUANTITIES,
     Baseline,
     Provenance,
     StoredRun,
@@ -29,11 +28,12 @@ from pytest_llmperf.gate.baselines.model import (
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.gate.regression import held_by
 from pytest_llmperf.interchange.files import ImportedFile, shown_path
-from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportFileError, because
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import Imported
+from pytest_llmperf.interchange.readers.shared.unknown import because
 from pytest_llmperf.interchange.results import import_notes, unknown_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import default_margins
-from pytest_llmperf.metrics.summary import Summary, rounded
 from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -108,7 +108,9 @@ def imported_baseline(
     session = _session(sources, target, now)
     if not any(held_by([session], quantity) for quantity in margins):
         names = ", ".join(map(str, margins))
-        raise ImportBaselineError(f"the files tell nothing of what is gated ({names}): {_why(session)}")
+        assert session.imported is not None
+        why = "; ".join(dict.fromkeys(session.imported.left_out.values())) or "they hold no successful request"
+        raise ImportBaselineError(f"the files tell nothing of what is gated ({names}): {why}")
     return Baseline(
         path=path,
         test=target.test,
@@ -128,11 +130,6 @@ def shortage(sources: Sequence[Source]) -> str | None:
         return None
     few = f"{count} file{'s are' if count > 1 else ' is'} {count} run{'s' if count > 1 else ''}"
     return f"{few}: the gate compares with {RECORDED_RUNS} at least, and until then says NO BASELINE"
-
-
-def _why(session: StoredSession) -> str:
-    assert session.imported is not None
-    return "; ".join(dict.fromkeys(session.imported.left_out.values())) or "they hold no successful request"
 
 
 def _margins(target: Target) -> dict[Quantity, float]:
@@ -193,7 +190,12 @@ def _session(sources: Sequence[Source], target: Target, now: datetime) -> Stored
     started = min(begun, default=now).astimezone(UTC).replace(microsecond=0)
     args = {name: value for name, value in target.point["server"]["args"].items() if not changes_output(name)}
     imported = _provenance(sources)
-    runs = tuple(_without(run, imported.left_out) for source in sources for run in _stored_runs(source))
+    found = [
+        run
+        for result in (source.result for source in sources)
+        for run in map(stored_run, result.summaries or [result.metrics], result.runs or [None])
+    ]
+    runs = tuple(_without(run, imported.left_out) for run in found)
     return StoredSession(
         id=f"{started:%Y-%m-%dT%H:%M:%SZ}-import",
         started=started,
@@ -215,37 +217,14 @@ def _provenance(sources: Sequence[Source]) -> Provenance:
     }
     notes = [note for s in sources for note in import_notes(s.found, s.found.points[0], s.result.load)]
     for source in sources:
-        left_out = {**because(_HOLES, *_with_holes(source.result)), **left_out}
+        found = source.result.metrics.distributions.items()
+        holes = [name for name, v in found if v.n and None in (v.mean, v.std, v.min, v.max, *v.percentiles)]
+        left_out = {**because("the file does not have all of its statistics", *holes), **left_out}
     return Provenance(
         tool=", ".join(dict.fromkeys(source.found.source for source in sources)),
         files=tuple(source.file for source in sources),
         left_out=left_out,
         notes=tuple(dict.fromkeys(note for note in notes if not note.startswith(("left out", "imported from")))),
-    )
-
-
-_HOLES = "the file does not have all of its statistics"
-
-
-def _with_holes(result: Result) -> list[str]:
-    found = result.metrics.distributions.items()
-    return [name for name, v in found if v.n and None in (v.mean, v.std, v.min, v.max, *v.percentiles)]
-
-
-def _stored_runs(source: Source) -> Sequence[StoredRun]:
-    result = source.result
-    if not result.runs:
-        return [_stored_summary(result.metrics)]
-    return list(map(stored_run, result.runs, result.summaries))
-
-
-def _stored_summary(summary: Summary) -> StoredRun:
-    return StoredRun(
-        values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},
-        n={
-            name: summary.n(Quantity(name, "mean" if m.kind == "distribution" else None)) for name, m in METRICS.items()
-        },
-        histograms={},
     )
 
 

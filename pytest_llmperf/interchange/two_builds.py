@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pytest_llmperf.interchange.files import ImportedFile, shown_path
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.to_baseline import ImportBaselineError, Source, Target, check_source
 from pytest_llmperf.metrics.result import Result
 
-_LENGTHS = ("input_tokens", "output_tokens")
 _SAME_LENGTH = 0.01
 """By what share mean lengths may differ before that is told."""
 
@@ -23,7 +21,10 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
     or model is not that of the first one, its numbers are not to be trusted, or more requests failed than of the old
     build's.
     """
-    _assert_once([file.path for file in (*old, *new)])
+    real = [file.path.resolve() for file in (*old, *new)]
+    for file, path in zip((*old, *new), real, strict=True):
+        if real.count(path) > 1:  # it would make the verdict surer than it is
+            raise ImportFileError(f"{file.path} is given twice; a run counts once")
     first = _only_result(old[0])
     load = {"concurrency": first.load.concurrency, "request_rate": first.load.request_rate}
     model = {"model": old[0].found.model or new[0].found.model or "unknown"}
@@ -42,22 +43,12 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
 
 def build_notes(old: Result, new: Result) -> tuple[str, ...]:
     """What a reader of the verdict must know: what the files leave out, and whether the work was the same."""
-    return tuple(dict.fromkeys((*_other_lengths(old, new), *old.imported, *new.imported)))
-
-
-def _other_lengths(old: Result, new: Result) -> Iterator[str]:
-    for name in _LENGTHS:
+    notes = []
+    for name in ("input_tokens", "output_tokens"):
         then, now = (side.metrics.distributions[name].mean for side in (old, new))
         if then and now and abs(now / then - 1) > _SAME_LENGTH:
-            yield f"the work differs: {name} was {then:.4g} on average, is {now:.4g}"
-
-
-def _assert_once(paths: Sequence[Path]) -> None:
-    """A run that is counted twice would make the verdict surer than it is."""
-    real = [path.resolve() for path in paths]
-    for path, one in zip(paths, real, strict=True):
-        if real.count(one) > 1:
-            raise ImportFileError(f"{path} is given twice; a run counts once")
+            notes.append(f"the work differs: {name} was {then:.4g} on average, is {now:.4g}")
+    return tuple(dict.fromkeys((*notes, *old.imported, *new.imported)))
 
 
 def _failed_share(side: Result) -> float:

@@ -16,7 +16,6 @@ from pytest_llmperf.gate.baselines.model import (
     HISTOGRAMS,
     QUANTITIES,
     Baseline,
-    Launches,
     StoredRun,
     StoredSession,
     assert_comparable,
@@ -43,9 +42,13 @@ def stored_session(
 
     BaselineError when the result has no run, ValueError when the launches do not add up to its runs.
     """
-    runs = tuple(map(stored_run, result.runs, result.summaries))
+    runs = tuple(map(stored_run, result.summaries, result.runs))
     if not runs:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to make a baseline of")
+    launches = (len(runs),) if launches is None else launches
+    if sum(launches) != len(runs) or min(launches) < 1:
+        raise ValueError(f"launches of {list(launches)} runs do not add up to {len(runs)} runs")
+    rest = iter(runs)
     started = started.astimezone(UTC).replace(microsecond=0)
     digest = hashlib.blake2s(repr([sorted(run.values.items(), key=str) for run in runs]).encode()).hexdigest()[:6]
     return StoredSession(
@@ -54,30 +57,20 @@ def stored_session(
         git_sha=git_sha,
         environment=result.environment,
         args=soft_args(result),
-        launches=_by_launch(runs, (len(runs),) if launches is None else launches),
+        launches=tuple(tuple(itertools.islice(rest, count)) for count in launches),
         measuring=measured_how(result),
     )
 
 
-def _by_launch(runs: Sequence[StoredRun], launches: Sequence[int]) -> Launches:
-    if sum(launches) != len(runs) or min(launches) < 1:
-        raise ValueError(f"launches of {list(launches)} runs do not add up to {len(runs)} runs")
-    rest = iter(runs)
-    return tuple(tuple(itertools.islice(rest, count)) for count in launches)
-
-
-def stored_run(run: Run, summary: Summary) -> StoredRun:
-    """What is kept of one run."""
-    samples = latency_samples(run)
+def stored_run(summary: Summary, run: Run | None) -> StoredRun:
+    """What is kept of one run; its histograms too, where its requests are known."""
+    samples = latency_samples(run) if run else {}
+    quantities = [Quantity(m.name, "mean" if m.kind == "distribution" else None) for m in METRICS.values()]
     return StoredRun(
         values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},
-        n={name: summary.n(_any_quantity(name)) for name in METRICS},
-        histograms={name: histogram(samples[name]) for name in HISTOGRAMS},
+        n={quantity.metric: summary.n(quantity) for quantity in quantities},
+        histograms={name: histogram(samples[name]) for name in HISTOGRAMS if run},
     )
-
-
-def _any_quantity(metric: str) -> Quantity:
-    return Quantity(metric, "mean" if METRICS[metric].kind == "distribution" else None)
 
 
 def recorded(
@@ -109,7 +102,10 @@ def appended(baseline: Baseline, result: Result, session: StoredSession) -> Base
     assert_comparable(baseline, result)
     if session.id in {held.id for held in baseline.sessions}:
         return baseline
-    first = replace(session, launches=_first_runs(session.launches, APPENDED_RUNS))
+    before = itertools.accumulate(map(len, session.launches), initial=0)
+    pairs = zip(session.launches, before, strict=False)
+    kept = tuple(launch[: APPENDED_RUNS - done] for launch, done in pairs if done < APPENDED_RUNS)
+    first = replace(session, launches=kept)
     anchor = baseline.anchor if len(baseline.anchor) >= ANCHOR_SESSIONS else (*baseline.anchor, first)
     return trimmed(replace(baseline, rolling=(*baseline.rolling, first), anchor=anchor))
 
@@ -120,12 +116,6 @@ def without_session(baseline: Baseline, session: str) -> Baseline | None:
         tuple(held for held in side if held.id != session) for side in (baseline.rolling, baseline.anchor)
     )
     return replace(baseline, rolling=rolling, anchor=anchor or rolling) if rolling else None
-
-
-def _first_runs(launches: Launches, count: int) -> Launches:
-    """The first `count` runs; launches after them are left out."""
-    before = itertools.accumulate(map(len, launches), initial=0)
-    return tuple(launch[: count - done] for launch, done in zip(launches, before, strict=False) if done < count)
 
 
 def trimmed(baseline: Baseline) -> Baseline:

@@ -11,26 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_llmperf.interchange.readers.shared.documents import read_json
-from pytest_llmperf.interchange.readers.shared.imported import (
+from pytest_llmperf.interchange.readers.shared.fields import (
     NUMBER,
-    RATES,
-    UNSTREAMED,
-    WITHIN_ANSWER,
-    Imported,
-    ImportedPoint,
     ImportFileError,
-    because,
     check_total,
-    in_order,
     is_number,
     level,
     optional,
     pick,
+    pick_list,
     pick_optional,
     text_at,
 )
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, imported_record, in_order
 from pytest_llmperf.interchange.readers.shared.statistics import Figures, in_ms, pooled, statistics, theirs
 from pytest_llmperf.interchange.readers.shared.tables import read_tables
+from pytest_llmperf.interchange.readers.shared.unknown import RATES, because, unless_streamed
 from pytest_llmperf.records import RequestRecord
 
 OWN_MARK = "pytest-llmperf"
@@ -47,6 +43,8 @@ _TEXT = (
     "first and from the last token are other than ours"
 )
 _TOKENIZER = "AIPerf counted tokens with its own tokenizer, and the file does not say that the server agrees"
+_CLOCKS_MS = 5.0
+"""By which the clock of the start and the end, which is set to the hour, may differ from that of the latencies."""
 _NO_REQUESTS = "the file has no single requests, so that they cannot be counted in our window"
 
 
@@ -69,11 +67,12 @@ def aiperf_summary(document: Mapping[str, Any], name: str) -> Imported:
     """`profile_export_aiperf.json`."""
     metrics = theirs(document, name)
     used = pick_optional(document, "input_config", "endpoint", "use_server_token_count", kind=bool, where=name)
-    own = (_version(document) or "").startswith(OWN_MARK)
+    version = text_at(document, "aiperf_version")
+    own = (version or "").startswith(OWN_MARK)
     point = _summary(metrics, _load(document, name), name, counted_by_server=bool(used or own))
     if not own:
         check_total("failed requests", _listed_errors(document), point.failed, name)
-    return Imported("aiperf", _version(document), _model(document), (point,))
+    return Imported("aiperf", version, _model(document), (point,))
 
 
 def _listed_errors(document: Mapping[str, Any]) -> int | None:
@@ -89,12 +88,15 @@ def aiperf_csv(text: str, name: str) -> Imported:
 
 
 def _summary(metrics: Figures, load: Mapping[str, Any], name: str, *, counted_by_server: bool) -> ImportedPoint:
-    ok, failed = _number(metrics, "request_count", name), _number(metrics, "error_request_count", name)
+    counts = ("request_count", "error_request_count")
+    ok, failed = (int(pick_optional(metrics, count, "avg", kind=NUMBER, where=name) or 0) for count in counts)
     if not ok and not failed:
         raise ImportFileError(f"{name}: neither a request that succeeded nor one that failed, of which AIPerf has one")
     if ok and "request_latency" not in metrics:
         raise ImportFileError(f"{name}: no 'request_latency', which every file of AIPerf with a success has")
-    agreed = counted_by_server or _differs_nowhere(metrics)
+    # Server and tokenizer counted alike in every request; the CSV has the difference under another name.
+    differences = ("usage_completion_tokens_diff_pct", "usage_completion_diff_%")
+    agreed = counted_by_server or any(optional(metrics, title, "max") == 0 for title in differences)
     names = {**_TIMES, **_COUNTS, **({"itl": "inter_token_latency", "tpot": "inter_token_latency"} if agreed else {})}
     streamed = "time_to_first_token" in metrics or not ok
     return ImportedPoint(
@@ -106,20 +108,10 @@ def _summary(metrics: Figures, load: Mapping[str, Any], name: str, *, counted_by
         unknown={
             **because(_NO_REQUESTS, *RATES),
             **({} if agreed else because(_TOKENIZER, "itl", "tpot")),
-            **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+            **unless_streamed(streamed),
         },
         notes=(_TEXT,),
     )
-
-
-def _number(metrics: Figures, metric: str, name: str) -> int:
-    return int(pick_optional(metrics, metric, "avg", kind=NUMBER, where=name) or 0)
-
-
-def _differs_nowhere(metrics: Figures) -> bool:
-    """Whether server and tokenizer counted alike in every request; the CSV has the difference under another name."""
-    titles = ("usage_completion_tokens_diff_pct", "usage_completion_diff_%")
-    return any(optional(metrics, title, "max") == 0 for title in titles)
 
 
 def aiperf_lines(text: str, name: str, beside: Mapping[str, Any] | None) -> Imported:
@@ -130,19 +122,21 @@ def aiperf_lines(text: str, name: str, beside: Mapping[str, Any] | None) -> Impo
         raise ImportFileError(f"{name}: all of its {len(lines)} requests are of the warm-up")
     runs: dict[str, list[RequestRecord]] = {}
     for number, line in measured:
-        runs.setdefault(_run_of(line), []).append(_record(line, f"{name}:{number}"))
+        run = str(optional(line, "metadata", "worker_id")) if _is_own(line) else ""
+        runs.setdefault(run, []).append(_record(line, f"{name}:{number}"))
     records = [record for run in runs.values() for record in run]
     if beside is not None and not any(_is_own(line) for _, line in measured):
         _check_beside(records, beside, name)
     good = [line for (_, line), record in zip(measured, records, strict=True) if record.ok]
+    warmup = len(lines) - len(measured)
     point = ImportedPoint(
         metrics=pooled(line for _, line in measured),
         **_load(beside or {}, f"the summary beside {name}"),
         runs=tuple(tuple(in_order(run)) for run in runs.values()),
         unknown=_unknown(good, records),
-        notes=(_TEXT, *_warmup_note(len(lines) - len(measured))),
+        notes=(_TEXT, f"{warmup} requests of the warm-up were left out") if warmup else (_TEXT,),
     )
-    return Imported("aiperf", _version(beside or {}), _model(beside or {}), (point,))
+    return Imported("aiperf", text_at(beside, "aiperf_version"), _model(beside or {}), (point,))
 
 
 def _unknown(good: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord]) -> dict[str, str]:
@@ -150,12 +144,8 @@ def _unknown(good: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord]
     streamed = all(optional(line, "metrics", "time_to_first_token", "value") is not None for line in good)
     return {
         **(because("AIPerf's prompts are counted without the chat template", "input_tokens") if templated else {}),
-        **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+        **unless_streamed(streamed),
     }
-
-
-def _warmup_note(count: int) -> tuple[str, ...]:
-    return (f"{count} requests of the warm-up were left out",) if count else ()
 
 
 def _check_beside(records: Sequence[RequestRecord], beside: Mapping[str, Any], name: str) -> None:
@@ -170,12 +160,8 @@ def _check_beside(records: Sequence[RequestRecord], beside: Mapping[str, Any], n
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:
+    """Whether our own export wrote it, which holds all runs of a point; AIPerf's hold one."""
     return bool(optional(line, "metadata", "record_processor_id") == OWN_MARK)
-
-
-def _run_of(line: Mapping[str, Any]) -> str:
-    """Our own exports hold all runs of a point; AIPerf's hold one."""
-    return str(optional(line, "metadata", "worker_id")) if _is_own(line) else ""
 
 
 def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
@@ -183,34 +169,28 @@ def _record(line: Mapping[str, Any], where: str) -> RequestRecord:
     end_ns = pick(line, "metadata", "request_end_ns", kind=int, where=where)
     metrics = pick(line, "metrics", kind=dict, where=where)
     cancelled = bool(optional(line, "metadata", "was_cancelled"))
-    error, chunks = None if cancelled else _error(line), _chunks(metrics, sent_ns, where)
+    found, chunks = None if cancelled else line.get("error"), _chunks(metrics, sent_ns, where)
+    error = str(optional(found, "message") or optional(found, "type") or "failed") if found else None
     if error is None and not cancelled:
         _check_end(metrics, chunks, end_ns - sent_ns, sent_ns, where)
-    if error is None and not cancelled and not chunks:
-        raise ImportFileError(f"{where}: a request without 'error' has no 'request_latency'")
+        if not chunks:
+            raise ImportFileError(f"{where}: a request without 'error' has no 'request_latency'")
     usage = _count(metrics, "usage_completion_tokens", where)
     counted = _count(metrics, "output_sequence_length", where)
     first_output = _time(metrics, "time_to_first_output_token", where)
     prompt = _count(metrics, "usage_prompt_tokens", where)
     code = optional(line, "error", "code")
-    return RequestRecord(
-        index=0,
-        phase="measured",
+    return imported_record(
         request_id=str(optional(line, "metadata", "x_request_id")),
-        due_ns=None,
         sent_ns=sent_ns,
         chunk_ns=chunks,
-        chunk_tokens=None,
         first_output_ns=None if first_output is None else sent_ns + round(first_output * 1e6),
         end_ns=end_ns,
         input_tokens=prompt,
         output_tokens=counted if usage is None else usage,
-        requested_output_tokens=0,
         token_source="tokenizer" if usage is None else "usage",
-        finish_reason=None,
         status=code if isinstance(code, int) else None,
         error=error,
-        coalesced_chunks=0,
         cancelled=cancelled,
         input_tokens_source=None if prompt is None else "usage",
         turn=pick_optional(line, "metadata", "turn_index", kind=int, where=where) or 0,
@@ -223,11 +203,11 @@ def _chunks(metrics: Mapping[str, Any], sent_ns: int, where: str) -> tuple[int, 
         return ()
     pick(metrics, "request_latency", "value", kind=NUMBER, where=where)
     first = _time(metrics, "time_to_first_token", where)
-    gaps = pick_optional(metrics, "inter_chunk_latency", "value", kind=list, where=f"{where}: metrics") or []
+    gaps: list[float] = []
+    if optional(metrics, "inter_chunk_latency", "value") is not None:
+        gaps = pick_list(metrics["inter_chunk_latency"], "value", kind=NUMBER, where=f"{where}: inter_chunk_latency")
     factor = _factor(metrics, "inter_chunk_latency", where) if gaps else 1.0
-    times = [
-        pick(gaps, place, kind=NUMBER, where=f"{where}: inter_chunk_latency") * factor for place in range(len(gaps))
-    ]
+    times = [gap * factor for gap in gaps]
     waits = itertools.accumulate(times, initial=_time(metrics, "request_latency", where) if first is None else first)
     return tuple(sent_ns + round(wait * 1e6) for wait in waits)
 
@@ -239,10 +219,6 @@ def _check_end(metrics: Mapping[str, Any], chunks: Sequence[int], took_ns: int, 
         raise ImportFileError(f"{where}: a latency of {whole:.6g} ms in a request that took {took_ns / 1e6:.6g} ms")
     if chunks and (first := (chunks[0] - sent_ns) / 1e6) > most_ms:
         raise ImportFileError(f"{where}: a first token after {first:.6g} ms in a request of {took_ns / 1e6:.6g} ms")
-
-
-_CLOCKS_MS = 5.0
-"""By which the clock of the start and the end, which is set to the hour, may differ from that of the latencies."""
 
 
 def _time(metrics: Mapping[str, Any], metric: str, where: str) -> float | None:
@@ -258,13 +234,6 @@ def _factor(metrics: Mapping[str, Any], metric: str, where: str) -> float:
 def _count(metrics: Mapping[str, Any], metric: str, where: str) -> int | None:
     value = pick_optional(metrics, metric, "value", kind=NUMBER, where=where)
     return None if value is None else int(value)
-
-
-def _error(line: Mapping[str, Any]) -> str | None:
-    found = line.get("error")
-    if not found:
-        return None
-    return str(optional(found, "message") or optional(found, "type") or "failed")
 
 
 def _load(document: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -296,7 +265,3 @@ def _shape(phase: Mapping[str, Any]) -> str | None:
 def _model(document: Mapping[str, Any]) -> str | None:
     config = document.get("input_config")
     return text_at(config, "models", "items", 0, "name") or text_at(config, "endpoint", "model_names", 0)
-
-
-def _version(document: Mapping[str, Any]) -> str | None:
-    return text_at(document, "aiperf_version")

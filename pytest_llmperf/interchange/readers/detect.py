@@ -25,7 +25,8 @@ from pytest_llmperf.interchange.readers.perf_analyzer import Count, is_profile_e
 from pytest_llmperf.interchange.readers.rows import requests_csv
 from pytest_llmperf.interchange.readers.sglang import is_sglang_result, sglang_result
 from pytest_llmperf.interchange.readers.shared.documents import read_documents, read_json
-from pytest_llmperf.interchange.readers.shared.imported import EXPECTED, Imported, ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import EXPECTED, Imported
 from pytest_llmperf.interchange.readers.vllm import is_vllm_result, vllm_result
 
 Document = Mapping[str, Any]
@@ -51,7 +52,11 @@ def parse_import(text: str, name: str, *, beside: str | None = None, count: Coun
     first = text.lstrip().partition("\n")[0].rstrip()
     if first.startswith(("Metric,", "Config Name,", "run,")):
         return _csv(text, name, first)
-    if _begins_with_line(first):
+    try:
+        is_line = is_aiperf_line(json.loads(first))  # also where a later line is damaged
+    except (ValueError, RecursionError):
+        is_line = False
+    if is_line:
         return aiperf_lines(text, name, read_json(beside, f"the summary beside {name}") if beside else None)
     return _merged([_document(found, name, line, count) for line, found in read_documents(text, name)], name)
 
@@ -64,14 +69,6 @@ def _csv(text: str, name: str, header: str) -> Imported:
     # The columns of percentiles run upward in AIPerf's, and downward in GenAI-Perf's.
     is_aiperf = header.startswith("Metric,avg,min,max,p1,") or "\nError Request Count," in text
     return aiperf_csv(text, name) if is_aiperf else genai_perf_csv(text, name)
-
-
-def _begins_with_line(first: str) -> bool:
-    """Whether the first line is an object by itself and AIPerf's, also where a later one is damaged."""
-    try:
-        return is_aiperf_line(json.loads(first))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _document(document: Document, name: str, line: int, count: Count | None) -> tuple[int, bool, Imported]:

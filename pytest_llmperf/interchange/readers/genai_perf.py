@@ -10,28 +10,25 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import (
+from pytest_llmperf.interchange.readers.shared.fields import (
     NUMBER,
-    RATES,
-    UNSTREAMED,
-    WITHIN_ANSWER,
-    Imported,
-    ImportedPoint,
     ImportFileError,
-    because,
     is_number,
     level,
     optional,
     pick_optional,
     text_at,
 )
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint
 from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics, theirs
 from pytest_llmperf.interchange.readers.shared.tables import cells, number, read_rows, read_tables, untitled
+from pytest_llmperf.interchange.readers.shared.unknown import RATES, because, unless_streamed
 
 _NAMES = {"ttfo": "time_to_first_token", "e2e": "request_latency"}
 _REASONING = "GenAI-Perf's first token is the first of the answer: reasoning does not count, so it is our ttfo"
 _TOKENIZER = "GenAI-Perf counts tokens with the client's tokenizer, and without reasoning"
 _NO_REQUESTS = "the file has no single requests; perf_analyzer's profile_export.json beside it has them"
+_ANALYZED = {"p99": "p99", "Avg.": "avg"}
 _LATENCY = "GenAI-Perf's request latency ends at the last chunk with text"
 
 
@@ -57,7 +54,6 @@ def _summary(metrics: Figures, name: str, concurrency: int | None, request_rate:
     if "request_latency" not in metrics:
         raise ImportFileError(f"{name}: no request latency, which every summary of GenAI-Perf has")
     ok = int(pick_optional(metrics, "request_count", "avg", kind=NUMBER, where=name) or 0)
-    streamed = "time_to_first_token" in metrics
     return ImportedPoint(
         metrics=metrics,
         concurrency=concurrency,
@@ -69,13 +65,10 @@ def _summary(metrics: Figures, name: str, concurrency: int | None, request_rate:
             **because(_TOKENIZER, "itl", "tpot", "output_tokens", "input_tokens"),
             **because(_NO_REQUESTS, "icl", *RATES),
             **because("GenAI-Perf counts failed requests as requests", "error_rate"),
-            **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+            **unless_streamed("time_to_first_token" in metrics),
         },
         notes=(_LATENCY,),
     )
-
-
-# CSV
 
 
 def genai_perf_csv(text: str, name: str) -> Imported:
@@ -107,6 +100,3 @@ def _analyzed(header: Sequence[str], row: Sequence[str], where: str) -> Imported
     if load is not None and not (is_number(load) and load and (not closed or load == int(load))):
         raise ImportFileError(f"{where}: {header[1]} is {row[1]!r}, which is no load")
     return _summary(metrics, where, int(load) if closed and load else None, None if closed else load)
-
-
-_ANALYZED = {"p99": "p99", "Avg.": "avg"}

@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import PERCENTILES
-from pytest_llmperf.interchange.readers.shared.imported import (
-    CHUNK_GAPS,
+from pytest_llmperf.interchange.readers.shared.fields import (
     LARGEST,
     NUMBER,
-    UNSTREAMED,
-    WITHIN_ANSWER,
-    Imported,
-    ImportedPoint,
     ImportFileError,
-    Totals,
-    because,
     check_total,
-    in_order,
     level,
     optional,
     pick,
     pick_optional,
     text_at,
 )
+from pytest_llmperf.interchange.readers.shared.imported import (
+    Imported,
+    ImportedPoint,
+    Totals,
+    imported_record,
+    in_order,
+)
 from pytest_llmperf.interchange.readers.shared.statistics import figures
+from pytest_llmperf.interchange.readers.shared.unknown import CHUNK_GAPS, because, unless_streamed
 from pytest_llmperf.records import RequestRecord
 
 _METRICS = {
@@ -46,6 +46,7 @@ _METRICS = {
     "tokens_per_second": "tokens/sec",
 }
 _STATUSES = ("successful", "errored", "incomplete")
+_SAMPLE_SIZES = (("config", "sample_requests"), ("config", "sample_size"), ("request_samples",))
 _TEXT = "GuideLLM's first token is the first chunk with text, reasoning or a tool call"
 
 
@@ -93,8 +94,10 @@ def _point(benchmark: Any, where: str) -> ImportedPoint:
         for place, request in enumerate(pick_optional(listed, status, kind=list, where=where) or (), start=1)
     ]
     measured = [request for request in stored if _is_measured(request, benchmark, where)]
-    totals = _totals(benchmark, where)
-    sampled = _is_sampled(benchmark)
+    # Measured requests by status: without warm-up and cool-down.
+    path = ("metrics", "request_totals") if optional(benchmark, "metrics", "request_totals") else ("request_totals",)
+    totals = {status: pick(benchmark, *path, status, kind=int, where=where) for status in _STATUSES}
+    sampled = any(optional(benchmark, *path) is not None for path in _SAMPLE_SIZES)
     _check(measured, totals, benchmark, where, sampled=sampled)
     if not measured:
         raise ImportFileError(f"{where}: no request in it")
@@ -103,14 +106,15 @@ def _point(benchmark: Any, where: str) -> ImportedPoint:
     streamed = not many or any(request.first != request.last for request in many)
     whole = _of_all(totals, benchmark, where) if sampled else None
     untold = [name for name in CHUNK_GAPS if whole is None or name not in whole.rates]
+    metrics = {name: optional(benchmark, "metrics", name, "successful") for name in _METRICS}
     return ImportedPoint(
-        metrics=_metrics(benchmark),
+        metrics={name: _statistics(v, _METRICS[name]) for name, v in metrics.items() if isinstance(v, dict)},
         **_load(benchmark, where),
         runs=(tuple(in_order([_record(request) for request in measured])),),
         totals=whole,
         unknown={
             **because("GuideLLM keeps no times of chunks between the first and the last", *untold),
-            **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+            **unless_streamed(streamed),
         },
         notes=(_TEXT, *_notes(stored, measured, totals, sampled=sampled)),
     )
@@ -131,24 +135,6 @@ def _notes(
     return notes
 
 
-# What the file totals
-
-
-def _totals(benchmark: Any, where: str) -> dict[str, int]:
-    """Measured requests by status: without warm-up and cool-down."""
-    path = ("metrics", "request_totals") if optional(benchmark, "metrics", "request_totals") else ("request_totals",)
-    return {status: pick(benchmark, *path, status, kind=int, where=where) for status in _STATUSES}
-
-
-def _is_sampled(benchmark: Any) -> bool:
-    sizes = (
-        optional(benchmark, "config", "sample_requests"),
-        optional(benchmark, "config", "sample_size"),
-        optional(benchmark, "request_samples"),
-    )
-    return any(size is not None for size in sizes)
-
-
 def _check(
     measured: Sequence[_Request], totals: Mapping[str, int], benchmark: Any, where: str, *, sampled: bool
 ) -> None:
@@ -166,16 +152,14 @@ def _of_all(totals: Mapping[str, int], benchmark: Any, where: str) -> Totals:
     """Counts of all requests, and rates over the tool's window."""
     seconds = pick(benchmark, "duration", kind=NUMBER, where=where)
     sums = {"request_throughput": totals["successful"]}
-    for ours, name in (("output_token_throughput", "output_token_count"), ("input_token_throughput", _PROMPTS)):
+    counts = {"output_token_throughput": "output_token_count", "input_token_throughput": "prompt_token_count"}
+    for ours, name in counts.items():
         told = pick_optional(benchmark, "metrics", name, "successful", "total_sum", kind=NUMBER, where=where)
         sums |= {} if told is None else {ours: told}
     if {"output_token_throughput", "input_token_throughput"} <= sums.keys():
         sums["total_token_throughput"] = sums["output_token_throughput"] + sums["input_token_throughput"]
     rates = {name: value / seconds for name, value in sums.items()} if seconds else {}
     return Totals(totals["successful"], totals["errored"], totals["incomplete"], rates)
-
-
-_PROMPTS = "prompt_token_count"
 
 
 def _is_measured(request: _Request, benchmark: Any, where: str) -> bool:
@@ -186,9 +170,6 @@ def _is_measured(request: _Request, benchmark: Any, where: str) -> bool:
     end = pick(benchmark, "scheduler_metrics", "measure_end_time", kind=NUMBER, where=where)
     ended = request.ended or 0.0
     return bool(ended >= begin and (ended if request.sent is None else request.sent) <= end)
-
-
-# The load
 
 
 def _load(benchmark: Any, where: str) -> dict[str, Any]:
@@ -214,13 +195,11 @@ def _load(benchmark: Any, where: str) -> dict[str, Any]:
             return {"shape": kind}
 
 
-# Requests
-
-
 def _request(request: Any, status: str, where: str) -> _Request:
     old = optional(request, "scheduler_info") is not None
     times = request if old else pick(request, "info", "timings", kind=dict, where=where)
-    names = ("start_time", "first_token_time", "last_token_time") if old else _TIMINGS
+    names = ("request_start", "first_token_iteration", "last_token_iteration")
+    names = ("start_time", "first_token_time", "last_token_time") if old else names
     sent, first, last = (_time(times, name, where) for name in names)
     ends = ("end_time",) if old else ("request_end", "resolve_end")
     ended = next((moment for end in ends if (moment := _time(times, end, where)) is not None), sent)
@@ -244,9 +223,6 @@ def _request(request: Any, status: str, where: str) -> _Request:
     )
 
 
-_TIMINGS = ("request_start", "first_token_iteration", "last_token_iteration")
-
-
 def _time(times: Any, name: str, where: str) -> float | None:
     found = pick_optional(times, name, kind=NUMBER, where=where)
     if found is not None and found * 1e9 >= LARGEST:
@@ -257,24 +233,15 @@ def _time(times: Any, name: str, where: str) -> float | None:
 def _record(request: _Request) -> RequestRecord:
     good = request.status == "successful"
     seen = (request.first, request.last) if request.first != request.last else (request.last,)
-    return RequestRecord(
-        index=0,
-        phase="measured",
+    return imported_record(
         request_id=request.request_id,
-        due_ns=None,
         sent_ns=_ns(request.sent),
         chunk_ns=tuple(moment for time in seen if (moment := _ns(time)) is not None) if good else (),
-        chunk_tokens=None,
         first_output_ns=_ns(request.first_output) if good else None,
         end_ns=_ns(request.ended) or 0,
         input_tokens=request.prompt_tokens,
         output_tokens=request.output_tokens,
-        requested_output_tokens=0,
-        token_source=None,
-        finish_reason=None,
-        status=None,
         error=request.error,
-        coalesced_chunks=0,
         cancelled=request.status == "incomplete",
     )
 
@@ -283,21 +250,7 @@ def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e9)
 
 
-# The tool's own figures
-
-
-def _metrics(benchmark: Any) -> dict[str, dict[str, float | str]]:
-    """Of the successful requests, as the tool shows them."""
-    found = {name: optional(benchmark, "metrics", name, "successful") for name in _METRICS}
-    return {name: _statistics(values, _METRICS[name]) for name, values in found.items() if isinstance(values, dict)}
-
-
 def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, float | str]:
     percentiles = {f"p{p}": optional(values, "percentiles", f"p{p:02d}") for p in PERCENTILES}
-    named = {
-        "avg": values.get("mean"),
-        "std": values.get("std_dev"),
-        "min": values.get("min"),
-        "max": values.get("max"),
-    }
-    return figures({**named, **percentiles}, unit)
+    named = {"avg": "mean", "std": "std_dev", "min": "min", "max": "max"}
+    return figures({**{ours: values.get(theirs) for ours, theirs in named.items()}, **percentiles}, unit)

@@ -13,20 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import (
+from pytest_llmperf.interchange.readers.shared.fields import (
     NUMBER,
-    UNSTREAMED,
-    WITHIN_ANSWER,
-    Imported,
-    ImportedPoint,
     ImportFileError,
-    because,
-    in_order,
     level,
     optional,
     pick,
+    pick_list,
     text_at,
 )
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, in_order
+from pytest_llmperf.interchange.readers.shared.unknown import unless_streamed
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.trace import PlannedRequest
@@ -71,9 +68,7 @@ def _point(
     known = mode in ("concurrency", "request_rate")
     kind = int if mode == "concurrency" else NUMBER
     load = {mode: level({mode: value}, mode, kind=kind, where=name)} if known else {"shape": f"{mode} {value:g}"}
-    return ImportedPoint(
-        metrics={}, runs=tuple(runs), unknown={} if streamed else because(UNSTREAMED, *WITHIN_ANSWER), **load
-    )
+    return ImportedPoint(metrics={}, runs=tuple(runs), unknown=unless_streamed(streamed), **load)
 
 
 def _run(
@@ -98,8 +93,13 @@ def _run(
 
 def _payload(request: Any) -> Any:
     text = optional(request, "request_inputs", "payload")
+    return _json(text) if isinstance(text, str) else None
+
+
+def _json(text: str) -> Any:
+    """The value of a JSON text; None where it is none."""
     try:
-        return json.loads(text) if isinstance(text, str) else None
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
@@ -139,10 +139,7 @@ class _Answer:
         """JSON of another API as OpenAI's event; None where it is that already, or none at all."""
         if '"choices"' in text and '"message"' not in text:
             return None
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
+        found = _json(text)
         event = found[0] if isinstance(found, list) and len(found) == 1 else found
         if not isinstance(event, dict):
             return None
@@ -162,18 +159,10 @@ def _event(found: Mapping[str, Any] | str) -> str:
 
 def _joined(texts: list[str]) -> list[str]:
     """A body that came in several reads as the text of the last one."""
-    if len(texts) < 2 or not texts[0].lstrip().startswith(("{", "[")) or _is_json(texts[0]):
+    if len(texts) < 2 or not texts[0].lstrip().startswith(("{", "[")) or _json(texts[0]) is not None:
         return texts
     body = "".join(texts)
-    return [*[""] * (len(texts) - 1), body] if _is_json(body) else texts
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    return [*[""] * (len(texts) - 1), body] if _json(body) is not None else texts
 
 
 def _separate(pieces: list[str]) -> list[str]:
@@ -224,16 +213,13 @@ def _from_tgi(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer(request: Any, where: str) -> _Answer:
-    stamps = pick(request, "response_timestamps", kind=list, where=where)
-    stamps = [pick(stamps, n, kind=int, where=f"{where}: response_timestamps") for n in range(len(stamps))]
-    outputs = request.get("response_outputs")
-    if outputs is None:
+    stamps = pick_list(request, "response_timestamps", kind=int, where=where)
+    if request.get("response_outputs") is None:
         return _Answer(stamps, None)
     outputs = pick(request, "response_outputs", kind=list, where=where)
     if len(outputs) != len(stamps):
         raise ImportFileError(f"{where}: {len(stamps)} response_timestamps, and {len(outputs)} response_outputs")
-    outputs = [pick(outputs, n, kind=dict, where=f"{where}: response_outputs") for n in range(len(outputs))]
-    return _Answer(stamps, outputs)
+    return _Answer(stamps, pick_list(request, "response_outputs", kind=dict, where=where))
 
 
 def _record(
@@ -258,16 +244,10 @@ def _record(
     asked = optional(_payload(request), "max_tokens")
     length = asked if isinstance(asked, int) and not isinstance(asked, bool) and 0 < asked < 2**31 else 0
     planned = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="", output_tokens=length)
-    made = ENDPOINTS[_endpoint(endpoint)]
+    # What is turned into OpenAI's events is read as chat.
+    paths = {"v1/completions": "completions", "v1/responses": "responses"}
+    made = ENDPOINTS[next((api for path, api in paths.items() if endpoint.endswith(path)), "chat")]
     record = interpret(capture, planned, "user", request_id="", due_ns=None, endpoint=made, count=count)
     if record.token_source == "chunks" and (answer.whole or single):
         return replace(record, output_tokens=None, token_source=None)
     return record
-
-
-def _endpoint(path: str) -> str:
-    """The API by the end of its path; what is turned into OpenAI's events is read as chat."""
-    for name, end in (("completions", "v1/completions"), ("responses", "v1/responses")):
-        if path.endswith(end):
-            return name
-    return "chat"

@@ -10,13 +10,9 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import (
-    CHUNK_GAPS,
-    Imported,
-    ImportedPoint,
-    ImportFileError,
-    because,
-)
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, imported_record
+from pytest_llmperf.interchange.readers.shared.unknown import CHUNK_GAPS, because
 from pytest_llmperf.metrics.frame import COLUMNS
 from pytest_llmperf.records import RequestRecord
 
@@ -61,24 +57,18 @@ def _record(row: Mapping[str, Any]) -> RequestRecord:
     end_ns = _whole(row["end_ns"])
     if end_ns is None:
         raise ValueError("a request has no end_ns")
-    return RequestRecord(
+    return imported_record(
         index=_whole(row["index"]) or 0,
         phase="lead-in" if phase == "lead-in" else "measured",
         request_id=str(row["request_id"]),
         due_ns=_whole(row["due_ns"]),
         sent_ns=_whole(row["sent_ns"]),
         chunk_ns=() if first is None or last is None else (first, last) if several else (first,),
-        chunk_tokens=None,
-        first_output_ns=None,
         end_ns=end_ns,
         input_tokens=_whole(row["input_tokens"]),
         output_tokens=_whole(row["output_tokens"]),
-        requested_output_tokens=0,
-        token_source=None,
-        finish_reason=None,
         status=_whole(row["status"]),
         error=str(row["error"]) if row["error"] else None,
-        coalesced_chunks=0,
         cancelled=row["cancelled"] in (True, "True"),
         answers=_whole(row.get("answers")) or 1,
         first_chunk_tokens=_first_chunk_tokens(row),

@@ -6,24 +6,12 @@ sent is in the file only where their details are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import (
-    NUMBER,
-    RATES,
-    UNSTREAMED,
-    WITHIN_ANSWER,
-    Imported,
-    ImportedPoint,
-    ImportFileError,
-    because,
-    level,
-    pick,
-    text_at,
-)
+from pytest_llmperf.interchange.readers.shared.fields import NUMBER, ImportFileError, level, pick, text_at
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint
 from pytest_llmperf.interchange.readers.shared.request_lists import (
-    Row,
     check_latencies,
     check_rows,
     has_lists,
@@ -34,6 +22,7 @@ from pytest_llmperf.interchange.readers.shared.request_lists import (
     rows,
 )
 from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics
+from pytest_llmperf.interchange.readers.shared.unknown import RATES, because, unless_streamed
 
 _MARKS = {"backend", "dataset_name", "request_rate", "duration", "completed", "total_output_tokens_retokenized"}
 _NAMES = {"ttft": "ttft_ms", "itl": "tpot_ms", "tpot": "tpot_ms", "icl": "itl_ms", "e2e": "e2e_latency_ms"}
@@ -85,7 +74,7 @@ def _unknown(document: Mapping[str, Any], streamed: bool) -> dict[str, str]:
         **because(_NO_TIMES, *RATES),
         **because("SGLang does not tell reasoning from answer", "ttfo"),
         **(because(_SPREAD, "icl", "ttst") if native else {}),
-        **({} if streamed else because(UNSTREAMED, *WITHIN_ANSWER)),
+        **unless_streamed(streamed),
     }
 
 
@@ -111,18 +100,14 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
     found = rows(document, _BEGUN_NS, name)
     check_rows(found, document, name)
     check_latencies(found, document, name)
+    several = [row for row in found if row.error is None and row.tokens > 1]
     return ImportedPoint(
         metrics=metrics,
         **_load(document, name),
         runs=(tuple(map(record, found)),),
         unknown={
-            **_unknown(document, streamed=_is_streamed(found)),
+            **_unknown(document, streamed=not several or any(len(row.seen_ns) > 1 for row in several)),
             **because("SGLang counts prompts without the chat template", "input_tokens"),
         },
         notes=(_TEXT, *rate_notes(document, name)),
     )
-
-
-def _is_streamed(found: Sequence[Row]) -> bool:
-    good = [row for row in found if row.error is None and row.tokens > 1]
-    return not good or any(len(row.seen_ns) > 1 for row in good)

@@ -13,21 +13,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import (
-    CHUNK_GAPS,
+from pytest_llmperf.interchange.readers.shared.fields import (
     NUMBER,
-    RATES,
-    Imported,
-    ImportedPoint,
     ImportFileError,
-    because,
     check_total,
-    in_order,
     level,
     pick,
+    pick_list,
     pick_optional,
     text_at,
 )
+from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, in_order
 from pytest_llmperf.interchange.readers.shared.request_lists import (
     Row,
     check_latencies,
@@ -40,6 +36,7 @@ from pytest_llmperf.interchange.readers.shared.request_lists import (
     rows,
 )
 from pytest_llmperf.interchange.readers.shared.statistics import Figures, statistics
+from pytest_llmperf.interchange.readers.shared.unknown import CHUNK_GAPS, RATES, because
 from pytest_llmperf.records import RequestRecord
 
 _MARKS = {"date", "num_prompts", "request_rate", "duration", "completed", "request_throughput"}
@@ -122,17 +119,23 @@ def _summary(document: Mapping[str, Any], metrics: Figures, name: str) -> Import
 
 
 def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> ImportedPoint:
-    own = document.get("llmperf_tokenless")  # of our exports
+    own = pick_optional(document, "llmperf_tokenless", kind=list, where=name)  # of our exports
     found = rows(document, _begun_ns(document, name), name)
     check_rows(found, document, name)
     if own is None:  # ours may begin before sending, and hold several runs
         check_latencies(found, document, name)
     check_total("prompts", document["num_prompts"], len(found), name)
     chat = _is_chat(document)
-    tokenless = [_tokenless(row, chat) for row in found] if own is None else _own_places(document, len(found), name)
+    tokenless = [_tokenless(row, chat) for row in found]
+    prompts: list[int | None] = [None] * len(found)
+    if own is not None:
+        places = range(len(found))
+        tokenless = [pick_list(own, place, kind=int, where=f"{name}: llmperf_tokenless") for place in places]
+        # Our exports write 0 where the length is not known.
+        prompts = [pick_optional(document, "input_lens", place, kind=int, where=name) or None for place in places]
     unsure = sum(numbers is None for numbers in tokenless)
-    prompts = [_own_prompt(document, n, name) if own is not None else None for n in range(len(found))]
-    records = list(map(_record, found, tokenless, prompts))
+    rows_of = zip(found, tokenless, prompts, strict=True)
+    records = [record(row, tokenless=without or (), input_tokens=prompt) for row, without, prompt in rows_of]
     roles = sum(bool(numbers) for numbers in tokenless)
     return ImportedPoint(
         metrics=metrics,
@@ -149,25 +152,11 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
     )
 
 
-def _record(row: Row, tokenless: Sequence[int] | None, prompt: int | None) -> RequestRecord:
-    return record(row, tokenless=tokenless or (), input_tokens=prompt)
-
-
-def _own_prompt(document: Mapping[str, Any], place: int, name: str) -> int | None:
-    """Our exports write 0 where the length is not known."""
-    return pick_optional(document, "input_lens", place, kind=int, where=name) or None
-
-
-def _own_places(document: Mapping[str, Any], count: int, name: str) -> list[Sequence[int] | None]:
-    places = [pick(document, "llmperf_tokenless", number, kind=list, where=name) for number in range(count)]
-    return [[pick(own, n, kind=int, where=f"{name}: llmperf_tokenless") for n in range(len(own))] for own in places]
-
-
 def _by_run(records: Sequence[RequestRecord], document: Mapping[str, Any], name: str) -> list[list[RequestRecord]]:
     """Our own exports say how many requests each run has; vLLM's hold one run."""
     rest = iter(records)
-    told = pick_optional(document, "llmperf_runs", kind=list, where=name) or [len(records)]
-    counts = [pick(told, place, kind=int, where=f"{name}: llmperf_runs") for place in range(len(told))]
+    told = document.get("llmperf_runs")
+    counts = pick_list(document, "llmperf_runs", kind=int, where=name) if told else [len(records)]
     check_total("requests of its runs", sum(counts), len(records), name)
     return [list(itertools.islice(rest, count)) for count in counts]
 
@@ -181,7 +170,7 @@ def _begun_ns(document: Mapping[str, Any], name: str) -> int:
         raise ImportFileError(f"{name}: date is {text!r}, not of the form 20251231-235959") from error
 
 
-def _tokenless(row: Row, chat: bool) -> tuple[int, ...] | None:
+def _tokenless(row: Row, chat: bool) -> Sequence[int] | None:
     """Numbers of the chunks before the first token; None where that cannot be told, as chunks hold several tokens."""
     surplus = len(row.seen_ns) - row.tokens
     if row.error is not None or surplus == 0:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import EXPECTED, ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
+from pytest_llmperf.interchange.readers.shared.imported import EXPECTED
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LONE_SURROGATE = re.compile(

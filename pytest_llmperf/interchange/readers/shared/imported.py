@@ -6,13 +6,10 @@ never filled with a figure that means something else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pytest_llmperf.definitions import METRICS
-from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.summary import Distribution
 from pytest_llmperf.records import RequestRecord
 
@@ -22,23 +19,6 @@ EXPECTED = (
     "profile_export.json, AIPerf's profile_export_aiperf.json or .csv or profile_export.jsonl, the JSON of vllm bench "
     "serve --save-result, the JSONL of sglang.bench_serving, GuideLLM's JSON, or our requests.csv or requests.parquet"
 )
-
-# goodput has limits, which no file brings.
-RATES = tuple(name for name, metric in METRICS.items() if metric.rate and name != "goodput")
-"""What depends on when requests were sent and answered, and on the window in which that is counted."""
-CHUNK_GAPS = tuple(name for name, metric in METRICS.items() if "chunks" in metric.needs)
-"""What needs the time of every chunk, and not only of the first and the last."""
-WITHIN_ANSWER = tuple(
-    name for name, metric in METRICS.items() if not metric.rate and {"first token", "chunks"} & {*metric.needs}
-)
-"""What needs a time before the answer's end."""
-UNSTREAMED = "answers were not streamed: the file holds the time of the whole answer only"
-LARGEST = 2**63
-"""Above any time in ns and any count that a file can mean."""
-
-
-class ImportFileError(LlmPerfError):
-    """The file is of none of the tools, or is damaged; the message names it and the line where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,78 +112,20 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def because(reason: str, *metrics: str) -> dict[str, str]:
-    """Entries of ImportedPoint.unknown."""
-    return dict.fromkeys(metrics, reason)
-
-
-NUMBER = (int, float)
-"""Finite and not negative, as every time and count of these files is."""
-
-
-def pick(data: Any, *path: str | int, kind: type | tuple[type, ...], where: str) -> Any:
-    """The value at a path of JSON data. ImportFileError says where it should be and what, when it is not; numbers are
-    finite and not negative."""
-    found, shown = data, ".".join(map(str, path))
-    for key in path:
-        try:
-            found = found[key]
-        except (KeyError, IndexError, TypeError):
-            raise ImportFileError(f"{where}: no {shown!r}") from None
-    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ImportFileError(f"{where}: {shown} is {found!r:.60}, not of type {wanted}")
-    if isinstance(found, int | float) and kind is not bool and not is_number(found):
-        raise ImportFileError(f"{where}: {shown} is {found!r:.60}, no time or count")
-    return found
-
-
-def pick_optional(data: Any, *path: str | int, kind: type | tuple[type, ...], where: str) -> Any:
-    """`pick`, or None where there is nothing, or null."""
-    return None if optional(data, *path) is None else pick(data, *path, kind=kind, where=where)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value can be a time or a count."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST
-
-
-def optional(data: Any, *path: str | int) -> Any:
-    """The value at a path of JSON data; None when it is not there."""
-    found = data
-    for key in path:
-        try:
-            found = found[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return found
-
-
-def text_at(data: Any, *path: str | int) -> str | None:
-    """A name at a path of JSON data; None when it is not there or no text."""
-    found = optional(data, *path)
-    return found if isinstance(found, str) and found else None
-
-
-def level(data: Any, *path: str | int, kind: type | tuple[type, ...], where: str) -> Any:
-    """A concurrency or a rate: above 0, or None where it is not there, or null."""
-    found = pick_optional(data, *path, kind=kind, where=where)
-    if found == 0:
-        raise ImportFileError(f"{where}: {path[-1]} is 0, which is no load")
-    return found
+def imported_record(*, sent_ns: int | None, end_ns: int, **known: Any) -> RequestRecord:
+    """A measured request of which another tool's file tells these facts, and no others."""
+    unknown: dict[str, Any] = {
+        **dict.fromkeys(("due_ns", "chunk_tokens", "first_output_ns", "input_tokens", "output_tokens"), None),
+        **dict.fromkeys(("token_source", "finish_reason", "status", "error"), None),
+        "index": 0,
+        "phase": "measured",
+        "request_id": "",
+        "requested_output_tokens": 0,
+        "coalesced_chunks": 0,
+    }
+    return RequestRecord(**unknown | known, sent_ns=sent_ns, end_ns=end_ns)
 
 
 def in_order(records: Sequence[RequestRecord]) -> list[RequestRecord]:
     """By the time of sending."""
     return sorted(records, key=lambda record: record.sent_ns or record.end_ns)
-
-
-def check_total(what: str, told: Any, read: float, where: str, *, rounding: float = 0.0) -> None:
-    """Raises ImportFileError where the file's own total (nothing is checked of None) is not what was read; `rounding`
-    is the relative difference that writing the numbers can make."""
-    if told is None:
-        return
-    if not is_number(told):
-        raise ImportFileError(f"{where}: the total of {what} is {told!r:.60}, no number")
-    if not math.isclose(told, read, rel_tol=max(rounding, 1e-6), abs_tol=1e-9):
-        raise ImportFileError(f"{where}: it totals {told:.10g} {what}, and {read:.10g} were read")

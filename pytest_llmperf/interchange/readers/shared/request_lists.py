@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.interchange.readers.shared.imported import NUMBER, ImportFileError, check_total, is_number, pick
+from pytest_llmperf.interchange.readers.shared.fields import (
+    NUMBER,
+    ImportFileError,
+    check_total,
+    is_number,
+    pick,
+    pick_list,
+)
+from pytest_llmperf.interchange.readers.shared.imported import imported_record
 from pytest_llmperf.interchange.readers.shared.statistics import figures
 from pytest_llmperf.records import RequestRecord
 
@@ -43,7 +51,7 @@ def rows(document: Mapping[str, Any], begun_ns: int, name: str) -> list[Row]:
     if not lengths["ttfts"]:
         raise ImportFileError(f"{name}: its lists of requests are empty")
     places = range(lengths["ttfts"])
-    begun = [pick(document, "start_times", place, kind=NUMBER, where=name) for place in places] if starts else []
+    begun = pick_list(document, "start_times", kind=NUMBER, where=name) if starts else []
     sent = [begun_ns + round((start - min(begun)) * 1e9) for start in begun] or [begun_ns] * len(places)
     return [_row(document, place, sent[place], f"{name}: request {place}") for place in places]
 
@@ -54,8 +62,7 @@ def _row(document: Mapping[str, Any], place: int, sent_ns: int, where: str) -> R
         error = pick(document, "errors", place, kind=str, where=where)
     tokens = pick(document, "output_lens", place, kind=int, where=where)
     ttft = pick(document, "ttfts", place, kind=NUMBER, where=where)
-    gaps = pick(document, "itls", place, kind=list, where=where)
-    waits = [pick(gaps, gap, kind=NUMBER, where=f"{where}: itls") for gap in range(len(gaps))]
+    waits = pick_list(document["itls"], place, kind=NUMBER, where=f"{where}: itls")
     seen = tuple(sent_ns + round(wait * 1e9) for wait in itertools.accumulate(waits, initial=ttft)) if ttft else ()
     if not error and not tokens and not seen:
         error = "failed without a word"
@@ -67,24 +74,14 @@ def record(row: Row, *, tokenless: Sequence[int] = (), input_tokens: int | None 
     without = {*tokenless}
     ok = row.error is None
     chunks = tuple(moment for place, moment in enumerate(row.seen_ns) if place not in without) if ok else ()
-    return RequestRecord(
-        index=0,
-        phase="measured",
-        request_id="",
-        due_ns=None,
+    return imported_record(
         sent_ns=row.sent_ns,
         chunk_ns=chunks,
         chunk_tokens=(1,) * len(chunks) if len(chunks) == row.tokens else None,
-        first_output_ns=None,
         end_ns=row.seen_ns[-1] if row.seen_ns else row.sent_ns,
         input_tokens=input_tokens,
         output_tokens=row.tokens if ok else None,
-        requested_output_tokens=0,
-        token_source=None,
-        finish_reason=None,
-        status=None,
         error=row.error,
-        coalesced_chunks=0,
         tokenless_ns=tuple(row.seen_ns[place] for place in without if place < len(row.seen_ns)),
     )
 
@@ -113,7 +110,12 @@ def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str
         # The tools' own may end later, at a chunk that they count nowhere else.
         if wholes:
             _check_latency(document, f"mean_{metric}_ms", statistics.fmean(wholes), name, may_be_more=True)
-    _check_duration(dict(zip(good, wholes, strict=True)), document, name)
+    duration = pick(document, "duration", kind=NUMBER, where=name)
+    for place, whole in zip(good, wholes, strict=True):
+        if whole > duration * 1e3 * 1.05:
+            raise ImportFileError(
+                f"{name}: request {place} took {whole / 1e3:.6g} s, and the whole run {duration:.6g} s"
+            )
 
 
 def _check_latency(document: Mapping[str, Any], key: str, read: float, name: str, *, may_be_more: bool = False) -> None:
@@ -123,14 +125,6 @@ def _check_latency(document: Mapping[str, Any], key: str, read: float, name: str
         return
     if not math.isclose(told, read, rel_tol=0.01, abs_tol=0.1):
         raise ImportFileError(f"{name}: its {key} is {told:.6g}, and {read:.6g} over its requests")
-
-
-def _check_duration(wholes_ms: Mapping[int, float], document: Mapping[str, Any], name: str) -> None:
-    duration = pick(document, "duration", kind=NUMBER, where=name)
-    longest = max(wholes_ms, key=wholes_ms.__getitem__, default=None)
-    if longest is not None and wholes_ms[longest] > duration * 1e3 * 1.05:
-        took = wholes_ms[longest] / 1e3
-        raise ImportFileError(f"{name}: request {longest} took {took:.6g} s, and the whole run {duration:.6g} s")
 
 
 def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -151,15 +145,13 @@ def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def latencies(document: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, dict[str, float | str]]:
     """Statistics of those that are there, as `ttft_ms`: `mean_ttft_ms`, `p99_ttft_ms` and so on. What every value of is
     0 has none: that is what the tools write for nothing."""
-    found = {f"{name}_ms": _latency(document, name, where) for name in names}
+    found, renamed = {}, {"mean": "avg", "median": "p50"}
+    for name in names:
+        ending = f"_{name}_ms"
+        stats = {key.removesuffix(ending): value for key, value in document.items() if key.endswith(ending)}
+        named = {renamed.get(stat, stat): value for stat, value in stats.items()}
+        found[f"{name}_ms"] = figures(named, "ms", f"{where}: {name}_ms")
     return {name: values for name, values in found.items() if any(values[stat] for stat in values.keys() - {"unit"})}
-
-
-def _latency(document: Mapping[str, Any], name: str, where: str) -> dict[str, float | str]:
-    ending = f"_{name}_ms"
-    stats = {key.removesuffix(ending): value for key, value in document.items() if key.endswith(ending)}
-    renamed = {"mean": "avg", "median": "p50"}
-    return figures({renamed.get(stat, stat): value for stat, value in stats.items()}, "ms", f"{where}: {name}_ms")
 
 
 def rates(document: Mapping[str, Any], units: Mapping[str, str], where: str) -> dict[str, dict[str, float | str]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError, is_number, optional
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError, is_number, optional
 from pytest_llmperf.metrics.summary import Distribution, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]
+_IN_MS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 
 
 def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") -> dict[str, float | str]:
@@ -18,13 +19,12 @@ def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") ->
     negative where nothing can be."""
     numbers = {key: v for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     for key, value in numbers.items():
-        if not _is_finite(value) or (value < 0 and _is_never_negative(str(unit))):
+        # A larger integer of JSON is no number to calculate with.
+        is_finite = -sys.float_info.max <= value <= sys.float_info.max
+        is_never_negative = unit in {*_IN_MS, "count"} or str(unit).startswith(("token", "request"))
+        if not is_finite or (value < 0 and is_never_negative):
             raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
     return {"unit": str(unit), **numbers}
-
-
-def _is_never_negative(unit: str) -> bool:
-    return unit in {*_IN_MS, "count"} or unit.startswith(("token", "request"))
 
 
 def in_ms(unit: Any, where: str) -> float:
@@ -33,17 +33,6 @@ def in_ms(unit: Any, where: str) -> float:
         return _IN_MS[str(unit)]
     except KeyError:
         raise ImportFileError(f"{where}: its unit is {unit!r:.60}, no unit of time that is known") from None
-
-
-_IN_MS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
-
-
-def _is_finite(value: float) -> bool:
-    return -_LARGEST <= value <= _LARGEST
-
-
-_LARGEST = sys.float_info.max
-"""Above it an integer of JSON is no number to calculate with."""
 
 
 def theirs(document: Mapping[str, Any], name: str) -> dict[str, dict[str, float | str]]:
@@ -88,9 +77,8 @@ def pooled(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float | st
             first, pool = samples.setdefault(metric, (unit, []))
             factor = 1.0 if unit == first else in_ms(unit, metric) / in_ms(first, metric)
             pool.extend(float(v) * factor for v in values if is_number(v))
-    return {metric: _pool(unit, values) for metric, (unit, values) in samples.items() if values}
-
-
-def _pool(unit: str, values: list[float]) -> dict[str, float | str]:
-    found = distribution(values).as_dict()
-    return {"unit": unit, "avg": found.pop("mean"), "count": found.pop("n"), **found}
+    pools = {metric: (unit, distribution(values).as_dict()) for metric, (unit, values) in samples.items() if values}
+    return {
+        metric: {"unit": unit, "avg": found.pop("mean"), "count": found.pop("n"), **found}
+        for metric, (unit, found) in pools.items()
+    }

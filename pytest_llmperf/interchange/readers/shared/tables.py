@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 
 
 def read_rows(text: str, name: str) -> list[list[str]]:

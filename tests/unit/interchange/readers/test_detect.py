@@ -23,7 +23,7 @@ from import_samples import (
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.readers.detect import parse_import
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 
 DATA = Path(__file__).parents[2] / "data"

@@ -12,7 +12,7 @@ from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.rows import requests_rows
-from pytest_llmperf.interchange.readers.shared.imported import ImportFileError
+from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.metrics.frame import request_rows
 from pytest_llmperf.report.json.perf_analyzer import profile_export

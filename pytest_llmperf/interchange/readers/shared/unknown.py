@@ -1,0 +1,26 @@
+"""Our metrics that a file cannot tell, each with the reason: ImportedPoint.unknown. Pure."""
+
+from __future__ import annotations
+
+from pytest_llmperf.definitions import METRICS
+
+# goodput has limits, which no file brings.
+RATES = tuple(name for name, metric in METRICS.items() if metric.rate and name != "goodput")
+"""What depends on when requests were sent and answered, and on the window in which that is counted."""
+CHUNK_GAPS = tuple(name for name, metric in METRICS.items() if "chunks" in metric.needs)
+"""What needs the time of every chunk, and not only of the first and the last."""
+WITHIN_ANSWER = tuple(
+    name for name, metric in METRICS.items() if not metric.rate and {"first token", "chunks"} & {*metric.needs}
+)
+"""What needs a time before the answer's end."""
+
+
+def because(reason: str, *metrics: str) -> dict[str, str]:
+    """Entries of ImportedPoint.unknown."""
+    return dict.fromkeys(metrics, reason)
+
+
+def unless_streamed(streamed: bool) -> dict[str, str]:
+    """The metrics that answers in one piece do not have."""
+    reason = "answers were not streamed: the file holds the time of the whole answer only"
+    return {} if streamed else because(reason, *WITHIN_ANSWER)
