@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.servers.server import LlmServer
     from pytest_llmperf.session.collection import Collection
     from pytest_llmperf.session.fixtures import BaselineGate, LoadDriver, SlaGate
+    from pytest_llmperf.session.state import PytestSession
 
 pytest_plugins = ["pytest_llmperf.search_plugin"]
 
@@ -121,9 +122,9 @@ def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    if not option(session.config, "dry-run"):
-        return None
     own = known_session(session.config)
+    if not option(session.config, "dry-run"):
+        return _measured_beforehand(session.config, own) if own else None
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if own and reporter:
         from pytest_llmperf.session.search import dry_run_lines
@@ -132,6 +133,24 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         for line in [*own.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
             reporter.write_line(line)
     return True
+
+
+def _measured_beforehand(config: pytest.Config, own: PytestSession) -> bool | None:
+    """Measures servers side by side where that is asked for. True in a session that does so for another one."""
+    from pytest_llmperf.errors import LlmPerfError
+    from pytest_llmperf.session.parallel import measure_part, measure_side_by_side
+
+    if own.is_part:
+        try:
+            measure_part(own)
+        except LlmPerfError as error:
+            pytest.exit(str(error), returncode=1)
+        return True
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    say = reporter.write_line if reporter and config.get_verbosity() >= 0 else None
+    if measure_side_by_side(own, config.invocation_params.args, say or (lambda line: None)):
+        config.stash[SESSION] = own.prepared.resuming().begin(live_of(config))
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -155,7 +174,7 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     own = known_session(session.config)
-    if own:
+    if own and not own.is_part:
         narrowed = any("::" in argument for argument in session.config.args)
         own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
 

@@ -83,7 +83,8 @@ class Campaign:
             result.point_id,
             result=result,
             reruns=stored.point.reruns,
-            taken_from=stored.point.measured,
+            # Of a session that this one started, it is this one's.
+            taken_from=stored.point.measured if stored.point.session < self._folder.started else None,
             error="interrupted",
         )
         return result

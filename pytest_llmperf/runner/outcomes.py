@@ -39,7 +39,7 @@ class Facts(TypedDict, total=False):
     regression: Regression
     error: str | None
     passed: bool | None
-    taken_from: datetime
+    taken_from: datetime | None
     reruns: tuple[str, ...]
 
 

@@ -56,6 +56,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("no-interleave", "flag", "Measure every point in its own test, instead of those of one server in turns"),
     ("gpu-wait", "time", "How long to wait for GPUs that other sessions on this machine hold (default: 30m)"),
     ("gpu-busy", "share", "Avoid GPUs of whose memory others use more than this (default: 0.1; 1: take any)"),
+    ("parallel", "int", "Measure up to so many servers at the same time, where GPUs suffice (default: 1)"),
     ("workers", "auto|n", "Processes of the load driver (default: the load's, else auto: one, and more when needed)"),
     ("dialect", "name", "Report the metrics under another tool's definitions too (docs/metrics.md lists them)"),
 )
@@ -95,7 +96,8 @@ def all_options(config: pytest.Config) -> dict[str, Any]:
 def check_options(config: pytest.Config) -> None:
     """UsageError says what was given and what is allowed."""
     given = partial(option, config)
-    _check_runs(given("runs"))
+    for name in ("runs", "parallel"):
+        _check_count(name, given(name))
     _check_workers(given("workers"))
     _check_dialect(given("dialect"))
     for name in ("budget", "gpu-wait", "gpu-busy"):
@@ -114,9 +116,11 @@ def check_options(config: pytest.Config) -> None:
         )
 
 
-def _check_runs(runs: Any) -> None:
-    if runs is not None and not (str(runs).isdigit() and int(runs) > 0):
-        raise pytest.UsageError(f"--llmperf-runs (ini llmperf_runs): {runs!r} is not a whole number of at least 1")
+def _check_count(name: str, given: Any) -> None:
+    if given is not None and not (str(given).isdigit() and int(given) > 0):
+        raise pytest.UsageError(
+            f"--llmperf-{name} (ini {_ini_name(name)}): {given!r} is not a whole number of at least 1"
+        )
 
 
 def _check_workers(workers: Any) -> None:

@@ -44,6 +44,8 @@ class Options:
     dialect: str | None
     workers: int | Literal["auto"] | None
     sharing: GpuSharing
+    parallel: int
+    """Servers that are measured at the same time."""
 
     def runs_of(self, point: LoadPoint, marker_runs: int | None = None) -> int:
         """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
@@ -88,6 +90,7 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         dialect=given["dialect"],
         workers=_workers(given["workers"]),
         sharing=_sharing(given),
+        parallel=int(given["parallel"] or 1),
     )
 
 

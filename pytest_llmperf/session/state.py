@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,9 @@ from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 
+PART = "LLMPERF_PART"
+"""Variable that tells a session of ours which server it is to measure for the one that started it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
@@ -51,8 +55,14 @@ class Preparation:
     collection: Collection
     margins: Mapping[str, float]
     """The ini file's."""
+    part: int | None
+    """Number of the one server that this process measures for another session; None as a rule."""
     gate: Any
     """The option's name of the rules, which wins over a plan's; None without."""
+
+    def resuming(self) -> Preparation:
+        """Returns the same, to begin with the points that are in its folder by now."""
+        return replace(self, options=replace(self.options, resume=True))
 
     def begin(self, live: Live) -> PytestSession:
         """Freezes what was collected and returns the session that measures it."""
@@ -99,6 +109,11 @@ class PytestSession:
     """By test id: what the searches have found, each with a folder of its own for its points."""
 
     @property
+    def is_part(self) -> bool:
+        """Whether this process measures one server for another session, and reports nothing."""
+        return self.prepared.part is not None
+
+    @property
     def options(self) -> Options:
         return self.prepared.options
 
@@ -142,7 +157,7 @@ class PytestSession:
     @contextlib.contextmanager
     def start(self, asked: ServerConfig | Duet) -> Iterator[LlmServer]:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
-        lazy = self._nothing_to_measure(asked)
+        lazy = self.is_resumed(asked)
         loads = [planned.point for planned in self.program.tests.values() if planned.server == asked]
         begun = time.monotonic()
         if not lazy:
@@ -161,8 +176,8 @@ class PytestSession:
             self.live.outlook.started(engine, asked.name, time.monotonic() - begun)
             yield server
 
-    def _nothing_to_measure(self, asked: ServerConfig | Duet) -> bool:
-        """Whether every point of the server is resumed, so that it need not come up."""
+    def is_resumed(self, asked: ServerConfig | Duet) -> bool:
+        """Whether all points of a server are resumed, so that it need not come up."""
         tests = self.program.of_server(asked)
         return bool(tests) and asked not in self.program.bare and all(test in self.resumed.points for test in tests)
 
@@ -235,7 +250,8 @@ def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Prepara
     except PlanError as error:
         collection.errors.append(str(error))
     folder = RunFolder(options.output, dialect=options.dialect)
-    return Preparation(options, root, visible_gpus(), folder, collection, margins, given["gate"])
+    part = int(os.environ[PART]) if PART in os.environ else None
+    return Preparation(options, root, visible_gpus(), folder, collection, margins, part, given["gate"])
 
 
 def _recording(options: Options) -> Recording:

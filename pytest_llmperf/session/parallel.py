@@ -1,0 +1,120 @@
+"""Configurations measured side by side: a pytest of its own for each server, which measures and judges nothing.
+
+The points that these sessions have measured are then resumed by the one that started them, as after an interruption.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.file_names import file_name
+from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.process.process import Command, ServerProcess, run_process
+from pytest_llmperf.session.state import PART, PytestSession
+
+_POLL_S = 0.1
+_GRACE_S = 60.0
+"""In which a session that is told to stop takes its server down."""
+
+
+def measure_part(session: PytestSession) -> None:
+    """Measures all points of one server; those that cannot be are left to the session that asked."""
+    assert session.prepared.part is not None
+    asked = _servers(session)[session.prepared.part]
+    tests = [session.program.tests[test] for test in session.program.of_server(asked)]
+    with session.start(asked) as server:
+        for planned in tests:
+            if not planned.conditional and planned.missing is None:
+                with contextlib.suppress(LlmPerfError):
+                    asyncio.run(session.result(planned.test, server, planned.point, None))
+
+
+def measure_side_by_side(session: PytestSession, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
+    """Measures the session's servers, each with a pytest that is given the same `arguments`.
+
+    As many at a time as were asked for and as this machine has GPUs for. Returns False where there is nothing to
+    measure side by side.
+    """
+    parts = [
+        _Part(number, asked, _gpus(asked), _folder(session, asked))
+        for number, asked in enumerate(_servers(session))
+        if not session.is_resumed(asked)
+    ]
+    if session.options.parallel < 2 or len(parts) < 2:
+        return False
+    running: dict[_Part, tuple[ServerProcess, contextlib.ExitStack]] = {}
+    with contextlib.ExitStack() as everything:
+        while parts or running:
+            while parts and _fits(parts[0], running, session):
+                part = parts.pop(0)
+                own = everything.enter_context(contextlib.ExitStack())
+                running[part] = own.enter_context(part.process(arguments)), own
+                say(f"llmperf: measuring {part.server.name} beside others, log: {part.log}")
+            time.sleep(_POLL_S)
+            for part in [part for part, (process, _) in running.items() if process.exit_code() is not None]:
+                process, own = running.pop(part)
+                own.close()
+                say(_taken(session, part, process.exit_code()))
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A server that a session of its own measures."""
+
+    number: int
+    """Its place among the servers of the session."""
+    server: ServerConfig | Duet
+    gpus: int
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "pytest.log"
+
+    def process(self, arguments: Sequence[str]) -> contextlib.AbstractContextManager[ServerProcess]:
+        """Runs its session."""
+        argv = (sys.executable, "-m", "pytest", *arguments, f"--llmperf-output={self.folder}", "--llmperf-parallel=1")
+        return run_process(self.server.name, Command(argv, {PART: str(self.number)}), self.log, _GRACE_S)
+
+
+def _fits(part: _Part, running: Iterable[_Part], session: PytestSession) -> bool:
+    """Whether a part may begin beside those that are running; one alone always may, and says what is missing."""
+    beside = list(running)
+    gpus = part.gpus + sum(other.gpus for other in beside)
+    return not beside or (len(beside) < session.options.parallel and gpus <= len(session.gpus))
+
+
+def _servers(session: PytestSession) -> list[ServerConfig | Duet]:
+    """Servers that have points to measure, in the order of the tests: the same in every process."""
+    return list(dict.fromkeys(planned.server for planned in session.program.tests.values()))
+
+
+def _gpus(asked: ServerConfig | Duet) -> int:
+    """GPUs of this machine that a server takes, or a duet's two."""
+    return asked.a.local_gpus + asked.b.local_gpus if isinstance(asked, Duet) else asked.local_gpus
+
+
+def _folder(session: PytestSession, asked: ServerConfig | Duet) -> Path:
+    return session.folder.made() / "parallel" / file_name(asked.name)
+
+
+def _taken(session: PytestSession, part: _Part, exit_code: int | None) -> str:
+    """Takes what a part has measured into the folder of this session; says what that is."""
+    files = sorted(part.folder.glob("*/*"))
+    for file in files:
+        kept = session.folder.made() / file.parent.name / file.name
+        kept.parent.mkdir(exist_ok=True)
+        file.replace(kept)
+    points = sum(file.parent.name == "points" for file in files)
+    failed = f", exit code {exit_code}: see {part.log}" if exit_code else ""
+    tests = len(session.program.of_server(part.server))
+    return f"llmperf: {part.server.name}: {points} of {tests} points measured{failed}"
