@@ -18,8 +18,8 @@ from pytest_llmperf.session.stash import PREPARED, SESSION, known_session, live_
 if TYPE_CHECKING:
     from pytest_llmperf.plan.load.point import LoadPoint
     from pytest_llmperf.servers.server import LlmServer
-    from pytest_llmperf.session.collection import Collection
     from pytest_llmperf.session.fixtures import BaselineGate, LoadDriver, SlaGate
+    from pytest_llmperf.session.select.collection import Collection
     from pytest_llmperf.session.state import PytestSession
 
 pytest_plugins = ["pytest_llmperf.search_plugin"]

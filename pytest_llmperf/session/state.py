@@ -34,9 +34,9 @@ from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.duet import Duet, configurations
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_duet, start_server
-from pytest_llmperf.session.collection import Collection, resolved
 from pytest_llmperf.session.dry_run import describe_points
 from pytest_llmperf.session.options import Options, ini_margins, make_options
+from pytest_llmperf.session.select.collection import Collection, resolved
 from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 

@@ -17,7 +17,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.session.options import Options
-from pytest_llmperf.session.selection import Selection, check_keywords, check_marker, selected
+from pytest_llmperf.session.select.marker import Selection, check_keywords, check_marker, selected
 
 _SEARCH_KEYS = ("plan", "search")
 

@@ -1,0 +1,1 @@
+"""What is going to be measured: the tests that were collected, and what their markers select of a plan."""
