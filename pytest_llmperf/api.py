@@ -27,6 +27,7 @@ from pytest_llmperf.gate.rules import DUET
 from pytest_llmperf.interchange.files import read_files
 from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.two_builds import build_notes, two_builds
+from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.plan import file as plan_file
@@ -136,7 +137,7 @@ def measure(
     event loop, where `await measure_async(...)` does the same.
     """
     _assert_no_loop("measure")
-    return asyncio.run(measure_async(server, load, runs=runs, model=model, output=output))
+    return run(measure_async(server, load, runs=runs, model=model, output=output))
 
 
 async def measure_async(
@@ -235,7 +236,7 @@ def duet(
     numbers are not to be trusted, and RuntimeError in a running event loop, where `await duet_async(...)` does it.
     """
     _assert_no_loop("duet")
-    return asyncio.run(duet_async(a, b, load, runs=runs, margins=margins, gate=gate, logs=logs, output=output))
+    return run(duet_async(a, b, load, runs=runs, margins=margins, gate=gate, logs=logs, output=output))
 
 
 async def duet_async(

@@ -28,7 +28,7 @@ class ClientError(LlmPerfError):
 
 
 class LoadError(LlmPerfError):
-    """The load driver itself failed: one of its worker processes died. No fault of the server."""
+    """The load driver itself failed: a worker process died, the event loop has no real time. No fault of the server."""
 
 
 class InconclusiveWarning(UserWarning):

@@ -148,6 +148,8 @@ class ClientHealth:
     """Runs of the garbage collector in the window; it is off there, so something else ran it."""
     scheduling: Scheduling = "normal"
     """Priority that the driver had in the window."""
+    resent: int = 0
+    """Requests that were sent a second time: their kept connection was closed or reset before any byte came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import signal
 import sys
@@ -19,6 +18,7 @@ from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
+from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
@@ -194,7 +194,7 @@ def _measured(
         live=stderr_line(),
     )
     with start_duet(pair, folder.log_dir(), gpus, loads=points) as server:
-        results = [asyncio.run(campaign.result(planned, server)) for planned in tests]
+        results = [run(campaign.result(planned, server)) for planned in tests]
     return [_judged(planned, result, judge, folder) for planned, result in zip(tests, results, strict=True)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import sys
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from pytest_llmperf.cli.input import capacity, json_object, problem, ready, server_at, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.dialects import DIALECTS
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.criteria import has_criterion, with_limits
@@ -193,7 +193,7 @@ def _measured(
 
 
 def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder: RunFolder) -> Result:
-    result = asyncio.run(campaign.result(planned, server))
+    result = run(campaign.result(planned, server))
     folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(result))
     return result
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError, ServerError
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
@@ -105,6 +106,7 @@ class _Load:
         self, index: int, progress: Progress | None = None, on_interrupt: Callable[[Run], None] | None = None
     ) -> Run:
         """Sends everything and waits for the last answer; every socket is closed afterwards, whatever happens."""
+        clock.settle()
         with self.store:
             try:
                 with self.sender:
@@ -112,7 +114,7 @@ class _Load:
                         watch = group.create_task(self._watch(progress))
                         await self.loop.run()
                         watch.cancel()
-            except ExceptionGroup as group:
+            except BaseExceptionGroup as group:
                 raise _told(group) from None
             except asyncio.CancelledError:
                 if on_interrupt is not None:
@@ -168,6 +170,7 @@ class _Load:
                 records,
                 self.sender.connect_s,
                 [connection.losses for connection in self.sender.connections],
+                resent=self.sender.resent,
             ),
             notes=self.trace.notes,
         )
@@ -187,9 +190,11 @@ class _Load:
         )
 
 
-def _told(group: ExceptionGroup[Exception]) -> Exception:
-    """Our own error among those that ended the load, which tells the user what to do; else all of them."""
-    own: Exception | None = group.subgroup(LlmPerfError)
-    while isinstance(own, ExceptionGroup):
+def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Our own error among those that ended the load, or a time limit of the test's; else all of them."""
+    own: BaseException | None = group.subgroup(lambda error: isinstance(error, LlmPerfError)) or group.subgroup(
+        lambda error: not isinstance(error, Exception | BaseExceptionGroup)
+    )
+    while isinstance(own, BaseExceptionGroup):
         own = own.exceptions[0]
     return own or group

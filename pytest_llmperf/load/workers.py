@@ -14,13 +14,13 @@ import gc
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.answers.whole import with_untold_ends_failed
 from pytest_llmperf.load.client.health import merged_health
@@ -164,7 +164,7 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
         for _ in crew:
             while (await _next(heard, crew))[1] != _READY:
                 pass
-        start_ns = time.time_ns() + _START_NS
+        start_ns = clock.now_ns() + _START_NS
         for worker in crew:
             _tell(worker, start_ns)
         while not all(worker.run for worker in crew):
@@ -219,9 +219,9 @@ def _last_words(crew: Sequence[_Worker]) -> list[Run]:
     waiting = [worker for worker in crew if worker.run is None]
     for worker in waiting:
         _tell(worker, None)
-    deadline = time.monotonic() + _LAST_WORDS_S
+    deadline = clock.monotonic() + _LAST_WORDS_S
     for worker in waiting:
-        while worker.run is None and worker.pipe.poll(max(0.0, deadline - time.monotonic())):
+        while worker.run is None and worker.pipe.poll(max(0.0, deadline - clock.monotonic())):
             message = _received(worker)
             if message is None:
                 break
@@ -285,8 +285,8 @@ def _gate(pipe: Connection, start: asyncio.Future[int]) -> Gate:
         gc.freeze()
         pipe.send(_READY)
         start_ns = await start
-        await asyncio.sleep(max(0.0, (start_ns - time.time_ns()) / 1e9 - _SPIN_S))
-        while time.time_ns() < start_ns:
+        await asyncio.sleep(max(0.0, (start_ns - clock.now_ns()) / 1e9 - _SPIN_S))
+        while clock.now_ns() < start_ns:
             pass
 
     return wait

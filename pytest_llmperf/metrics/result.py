@@ -86,6 +86,7 @@ class Result:
             *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
+            *self._resent_remarks(),
             *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
 
@@ -130,6 +131,15 @@ class Result:
                 again = "once" if len(run.spoiled) == 1 else f"{len(run.spoiled)} times"
                 count = f", at last with {run.workers} load driver processes" if run.workers > 1 else ""
                 yield f"run {run.index + 1} was done over {again}{count}: {run.spoiled[-1]}"
+
+    def _resent_remarks(self) -> Iterator[str]:
+        """Where there are many, the run is INVALID and its reason says so."""
+        resent = sum(run.client.resent for run in self.runs)
+        if resent and self.valid:
+            yield (
+                f"{resent} requests were sent again, because their kept connection was closed before any byte of a "
+                "response: they are no failures, and their times count from the second sending"
+            )
 
     @property
     def stamps(self) -> str:

@@ -6,12 +6,13 @@ which their run-to-run spread then shows; all runs of one point in a row would t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf import clock
+from pytest_llmperf.errors import LlmPerfError, LoadError
 from pytest_llmperf.gate.judge import Doubt
+from pytest_llmperf.load.event_loop import unswallowed
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
@@ -65,9 +66,12 @@ class Campaign:
             return resumed
         task = self._tasks.pop(planned.test, None)
         if task is None or task.server is not server or task.planned.point != planned.point:
-            task = await self._measure(planned, server)
+            with unswallowed():
+                task = await self._measure(planned, server)
         if task.error is not None:
             raise task.error
+        if task.runs_left:
+            raise LoadError(f"{task.name} lacks {task.runs_left} of the {planned.runs} runs that were asked for")
         return task.result()
 
     def _resumed_result(self, planned: PlannedTest, server: LlmServer) -> Result | None:
@@ -94,7 +98,7 @@ class Campaign:
 
         First runs are made in turns, then runs of the points that are in doubt, until none is.
         """
-        self._begun_s = time.monotonic() if self._begun_s is None else self._begun_s
+        self._begun_s = clock.monotonic() if self._begun_s is None else self._begun_s
         tests = [planned, *self._mates(planned)]
         self._measured |= {one.test for one in tests}
         await _each_side(server, lambda side: side.bring_up())
@@ -148,7 +152,7 @@ class Campaign:
         to_come = [planned for test, planned in self._program.tests.items() if test not in self._measured]
         seconds = sum(task.run_seconds for task in tasks)
         first = sum(planned.runs for planned in to_come) * seconds / len(tasks)
-        return first + seconds <= self._budget_s - (time.monotonic() - self._begun_s)
+        return first + seconds <= self._budget_s - (clock.monotonic() - self._begun_s)
 
     def _keep(self, task: Task) -> None:
         """Stores a planned point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""

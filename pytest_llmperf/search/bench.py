@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Unpack
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
+from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
 from pytest_llmperf.metrics.summary import latency_samples, summarize
@@ -132,7 +132,7 @@ class Bench:
             keep = partial(self._keep, trial.position, point, launch)
             launch.measurements[point.name] = Measurement(server, point, point.name, keep, self._workers(point))
         with MemoryWatch(server.gpus) as memory:
-            asyncio.run(launch.measurements[point.name].run(self._progress(trial, point)))
+            run(launch.measurements[point.name].run(self._progress(trial, point)))
         self.measured += 1
         self._note(trial.position, point, error=None)
         return self._facts(self._runs[trial.position, point.name][-1], point, server, memory.peak_gb)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-import time
 from collections.abc import Iterable, Iterator
 
 import httpx
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.transport.http.decoding import decoded
 from pytest_llmperf.load.transport.tape import Reads
@@ -29,7 +29,7 @@ def ask(
     `body` is sent as it is where it is bytes, else as JSON. Raises httpx.TransportError, also where the answer does not
     come to its end: httpx's own timeout starts anew with every piece of it.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = clock.monotonic() + timeout_s
     trusted = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     content = {"content" if isinstance(body, bytes) else "json": body}
     asked = {**content, "headers": dict(headers), "timeout": timeout_s, "trust_env": False, "verify": trusted}
@@ -46,7 +46,7 @@ def _pieces(response: httpx.Response, deadline: float, timeout_s: float) -> Iter
     size = 0
     for piece in response.iter_raw():
         size += len(piece)
-        if time.monotonic() > deadline or size > _MOST_BYTES:
+        if clock.monotonic() > deadline or size > _MOST_BYTES:
             raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:g} s and {_MOST_BYTES >> 20} MiB")
         yield piece
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
@@ -124,7 +125,7 @@ def first_failure(
     `is_patient` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
     ServerError for wrong credentials.
     """
-    deadline = time.monotonic() + config.ready_timeout
+    deadline = clock.monotonic() + config.ready_timeout
     attempts = _of_loads(target, loads) or _of_every_dialect(target)
     failures = (_failure(target, attempt, deadline, is_patient, process) for attempt in attempts)
     failure = next(failures)
@@ -189,7 +190,7 @@ def _failure(
 ) -> str | None:
     """None when the request gave an answer, else what went wrong."""
     for pause_s in backing_off():
-        timeout_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
+        timeout_s = max(_LEAST_TIMEOUT_S, deadline - clock.monotonic())
         answer = _asked(target, "POST", attempt.url, timeout_s, headers=attempt.headers, body=attempt.body)
         if isinstance(answer, str):
             return answer
@@ -197,7 +198,7 @@ def _failure(
             return attempt.failure(answer)
         _check_credentials(attempt.url, answer)
         wait_s = _asked_to_wait_s(answer, pause_s, is_patient)
-        if wait_s is None or time.monotonic() + wait_s > deadline:
+        if wait_s is None or clock.monotonic() + wait_s > deadline:
             later = "" if wait_s is None else f" (to be asked again in {wait_s:.0f} s, after ready_timeout)"
             return f"{_refused(answer)}{later} (POST {urls.request_target(urls.bare(attempt.url))})"
         if process is None:

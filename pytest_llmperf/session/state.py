@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.baselines.model import StoredSession
@@ -159,7 +159,7 @@ class PytestSession:
         """The running server that is asked for; of a duet the new one, with the old one as its reference."""
         lazy = self.is_resumed(asked)
         loads = [planned.point for planned in self.program.tests.values() if planned.server == asked]
-        begun = time.monotonic()
+        begun = clock.monotonic()
         if not lazy:
             self.live.starting(asked.name)
         with contextlib.ExitStack() as stack:
@@ -173,7 +173,7 @@ class PytestSession:
             finally:
                 self.live.clear()
             engine = (asked.a if isinstance(asked, Duet) else asked).engine
-            self.live.outlook.started(engine, asked.name, time.monotonic() - begun)
+            self.live.outlook.started(engine, asked.name, clock.monotonic() - begun)
             yield server
 
     def is_resumed(self, asked: ServerConfig | Duet) -> bool:

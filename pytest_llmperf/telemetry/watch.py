@@ -8,10 +8,10 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pytest_llmperf import clock
 from pytest_llmperf.records import Telemetry, Track
 from pytest_llmperf.telemetry import sampler
 
@@ -87,7 +87,7 @@ class Watcher:
 
         None where none comes in time: telemetry is never worth a run.
         """
-        deadline = time.monotonic() + _ANSWER_S
+        deadline = clock.monotonic() + _ANSWER_S
         self._owed += 1
         while (line := self._line(deadline)) is not None:
             self._owed -= 1
@@ -99,7 +99,7 @@ class Watcher:
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         while b"\n" not in self._rest:
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not select.select([pipe], [], [], max(0.0, deadline - clock.monotonic()))[0]:
                 return None
             got = os.read(pipe, 1 << 16)
             if not got:

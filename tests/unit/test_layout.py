@@ -28,10 +28,10 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
     ("embedded",),
     ("definitions",),
     ("formulas",),
-    ("errors", "file_names", "records", "units"),
+    ("clock", "errors", "file_names", "records", "units"),
 )
 FULL = 9  # entries of a folder
-FULL_TOP = 22
+FULL_TOP = 23
 LIGHT = {"plugin", "search_plugin", "session", "session.command_line", "session.stash"}
 HEAVY = {"numpy", "scipy", "pandas", "pydantic", "yaml", "httpx", "h11", "grpc", "pynvml", "rich", "click", "optuna"}
 

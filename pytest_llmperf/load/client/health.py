@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.client.priority import urgent
 from pytest_llmperf.load.transport.tape import Tape
 from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
-
-_CLOCK_READINGS = 5
 
 
 class Window:
@@ -56,16 +54,16 @@ class Window:
         A collection would stop every stream at once, and a busy server would keep the processor from us.
         """
         gc.collect()
-        offset_ns, collections = _clock_offset_ns(), _gc_collections()
-        cpu, wall = time.thread_time(), time.perf_counter()
-        self.started_ns = time.time_ns()
+        offset_ns, collections = clock.realtime_offset_ns(), _gc_collections()
+        cpu, wall = clock.thread_time(), clock.perf_counter()
+        self.started_ns = clock.now_ns()
         try:
             with no_collection(), urgent(every_thread=self.every_thread) as self.scheduling:
                 yield
         finally:
-            self.ended_ns = time.time_ns()
-            self.cpu_share = (time.thread_time() - cpu - self._spun_s()) / (time.perf_counter() - wall)
-            self.clock_step_ns = _clock_offset_ns() - offset_ns
+            self.ended_ns = clock.now_ns()
+            self.cpu_share = (clock.thread_time() - cpu - self._spun_s()) / (clock.perf_counter() - wall)
+            self.clock_step_ns = clock.realtime_offset_ns() - offset_ns
             self.gc_collections = _gc_collections() - collections
 
 
@@ -81,18 +79,6 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _clock_offset_ns() -> int:
-    """Returns the clock of receive times minus the monotonic one.
-
-    A process that loses its core between two readings seems to see a clock that was set, so the closest pair counts.
-    """
-    tries = []
-    for _ in range(_CLOCK_READINGS):
-        before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        tries.append((after - before, now - before))
-    return min(tries)[1]
-
-
 def _gc_collections() -> int:
     return sum(generation["collections"] for generation in gc.get_stats())
 
@@ -104,9 +90,10 @@ def client_health(
     records: Sequence[RequestRecord],
     connect_s: Sequence[float],
     losses: Sequence[TcpLosses] = (),
+    resent: int = 0,
 ) -> ClientHealth:
     """`lags_us`: how long each read waited for us; `connect_s`: how long each connection took that was opened before
-    the window, or for one request only; `losses`: of every connection.
+    the window, or for one request only; `losses`: of every connection; `resent`: requests that were sent twice.
     """
     tcp = functools.reduce(TcpLosses.plus, losses, NO_LOSSES)
     lag_ms = [lag * 1e3 for lag in window.loop_lags_s]
@@ -133,6 +120,7 @@ def client_health(
         tcp_out_of_order=tcp.out_of_order,
         gc_collections=window.gc_collections,
         scheduling=window.scheduling,
+        resent=resent,
     )
 
 
@@ -161,6 +149,7 @@ def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord
         tcp_out_of_order=tcp.out_of_order,
         gc_collections=sum(part.gc_collections for part in parts),
         scheduling=max((part.scheduling for part in parts), key=_SLOWNESS.index),
+        resent=sum(part.resent for part in parts),
     )
 
 

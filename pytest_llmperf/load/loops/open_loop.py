@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.loops.sender import Gate, Link, Sender
@@ -41,7 +42,7 @@ class OpenLoop:
         await sender.open_all(connection for pool in pools for connection in pool.idle)
         await self._gate()
         with sender.window.open():
-            start_s = asyncio.get_running_loop().time() - (time.time_ns() - sender.window.started_ns) / 1e9
+            start_s = asyncio.get_running_loop().time() - (clock.now_ns() - sender.window.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
                 for request in sender.requests.values():
                     pool, due_ns = pools[request.index % len(pools)], request.due_ns or 0
@@ -126,7 +127,7 @@ class _Room:
         """Waits for room; how long a request that was due then was held back, behind others that waited too."""
         if self._free.locked():
             await self._free.acquire()
-            self._full_until_ns = time.time_ns()
+            self._full_until_ns = clock.now_ns()
         else:
             await self._free.acquire()
         return max(0, self._full_until_ns - due_ns)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.client.health import Window
 from pytest_llmperf.load.endpoints.target import Target
@@ -46,6 +46,7 @@ class Sender:
         """By the request's index, as those of `requests`."""
         self.done = 0
         self.failed = 0
+        self.resent = 0
         self._store = store
 
     def __enter__(self) -> Sender:
@@ -70,6 +71,7 @@ class Sender:
             await exchange.ended
             if exchange.retry:
                 exchange.restart()
+                self.resent += 1
         if exchange.sent_ns is None:
             error = await self.open(connection, exchange)
             if error is None:
@@ -107,14 +109,14 @@ class Sender:
     async def open(self, connection: Link, exchange: Exchange | None = None) -> str | None:
         """The error, or None. `connect_ms` counts openings before the window, and those for one `exchange` only."""
         limit_s = self.point.connect_timeout
-        started = time.perf_counter()
+        started = clock.perf_counter()
         try:
             await connection.open(limit_s)
         except OSError as error:
             if isinstance(error, TimeoutError) and not error.errno:
                 return f"no connection within {limit_s:g} s (connect_timeout)"
             return f"no connection: {describe(error)}"
-        took_s = time.perf_counter() - started
+        took_s = clock.perf_counter() - started
         fresh = exchange is not None and self.point.connection == "fresh"
         if exchange is not None and fresh:
             exchange.connect_ns = round(took_s * 1e9)

@@ -13,9 +13,9 @@ import os
 import socket
 import ssl
 import sys
-import time
 from urllib.parse import urlsplit
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load.transport.deadlines import Patience
 from pytest_llmperf.load.transport.http.decoding import decoded, is_encoded
@@ -128,7 +128,7 @@ class Exchange:
         self.ended = asyncio.get_running_loop().create_future()
 
     def end(self, error: str | None = None) -> None:
-        self.ended_ns = time.time_ns()
+        self.ended_ns = clock.now_ns()
         self.error = error
         if not self.ended.done():
             self.ended.set_result(None)
@@ -225,7 +225,7 @@ class Connection:
         self._reception.streams += 1
         self._patience.begin(self._loop.time())
         self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
-        exchange.sent_ns = time.time_ns()
+        exchange.sent_ns = clock.now_ns()
         with contextlib.suppress(OSError):  # it is met again below
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         if self._unsent:

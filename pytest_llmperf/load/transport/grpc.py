@@ -8,10 +8,10 @@ grpc) are imported when first used.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.load.endpoints.triton_grpc import grpc_module
 from pytest_llmperf.load.transport.connection import Exchange
@@ -77,7 +77,7 @@ class GrpcConnection:
         self._exchange = exchange
         self._patience.begin(self._loop.time())
         exchange.reader.headers = {"content-type": CONTENT_TYPE}
-        exchange.sent_ns = time.time_ns()
+        exchange.sent_ns = clock.now_ns()
         call = self._stream(_one(request), metadata=self._metadata)
         self._reading = self._loop.create_task(self._read(call, exchange))
         if cancel_after_s is not None:
@@ -87,7 +87,7 @@ class GrpcConnection:
         """The hot path: runs once per response. A task of `Connection`'s own, ended by `close`."""
         try:
             async for message in call:
-                exchange.tape.add(b"", time.time_ns(), message)
+                exchange.tape.add(b"", clock.now_ns(), message)
                 exchange.reader.status = 200
         except self._grpc.aio.AioRpcError as error:
             self._end(exchange, f"gRPC {error.code().name}: {shorten(error.details() or '')}")

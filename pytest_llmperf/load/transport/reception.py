@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.transport.tape import STAMP_SIZE
 
 LONGEST_NAP_S, _SHORTEST_NAP_S = 0.0005, 0.00025
@@ -39,7 +40,6 @@ _ENOUGH_READS = 5_000
 """To judge by how many of them are shared."""
 READ_SIZE = 8 * 1024
 _STAMP_SPACE = socket.CMSG_SPACE(STAMP_SIZE)
-_now_ns = time.time_ns
 
 Ancillary = list[tuple[int, int, bytes]]
 
@@ -149,6 +149,7 @@ class Reception:
 def _read(lines: list[_Line]) -> None:
     """Reads each once; the hot path: two turns per token."""
     taken: list[tuple[Take, bytes, Ancillary, int]] = []
+    now_ns = clock.now_ns
     for recvmsg, take, fail in lines:
         try:
             data, ancillary, _, _ = recvmsg(READ_SIZE, _STAMP_SPACE)
@@ -157,7 +158,7 @@ def _read(lines: list[_Line]) -> None:
         except OSError as error:
             fail(error)
             continue
-        taken.append((take, data, ancillary, _now_ns()))
+        taken.append((take, data, ancillary, now_ns()))
     for take, data, ancillary, user_ns in taken:
         take(data, ancillary, user_ns)
 

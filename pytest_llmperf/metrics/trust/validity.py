@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from pytest_llmperf.formulas.pace import inter_token_latency_ms
+from pytest_llmperf.load.answers.counts import TOTAL_TOO_LARGE
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.records import ClientHealth, Run
+from pytest_llmperf.records import ClientHealth, RequestRecord, Run
 
 MAX_CLIENT_CPU = 0.90
 """Share of one core; above it sends and closed-loop turn-arounds wait for the client itself. Linux takes the processor
@@ -36,6 +37,14 @@ MAX_LOOP_LAG_ITL_SHARE = 0.2
 """User-space times are late by the loop's lag; its p99 may be this share of the median inter-token latency."""
 MIN_LOOP_LAG_MS = 2.0
 """The event loop's timers are late by up to 1 ms by design, so less than this says nothing."""
+MAX_RESENT = 0.01
+"""Share of requests whose connection was lost before any answer and that were sent again: users get such errors."""
+MAX_CLOCK_ERROR_NS = 1_000_000
+"""A response that came before its request was sent, by more than the clock may be set in a run."""
+MAX_CLOCK_GAP_US = 1e6
+"""Between the kernel's time of a read and the client's, at the median: no client is so late, but clocks can differ."""
+MAX_LENGTH_FACTOR = 2.0
+"""Tokens told, of those that were asked for as the most: servers may count an end or a hidden token more."""
 
 
 _QUIETER = "keep other work off the client's cores, or spread the load with --llmperf-workers"
@@ -65,6 +74,7 @@ def disturbance(run: Run, point: LoadPoint) -> str | None:
 
 
 def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
+    yield from _impossible_times(run)
     yield from _client_reasons(run, point)
     yield from _server_reasons(run, point)
 
@@ -72,6 +82,56 @@ def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:
 def _server_reasons(run: Run, point: LoadPoint) -> Iterator[str]:
     yield from _lead_in_failures(run)
     yield from _wrong_lengths(run, point)
+    yield from _absurd_lengths(run)
+    yield from _resent(run)
+
+
+def _impossible_times(run: Run) -> Iterator[str]:
+    """Clocks that differ: a library for tests or a preloaded one has changed that of this process."""
+    cure = "freezegun, time-machine or libfaketime in this process? measure without"
+    apart_us = run.client.receive_lag_p50_us or 0.0
+    if abs(apart_us) > MAX_CLOCK_GAP_US:
+        yield f"the client's clock is {apart_us / 1e6:+.3g} s from the kernel's; {cure}"
+    backwards = sum(_is_backwards(record) for record in run.records)
+    if backwards:
+        yield f"{backwards} of {len(run.records)} responses came before their requests were sent, by the clock; {cure}"
+
+
+def _is_backwards(record: RequestRecord) -> bool:
+    first_ns = record.chunk_ns[0] if record.chunk_ns else record.end_ns
+    return record.sent_ns is not None and first_ns < record.sent_ns - MAX_CLOCK_ERROR_NS
+
+
+def _resent(run: Run) -> Iterator[str]:
+    resent, sent = run.client.resent, sum(record.sent_ns is not None for record in run.records)
+    if resent > MAX_RESENT * sent:
+        yield (
+            f"{resent} of {sent} requests were sent again, because their kept connection was closed or reset before "
+            "any byte of a response: the server, or a proxy before it, drops requests; where it only closes idle "
+            "connections, `connection: fresh` opens one for each request"
+        )
+
+
+def _absurd_lengths(run: Run) -> Iterator[str]:
+    """Also where the length is the model's to choose: the most that was asked for bounds it."""
+    good = [record for record in run.records if record.ok]
+    absurd = [
+        record
+        for record in good
+        if record.usage_doubt == TOTAL_TOO_LARGE
+        or (record.output_tokens or 0) > MAX_LENGTH_FACTOR * record.requested_output_tokens + 1
+    ]
+    if absurd:
+        first = absurd[0]
+        yield (
+            f"{len(absurd)} of {len(good)} answers have more tokens than were asked for by a factor, as the server "
+            f"counts them (first: {_counted(first)}, {first.requested_output_tokens} asked for): no throughput or "
+            "inter-token latency follows from such counts; does the server honour max_tokens, and count right?"
+        )
+
+
+def _counted(record: RequestRecord) -> str:
+    return record.usage_doubt or f"{record.output_tokens} tokens"
 
 
 def _client_reasons(run: Run, point: LoadPoint) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -72,7 +72,7 @@ class PointSide:
                 done=done,
                 total=None if by_time else total,
                 failed=failed,
-                elapsed_s=time.monotonic() - view.begun_s,
+                elapsed_s=clock.monotonic() - view.begun_s,
                 share=0.0 if by_time or not total else (view.place + done / total) / view.sides,
             )
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -101,14 +101,14 @@ class Task:
         self._note()
         try:
             while True:
-                begun_s = time.monotonic()
+                begun_s = clock.monotonic()
                 try:
                     for place, side in enumerate(in_turn(self._sides, self._count)):
                         await side.run(View(live, self._shown(side), begun_s, place, len(self._sides)))
                 finally:
-                    self._seconds += time.monotonic() - begun_s
+                    self._seconds += clock.monotonic() - begun_s
                 self._note()  # of a capacity search what was concluded after its last execution
-                live.ran(self.test, self.name, self.planned.runs, time.monotonic() - begun_s)
+                live.ran(self.test, self.name, self.planned.runs, clock.monotonic() - begun_s)
                 if not (self.planned.point.stability and self.runs_left):
                     return
         except LlmPerfError as error:

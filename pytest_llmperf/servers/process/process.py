@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process import supervisor
 from pytest_llmperf.servers.process.log import cause_of_death, first_error, read_log
@@ -177,13 +178,13 @@ def wait_until(
 
     `name` begins the message of a server that has no process of ours; `why` ends that of one that was too slow.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = clock.monotonic() + timeout_s
     for pause_s in pauses_s:
         if ready():
             return
         if process is not None and process.exit_code() is not None:
             raise process.error("ended before it was ready")
-        left_s = deadline - time.monotonic()
+        left_s = deadline - clock.monotonic()
         if left_s <= 0:
             what = f"was not ready within {timeout_s:g} s (ready_timeout){why()}"
             raise process.error(what) if process else ServerError(f"{name} {what}")

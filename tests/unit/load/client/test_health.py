@@ -2,12 +2,12 @@
 
 import gc
 import socket
-import time
 from dataclasses import replace
 
 import pytest
 from samples import HEALTH, failed, record
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.client.health import Window, client_health, merged_health
 from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses, tcp_losses
 
@@ -74,7 +74,9 @@ def test_a_window_knows_its_collections_and_its_priority():
 
 
 def test_the_health_of_several_processes_is_the_worst_of_each():
-    one = replace(HEALTH, cpu_share=0.5, loop_lag_p99_ms=None, scheduling="real-time", clock_step_ns=-5, connect_ms=1.0)
+    one = replace(
+        HEALTH, cpu_share=0.5, loop_lag_p99_ms=None, scheduling="real-time", clock_step_ns=-5, connect_ms=1.0, resent=3
+    )
     other = replace(
         HEALTH, stamps="user", cpu_share=0.9, loop_lag_p99_ms=3.0, clock_step_ns=2, connect_ms=3.0, tcp_retransmits=2
     )
@@ -82,13 +84,13 @@ def test_the_health_of_several_processes_is_the_worst_of_each():
     merged = merged_health([one, other], records)
     assert (merged.stamps, merged.cpu_share, merged.loop_lag_p99_ms) == ("user", 0.9, 3.0)
     assert (merged.scheduling, merged.clock_step_ns, merged.connect_ms) == ("normal", -5, 2.0)
-    assert (merged.requested_rate, merged.tcp_retransmits) == (10.0, None)
+    assert (merged.requested_rate, merged.tcp_retransmits, merged.resent) == (10.0, None, 3)
 
 
 def test_turns_that_only_watch_the_clock_are_no_load(monkeypatch):
     """The shortest is such a turn; what longer ones took on top was work."""
-    monkeypatch.setattr(time, "thread_time", iter((1.0, 1.5)).__next__)
-    monkeypatch.setattr(time, "perf_counter", iter((10.0, 11.0)).__next__)
+    monkeypatch.setattr(clock, "thread_time", iter((1.0, 1.5)).__next__)
+    monkeypatch.setattr(clock, "perf_counter", iter((10.0, 11.0)).__next__)
     window = Window()
     with window.open():
         for took_s in (0.3, 0.01, 0.02):

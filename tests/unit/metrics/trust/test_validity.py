@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from samples import HEALTH, MS, failed, point, record, run, steady_run
 
+from pytest_llmperf.load.answers.counts import TOTAL_TOO_LARGE
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 
 
@@ -13,7 +14,9 @@ def reasons(found, load=None):
 
 
 def open_run(lateness_ms):
-    return run([record(n * 100.0 + late, [n * 100.0 + 50.0], due_ms=n * 100.0) for n, late in enumerate(lateness_ms)])
+    return run(
+        [record(n * 100.0 + late, [n * 100.0 + late + 50.0], due_ms=n * 100.0) for n, late in enumerate(lateness_ms)]
+    )
 
 
 def test_a_good_run_is_valid():
@@ -33,6 +36,11 @@ def test_no_run_is_a_reason():
             "spread it over processes with --llmperf-workers 2",
         ),
         ({"clock_step_ns": -3 * MS}, "run 1: the system clock was set by -3.0 ms during the run"),
+        (
+            {"receive_lag_p50_us": -3.6e9},
+            "run 1: the client's clock is -3.6e+03 s from the kernel's; freezegun, time-machine or libfaketime in this "
+            "process? measure without",
+        ),
     ],
 )
 def test_trouble_of_the_client(client, message):
@@ -159,3 +167,29 @@ def test_reads_that_came_too_late_for_an_inter_token_latency_of_ten_ms(client, i
     found = reasons(run([record()] * 5, client=replace(HEALTH, **client)))
     assert bool(found) is invalid
     assert all("keep other work off the client's cores" in reason for reason in found)
+
+
+def test_an_answer_before_its_request():
+    (reason,) = reasons(run([record(), record(50.0, [10.0, 20.0, 60.0, 70.0])]))
+    assert "1 of 2 responses came before their requests were sent" in reason
+
+
+@pytest.mark.parametrize(("resent", "valid"), [(0, True), (1, True), (2, False)])
+def test_requests_that_are_sent_again(resent, valid):
+    found = reasons(steady_run(requests=100, client=replace(HEALTH, resent=resent)))
+    assert bool(found) != valid
+    assert all(f"{resent} of 100 requests were sent again" in reason for reason in found)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"output_tokens": 9}, None),
+        ({"output_tokens": 10}, "first: 10 tokens, 4 asked for"),
+        ({"usage_doubt": TOTAL_TOO_LARGE}, f"first: {TOTAL_TOO_LARGE}, 4 asked for"),
+    ],
+)
+def test_more_tokens_than_were_asked_for_by_a_factor(facts, told):
+    found = reasons(run([record(), record(**facts)]), point(ignore_eos=False))
+    assert bool(found) == (told is not None)
+    assert all("1 of 2 answers have more tokens than were asked for" in reason and told in reason for reason in found)
