@@ -3,7 +3,7 @@
     python fake_server.py --port N [--answer NAME] [--where ROUTE] [--after N] [--every N] [--until N] [--life NAME:ARG]
 
 `answer` names the fault, one of ANSWERS, and `where` the route that has it: stream (a request of the load), first (the
-first request, which is not streamed), or the path of a GET. Of the streamed requests `after` are answered well, then
+first request, of one token), or the path of a GET. Of the load's requests `after` are answered well, then
 each `every`th is not, up to request `until`. `life` names what happens to the whole process, one of LIVES.
 """
 
@@ -320,7 +320,7 @@ class FakeServer:
     port: int = 0
     tls: tuple[str, str] | None = None
     requests: int = 0
-    """Streamed requests so far."""
+    """Requests of the load so far."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
     _open: set[socket.socket] = field(default_factory=set)
@@ -403,7 +403,7 @@ class FakeServer:
             bodies = {"/v1/models": b'{"data": [{"id": "m"}]}', "/health": b"", "/version": b'{"version": "fake-1"}'}
             known = exchange.path in bodies
             return whole("200 OK", bodies[exchange.path]) if known else whole("404 Not Found", b"{}")
-        if not exchange.asked.get("stream"):
+        if not exchange.asked.get("stream") or exchange.tokens == 1:
             return fault if self.where == "first" else good
         with self._lock:
             self.requests += 1
