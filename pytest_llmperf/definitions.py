@@ -393,6 +393,15 @@ class Quantity:
         return f"{value:{form}}" if self.unit == "ratio" else f"{value:{form}} {self.unit}"
 
 
+OUTPUT_RATE = Quantity("output_token_throughput")
+HEADLINE_LATENCIES = (
+    *(Quantity(metric, stat) for metric in ("ttft", "itl") for stat in ("p50", "p99")),
+    Quantity("e2e", "p50"),
+)
+HEADLINE = (*HEADLINE_LATENCIES, Quantity("request_throughput"), OUTPUT_RATE)
+"""What a point is shown by wherever there is no room for every metric: tables, levels of a capacity, searches."""
+
+
 def quantity_names() -> tuple[str, ...]:
     """Every name that `parse_quantity` takes, in the catalogue's order."""
     names: list[str] = []

@@ -15,10 +15,10 @@ from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.interchange.files import ImportedFile, read_files
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.files import write_html, write_report
-from pytest_llmperf.report.json.document import outcome_comparisons
+from pytest_llmperf.report.sections.comparison import comparison_tables
+from pytest_llmperf.report.sections.points import metrics_table
 from pytest_llmperf.report.terminal.imported import imported_tables
-from pytest_llmperf.report.terminal.summary import metrics_table
-from pytest_llmperf.report.text import number
+from pytest_llmperf.report.views.comparison import comparisons
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[ImportedFile]:
 def _show(read: Sequence[ImportedFile]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for file in read:
-        for table in imported_tables(file.found, file.path.name, number):
+        for table in imported_tables(file.found, file.path.name):
             console.print(table)
         for result in file.results:
             console.print(metrics_table(result))
@@ -118,11 +118,9 @@ def _write_reports(read: Sequence[ImportedFile], options: dict[str, Any]) -> Non
 
 
 def _show_comparisons(session: RunFolder) -> None:
-    from pytest_llmperf.report.terminal.comparison import comparison_tables
-
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for found in outcome_comparisons(list(session.outcomes.values())):
-        console.print(*comparison_tables(found, number, console.width))
+    for found in comparisons([(test, one.result) for test, one in session.outcomes.items() if one.result]):
+        console.print(*comparison_tables(found, console.width))
 
 
 def _write_baseline(read: Sequence[ImportedFile], options: dict[str, Any]) -> None:

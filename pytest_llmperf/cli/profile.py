@@ -27,10 +27,9 @@ from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.json.perf_analyzer import profile_export
-from pytest_llmperf.report.terminal.summary import dialect_table, metrics_table
-from pytest_llmperf.report.text import number
-from pytest_llmperf.report.views.capacity import capacity_table
-from pytest_llmperf.report.views.server_side import has_server_side, server_side_table
+from pytest_llmperf.report.sections.capacity import capacity_table
+from pytest_llmperf.report.sections.points import dialect_table, metrics_table
+from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
@@ -201,11 +200,11 @@ def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder:
 def _show(result: Result, dialect: str | None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.capacity is not None:
-        console.print(capacity_table(result.point_id, result.capacity, number))
+        console.print(capacity_table(result.point_id, result.capacity))
         _print(result.capacity.sentence)
     console.print(metrics_table(result))
-    if has_server_side([result]):
-        console.print(server_side_table([result], number))
+    if sides := server_sides([result]):
+        console.print(server_side_table(sides))
     if dialect:
         console.print(dialect_table(result, dialect))
     summary = result.metrics

@@ -13,8 +13,8 @@ from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
 from pytest_llmperf.metrics.stats.histogram import Histogram
-from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.search import search_csv, search_document
+from pytest_llmperf.report.media import html_report, report_document
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.result import SearchResult
 
@@ -60,8 +60,6 @@ def write_html(
     searches: Sequence[SearchResult] = (),
 ) -> None:
     """Writes the report as one file; `baselines` are the histograms that tests were compared with."""
-    from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
-
     _write(path, html_report(list(folder.outcomes.values()), folder.started, folder.notes, baselines, searches))
     folder.written.append(f"HTML report: {path}")
 
@@ -85,8 +83,6 @@ def write_search(
     if csv_path:
         files[csv_path] = search_csv(result)
     if html_path:
-        from pytest_llmperf.report.html.page import html_report  # its libraries are of an extra
-
         files[html_path] = html_report([], folder.started, searches=[result])
     for path, text in files.items():
         _write(path, text)

@@ -1,6 +1,12 @@
-"""Numbers and verdicts as reports write them."""
+"""Numbers, verdicts, headers and tables as reports write them."""
 
 from __future__ import annotations
+
+from rich import box
+from rich.markup import escape
+from rich.table import Column, Table
+
+from pytest_llmperf.definitions import Quantity
 
 STYLES = {
     "PASS": "green",
@@ -10,6 +16,14 @@ STYLES = {
     "INVALID": "bold red",
     "NO BASELINE": "bold red",
     "NOT GATED": "yellow",
+}
+_SHORT = {
+    "request_throughput": "req/s",
+    "input_token_throughput": "in tok/s",
+    "output_token_throughput": "out tok/s",
+    "output_token_throughput_per_gpu": "out tok/s/GPU",
+    "output_token_throughput_per_user": "decode tok/s/user",
+    "prefill_throughput_per_user": "prefill tok/s",
 }
 
 
@@ -22,3 +36,42 @@ def number(value: float | None) -> str:
     if not value:
         return "0"
     return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.2e}"
+
+
+def styled(verdict: str, shown: str | None = None) -> str:
+    """The verdict, or a shorter word for it, as rich markup in its colour."""
+    return f"[{style}]{shown or verdict}[/]" if (style := STYLES.get(verdict)) else verdict
+
+
+def heading(quantity: Quantity) -> str:
+    """The quantity with its unit over a column: `TTFT p50 ms`, `out tok/s`."""
+    if quantity.stat is None:
+        return _SHORT.get(quantity.metric, str(quantity))
+    return f"{quantity.metric.upper()} {quantity.stat} {quantity.unit}"
+
+
+def two_lines(header: str) -> str:
+    """The header broken after its first word; a single word stands in the lower line."""
+    first, space, rest = header.partition(" ")
+    return f"{first}\n{rest}" if space else f"\n{first}"
+
+
+def simulated_label(simulated: bool) -> str:
+    """Text behind the name of what has modelled step times; else empty."""
+    return " (SIMULATED step times)" if simulated else ""
+
+
+def make_table(title: str, *columns: Column) -> Table:
+    """An empty table in the style of all reports; without a title where that is empty."""
+    shown = escape(title) or None
+    return Table(*columns, title=shown, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def left(*headers: str) -> list[Column]:
+    """Columns of text that is never broken."""
+    return [Column(header, no_wrap=True) for header in headers]
+
+
+def right(*headers: str) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(header, justify="right", no_wrap=True) for header in headers]

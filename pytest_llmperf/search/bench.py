@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
-from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load.event_loop import run
@@ -32,15 +32,7 @@ from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
 
-REPORTED = tuple(
-    map(
-        parse_quantity,
-        (
-            *("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "e2e_p50", "e2e_p99", "request_throughput"),
-            *("output_token_throughput", "output_token_throughput_per_gpu", "error_rate"),
-        ),
-    )
-)
+REPORTED = (*HEADLINE, Quantity("e2e", "p99"), Quantity("output_token_throughput_per_gpu"), Quantity("error_rate"))
 """Kept of every run, whatever the search is for."""
 _MOST_SPOILED = 2
 """Runs of a configuration that are not to be trusted, after which it is given up."""

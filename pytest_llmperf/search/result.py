@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.definitions import METRICS, Quantity
+from pytest_llmperf.definitions import METRICS, OUTPUT_RATE, Quantity
 from pytest_llmperf.metrics.stats.estimate import Level
+from pytest_llmperf.metrics.stats.pareto import Front, pareto_front
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
@@ -16,7 +17,6 @@ from pytest_llmperf.search.strategy.goal import Check, Standing
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.search.strategy.trial import Trial
 
-THROUGHPUT = Quantity("output_token_throughput")
 PER_GPU = Quantity("output_token_throughput_per_gpu")
 
 
@@ -54,28 +54,6 @@ class Ranked:
         """The limit that is nearest to being broken; empty where none has a share to tell."""
         near = max((check for check in self.checks if check.by), key=lambda check: check.excess, default=None)
         return f"{near.name} {near.shown}, {near.by}" if near else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tradeoff:
-    """A configuration's throughput and latency at one load, and whether it is on the Pareto front: no other
-    has more throughput at no more latency, or less latency at no less throughput."""
-
-    name: str
-    throughput: float
-    latency_ms: float
-    ok: bool
-    """Whether it keeps all limits."""
-    on_front: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Front:
-    """All configurations at one load."""
-
-    load: str
-    latency: Quantity
-    points: tuple[Tradeoff, ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -275,18 +253,9 @@ def latency_of(found: Candidates) -> Quantity:
 def _fronts(found: Candidates, ranked: Sequence[Ranked]) -> Iterator[Front]:
     latency = latency_of(found)
     for point in found.points:
-        placed = [
-            (one, one.metrics[point.name].get(str(THROUGHPUT)), one.metrics[point.name].get(str(latency)))
+        placed = (
+            (one.name, one.metrics[point.name].get(str(OUTPUT_RATE)), one.metrics[point.name].get(str(latency)), one.ok)
             for one in ranked
             if one.standing in ("ok", "broken")
-        ]
-        known = [(one, rate, wait) for one, rate, wait in placed if rate is not None and wait is not None]
-        points = (
-            Tradeoff(one.name, rate, wait, one.ok, not any(_dominates(other[1:], (rate, wait)) for other in known))
-            for one, rate, wait in known
         )
-        yield Front(point.name, latency, tuple(points))
-
-
-def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] >= other[0] and one[1] <= other[1] and one != other
+        yield pareto_front(point.name, latency, placed)

@@ -22,7 +22,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_exports, write_html, write_report
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.terminal import summary
+from pytest_llmperf.report.media import summary
 from pytest_llmperf.runner import describe
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder
@@ -237,7 +237,7 @@ class PytestSession:
 
     def tables(self, width: int, color: bool, verbosity: int) -> str:
         """The terminal summary."""
-        return summary.summary(self.folder, width, color, verbosity)
+        return summary(self.folder, width, color, verbosity)
 
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:

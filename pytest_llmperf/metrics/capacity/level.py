@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.metrics.stats.compliance import (
     Compliance,
@@ -27,9 +27,6 @@ from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.limits import Limit
-
-FIGURES = ("ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "output_token_throughput", "request_throughput")
-"""What a level is shown with, beside the quantities of its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ def _behind(found: Saturation) -> str:
 def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
     """Everything but the verdict."""
     summaries = [execution.summary for execution in executions]
-    names = dict.fromkeys((*(str(limit.quantity) for limit in criterion), *FIGURES))
+    shown = dict.fromkeys((*(limit.quantity for limit in criterion), *HEADLINE))
     return Trial(
         level=level,
         verdict="HOLDS",
@@ -126,7 +123,7 @@ def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execut
         repeats=len(executions),
         sent=sum(summary.sent for summary in summaries),
         failed=sum(summary.failed for summary in summaries),
-        figures={name: _mean(parse_quantity(name), summaries) for name in names},
+        figures={str(quantity): _mean(quantity, summaries) for quantity in shown},
         achieved_rate=executions[-1].achieved_rate,
     )
 

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Trial
-from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, six
-from pytest_llmperf.report.views.capacity import trial_label
+from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, scatter
 
 _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
 """Told apart by shape too, not by colour alone."""
 _ROLES = {"HOLDS": "now", "FAILS": "bad", "INVALID": "queue", "DIED": "bad"}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One capacity as the page shows it."""
-
-    point_id: str
-    sentence: str
-    notes: tuple[str, ...]
-    charts: tuple[Chart, ...]
+def trial_label(trial: Trial) -> str:
+    """The verdict, with a question mark where it is not sure."""
+    return trial.verdict if trial.sure else f"{trial.verdict}?"
 
 
-def answers(results: Sequence[Result]) -> tuple[Answer, ...]:
-    """Of every result that was searched, the old server's of a duet first."""
-    sides = [side for result in results for side in (result.reference, result) if side is not None]
-    return tuple(
-        Answer(side.point_id, side.capacity.sentence, side.capacity.notes, _charts(side.point_id, side.capacity))
-        for side in sides
-        if side.capacity is not None and side.capacity.trials
-    )
-
-
-def _charts(point_id: str, capacity: Capacity) -> tuple[Chart, ...]:
+def capacity_charts(point_id: str, capacity: Capacity) -> tuple[Chart, ...]:
     """One per limit that has values to show; that of failed requests only when some failed."""
+    if not capacity.trials:
+        return ()
     limits = [limit for limit in capacity.asked.sla if any(_shown(trial, limit) for trial in capacity.trials)]
     return tuple(_chart(point_id, capacity, limit) for limit in limits or capacity.asked.sla[:1])
 
@@ -77,33 +60,23 @@ def _chart(point_id: str, capacity: Capacity, limit: Limit) -> Chart:
 
 
 def _line(capacity: Capacity, limit: Limit) -> Trace:
-    """Through all levels from low to high, so that the eye sees the curve."""
+    """A line through all levels from low to high, so that the eye sees the curve."""
     known = sorted((trial.level, value) for trial in capacity.trials if (value := dict(trial.values).get(limit)))
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "showlegend": False,
-        "x": [six(level) for level, _ in known],
-        "y": [six(value) for _, value in known],
-        "meta": "queue",
-        "hoverinfo": "skip",
-    }
+    return scatter("", known, "queue", "lines", showlegend=False, hoverinfo="skip")
 
 
 def _marks(capacity: Capacity, limit: Limit, verdict: str) -> Trace:
     chosen = [(t, value) for t in capacity.trials if t.verdict == verdict and (value := dict(t.values).get(limit))]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": verdict.lower(),
-        "x": [six(trial.level) for trial, _ in chosen],
-        "y": [six(value) for _, value in chosen],
-        "text": [safe(trial.reason) for trial, _ in chosen],
-        "marker": {"symbol": _SHAPES[verdict], "size": 11},
-        "cliponaxis": False,
-        "meta": _ROLES[verdict],
-        "hovertemplate": "%{x:.4g}: %{text}<extra>" + verdict + "</extra>",
-    }
+    return scatter(
+        verdict.lower(),
+        ((trial.level, value) for trial, value in chosen),
+        _ROLES[verdict],
+        "markers",
+        text=[safe(trial.reason) for trial, _ in chosen],
+        marker={"symbol": _SHAPES[verdict], "size": 11},
+        cliponaxis=False,
+        hovertemplate="%{x:.4g}: %{text}<extra>" + verdict + "</extra>",
+    )
 
 
 def _on_log(layout: dict[str, Any], value: float) -> dict[str, Any]:

@@ -11,16 +11,18 @@ import hashlib
 import importlib.resources
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.report.text import number
-from pytest_llmperf.report.views.verdicts import describe
+
+Filled = tuple[str, str, str, Mapping[str, Any]]
+"""A section: anchor, title, template of its body, and what that is filled with."""
 
 
-def render_page(template: str, started: datetime, content: Mapping[str, Any]) -> str:
+def render_page(sections: Sequence[Filled], started: datetime, **head: Any) -> str:
     """The whole file. ImportError without plotly or jinja2 (the `report` extra)."""
     import jinja2
     from markupsafe import Markup
@@ -34,11 +36,17 @@ def render_page(template: str, started: datetime, content: Mapping[str, Any]) ->
         undefined=jinja2.StrictUndefined,
     )
     ids = itertools.count(1)
-    environment.globals |= {"number": _shown, "describe": describe, "chart_id": lambda: f"chart-{next(ids)}"}
+    environment.globals |= {"number": _shown, "chart_id": lambda: f"chart-{next(ids)}"}
     environment.filters["figure"] = _figure_json
+    macros: Any = environment.get_template("macros.html").module
+    environment.globals |= {"chart": macros.chart, "badge": macros.badge}
     scripts = [get_plotlyjs(), _asset("page.js")]
-    return environment.get_template(template).render(
-        **content,
+    return environment.get_template("page.html").render(
+        **head,
+        sections=[
+            (anchor, title, Markup(environment.from_string(body).render(content)))
+            for anchor, title, body, content in sections
+        ],
         started=f"{started.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         version=__version__,
         style=Markup(_asset("page.css")),
@@ -65,6 +73,4 @@ def _figure_json(figure: Mapping[str, Any]) -> Any:
 
 def _shown(value: object) -> str:
     """A cell of a table: numbers to four digits, None as a dash."""
-    if value is None or (isinstance(value, float) and not isinstance(value, bool)):
-        return number(value)
-    return str(value)
+    return number(value) if value is None or isinstance(value, float) else str(value)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Summary, rounded
-from pytest_llmperf.report.json.document import regression_verdict, sla_verdict
-from pytest_llmperf.report.views.capacity import Property, capacity_properties
+from pytest_llmperf.report.views.verdicts import regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
+
+Property = tuple[str, str | int | float | bool]
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
@@ -64,3 +66,22 @@ def _metric_properties(summary: Summary) -> Iterator[Property]:
         value = rounded(scalar)
         if value is not None:
             yield f"llmperf.{name}{_UNIT_SUFFIX.get(METRICS[name].unit, '')}", value
+
+
+def capacity_properties(capacity: Capacity | None) -> Iterator[Property]:
+    """Flat, for JUnit; what is not known has no property."""
+    if capacity is None:
+        return
+    yield "llmperf.capacity.answer", capacity.sentence
+    yield "llmperf.capacity.is_lower_bound", capacity.is_bound
+    interval = capacity.interval
+    known = {
+        "llmperf.capacity": capacity.value,
+        "llmperf.capacity.low": interval.low if interval else None,
+        "llmperf.capacity.high": interval.high if interval else None,
+        "llmperf.capacity.holds": capacity.holds,
+        "llmperf.capacity.breaks": capacity.breaks,
+    }
+    for name, value in known.items():
+        if (short := rounded(value)) is not None:
+            yield name, short

@@ -10,12 +10,12 @@ from typing import Any
 
 from pytest_llmperf import __version__
 from pytest_llmperf.metrics.summary import rounded
+from pytest_llmperf.report.json.plain import plain
+from pytest_llmperf.report.json.properties import Property
 from pytest_llmperf.search.result import Ranked, SearchResult
 from pytest_llmperf.search.strategy.goal import Check
 
 SCHEMA = "llmperf.search/1"
-Property = tuple[str, str | int | float | bool]
-"""As of report.properties."""
 
 
 def search_document(result: SearchResult) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _ranked_dict(found: Ranked) -> dict[str, Any]:
         "standing": found.standing,
         "why": found.why,
         "tied_with_best": found.tied,
-        "objective": level and {key: rounded(value) for key, value in asdict(level).items()},
+        "objective": level and plain(level),
         "checks": [_check_dict(check) for check in found.checks],
         "runs": found.runs,
         "stopped": found.stopped,

@@ -1,4 +1,4 @@
-"""What `llmperf baseline` prints: tables and lines about stored baselines. No I/O."""
+"""Tables and lines about stored baselines, which `llmperf baseline` prints. No I/O."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
 from pytest_llmperf.gate.baselines.model import QUANTITIES, Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS, change_points
 from pytest_llmperf.metrics.stats.histogram import lower_edge, merged, picture
+from pytest_llmperf.report.text import left, make_table
 
 _SHOWN = tuple(Quantity(metric, stat) for metric in ("ttft", "itl", "e2e") for stat in ("p50", "p99"))
-_RATE = Quantity("output_token_throughput")
 _PICTURES = ("ttft", "itl")
 
 
 def list_table(baselines: Iterable[Baseline], now: datetime) -> Table:
     """One row per baseline."""
-    table = _table("baselines")
-    for header in ("environment", "point"):
-        table.add_column(header, overflow="fold")
-    for header in ("sessions", "anchor", "anchor age", "last session", "commit", ""):
-        table.add_column(header, no_wrap=True)
+    folded = (Column(header, overflow="fold") for header in ("environment", "point"))
+    table = make_table("baselines", *folded, *left("sessions", "anchor", "anchor age", "last session", "commit", ""))
     for held in baselines:
         last = held.sessions[-1]
         table.add_row(
@@ -50,7 +46,7 @@ def _age(then: datetime, now: datetime) -> str:
 
 
 def facts(baseline: Baseline) -> Iterator[str]:
-    """What was measured, and where."""
+    """Lines that say what was measured, and where."""
     hard, last = baseline.identity, baseline.sessions[-1]
     label = " (SIMULATED step times)" if last.environment.simulated else ""
     yield f"{baseline.test}"
@@ -73,13 +69,11 @@ def _arguments(args: dict[str, object]) -> str:
 
 
 def sessions_table(baseline: Baseline) -> Table:
-    """One row per session: of every gated quantity the range of its runs' values."""
-    table = _table("per session: least to largest of the runs")
-    for header in ("session", "commit", "in"):
-        table.add_column(header, no_wrap=True)
-    quantities = sorted({*(baseline.margins or _SHOWN), _RATE}, key=QUANTITIES.index)
-    for quantity in quantities:
-        table.add_column(f"{quantity}\n{quantity.unit}", justify="right", overflow="fold")
+    """One row per session: the range of its runs' values of every gated quantity."""
+    quantities = sorted({*(baseline.margins or _SHOWN), OUTPUT_RATE}, key=QUANTITIES.index)
+    headers = (f"{quantity}\n{quantity.unit}" for quantity in quantities)
+    figures = (Column(header, justify="right", overflow="fold") for header in headers)
+    table = make_table("per session: least to largest of the runs", *left("session", "commit", "in"), *figures)
     rolling, anchor = ({s.id for s in baseline.reference(name)} for name in ("rolling", "anchor"))
     for session in baseline.sessions:
         held = [name for name, ids in (("rolling", rolling), ("anchor", anchor)) if session.id in ids]
@@ -136,7 +130,3 @@ def _steps(sessions: Sequence[StoredSession], quantity: Quantity, margin: float)
 def _measured(session: StoredSession, quantity: Quantity) -> list[float]:
     """Values of its runs; those without one have no part in a trend."""
     return [value for run in session.runs if (value := run.values.get(quantity)) is not None and value > 0]
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -1,24 +1,24 @@
-"""What `llmperf import` prints of another tool's file."""
+"""Tables that `llmperf import` prints of another tool's file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint
+from pytest_llmperf.report.text import make_table, number, right
 
 _STATS = ("avg", "min", "max", "p99", "p95", "p90", "p50")
 
 
-def imported_tables(found: Imported, name: str, number: Callable[[float | None], str]) -> Iterator[Table]:
+def imported_tables(found: Imported, name: str) -> Iterator[Table]:
     """One per load that the file has figures of: a row per metric, under the tool's own names and definitions."""
     model = f", model {found.model}" if found.model else ""
     for point in found.points:
         if point.metrics:
-            yield _table(point, f"{name}: by the definitions of {found.source}{model}{_level(point)}", number)
+            yield _table(point, f"{name}: by the definitions of {found.source}{model}{_level(point)}")
 
 
 def _level(point: ImportedPoint) -> str:
@@ -27,11 +27,8 @@ def _level(point: ImportedPoint) -> str:
     return "" if point.concurrency is None else f", concurrency {point.concurrency}"
 
 
-def _table(point: ImportedPoint, title: str, number: Callable[[float | None], str]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("Metric", overflow="fold")
-    for stat in _STATS:
-        table.add_column(stat, justify="right", no_wrap=True)
+def _table(point: ImportedPoint, title: str) -> Table:
+    table = make_table(title, Column("Metric", overflow="fold"), *right(*_STATS))
     for metric, values in point.metrics.items():
         cells = (values.get(stat) for stat in _STATS)
         shown = (number(float(cell)) if isinstance(cell, int | float) else "" for cell in cells)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.definitions import OFFERED, Quantity
+from pytest_llmperf.definitions import HEADLINE_LATENCIES, OFFERED, OUTPUT_RATE, Quantity
 from pytest_llmperf.gate.regression import candidate
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
@@ -18,23 +18,19 @@ from pytest_llmperf.metrics.stats.estimate import Level, level_of
 from pytest_llmperf.metrics.stats.margins import tolerance, too_few
 
 QUANTITIES = (
-    Quantity("ttft", "p50"),
-    Quantity("ttft", "p99"),
-    Quantity("itl", "p50"),
-    Quantity("itl", "p99"),
-    Quantity("e2e", "p50"),
+    *HEADLINE_LATENCIES,
     Quantity("input_token_throughput"),
-    Quantity("output_token_throughput"),
+    OUTPUT_RATE,
     Quantity("output_token_throughput_per_gpu"),
 )
 CHOSEN_BY = (
-    Quantity("output_token_throughput"),
+    OUTPUT_RATE,
     Quantity("ttft", "p50"),
     Quantity("itl", "p50"),
     Quantity("capacity"),
     Quantity("capacity_concurrency"),
 )
-"""What the answer names where each configuration is best at something else."""
+"""Quantities that the answer names where each configuration is best at something else."""
 _NAMED = 4
 """Configurations that the answer names per metric, the others counted as one."""
 NO_WINNER = "no clear winner: intervals overlap"
@@ -210,7 +206,7 @@ def _level(quantity: Quantity, result: Result) -> Level | None:
 
 
 def _leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:
-    """Those that no other's interval is apart from on the better side; none without two to compare."""
+    """Positions whose interval no other's is apart from on the better side; none without two to compare."""
     present = [(level, place) for place, level in enumerate(levels) if level is not None]
     if len(present) < 2:
         return ()

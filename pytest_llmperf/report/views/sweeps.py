@@ -1,6 +1,6 @@
 """Points of one load over its concurrency or request rate: latency against throughput, the SLA's line and the knee.
 
-Pure. What is nobody's trade-off is found here too: the Pareto front of all configurations.
+Pure. The Pareto front of all points of a load is found here too.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import beyond
+from pytest_llmperf.metrics.stats.pareto import Front, pareto_front
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.views.comparison import comparable, load_family
 
-THROUGHPUT = Quantity("output_token_throughput")
-LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), Quantity("e2e", "p50"))
+_LATENCY = Quantity("e2e", "p50")
+LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), _LATENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Sweep:
     """Position of the level with the most throughput per latency; None below three valid levels."""
 
     def answer(self, axis: str) -> str:
-        """What the sweep was made to find: how far the limits hold; without limits, where throughput is highest."""
+        """The answer in a sentence: how far the limits hold; without limits, where throughput is highest."""
         rated = [(level, rate) for level in self.levels if level.result.valid and (rate := _throughput(level.result))]
         held = [pair for pair in rated if _keeps_limits(pair[0].result)]
         if not held:
@@ -69,14 +70,14 @@ class SweepGroup:
         return tuple(f"{self.load}: {sweep.answer(self.axis)}" for sweep in self.sweeps)
 
     def limit(self, quantity: Quantity) -> Limit | None:
-        """What the SLA says about a quantity; None when it says nothing, or not the same at all levels."""
+        """The SLA's limit of a quantity; None when it has none, or not the same at all levels."""
         loads = [level.result.load for sweep in self.sweeps for level in sweep.levels]
         limits = {next((limit for limit in load.sla if limit.quantity == quantity), None) for load in loads}
         return limits.pop() if len(limits) == 1 else None
 
 
 def _throughput(result: Result) -> float | None:
-    return result.metrics.value(THROUGHPUT)
+    return result.metrics.value(OUTPUT_RATE)
 
 
 def _keeps_limits(result: Result) -> bool:
@@ -127,47 +128,21 @@ def _knee(levels: Sequence[Level]) -> int | None:
 
 
 def _power(result: Result) -> float | None:
-    rate, latency = _throughput(result), result.metrics.value(Quantity("e2e", "p50"))
+    rate, latency = _throughput(result), result.metrics.value(_LATENCY)
     return rate / latency if result.valid and rate and latency else None
 
 
-@dataclass(frozen=True, slots=True)
-class Tradeoff:
-    """A point of latency (ms) against throughput, and whether no other point is better in both."""
-
-    point_id: str
-    throughput: float
-    latency_ms: float
-    on_front: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ParetoGroup:
-    """All points of one kind of load in one environment."""
-
-    load: str
-    environment: str
-    points: tuple[Tradeoff, ...]
-
-
-def pareto_groups(measured: Sequence[tuple[str, Result]], latency: Quantity) -> tuple[ParetoGroup, ...]:
+def fronts(measured: Sequence[tuple[str, Result]]) -> tuple[Front, ...]:
     """One per load that was measured at least three times, over servers and levels; invalid points are left out."""
     found = []
     for results in comparable(measured).values():
         families: dict[str, list[Result]] = {}
         for result in results:
             families.setdefault(load_family(result), []).append(result)
-        found += [_pareto(load, held, latency) for load, held in families.items() if len(held) > 2]
-    return tuple(group for group in found if len(group.points) > 2)
+        found += [_front(load, held) for load, held in families.items() if len(held) > 2]
+    return tuple(front for front in found if len(front.points) > 2)
 
 
-def _pareto(load: str, results: Sequence[Result], latency: Quantity) -> ParetoGroup:
-    placed = [(r.point_id, r.metrics.value(THROUGHPUT), r.metrics.value(latency)) for r in results if r.valid]
-    known = [(name, rate, wait) for name, rate, wait in placed if rate is not None and wait is not None]
-    points = (Tradeoff(*one, not any(_dominates(other, one) for other in known)) for one in known)
-    return ParetoGroup(load, results[0].environment.slug, tuple(points))
-
-
-def _dominates(one: tuple[str, float, float], other: tuple[str, float, float]) -> bool:
-    """Better in throughput or latency and not worse in the other."""
-    return one[1] >= other[1] and one[2] <= other[2] and one[1:] != other[1:]
+def _front(load: str, results: Sequence[Result]) -> Front:
+    values = ((r.point_id, r.metrics.value(OUTPUT_RATE), r.metrics.value(_LATENCY), None) for r in results if r.valid)
+    return pareto_front(load, _LATENCY, values)

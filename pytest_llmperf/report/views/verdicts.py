@@ -9,10 +9,11 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.rules import Verdict
 from pytest_llmperf.gate.sentences import change
 from pytest_llmperf.gate.verdict import MetricVerdict
+from pytest_llmperf.runner.outcomes import Outcome
 
 _WIDTH = 44
 _SIDES = ("baseline", "now")
-"""What a stored baseline and this session are called; the sides of a duet have names."""
+"""Names of a stored baseline and of this session; the sides of a duet have names of their own."""
 _HEADS: dict[Verdict, str] = {
     "FAIL": "worse than its baseline",
     "NO BASELINE": "there is no usable baseline to compare with",
@@ -39,6 +40,21 @@ _DUET_NEXT: dict[Verdict, str] = {
     "NO BASELINE": "next: see in the log and the requests of {old} why it gave no numbers",
     "INCONCLUSIVE": _NEXT["INCONCLUSIVE"],
 }
+
+
+def sla_verdict(outcome: Outcome) -> str:
+    """PASS, FAIL, INCONCLUSIVE, INVALID (the numbers are not to be trusted), NOT CHECKED without any limit."""
+    if not outcome.sla:
+        return "NOT CHECKED"
+    if outcome.result is not None and not outcome.result.valid:
+        return "INVALID"
+    found = {check.verdict for check in outcome.sla}
+    return next(verdict for verdict in ("FAIL", "INCONCLUSIVE", "PASS") if verdict in found)
+
+
+def regression_verdict(outcome: Outcome) -> str:
+    """The regression's verdict, or NOT CHECKED where no comparison was made."""
+    return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
 
 
 def failure_text(point_id: str, regression: Regression) -> str:
@@ -77,6 +93,18 @@ def describe(metric: MetricVerdict, sides: tuple[str, str] = _SIDES) -> str:
         f"{name}: {shown(now)}, {sides[0]} {shown(then)}; {change(estimate.log_ratio)} ({interval}), "
         f"margin {series.margin:.0%}, {runs}: {metric.verdict}: {metric.reason}"
     )
+
+
+def measured_change(metric: MetricVerdict) -> tuple[float, float, float] | None:
+    """Change of the metric's own value with its 90 % interval: throughput that got worse is negative.
+
+    None where nothing could be estimated.
+    """
+    estimate, sign = metric.estimate, 1 if metric.series.quantity.better == "lower" else -1
+    if estimate is None:
+        return None
+    at, *ends = (math.expm1(sign * log) for log in (estimate.log_ratio, estimate.bound(0.05), estimate.bound(0.95)))
+    return at, min(ends), max(ends)
 
 
 def level(runs: Sequence[Sequence[float | None]]) -> float | None:

@@ -17,8 +17,8 @@ from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.stats.margins import tolerance
-from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.properties import outcome_properties
+from pytest_llmperf.report.media import report_document
 from pytest_llmperf.report.terminal.duet import duet_table
 from pytest_llmperf.report.views.verdicts import failure_text
 from pytest_llmperf.runner.campaign import Campaign

@@ -13,9 +13,8 @@ from pytest_llmperf.gate.baselines.growth import recorded, stored_session
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.gate.verdict import judge
-from pytest_llmperf.report.json.document import report_document
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.terminal.summary import summary
+from pytest_llmperf.report.media import report_document, summary
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.views.verdicts import failure_text
 from pytest_llmperf.runner.describe import describe_load

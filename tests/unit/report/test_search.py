@@ -105,7 +105,7 @@ def test_a_search_that_was_interrupted_at_once():
 
 def test_the_page_has_answer_table_and_charts_and_no_foreign_code():
     pytest.importorskip("plotly")
-    from pytest_llmperf.report.html.page import html_report
+    from pytest_llmperf.report.media import html_report
 
     page = html_report([], STARTED, searches=[searched()])
     body = page[: page.index("<script>")]

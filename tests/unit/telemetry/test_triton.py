@@ -13,8 +13,7 @@ from rich.console import Console
 from samples import result, steady_run
 
 from pytest_llmperf.records import ModelSide, ServerSide
-from pytest_llmperf.report.text import number
-from pytest_llmperf.report.views.server_side import server_side_table
+from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
 from pytest_llmperf.telemetry.triton import gained, read
 
 
@@ -93,7 +92,7 @@ def shown(models: Sequence[str], point_id: str) -> list[str]:
     )
     measured = replace(result([replace(steady_run(), server_side=ServerSide(sides))]), point_id=point_id)
     buffer = io.StringIO()
-    Console(file=buffer, width=80).print(server_side_table([measured], number))
+    Console(file=buffer, width=80).print(server_side_table(server_sides([measured])))
     return [line.rstrip() for line in buffer.getvalue().splitlines()]
 
 

@@ -25,8 +25,9 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
-from pytest_llmperf.report.html.page import html_report
-from pytest_llmperf.report.views.capacity import capacity_dict, capacity_properties
+from pytest_llmperf.report.json.point import capacity_dict
+from pytest_llmperf.report.json.properties import capacity_properties
+from pytest_llmperf.report.media import html_report
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.tasks.capacity import level_point, search_hash
 

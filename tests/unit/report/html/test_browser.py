@@ -8,7 +8,7 @@ from chromium import browser, executable
 from report_samples import STARTED, outcomes
 from search_samples import searched
 
-from pytest_llmperf.report.html.page import html_report
+from pytest_llmperf.report.media import html_report
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,16 @@ from samples import START_NS, failed, record, result, run
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.gate.sla import SlaCheck
+from pytest_llmperf.metrics.stats.pareto import Front, Tradeoff
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.records import Telemetry, Track
-from pytest_llmperf.report.html.charts import distribution_charts, log_axis, pareto_chart, safe
-from pytest_llmperf.report.html.page import html_report
+from pytest_llmperf.report.html.charts import log_axis, safe
+from pytest_llmperf.report.html.distributions import distribution_charts
 from pytest_llmperf.report.html.series import series_chart
-from pytest_llmperf.report.html.standing import headline, standing
 from pytest_llmperf.report.html.timeline import SHOWN, timeline_chart
-from pytest_llmperf.report.views.sweeps import ParetoGroup, Tradeoff
+from pytest_llmperf.report.html.tradeoffs import front_chart
+from pytest_llmperf.report.media import html_report
+from pytest_llmperf.report.views.standing import headline, standing
 from pytest_llmperf.runner.outcomes import Outcome
 
 
@@ -240,8 +242,8 @@ def test_an_axis_of_less_than_a_decade_is_left_to_plotly(values):
 
 def test_names_on_a_pareto_front_are_not_written_over_each_other():
     at = {"a": (100.0, 10.0), "b": (600.0, 50.0), "c": (604.0, 51.0), "d": (606.0, 52.0)}
-    group = ParetoGroup("chat", "here", tuple(Tradeoff(name, *place, on_front=True) for name, place in at.items()))
-    (trace,) = pareto_chart(group, Quantity("ttft", "p99")).figure["data"]
+    points = tuple(Tradeoff(name, *place, ok=None, on_front=True) for name, place in at.items())
+    (trace,) = front_chart(Front("chat", Quantity("ttft", "p99"), points), "point").figure["data"]
     assert trace["text"] == ["a", "", "", "d"]
     assert trace["customdata"] == ["a", "b", "c", "d"]
 

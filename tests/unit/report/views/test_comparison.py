@@ -13,10 +13,9 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.estimate import level_of
 from pytest_llmperf.metrics.stats.margins import Prior
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.json.document import report_document
-from pytest_llmperf.report.terminal.summary import summary
+from pytest_llmperf.report.media import report_document, summary
 from pytest_llmperf.report.views.comparison import NO_WINNER, comparisons, load_family, overall
-from pytest_llmperf.report.views.sweeps import pareto_groups, sweep_groups
+from pytest_llmperf.report.views.sweeps import fronts, sweep_groups
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 
 TTFT, RATE = Quantity("ttft", "p50"), Quantity("output_token_throughput")
@@ -142,8 +141,8 @@ def test_the_family_of_a_load_keeps_other_axes():
 
 
 def test_the_front_is_what_nothing_beats_in_both():
-    (group,) = pareto_groups([*sweep("a", (1.0, 0.5, 0.8))], Quantity("e2e", "p50"))
-    assert [p.point_id for p in group.points if p.on_front] == ["a-s-c2"]
+    (front,) = fronts(sweep("a", (1.0, 0.5, 0.8)))
+    assert [p.name for p in front.points if p.on_front] == ["a-s-c2"]
 
 
 def session(*pairs):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from samples import HEALTH, result, steady_run
 
 from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
-from pytest_llmperf.report.json.document import report_document
+from pytest_llmperf.report.media import report_document
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.resume.files import read_points, write_point

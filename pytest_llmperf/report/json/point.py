@@ -1,121 +1,31 @@
-"""Results as plain JSON data: the report (`llmperf.report/1`), and the per-request lines. No I/O."""
+"""A point as plain JSON data: its part of the report (`llmperf.report/1`). No I/O."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf import __version__
-from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.gate.verdict import MetricVerdict
+from pytest_llmperf.metrics.capacity.answer import Capacity
+from pytest_llmperf.metrics.capacity.bracket import Search, Trial
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.summary import Summary, in_drain, rounded, run_window
-from pytest_llmperf.metrics.trust.stability import Steadiness
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.records import ModelSide, Run, ServerSide, Telemetry
-from pytest_llmperf.report.json.search import search_document
-from pytest_llmperf.report.views.capacity import capacity_dict
-from pytest_llmperf.report.views.comparison import Comparison, comparisons
-from pytest_llmperf.report.views.curves import Curve, curves
-from pytest_llmperf.report.views.verdicts import level
+from pytest_llmperf.records import ModelSide, Run, Telemetry
+from pytest_llmperf.report.json.plain import plain
+from pytest_llmperf.report.views.verdicts import level, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
-from pytest_llmperf.search.result import SearchResult
-
-SCHEMA = "llmperf.report/1"
 
 
-def sla_verdict(outcome: Outcome) -> str:
-    """PASS, FAIL, INCONCLUSIVE, INVALID (the numbers are not to be trusted), NOT CHECKED without any limit."""
-    if not outcome.sla:
-        return "NOT CHECKED"
-    if outcome.result is not None and not outcome.result.valid:
-        return "INVALID"
-    found = {check.verdict for check in outcome.sla}
-    return next(verdict for verdict in ("FAIL", "INCONCLUSIVE", "PASS") if verdict in found)
-
-
-def regression_verdict(outcome: Outcome) -> str:
-    """The regression's verdict, or NOT CHECKED where no comparison was made."""
-    return outcome.regression.verdict if outcome.regression else "NOT CHECKED"
-
-
-def report_document(
-    outcomes: Sequence[Outcome],
-    started: datetime,
-    dialect: str | None = None,
-    notes: Sequence[str] = (),
-    searches: Sequence[SearchResult] = (),
-) -> dict[str, Any]:
-    """The whole report; `dialect` adds a block with that tool's metrics to every point."""
-    environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
-    return {
-        "schema": SCHEMA,
-        "llmperf": __version__,
-        "started": started.astimezone(UTC).isoformat(timespec="seconds"),
-        "environment": next(iter(environments.values()), {}),
-        "environments": environments,
-        "definitions": {metric.key: metric.definition for metric in METRICS.values()},
-        "notes": list(notes),
-        "points": [_point_dict(outcome, dialect) for outcome in outcomes],
-        "curves": [_curve_dict(curve) for curve in outcome_curves(outcomes)],
-        "comparisons": [_comparison_dict(found) for found in outcome_comparisons(outcomes)],
-        **({"searches": [search_document(found) for found in searches]} if searches else {}),
-    }
-
-
-def outcome_curves(outcomes: Sequence[Outcome]) -> tuple[Curve, ...]:
-    """The curves of all points that were measured."""
-    return curves([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
-
-
-def outcome_comparisons(outcomes: Sequence[Outcome]) -> tuple[Comparison, ...]:
-    """One per load that several servers were measured at."""
-    return comparisons([(o.test, o.result) for o in outcomes if o.result is not None and o.result.runs])
-
-
-def _comparison_dict(found: Comparison) -> dict[str, Any]:
-    """Levels are geometric means over the runs, with their 90 % interval."""
-    rows = [
-        {
-            "quantity": str(row.quantity),
-            "unit": row.quantity.unit,
-            "best": None if row.best is None else found.configurations[row.best],
-            "why": row.why,
-            "values": {
-                name: level and {key: rounded(value) for key, value in asdict(level).items()}
-                for name, level in zip(found.configurations, row.levels, strict=True)
-            },
-        }
-        for row in found.rows
-    ]
-    return {**asdict(found), "answer": found.answer, "rows": rows}
-
-
-def _curve_dict(curve: Curve) -> dict[str, Any]:
-    points = [
-        {
-            "input_tokens": point.input_tokens,
-            "valid": point.valid,
-            **{name: {"value": rounded(v), "unit": parse_quantity(name).unit} for name, v in point.values.items()},
-        }
-        for point in curve.points
-    ]
-    return {**asdict(curve), "points": points}
-
-
-def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
-    head: dict[str, Any] = {
-        "id": outcome.point_id,
-        "test": outcome.test,
-        "passed": outcome.passed,
-        "error": outcome.error,
-    }
+def point_document(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
+    """The point with its runs, metrics and verdicts; `dialect` adds a block with that tool's metrics."""
+    head = {"id": outcome.point_id, "test": outcome.test, "passed": outcome.passed, "error": outcome.error}
     if outcome.result is None:
         return head
     result = outcome.result
@@ -130,12 +40,10 @@ def _point_dict(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "invalid_reasons": list(result.invalid_reasons),
         "saturated": result.saturated,
         "remarks": list(result.remarks),
-        **({"stability": _stability_dict(result.steadiness)} if result.steadiness else {}),
+        **_stability(result),
         "timestamps": result.stamps,
         "trace_hash": result.trace_hash,
-        "runs": [
-            _run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)
-        ],
+        "runs": _runs(result),
         "reruns": list(outcome.reruns),
         "metrics": result.metrics.as_dict(),
         "stages": [
@@ -161,10 +69,14 @@ def _duet_dict(old: Result) -> dict[str, Any]:
         "saturated": old.saturated,
         "timestamps": old.stamps,
         "trace_hash": old.trace_hash,
-        "runs": [_run_dict(run, summary, old.load) for run, summary in zip(old.runs, old.summaries, strict=True)],
+        "runs": _runs(old),
         "metrics": old.metrics.as_dict(),
         **({"capacity": capacity_dict(old.capacity)} if old.capacity else {}),
     }
+
+
+def _runs(result: Result) -> list[dict[str, Any]]:
+    return [_run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)]
 
 
 def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
@@ -173,14 +85,14 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "started": datetime.fromtimestamp(run.started_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
-        "client": {name: rounded(v) if isinstance(v, float) else v for name, v in asdict(run.client).items()},
+        "client": plain(run.client),
         "launch": run.launch,
         "workers": run.workers,
         "repeats": len(run.spoiled),
         "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
-        **({"server_side": _server_side_dict(run.server_side)} if run.server_side else {}),
+        **_server_side(run),
         **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),
     }
 
@@ -198,8 +110,11 @@ def _telemetry_dict(found: Telemetry, started_ns: int) -> dict[str, Any]:
     return {"interval_s": found.interval_s, "notes": list(found.notes), "tracks": tracks}
 
 
-def _server_side_dict(side: ServerSide) -> dict[str, Any]:
-    return {"models": [_model_side_dict(model) for model in side.models], "metrics": dict(side.metrics)}
+def _server_side(run: Run) -> dict[str, Any]:
+    if run.server_side is None:
+        return {}
+    models = [_model_side_dict(model) for model in run.server_side.models]
+    return {"server_side": {"models": models, "metrics": dict(run.server_side.metrics)}}
 
 
 def _model_side_dict(side: ModelSide) -> dict[str, Any]:
@@ -239,14 +154,11 @@ def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
     }
 
 
-def _stability_dict(steady: Steadiness) -> dict[str, Any]:
-    return {
-        "windows": steady.windows,
-        "reached": steady.reached,
-        "throughput_spread": rounded(steady.throughput_spread),
-        "latency_spread": rounded(steady.latency_spread),
-        "within": steady.within,
-    }
+def _stability(result: Result) -> dict[str, Any]:
+    steady = result.steadiness
+    if steady is None:
+        return {}
+    return {"stability": {"windows": steady.windows, "reached": steady.reached, **plain(steady)}}
 
 
 def _check_dict(check: SlaCheck) -> dict[str, Any]:
@@ -291,4 +203,47 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
         "verdict": metric.verdict,
         "reason": metric.reason,
         "too_noisy": metric.too_noisy,
+    }
+
+
+def capacity_dict(capacity: Capacity) -> dict[str, Any]:
+    """As the JSON report holds it: the answer, its interval, and every search with its levels."""
+    interval = capacity.interval
+    return {
+        "quantity": str(capacity.quantity),
+        "unit": capacity.quantity.unit,
+        "answer": capacity.sentence,
+        "value": rounded(capacity.value),
+        "is_lower_bound": capacity.is_bound,
+        "interval": None if interval is None else [rounded(interval.low), rounded(interval.high)],
+        "holds": capacity.holds,
+        "breaks": capacity.breaks,
+        "resolution": rounded(capacity.resolution),
+        "within": capacity.asked.within,
+        "range": list(capacity.asked.span),
+        "criterion": [str(limit) for limit in capacity.asked.sla],
+        "notes": list(capacity.notes),
+        "searches": [_search_dict(search) for search in capacity.searches],
+    }
+
+
+def _search_dict(search: Search) -> dict[str, Any]:
+    return {
+        "ended": search.ended,
+        "value": rounded(search.estimate),
+        "interpolated": search.interpolated,
+        "holds": search.holds,
+        "breaks": search.breaks,
+        "levels": [_trial_dict(trial) for trial in search.trials],
+    }
+
+
+def _trial_dict(trial: Trial) -> dict[str, Any]:
+    facts = asdict(trial)
+    figures: Mapping[str, float | None] = facts.pop("figures") or {}
+    del facts["values"]
+    return {
+        **facts,
+        "achieved_rate": rounded(trial.achieved_rate),
+        "metrics": {k: rounded(v) for k, v in figures.items()},
     }

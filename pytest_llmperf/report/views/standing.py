@@ -1,8 +1,7 @@
-"""How a point came out, in one word and one sentence: what the first lines of the report say. Pure."""
+"""The end of a point in one word and one sentence, for the first lines of the report. Pure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +10,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
-from pytest_llmperf.report.json.document import regression_verdict, sla_verdict
-from pytest_llmperf.report.views.verdicts import level
+from pytest_llmperf.report.views.verdicts import level, measured_change, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
 
 Kind = Literal["bad", "doubt", "good", "none"]
@@ -23,11 +21,13 @@ WORDS: dict[str, Kind] = {
     "INTERRUPTED": "doubt",
     "INCONCLUSIVE": "doubt",
     "SKIPPED": "doubt",
+    "NONE": "bad",
+    "FOUND": "good",
     "IMPROVED": "good",
     "PASS": "good",
     "MEASURED": "none",
 }
-"""Of every word its colour, the gravest first: the order in which points are listed."""
+"""Colour of every word, the gravest first: the order in which points are listed."""
 MEANINGS = {
     "FAIL": "a limit is broken, something got worse than its margin allows, or the test failed otherwise",
     "INVALID": "the client was the bottleneck or the server gave other lengths: the numbers are not to be trusted",
@@ -47,11 +47,16 @@ class Standing:
 
     word: str
     reasons: tuple[str, ...]
-    """Gravest first; empty when there is nothing to add."""
+    """The gravest first; empty when there is nothing to add."""
 
     @property
     def kind(self) -> Kind:
         return WORDS[self.word]
+
+    @property
+    def gravity(self) -> int:
+        """0 for the gravest word."""
+        return list(WORDS).index(self.word)
 
 
 def standing(outcome: Outcome) -> Standing:
@@ -108,20 +113,18 @@ def _limit_sentence(check: SlaCheck) -> str:
 
 
 def _old(regression: Regression) -> str:
-    """What it is compared with: of a duet the old server's name."""
+    """Name of the other side: in a duet the old server's."""
     return regression.duet[0] if regression.duet else "baseline"
 
 
 def _change_sentence(metric: MetricVerdict, old: str) -> str:
     """Change in the metric's own direction, as readers think of it: latency +12 %, throughput -11 %."""
-    series, estimate = metric.series, metric.estimate
+    series, change = metric.series, measured_change(metric)
     then, now = level(series.baseline), level(series.candidate)
     title = _title(series.quantity)
-    if estimate is None or then is None or now is None:
+    if change is None or then is None or now is None:
         return f"{title}: {metric.reason}"
-    sign = 1 if series.quantity.better == "lower" else -1
-    at, *ends = (math.exp(sign * log) - 1 for log in (estimate.log_ratio, estimate.bound(0.05), estimate.bound(0.95)))
-    low, high = sorted(ends)
+    at, low, high = change
     shown, anchor = series.quantity.shown, " (anchor)" if series.reference == "anchor" else ""
     return (
         f"{title} {at:+.1%}: {shown(now)}, {old}{anchor} {shown(then)} "
@@ -137,16 +140,9 @@ def _title(quantity: Quantity) -> str:
 
 
 def first_line(error: str) -> str:
-    """Of an exception's text without its class, which says nothing to a reader of numbers."""
+    """First line of an exception's text, without the class, which says nothing to a reader of numbers."""
     line = error.strip().partition("\n")[0]
     return line.removeprefix("AssertionError: ").removeprefix("Failed: ").removeprefix("skipped: ")
-
-
-def by_gravity(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Standing]]:
-    """What failed first, else in the order of the plan."""
-    order = list(WORDS)
-    held = [(outcome, standing(outcome)) for outcome in outcomes]
-    return sorted(held, key=lambda pair: order.index(pair[1].word))
 
 
 def headline(standings: Sequence[Standing]) -> Standing:

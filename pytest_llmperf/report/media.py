@@ -1,0 +1,101 @@
+"""The report in each medium: terminal, JSON and HTML walk over the same list of sections. Pure: data in, text out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from pytest_llmperf import __version__
+from pytest_llmperf.definitions import METRICS
+from pytest_llmperf.report.html.templating import render_page
+from pytest_llmperf.report.section import Baselines, Content
+from pytest_llmperf.report.sections import appendix, capacity, comparison, curves, points, search, server_side, sweeps
+from pytest_llmperf.report.terminal.remarks import remark_lines
+from pytest_llmperf.report.views.standing import headline
+from pytest_llmperf.runner.outcomes import Outcome, RunFolder
+from pytest_llmperf.search.result import SearchResult
+
+SCHEMA = "llmperf.report/1"
+SECTIONS = (
+    points.OVERVIEW,
+    capacity.CAPACITY,
+    sweeps.SWEEPS,
+    sweeps.TRADEOFFS,
+    curves.CURVES,
+    comparison.COMPARISON,
+    search.SEARCH,
+    server_side.SERVER_SIDE,
+    points.POINTS,
+    appendix.ENVIRONMENT,
+    appendix.DEFINITIONS,
+)
+"""Every section, in the order in which each medium shows those that it has."""
+
+
+def summary(folder: RunFolder, width: int, color: bool, verbosity: int) -> str:
+    """The whole terminal summary; with -v the full statistics of every point too, with -q only trouble and paths."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
+    outcomes = list(folder.outcomes.values())
+    content = Content(outcomes, dialect=folder.dialect)
+    for section in SECTIONS:
+        if section.terminal and verbosity >= section.verbosity and (view := section.view(content)):
+            for piece in section.terminal(view, console.width):
+                console.print(escape(piece) if isinstance(piece, str) else piece, soft_wrap=isinstance(piece, str))
+    report = f"report: {folder.output / 'report.json'}"
+    for line in (*remark_lines(outcomes), *folder.notes, *folder.written, report):
+        console.print(escape(line), soft_wrap=True)
+    return buffer.getvalue()
+
+
+def report_document(
+    outcomes: Sequence[Outcome],
+    started: datetime,
+    dialect: str | None = None,
+    notes: Sequence[str] = (),
+    searches: Sequence[SearchResult] = (),
+) -> dict[str, Any]:
+    """The whole report as plain data; `dialect` adds a block with that tool's metrics to every point."""
+    environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "llmperf": __version__,
+        "started": started.astimezone(UTC).isoformat(timespec="seconds"),
+        "environment": next(iter(environments.values()), {}),
+        "environments": environments,
+        "definitions": {metric.key: metric.definition for metric in METRICS.values()},
+        "notes": list(notes),
+    }
+    content = Content(outcomes, searches, dialect)
+    for section in SECTIONS:
+        if section.json:
+            document |= section.json(section.view(content))
+    return document
+
+
+def html_report(
+    outcomes: Sequence[Outcome],
+    started: datetime,
+    notes: Sequence[str] = (),
+    baselines: Baselines | None = None,
+    searches: Sequence[SearchResult] = (),
+) -> str:
+    """The whole file. ImportError without plotly or jinja2 (the `report` extra)."""
+    content = Content(outcomes, searches, baselines=baselines or {})
+    shown = [(section, view) for section in SECTIONS if section.html and (view := section.view(content))]
+    listed = points.by_gravity(points.OVERVIEW.view(content))
+    found = [one.standing for one in search.SEARCH.view(content)]
+    return render_page(
+        [(section.key, section.title, section.html or "", section.page(view)) for section, view in shown],
+        started,
+        verdict=found[0] if found and not outcomes else headline([point.standing for point in listed]),
+        worst=[point for point in listed if point.standing.kind in ("bad", "doubt")],
+        answers=[list(section.answers(view)) for section, view in shown],
+        environments=appendix.ENVIRONMENT.view(content),
+        notes=notes,
+    )

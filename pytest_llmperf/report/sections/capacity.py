@@ -1,0 +1,85 @@
+"""Capacity searches: the levels in order with what decided each, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Column, Table
+
+from pytest_llmperf.definitions import HEADLINE, Quantity
+from pytest_llmperf.metrics.capacity.answer import Capacity
+from pytest_llmperf.metrics.capacity.bracket import Trial
+from pytest_llmperf.report.html.capacity import capacity_charts, trial_label
+from pytest_llmperf.report.section import Content, Section, Shown
+from pytest_llmperf.report.text import heading, left, make_table, number, right, two_lines
+
+_STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}
+Searched = list[tuple[str, Capacity]]
+"""Point id and capacity."""
+
+
+def _view(content: Content) -> Searched:
+    """All points that were searched; in a duet the old server's comes first."""
+    sides = [side for _, result in content.measured for side in (result.reference, result) if side is not None]
+    return [(side.point_id, side.capacity) for side in sides if side.capacity is not None]
+
+
+def _terminal(view: Searched, width: int) -> Iterator[Shown]:
+    for point_id, capacity in view:
+        yield capacity_table(point_id, capacity)
+        yield f"{point_id}: {capacity.sentence}"
+
+
+def capacity_table(point_id: str, capacity: Capacity) -> Table:
+    """One row per level in the order in which they were tried."""
+    asked = capacity.asked
+    shown = [q for q in HEADLINE if q.stat != "p50" and q not in [limit.quantity for limit in asked.sla]]
+    shown.sort(key=lambda quantity: quantity.unit == "req/s")  # what was done stands beside what was sent
+    limits = [f"{str(limit.quantity).replace('_', ' ')}\n{limit.op} {limit.value:g}" for limit in asked.sla]
+    table = make_table(
+        f"{point_id}: capacity by level",
+        *right("\nsearch", f"level\n{'req/s' if asked.request_rate else 'in flight'}"),
+        *left("\nverdict"),
+        *(Column(header, justify="right") for header in ("repeats", *limits)),
+        *right(*("done\nreq/s" if q.unit == "req/s" else two_lines(heading(q)) for q in shown)),
+        *right(*["sent\nreq/s"] * bool(asked.request_rate)),
+    )
+    for place, search in enumerate(capacity.searches, start=1):
+        for trial in search.trials:
+            table.add_row(str(place), *_cells(trial, capacity, shown))
+    return table
+
+
+def _cells(trial: Trial, capacity: Capacity, shown: list[Quantity]) -> Iterator[str]:
+    figures, measured = trial.figures or {}, dict(trial.values)
+    yield f"{trial.level:.4g}"
+    yield f"[{_STYLES[trial.verdict]}]{trial_label(trial)}[/]"
+    yield str(trial.repeats)
+    yield from (number(measured.get(limit)) for limit in capacity.asked.sla)
+    yield from (number(figures.get(str(quantity))) for quantity in shown)
+    if capacity.asked.request_rate:
+        yield number(trial.achieved_rate)
+
+
+def _page(view: Searched) -> dict[str, Any]:
+    return {"capacities": [(point_id, found, capacity_charts(point_id, found)) for point_id, found in view]}
+
+
+_BODY = """
+{% for point_id, capacity, charts in capacities %}
+<h3>{{ point_id }}</h3>
+<p class="answer">{{ capacity.sentence }}</p>
+{% for note in capacity.notes %}<p class="quiet">{{ note }}</p>{% endfor %}
+<div class="grid">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>
+{% endfor %}
+"""
+CAPACITY = Section(
+    key="capacity",
+    title="Capacity",
+    view=_view,
+    terminal=_terminal,
+    html=_BODY,
+    page=_page,
+    answers=lambda view: [("capacity", point_id, f": {found.sentence}") for point_id, found in view],
+)

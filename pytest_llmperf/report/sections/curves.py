@@ -1,0 +1,105 @@
+"""Loads that isolate one phase, over the length of the prompt: how prefill and decode scale. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.summary import rounded
+from pytest_llmperf.report.section import Section, Shown
+from pytest_llmperf.report.text import heading, left, make_table, number, right, styled
+
+_QUANTITIES = {
+    "prefill": (Quantity("ttft", "p50"), Quantity("ttft", "p99"), Quantity("prefill_throughput_per_user")),
+    "decode": (Quantity("itl", "p50"), Quantity("itl", "p99"), Quantity("output_token_throughput_per_user")),
+}
+"""By phase."""
+_LENGTH = re.compile(r"-in\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One prompt length; `values` are the phase's quantities, None where there was no sample."""
+
+    input_tokens: int
+    """The length that the plan asks for."""
+    valid: bool
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The points of one load on one server, by prompt length."""
+
+    server: str
+    load: str
+    """Name of the load, other swept values included."""
+    phase: Literal["prefill", "decode"]
+    environment: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves(measured: Sequence[tuple[str, Result]]) -> tuple[Curve, ...]:
+    """One per test function, server and load with a `phase`, from (test id, result); only prompts of one length."""
+    grouped: dict[tuple[str, ...], list[Result]] = {}
+    for test, result in measured:
+        if result.load.phase and isinstance(result.load.input_tokens, int):
+            grouped.setdefault(_key(test, result), []).append(result)
+    return tuple(itertools.chain.from_iterable(map(_curve, grouped.values())))
+
+
+def _key(test: str, result: Result) -> tuple[str, ...]:
+    return test.partition("[")[0], result.environment.slug, result.server.name, _LENGTH.sub("", result.load.name)
+
+
+def _length(result: Result) -> int:
+    asked = result.load.input_tokens
+    return asked if isinstance(asked, int) else 0
+
+
+def _curve(results: Sequence[Result]) -> Iterator[Curve]:
+    first = results[0]
+    if first.load.phase is None:
+        return
+    quantities = _QUANTITIES[first.load.phase]
+    points = [
+        CurvePoint(_length(r), r.valid, {str(quantity): r.metrics.value(quantity) for quantity in quantities})
+        for r in sorted(results, key=_length)
+    ]
+    yield Curve(
+        first.server.name, _LENGTH.sub("", first.load.name), first.load.phase, first.environment.slug, tuple(points)
+    )
+
+
+def _terminal(view: Sequence[Curve], width: int) -> Iterator[Shown]:
+    for curve in view:
+        title = f"{curve.phase} by prompt length: {curve.server}-{curve.load}"
+        headers = map(heading, _QUANTITIES[curve.phase])
+        table = make_table(title, *right("input tokens", *headers), *left(""))
+        for point in curve.points:
+            label = "" if point.valid else styled("INVALID")
+            table.add_row(str(point.input_tokens), *map(number, point.values.values()), label)
+        yield table
+
+
+def _json(view: Sequence[Curve]) -> dict[str, Any]:
+    return {"curves": [{**asdict(curve), "points": [_point_dict(point) for point in curve.points]} for curve in view]}
+
+
+def _point_dict(point: CurvePoint) -> dict[str, Any]:
+    values = {name: {"value": rounded(v), "unit": parse_quantity(name).unit} for name, v in point.values.items()}
+    return {"input_tokens": point.input_tokens, "valid": point.valid, **values}
+
+
+CURVES = Section(
+    key="curves",
+    title="Prefill and decode by prompt length",
+    view=lambda content: curves(content.measured),
+    terminal=_terminal,
+    json=_json,
+)
