@@ -9,6 +9,8 @@ from pathlib import Path
 import any_machine as limits
 import pytest
 
+from pytest_llmperf.boundary import secrets
+
 pytest_plugins = ["pytester"]
 
 # Many tests start a pytest or a server of their own. Where no bytecode may be written (containers often say so), pytest
@@ -21,6 +23,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that one test fills in is hidden in no other's texts."""
+    monkeypatch.setattr(secrets, "_forms", {})
+    monkeypatch.setattr(secrets, "_pattern", None)
+    monkeypatch.setattr(secrets, "_distinct", None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from pytest_llmperf.file_names import file_name
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet

@@ -7,15 +7,20 @@ crashed session loses nothing that was measured. Reports are written by `report.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pytest_llmperf.file_names import file_name
+from pytest_llmperf.boundary.file_names import file_name
+from pytest_llmperf.boundary.files import inside, open_end, open_new
+from pytest_llmperf.boundary.secrets import redacted
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
@@ -55,14 +60,27 @@ class RunFolder:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""
     _begun: set[Path] = field(default_factory=set)
+    _spare: Path | None = None
+    """Takes what `output` does not."""
+    _claim: int | None = None
+    """Descriptor of the folder, whose lock tells other sessions that this one writes there."""
+    _was_there: bool = field(init=False)
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the session as a whole."""
 
+    def __post_init__(self) -> None:
+        self._was_there = self.output is not None and self.output.exists()
+
     def note(self, test: str, point_id: str, **facts: Unpack[Facts]) -> Outcome:
-        """Stores facts about a test beside those that are known already, and returns them all."""
+        """Stores facts about a test beside those that are known already, and returns them all.
+
+        A result without runs takes the place of none with runs: a test that is run again may come to nothing.
+        """
         known = self.outcomes.get(test) or Outcome(test, point_id, None)
+        if known.result and known.result.runs and "result" in facts and not facts["result"].runs:
+            del facts["result"]
         self.outcomes[test] = replace(known, **facts)
         return self.outcomes[test]
 
@@ -71,28 +89,108 @@ class RunFolder:
         known = self.outcomes[test].reruns if test in self.outcomes else ()
         self.note(test, point_id, reruns=(*known, why))
 
+    def claim(self) -> None:
+        """Makes the folder this session's own until `release`; of two that begin at once, each has one of its own.
+
+        PlanError when another session writes to the folder that was asked for, or when nothing can be written there.
+        """
+        if not self._was_there and self.output.exists() and self.output.parent.name == _RESULTS:
+            self.output = self.output.with_name(f"{self.output.name}-{os.getpid()}")
+        try:
+            folder = self.made()
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            claim = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise PlanError(
+                f"output folder {self.output}: {error.strerror}; another one is chosen by --llmperf-output (--output)"
+            ) from error
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+            raise PlanError(
+                f"output folder {self.output}: another session is writing there; wait for its end, or choose another "
+                "one by --llmperf-output (--output)"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        self._claim = claim
+
+    def release(self) -> None:
+        """Lets other sessions write to the folder."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
     def log_dir(self) -> Path:
-        """Folder for server logs."""
-        return self.made() / "servers"
+        """Folder for server logs. ServerError would be late: PlanError when it leads out of the output folder."""
+        try:
+            return inside(self.made(), "servers", "log").parent
+        except OSError as error:
+            raise PlanError(f"folder of the server logs: {error}") from error
 
     def save_requests(self, test: str, run: Run, point: LoadPoint, level: float | None = None) -> None:
         """Append one run's requests to the point's JSONL file; of a capacity search with the `level` of the run."""
-        path = self.made() / "requests" / f"{file_name(test)}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder given by the user may hold an earlier session's file: that is replaced, this session's appended to.
-        mode = "a" if path in self._begun else "w"
-        self._begun.add(path)
-        with path.open(mode, encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in request_lines(run, point, level))
+        lines = (json.dumps(_without_secrets(line)) + "\n" for line in request_lines(run, point, level))
+        data = "".join(lines).encode()
+        self.store(lambda path: self._append(path, data), "requests", f"{file_name(test)}.jsonl")
+
+    def store(self, write: Callable[[Path], None], *names: str) -> Path | None:
+        """Writes a file below the folder, or where that fails (a full disk) in a spare one, which a note names.
+
+        Returns where it is; None, with a note, where neither could be written: measuring goes on.
+        """
+        try:
+            path = inside(self.made(), *names)
+            write(path)
+            return path
+        except OSError as error:
+            why = f"{'/'.join(names)}: {error.strerror} ({self.output})"
+        try:
+            self._spare = self._spare or Path(tempfile.mkdtemp(prefix="llmperf-"))
+            path = inside(self._spare, *names)
+            write(path)
+        except OSError as error:
+            self.tell(f"not written: {why}; nor to {self._spare or 'a temporary folder'}: {error.strerror}")
+            return None
+        self.tell(f"not written: {why}; it is in {path}")
+        return path
+
+    def tell(self, note: str) -> None:
+        """Notes a sentence once."""
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _append(self, path: Path, data: bytes) -> None:
+        """A folder given by the user may hold an earlier session's file: that is replaced, this session's appended to.
+
+        All of it or nothing: a line that is cut off would spoil the whole file for its readers.
+        """
+        with open_end(path) if path in self._begun else open_new(path) as file:
+            self._begun.add(path)
+            begin = file.seek(0, os.SEEK_END)
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(begin)
+                raise
 
     def made(self) -> Path:
-        """Returns the folder, which exists from now on."""
-        if not self.output.exists():
+        """Returns the folder, which exists from now on. Raises OSError."""
+        if not self.output.is_dir():
             self.output.mkdir(parents=True, exist_ok=True)
             if self.output.parent.name == _RESULTS:  # the parent of a folder that the user chose is not ours
                 _point_latest_at(self.output)
                 _keep_out_of_git(self.output.parent)
         return self.output
+
+
+def _without_secrets(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts are few among the facts of a request."""
+    return {name: redacted(fact) if isinstance(fact, str) else fact for name, fact in line.items()}
 
 
 def default_output(root: Path) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.file_names import file_name
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint

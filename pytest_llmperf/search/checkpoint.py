@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.strategy.trial import RunFacts, parse_facts
@@ -57,7 +57,7 @@ class Checkpoint:
             raise PlanError(f"{self.path}: {changed}. {_ANEW}")
 
     def write(self) -> None:
-        """Whole or not at all."""
+        """Whole or not at all. Raises OSError."""
         document = {
             "schema": SCHEMA,
             "plan": self.plan,
@@ -69,13 +69,8 @@ class Checkpoint:
                 if entry.runs or entry.error
             },
         }
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        write_whole(self.path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def read_checkpoint(path: Path, plan: Mapping[str, Any], environment: Mapping[str, Any]) -> Checkpoint:
@@ -89,7 +84,7 @@ def read_checkpoint(path: Path, plan: Mapping[str, Any], environment: Mapping[st
             for name, held in document["trials"].items()
         }
         then_plan, then_environment, version = (document[key] for key in ("plan", "environment", "engine_version"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PlanError(f"{path} is no checkpoint of a search: {type(error).__name__}: {error}") from error
     _demand_equal(then_plan, plan, f"{path}: the plan has changed")
     _demand_equal(then_environment, environment, f"{path}: this is another environment")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import MissingRequirement, PlanError
-from pytest_llmperf.file_names import file_name
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.base import changes_output

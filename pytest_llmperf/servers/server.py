@@ -21,7 +21,7 @@ from pytest_llmperf.servers.engines.table import ENGINES, Question
 from pytest_llmperf.servers.process.log import log_tail
 from pytest_llmperf.servers.process.process import ServerProcess
 from pytest_llmperf.servers.readiness import health_problem
-from pytest_llmperf.servers.secrets import expand, redact
+from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import MetricsSource, Sources, Watcher
@@ -42,7 +42,6 @@ class Launch:
     targets: tuple[Target, ...]
     processes: tuple[ServerProcess, ...]
     version: str | None
-    secrets: tuple[str, ...]
     gpus: tuple[Gpu, ...]
     """This machine's that it has; empty where it takes none."""
 
@@ -189,9 +188,8 @@ class LlmServer:
         return self._watcher.end() if self._watcher is not None else None
 
     def log_tail(self) -> str:
-        """Last lines of every replica's log, secrets hidden."""
-        tails = [f"{path}:\n{log_tail(path)}" for path in self.logs]
-        return redact("\n".join(tails), self._up.secrets)
+        """Last lines of every replica's log."""
+        return "\n".join(f"{path}:\n{log_tail(path)}" for path in self.logs)
 
 
 async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:

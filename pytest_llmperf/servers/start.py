@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import MissingRequirement, ServerError
-from pytest_llmperf.file_names import file_name
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -19,7 +20,6 @@ from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
-from pytest_llmperf.servers.secrets import secret_values
 from pytest_llmperf.servers.server import Launch, LlmServer
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import watcher
@@ -130,7 +130,7 @@ def _launched(
             under_way.append(started[-1][1])
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), processes[0].secrets, tuple(gpus))
+        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), tuple(gpus))
 
 
 @contextlib.contextmanager
@@ -149,15 +149,15 @@ def _replica(
 def _fresh_log(folder: Path, name: str) -> Path:
     """A file of its own for every start: the errors of an earlier one (of another plan, say) are not this one's."""
     paths = itertools.chain([folder / f"{name}.log"], (folder / f"{name}.{n}.log" for n in itertools.count(2)))
-    return next(path for path in paths if not path.exists())
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> Launch:
     engine = ENGINES[config.engine]
-    target, secrets = engine.target(config, None), secret_values([config.model_dump_json()])
+    target = engine.target(config, None)
     if engine.ready is not None:
         target = engine.ready(config, target, None, loads)
-    return Launch((target,), (), engine.version(target), secrets, ())
+    return Launch((target,), (), engine.version(target), ())
 
 
 def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:

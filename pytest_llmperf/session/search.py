@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import MissingRequirement
-from pytest_llmperf.file_names import file_name
 from pytest_llmperf.report.files import write_search
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.candidates import Candidates, candidates

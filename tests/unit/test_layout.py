@@ -28,7 +28,8 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
     ("embedded",),
     ("definitions",),
     ("formulas",),
-    ("clock", "errors", "file_names", "records", "units"),
+    ("boundary",),
+    ("clock", "errors", "records", "units"),
 )
 FULL = 9  # entries of a folder
 FULL_TOP = 23

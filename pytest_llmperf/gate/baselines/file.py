@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from pytest_llmperf.boundary.files import inside, write_whole
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
 from pytest_llmperf.gate.baselines.parse import damaged, parse_baseline
@@ -57,10 +57,7 @@ def write_baseline(baseline: Baseline) -> None:
     path = baseline.path
     text = baseline_text(baseline)
     parse_baseline(text, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(inside(path.parents[1], path.parent.name, path.name), text)
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be written: {error}") from error

@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.file_names import file_name
 from pytest_llmperf.gate.baselines.fingerprint import Identity, changes, circumstances, identity, soft_args
 from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, untold
 from pytest_llmperf.metrics.result import Result

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.load.answers.counts import TOTAL_TOO_SMALL, Chunks, Counted, chunk_tokens, count_tokens
 from pytest_llmperf.load.answers.hidden import first_chunk_tokens, shown
 from pytest_llmperf.load.answers.messages import read_message
@@ -77,9 +78,9 @@ def interpret(
         output_tokens=stream.output_tokens,
         requested_output_tokens=planned.output_tokens * planned.prompts * asked.n,
         token_source=stream.token_source,
-        finish_reason=stream.finish_reason,
+        finish_reason=stream.finish_reason and foreign(stream.finish_reason),
         status=capture.status,
-        error=None if cancelled else stream.error,
+        error=None if cancelled or stream.error is None else foreign(stream.error),
         coalesced_chunks=_coalesced(stream.chunks),
         prompts=planned.prompts,
         cancelled=cancelled,
@@ -95,7 +96,7 @@ def interpret(
         chunk_answers=_chunk_answers(stream.chunks, planned.prompts * asked.n),
         first_chunk_tokens=stream.first_chunk_tokens,
         hidden_tokens=stream.hidden_tokens,
-        unknown_fields=stream.unknown_fields,
+        unknown_fields=tuple(map(foreign, stream.unknown_fields)),
         usage_doubt=stream.usage_doubt,
         end_told=stream.end_told,
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.load.endpoints.content import Unknown, read_delta
 from pytest_llmperf.load.endpoints.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -20,6 +21,8 @@ Message = tuple[str, str]
 NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError)
 """What reading an event raises that is none of the endpoint's."""
 _MESSAGE_LIMIT = 500
+_READ_LIMIT = 1 << 16
+"""Characters of a text that are looked at for its message: an error page may have megabytes."""
 
 
 Content = str | tuple[int, ...]
@@ -300,11 +303,11 @@ def body_text(body: bytes) -> str:
     """`error_text` of a whole body, which may be anything, also a single event of a stream (Triton's way)."""
     try:
         return error_text(json.loads(body.strip().removeprefix(b"data: ")))
-    except ValueError:
-        return shorten(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return shorten(body[:_READ_LIMIT].decode("utf-8", "replace"))
 
 
 def shorten(text: str) -> str:
-    """One line of at most 500 characters."""
-    line = " ".join(text.split())
+    """What others said, in one line of at most 500 characters without secrets and control characters."""
+    line = " ".join(foreign(text[:_READ_LIMIT]).split())
     return line if len(line) <= _MESSAGE_LIMIT else line[: _MESSAGE_LIMIT - 1] + "…"

@@ -10,6 +10,7 @@ import os
 import zlib
 from pathlib import Path
 
+from pytest_llmperf.boundary.files import inside, write_whole
 from pytest_llmperf.runner.resume.stored_point import StoredPoint, StoredPointError, parse_point, point_json
 
 _FOLDER = "points"
@@ -17,15 +18,12 @@ _SUFFIX = ".json.gz"
 
 
 def write_point(session: Path, name: str, stored: StoredPoint) -> None:
-    """Keep a point in the session's folder under `name`, in the place of an earlier one; all of it, or nothing."""
-    path = session / _FOLDER / f"{name}{_SUFFIX}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(gzip.compress(point_json(stored), compresslevel=6))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Keep a point in the session's folder under `name`, in the place of an earlier one; all of it, or nothing.
+
+    Raises OSError.
+    """
+    path = inside(session, _FOLDER, f"{name}{_SUFFIX}")
+    write_whole(path, gzip.compress(point_json(stored), compresslevel=6))
     _sync(path.parent)
 
 

@@ -12,7 +12,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.process import Command
-from pytest_llmperf.servers.secrets import expand, secret_values
+from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -39,7 +39,6 @@ def server_command(config: ServerConfig, place: Any, gpus: Sequence[Gpu]) -> Com
         env={name: expand(value) for name, value in command.env.items()},
         stop=tuple(map(expand, command.stop)),
         shown=_shown(command),
-        secrets=secret_values([config.model_dump_json()]),
     )
 
 

@@ -14,16 +14,20 @@ from pytest_llmperf.servers.process.process import LOOPBACK, Command, command_li
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.telemetry.gpu import Gpu
 
+_KEY = "api-key"
+
 
 def command(config: VllmServer, port: int | str, gpus: Sequence[Gpu]) -> Command:
-    """Its arguments as they are in the plan, after the address."""
+    """Its arguments as they are in the plan, after the address; its key in the environment, which only we can read."""
     program = (config.executable, "serve", config.model)
-    return Command((*program, *listening_at(port), *command_line_flags(config.args)), config.env)
+    args = {name: value for name, value in config.args.items() if name != _KEY}
+    key = {"VLLM_API_KEY": str(config.args[_KEY])} if config.args.get(_KEY) else {}
+    return Command((*program, *listening_at(port), *command_line_flags(args)), {**config.env, **key})
 
 
 def target(config: VllmServer | EmbeddedServer, port: int) -> Target:
     """Requests carry the key that the server was given, by argument or by environment."""
-    key = config.args.get("api-key") or config.env.get("VLLM_API_KEY")
+    key = config.args.get(_KEY) or config.env.get("VLLM_API_KEY")
     return Target(f"http://{LOOPBACK}:{port}", config.served_model, bearer(key), continuous_usage=True)
 
 

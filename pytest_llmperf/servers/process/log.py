@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_llmperf.boundary.text import foreign
+
 # vLLM puts "(EngineCore pid=17) ERROR 11-21 03:04:05 [core.py:12] " before each line of a traceback too, SGLang
 # "[2026-11-21 03:04:05 TP0] " before the first one only, and no level.
 _PREFIX = re.compile(
@@ -39,6 +41,7 @@ _CONSEQUENCE = re.compile(
 # How a server announces that it is about one request. It lives on after that.
 _ONE_REQUEST = re.compile(r"Error in .*(generator|stream)|Exception in ASGI application|.* caught\. Request id")
 _READ_LIMIT = 4 << 20
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,13 @@ def read_log(path: Path) -> list[str]:
 
 
 def log_tail(path: Path, lines: int = 40) -> str:
-    """The last lines of the log."""
+    """The last lines of the log, as they may be shown."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(max(0, size - 64 * 1024))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+            text = _COLOUR.sub("", file.read().decode("utf-8", "replace"))
+            return "\n".join(map(foreign, text.splitlines()[-lines:]))
     except OSError:
         return ""
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmperf import clock
+from pytest_llmperf.boundary.files import open_new
+from pytest_llmperf.boundary.secrets import remembered
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process import supervisor
 from pytest_llmperf.servers.process.log import cause_of_death, first_error, read_log
-from pytest_llmperf.servers.secrets import redact
 
 STOP_GRACE_S = 10.0
 _OWN_PAUSES_S = itertools.repeat(0.05)
@@ -36,7 +38,6 @@ class Command:
     """Added to pytest's own environment."""
     shown: str = ""
     """The command line for people, with `${NAME}` where a secret goes."""
-    secrets: tuple[str, ...] = ()
     cwd: str | None = None
     """Folder that it runs in; None: pytest's own."""
     stop: tuple[str, ...] = ()
@@ -54,7 +55,6 @@ class ServerProcess:
 
     name: str
     log: Path
-    secrets: tuple[str, ...]
     handle: subprocess.Popen[bytes]
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class ServerProcess:
             parts.append(f"exit code {code}{_signal_name(code)}")
         lines = read_log(self.log)
         if cause := cause_of_death(lines) if had_served else first_error(lines):
-            parts.append(f"first error in its log: {redact(cause, self.secrets)}")
+            parts.append(f"first error in its log: {foreign(cause)}")
         elif had_served:
             parts.append("its log names no cause (was a process of it killed, or out of memory?)")
         return ServerError("; ".join([*parts, f"log: {self.log}"]))
@@ -114,18 +114,22 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
         raise
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        yield ServerProcess(name, log, command.secrets, handle)
+        yield ServerProcess(name, log, handle)
     finally:
         _stop(handle)
 
 
 def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-I", supervisor.__file__),
-                *(str(grace_s), str(int(command.stop_signal)), str(len(command.stop)), *command.stop, *command.argv),
-            ],
+    job = {
+        "argv": command.argv,
+        "grace_s": grace_s,
+        "stop": command.stop,
+        "stop_signal": int(command.stop_signal),
+        "secrets": remembered(),
+    }
+    with open_new(log) as output:
+        handle = subprocess.Popen(
+            [sys.executable, "-I", supervisor.__file__],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -133,6 +137,11 @@ def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[byte
             env={**os.environ, **command.env},
             start_new_session=True,
         )
+    assert handle.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # one that is gone is noticed by its end
+        handle.stdin.write(json.dumps(job).encode() + b"\n")
+        handle.stdin.flush()
+    return handle
 
 
 def _stop(handle: subprocess.Popen[bytes]) -> None:

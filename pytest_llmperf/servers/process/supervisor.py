@@ -1,14 +1,15 @@
 """Runs one server and outlives pytest just long enough to take it down.
 
-    python supervisor.py GRACE_S SIGNAL N STOP... ARGV...
-
-STOP... are the N words of a command that stops the server; SIGNAL does where N is 0.
+    python supervisor.py
 
 The supervisor stands between pytest and the server so that nothing survives, however pytest ends. It holds the read end
-of a pipe from pytest on its standard input. When that reaches its end (pytest closed it, or was killed with SIGKILL)
-the server is stopped: the command runs, or SIGNAL goes to the whole process group and to descendants that left it
-(found because the supervisor is their subreaper). What is left GRACE_S seconds later gets KILL. A normal stop and
-pytest's death take this same path.
+of a pipe from pytest on its standard input, whose first line says as JSON what to run: words on its own command line
+could be read by every user of the machine. When the pipe reaches its end (pytest closed it, or was killed with SIGKILL)
+the server is stopped: its stop command runs, or its signal goes to the whole process group and to descendants that
+left it (found because the supervisor is their subreaper). What is left after its time of grace gets KILL. A normal stop
+and pytest's death take this same path.
+
+What the server writes goes into the log, through this process where there are secrets to be hidden in it.
 
 It is run as a file with the standard library alone: it starts in some 20 ms and imports nothing of the package.
 Its exit code is the server's (128 + N for a signal N).
@@ -18,13 +19,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -35,6 +39,8 @@ _SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", 
 _SHM = Path("/dev/shm")
 _TRACKER_GRACE_S = 2.0
 _KILL_PATIENCE_S = 30.0
+_DRAIN_S = 2.0
+"""For what a server has written and the log has not; a process that got away may hold its end of the pipe for ever."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -162,24 +168,95 @@ def _remove_leftovers(before: set[str], ours: set[_File]) -> None:
                 (_SHM / name).unlink()
 
 
-def main(argv: list[str]) -> int:
-    grace, signum, words = float(argv[0]), int(argv[1]), 3 + int(argv[2])
-    stop, command = argv[3:words], argv[words:]
+class Filter:
+    """Hides secrets in bytes that come in pieces of any size."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        hidden = sorted((secret.encode("utf-8", "surrogateescape") for secret in secrets), key=len, reverse=True)
+        self._secrets = re.compile(b"|".join(map(re.escape, hidden)))
+        starts = {secret[:size] for secret in hidden for size in range(1, len(secret))}
+        self._started = re.compile(rb"(?:%s)\Z" % b"|".join(map(re.escape, sorted(starts, key=len, reverse=True))))
+        self._longest = len(hidden[0])
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be written now: all but an end with which a secret may begin."""
+        clean = self._secrets.sub(b"***", self._held + data)
+        begun = self._started.search(clean, max(0, len(clean) - self._longest))
+        cut = begun.start() if begun else len(clean)
+        self._held = clean[cut:]
+        return clean[:cut]
+
+    def end(self) -> bytes:
+        """The rest."""
+        return self._held
+
+
+def _copy(source: int, secrets: Sequence[str]) -> None:
+    """Copies what the server writes into the log until nobody can write any more; a full disk does not stop it."""
+    found = Filter(secrets)
+    with os.fdopen(source, "rb", buffering=0) as file:
+        while data := file.read(1 << 16):
+            _write(found.feed(data))
+    _write(found.end())
+
+
+def _write(data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(1, data) :]
+
+
+@contextlib.contextmanager
+def _log(secrets: Sequence[str]) -> Iterator[int]:
+    """Where the server shall write. On leaving, what it wrote is in the log."""
+    if not secrets:
+        yield 1
+        return
+    source, sink = os.pipe()
+    copier = threading.Thread(target=_copy, args=(source, secrets), daemon=True)
+    copier.start()
+    try:
+        yield sink
+    finally:
+        os.close(sink)
+        copier.join(_DRAIN_S)
+
+
+def main() -> int:
+    job = json.loads(_first_line())
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     # pytest blocks Ctrl-C while it starts us, and a mask is inherited.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     before = _shared_memory()
-    server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals_and_leash
-    )
-    _wait_for_an_end(server)
-    ours = _mapped_files(_descendants(os.getpid()))
-    _take_down(server, grace, signum, stop)
-    _remove_leftovers(before, ours)
+    with _log(job["secrets"]) as log:
+        server = subprocess.Popen(
+            job["argv"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_default_signals_and_leash,
+        )
+        _wait_for_an_end(server)
+        ours = _mapped_files(_descendants(os.getpid()))
+        _take_down(server, job["grace_s"], job["stop_signal"], job["stop"])
+        _remove_leftovers(before, ours)
     code = server.poll()
     return 1 if code is None else code if code >= 0 else 128 - code
+
+
+def _first_line() -> bytes:
+    """Byte by byte, since what comes after it is for `_wait_for_an_end`. Exits when pytest is gone before its end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit(1)
+        line += byte
+    return line
 
 
 def _default_signals_and_leash() -> None:
@@ -189,4 +266,4 @@ def _default_signals_and_leash() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

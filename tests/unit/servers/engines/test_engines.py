@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from samples import plan_text, server
 
+from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
@@ -105,7 +106,7 @@ def test_secrets_of_a_command_are_hidden(monkeypatch):
     config = server(entry)
     command = server_command(config, 1, ())
     assert command.argv[-1] == command.env["HF_TOKEN"] == "hunter2"
-    assert command.secrets == ("hunter2",)
+    assert redacted("hunter2") == "***"
     assert "hunter2" not in command.shown + repr(command) + json.dumps(config.as_dict())
     target = ENGINES["command"].target(config, 1)
     assert dict(target.headers) == {"Authorization": "Bearer hunter2"}

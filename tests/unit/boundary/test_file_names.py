@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.file_names import file_name
+from pytest_llmperf.boundary.file_names import file_name
 
 ALIKE = st.text("aA0-_.+/:[] \t\\é\0", max_size=12)
 """What was one name once: they differ in what a file's name cannot hold."""

@@ -1,0 +1,72 @@
+"""Files that are written: whole or not at all, below their folder, never through a link that lies there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import IO
+
+from pytest_llmperf.boundary.secrets import redacted_file
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """The path of a file below `folder`, whose own folders exist from now on.
+
+    OSError when one cannot be made, or when `..`, an absolute name or a link leads out of `folder`.
+    """
+    path = folder.joinpath(*names)
+    if not leads_inside(folder, path):
+        raise OSError(errno.ELOOP, f"leads out of {folder}", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def leads_inside(folder: Path, path: Path) -> bool:
+    """Whether the file's folder is `folder` or lies below it, with all links followed but that of the file itself."""
+    return path.name not in ("", "..") and path.parent.resolve().is_relative_to(folder.resolve())
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes the file in the place of what goes by its name, a link too: readers see the old one or the new one.
+
+    Secrets in a text are hidden. OSError when it cannot be written; what was there is then as it was.
+    """
+    data = content if isinstance(content, bytes) else redacted_file(content).encode("utf-8", "backslashreplace")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open_new(temporary) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_at(path: Path, content: str | bytes) -> None:
+    """The same at a path that the user named: links are followed, and what is no file (`/dev/stdout`) is written to."""
+    place = path.resolve()
+    if place.exists() and not place.is_file() and not place.is_dir():
+        data = content if isinstance(content, bytes) else redacted_file(content).encode("utf-8", "backslashreplace")
+        place.write_bytes(data)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, content)
+
+
+def open_new(path: Path) -> IO[bytes]:
+    """A file that is made now, in the place of what goes by its name; not of a folder. OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    return os.fdopen(os.open(path, _NEW, 0o666), "wb")
+
+
+def open_end(path: Path) -> IO[bytes]:
+    """A file of ours to which more is added; one that has become a link is none. OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab")

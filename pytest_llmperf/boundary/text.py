@@ -1,0 +1,22 @@
+"""Text that others wrote (servers, logs, files), made fit to be shown and stored. Pure but for the known secrets."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_llmperf.boundary.secrets import redacted
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
+"""Terminals obey control characters, marks of direction turn a line around, and no file holds half a surrogate pair."""
+
+
+def visible(text: str) -> str:
+    r"""The text with `\x1b` and its like for what is no character of a text; line ends and tabs stay."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def foreign(text: str) -> str:
+    """A text from outside as it may be shown and stored: visible, and without our secrets."""
+    return visible(redacted(text))
