@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmperf.session.command_line import add_options, check_options, option
-from pytest_llmperf.session.stash import PREPARED, SESSION, known_session, live_of, preparation_of, session_of
+from pytest_llmperf.session.stash import (
+    PREPARED,
+    SESSION,
+    is_worker,
+    known_session,
+    live_of,
+    preparation_of,
+    session_of,
+)
 
 if TYPE_CHECKING:
     from pytest_llmperf.plan.load.point import LoadPoint
@@ -63,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Each test says it, because a worker of xdist that ends during collection takes the controller down with it.
     marked = item.get_closest_marker("llmperf") or item.get_closest_marker("llmperf_search")
-    if hasattr(item.config, "workerinput") and marked:
+    if is_worker(item.config) and marked:
         pytest.fail(
             "llmperf tests measure a whole machine and cannot share it with pytest-xdist's other workers; "
             "run them with -n0, or deselect them with -m 'not llmperf'",
@@ -121,10 +129,14 @@ def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
     return [(p["llm_server"], p["load_point"]) for p in parameters if "llm_server" in p and "load_point" in p]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     own = known_session(session.config)
     if not option(session.config, "dry-run"):
-        return _measured_beforehand(session.config, own) if own else None
+        if own is None or session.config.option.collectonly or is_worker(session.config):
+            return None
+        _begin(own)
+        return _measured_beforehand(session.config, own)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if own and reporter:
         from pytest_llmperf.session.search import dry_run_lines
@@ -153,6 +165,15 @@ def _measured_beforehand(config: pytest.Config, own: PytestSession) -> bool | No
     return None
 
 
+def _begin(own: PytestSession) -> None:
+    from pytest_llmperf.errors import PlanError
+
+    try:
+        own.begin()
+    except PlanError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -165,7 +186,19 @@ def pytest_runtest_makereport(
         if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
             # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
             item.add_report_section(call.when, "stderr (llm server)", tail)
-    return (yield)
+    report = yield
+    if session:
+        from pytest_llmperf.boundary.tracebacks import hide_in
+
+        hide_in(report)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_internalerror(excrepr: object) -> None:
+    from pytest_llmperf.boundary.tracebacks import hide_in
+
+    hide_in(excrepr)
 
 
 def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> str:
@@ -174,9 +207,11 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     own = known_session(session.config)
-    if own and not own.is_part:
+    if own and not own.is_part and not is_worker(session.config):
         narrowed = any("::" in argument for argument in session.config.args)
-        own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
+        written = own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
+        if not written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -190,7 +225,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
-    from pytest_llmperf.errors import MissingRequirement, ServerError
+    from pytest_llmperf.errors import LlmPerfError, MissingRequirement
 
     session = session_of(request.config)
     if not hasattr(request, "param"):
@@ -199,7 +234,7 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
         failure: Exception | None = None
         try:
             server = stack.enter_context(session.start(request.param))
-        except (MissingRequirement, ServerError) as error:
+        except LlmPerfError as error:
             failure = error
         # Outside of the except block, so that the message is not printed once more as its own cause.
         if isinstance(failure, MissingRequirement) and not session.options.strict:

@@ -15,8 +15,8 @@ from urllib.parse import quote, quote_plus
 HIDDEN = "***"
 _SHORTEST = 4
 """Characters of a value that is hidden: one that is shorter is part of too many words."""
-_DISTINCT = 8
-"""Characters from which a value of letters and others cannot be the word of a file format."""
+_DISTINCT, _LONG = 6, 12
+"""Characters from which a value of letters and others, or of letters alone, is no word that we write ourselves."""
 
 _forms: dict[str, None] = {}
 _pattern: re.Pattern[str] | None = None
@@ -38,12 +38,12 @@ def remembered() -> tuple[str, ...]:
 
 
 def redacted(text: str) -> str:
-    """The text with `***` for every secret value."""
+    """A text of others with `***` for every secret value."""
     return text if _pattern is None else _pattern.sub(HIDDEN, text)
 
 
 def redacted_file(text: str) -> str:
-    """The same for a whole document, whose own words and numbers a secret of a common word must not break."""
+    """The same for a text with words and numbers of our own, which a key such as EMPTY or 1234 must not break."""
     return text if _distinct is None else _distinct.sub(HIDDEN, text)
 
 
@@ -58,7 +58,8 @@ def _forms_of(value: str) -> Iterator[str]:
 
 
 def _is_distinct(form: str) -> bool:
-    return len(form) >= _DISTINCT and not form.isalpha() and not re.fullmatch(r"[\d.eE+-]+", form)
+    is_number = re.fullmatch(r"[\d.eE+-]+", form)
+    return not is_number and len(form) >= (_LONG if form.isalpha() else _DISTINCT)
 
 
 def _any_of(forms: Iterable[str]) -> re.Pattern[str] | None:

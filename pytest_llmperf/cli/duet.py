@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.cli.input import problem, server_at, stderr_line
+from pytest_llmperf.boundary.signals import end_like_ctrl_c
+from pytest_llmperf.cli.input import problem, report, server_at, stderr_line
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.judge import Judge
@@ -85,9 +85,9 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
     pair, points, margins = _asked(options)
     click.echo(f"a: {options['a']}\nb: {options['b']}")
     folder = RunFolder(output or default_output(Path.cwd()))
-    # A CI job that is cancelled gets TERM: it ends like Ctrl-C, with what was measured.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     try:
+        folder.claim()
         verdicts = _measured(pair, points, margins, options["runs"], folder)
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
@@ -96,8 +96,8 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
         sys.exit(130)
     finally:
         if folder.outcomes:
-            write_report(folder, json_path)
-    click.echo(f"report: {folder.output / 'report.json'}")
+            report(folder, lambda: write_report(folder, json_path))
+    click.echo(f"report: {folder.report_path}")
     good = {"PASS", "IMPROVED", *(["INCONCLUSIVE"] if inconclusive == "pass" else [])}
     sys.exit(0 if all(verdict in good for verdict in verdicts) else 1)
 

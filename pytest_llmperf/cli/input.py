@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from pytest_llmperf.plan.server.table import ENGINE_MODELS, ServerConfig
+from pytest_llmperf.report.files import with_failure_noted
+from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.progress.live import Live
 
 
@@ -86,6 +88,15 @@ def _limit(text: str, bound: str, option: str, example: str) -> tuple[str, str]:
     if match is None:
         raise click.UsageError(f"{option} {text!r} is not a limit such as {example!r}")
     return match[1], match[2]
+
+
+def report(folder: RunFolder, write: Callable[[], object]) -> bool:
+    """Whether it was written; else stderr says why not, and what was measured is told all the same."""
+    known = len(folder.notes)
+    done = with_failure_noted(folder, "report", write)
+    for note in folder.notes[known:]:
+        click.echo(f"Error: {note}", err=True)
+    return done
 
 
 def stderr_line() -> Live | None:

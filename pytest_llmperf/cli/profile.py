@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +13,9 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from pytest_llmperf.cli.input import capacity, json_object, problem, ready, server_at, slo, stderr_line
+from pytest_llmperf.boundary.files import write_at
+from pytest_llmperf.boundary.signals import end_like_ctrl_c
+from pytest_llmperf.cli.input import capacity, json_object, problem, ready, report, server_at, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.dialects import DIALECTS
@@ -98,12 +99,13 @@ def profile(runs: int, **options: Any) -> None:
     Exit status: 0 when all requests succeeded and the numbers are valid, 1 when not, 2 usage, 130 interrupted: what was
     measured until then is in the report.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     folder = RunFolder(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
     try:
         config = _server_config(options)
         points = _load_points(options)
+        folder.claim()
         results = _measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
     except ValidationError as error:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
@@ -114,14 +116,14 @@ def profile(runs: int, **options: Any) -> None:
         sys.exit(130)
     finally:
         if folder.outcomes:
-            write_report(folder, json_path)
+            report(folder, lambda: write_report(folder, json_path))
     for result in results:
         _show(result, folder.dialect)
-    _print(f"report: {folder.output / 'report.json'}")
+    _print(f"report: {folder.report_path}")
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
-        export.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        _print(f"profile export: {export}")
+        if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
+            _print(f"profile export: {export}")
     sys.exit(0 if all(map(_is_fine, results)) else 1)
 
 

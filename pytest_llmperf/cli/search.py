@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan.file import load_plan
@@ -49,8 +49,7 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
     """
     if options["html_path"] and (missing := missing_for_html()):
         raise click.UsageError(f"--html {missing}")
-    # A CI job that is cancelled gets TERM: it ends like Ctrl-C, with what was measured.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     try:
         gpus = visible_gpus()
         found = _chosen(load_plan(plan), plan, name, options, len(gpus))
@@ -59,6 +58,7 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
             return
         checkpoint = _checkpoint(found.name, output) if resume else None
         session = RunFolder(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
+        session.claim()
         how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=_live())
         result = run_search(found, how, partial(_keep, session, options))
     except (PlanError, MissingRequirement) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pytest_llmperf.formulas.pace import first_token_ns, inter_token_latency_ms, last_token_ns
 from pytest_llmperf.records import RequestRecord, Run
@@ -47,10 +47,10 @@ def to_frame(runs: Sequence[Run]) -> Any:
     return pandas.DataFrame(list(request_rows(runs)), columns=list(COLUMNS))
 
 
-def write_parquet(runs: Sequence[Run], path: Path) -> None:
+def write_parquet(runs: Sequence[Run], file: Path | IO[bytes]) -> None:
     """ImportError without pyarrow (the `report` extra)."""
     import pyarrow
     import pyarrow.parquet
 
     rows = list(request_rows(runs))
-    pyarrow.parquet.write_table(pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS}), path)
+    pyarrow.parquet.write_table(pyarrow.table({name: [row[name] for row in rows] for name in COLUMNS}), file)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from pytest_llmperf.boundary.file_names import file_name
+from pytest_llmperf.boundary.files import inside, write_at, write_whole
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
@@ -18,6 +23,9 @@ from pytest_llmperf.report.media import html_report, report_document
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.result import SearchResult
 
+_SHARE = 50
+"""A session spends at most this part of its time on reports that are replaced by later ones."""
+
 
 def missing_for_html() -> str | None:
     """Says what a page needs and is not installed; None when nothing is missing."""
@@ -26,11 +34,47 @@ def missing_for_html() -> str | None:
 
 
 def write_report(folder: RunFolder, extra: Path | None = None, searches: Sequence[SearchResult] = ()) -> None:
-    """Writes `report.json` into the folder, and the same at `extra`."""
+    """Writes `report.json` into the folder (or its spare), and the same at `extra`. OSError when that fails."""
     document = report_document(list(folder.outcomes.values()), folder.started, folder.dialect, folder.notes, searches)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    for path in [folder.made() / "report.json", *([extra] if extra else [])]:
-        _write(path, text)
+    folder.store(lambda path: write_whole(path, text), "report.json")
+    if extra:
+        write_at(extra, text)
+
+
+class RunningReport:
+    """The report of a session that goes on, so that whatever ends it, what was measured is there."""
+
+    def __init__(self, folder: RunFolder, searches: Mapping[str, SearchResult]) -> None:
+        self._folder, self._searches = folder, searches
+        self._wrote_s = float("-inf")
+        self._took_s = 0.0
+
+    def write(self, *, always: bool = False) -> None:
+        """Writes it; unless `always`, only where that takes less than a fiftieth of the time since the last one."""
+        begun_s = time.monotonic()
+        if always or begun_s - self._wrote_s > _SHARE * self._took_s:
+            with_failure_noted(self._folder, "report.json", lambda: write_report(self._folder, None, self._found()))
+            self._wrote_s = time.monotonic()
+            self._took_s = self._wrote_s - begun_s
+
+    def _found(self) -> tuple[SearchResult, ...]:
+        return tuple(self._searches.values())
+
+
+def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]) -> bool:
+    """Whether it was written; a note says why not. One report's fault costs neither another nor pytest's summary."""
+    try:
+        write()
+    except OSError as error:
+        folder.tell(f"{what} was not written: {error.strerror} ({error.filename or folder.output})")
+    except Exception as error:
+        folder.tell(
+            f"{what} was not written: {type(error).__name__}: {foreign(str(error))} (a fault of pytest-llmperf)"
+        )
+    else:
+        return True
+    return False
 
 
 def write_exports(folder: RunFolder, names: Sequence[str]) -> None:
@@ -39,17 +83,15 @@ def write_exports(folder: RunFolder, names: Sequence[str]) -> None:
     if not names or not measured:
         return
     for test, result in measured:
-        own = folder.made() / "export" / file_name(test)
-        own.mkdir(parents=True, exist_ok=True)
         texts = [EXPORTS[name](result) for name in names if name in EXPORTS]
         for name, text in chain.from_iterable(files.items() for files in texts):
-            (own / name).write_text(text, encoding="utf-8", newline="")
+            write_whole(inside(folder.made(), "export", file_name(test), name), text)
         if "parquet" in names:
-            write_parquet(result.runs, own / "requests.parquet")
+            table = io.BytesIO()
+            write_parquet(result.runs, table)
+            write_whole(inside(folder.made(), "export", file_name(test), "requests.parquet"), table.getvalue())
     for sweep, text in analyze.analyze_files(measured).items() if "genai-perf" in names else ():
-        path = folder.made() / "export" / file_name(sweep) / analyze.FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        write_whole(inside(folder.made(), "export", file_name(sweep), analyze.FILE), text)
     folder.written.append(f"exports: {folder.output / 'export'}")
 
 
@@ -60,7 +102,7 @@ def write_html(
     searches: Sequence[SearchResult] = (),
 ) -> None:
     """Writes the report as one file; `baselines` are the histograms that tests were compared with."""
-    _write(path, html_report(list(folder.outcomes.values()), folder.started, folder.notes, baselines, searches))
+    write_at(path, html_report(list(folder.outcomes.values()), folder.started, folder.notes, baselines, searches))
     folder.written.append(f"HTML report: {path}")
 
 
@@ -77,20 +119,14 @@ def write_search(
     texts = {f"{name}.json": document, f"{name}.csv": search_csv(result)}
     if result.plan:
         texts[f"{name}.best.yaml"] = f"# {result.answer}\n{result.plan}"
-    files = {folder.output / name: text for name, text in texts.items()}
-    if json_path:
-        files[json_path] = document
-    if csv_path:
-        files[csv_path] = search_csv(result)
+    for file, text in texts.items():
+        if path := folder.store(partial(write_whole, content=text), file):
+            yield path
+    asked = {json_path: document, csv_path: search_csv(result)}
     if html_path:
-        files[html_path] = html_report([], folder.started, searches=[result])
-    for path, text in files.items():
-        _write(path, text)
-        yield path
+        asked[html_path] = html_report([], folder.started, searches=[result])
+    for where, text in asked.items():
+        if where is not None and with_failure_noted(folder, str(where), partial(write_at, where, text)):
+            yield where
     if folder.outcomes:
         write_report(folder)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -47,7 +47,7 @@ def summary(folder: RunFolder, width: int, color: bool, verbosity: int) -> str:
         if section.terminal and verbosity >= section.verbosity and (view := section.view(content)):
             for piece in section.terminal(view, console.width):
                 console.print(escape(piece) if isinstance(piece, str) else piece, soft_wrap=isinstance(piece, str))
-    report = f"report: {folder.output / 'report.json'}"
+    report = f"report: {folder.report_path}"
     for line in (*remark_lines(outcomes), *folder.notes, *folder.written, report):
         console.print(escape(line), soft_wrap=True)
     return buffer.getvalue()

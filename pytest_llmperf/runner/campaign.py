@@ -44,11 +44,15 @@ class Campaign:
         resumed: Resumed | None = None,
         interleave: bool = True,
         budget_s: float | None = None,
+        on_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`doubt` says why a point needs one more run; `budget_s` bounds the time from the first run on."""
+        """`doubt` says why a point needs one more run; `budget_s` bounds the time from the first run on.
+
+        `on_run` is called whenever there is more to report.
+        """
         self._program, self._folder, self._gpus = program, folder, tuple(gpus)
         self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
-        self._interleave, self._budget_s = interleave, budget_s
+        self._interleave, self._budget_s, self._on_run = interleave, budget_s, on_run
         self._tasks: dict[str, Task] = {}
         """Measured on the way of another test, by test; taken out when its own test asks."""
         self._measured: set[str] = set(self._resumed.points)
@@ -111,6 +115,7 @@ class Campaign:
                 for task in wanted:
                     if task.error is None:
                         await task.run(self._live)
+                        self._on_run()
                 wanted = [task for task in tasks if task.runs_left]
                 doubts = {} if wanted else self._doubts(tasks)
                 wanted = wanted or [task for task in tasks if task.test in doubts]

@@ -62,6 +62,7 @@ class RunFolder:
     _begun: set[Path] = field(default_factory=set)
     _spare: Path | None = None
     """Takes what `output` does not."""
+    _spared: set[str] = field(default_factory=set)
     _claim: int | None = None
     """Descriptor of the folder, whose lock tells other sessions that this one writes there."""
     _was_there: bool = field(init=False)
@@ -154,8 +155,15 @@ class RunFolder:
         except OSError as error:
             self.tell(f"not written: {why}; nor to {self._spare or 'a temporary folder'}: {error.strerror}")
             return None
+        self._spared.add(path.name)
         self.tell(f"not written: {why}; it is in {path}")
         return path
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report is, once it is written."""
+        folder = self._spare if self._spare and "report.json" in self._spared else self.output
+        return folder / "report.json"
 
     def tell(self, note: str) -> None:
         """Notes a sentence once."""

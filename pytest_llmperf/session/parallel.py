@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import LlmPerfError
-from pytest_llmperf.file_names import file_name
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.process.process import Command, ServerProcess, run_process

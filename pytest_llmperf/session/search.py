@@ -58,12 +58,12 @@ class Search:
 
     @property
     def _folder(self) -> Path:
-        return self._session.options.output / f"search-{file_name(self._test)}"
+        return self._session.folder.output / f"search-{file_name(self._test)}"
 
     def _checkpoints(self, name: str) -> Iterator[Path]:
         """The checkpoints of this test, in this session's folder and those of earlier ones."""
         yield self._folder / checkpoint_name(name)
-        for folder in self._session.options.output.parent.glob("*"):
+        for folder in self._session.folder.output.parent.glob("*"):
             yield folder / self._folder.name / checkpoint_name(name)
 
     def _keeper(self, folder: RunFolder) -> Callable[[SearchResult], None]:

@@ -41,6 +41,11 @@ def preparation_of(config: pytest.Config) -> Preparation:
     return prepared
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
 def live_of(config: pytest.Config) -> Live:
     """On a terminal a line that is rewritten, elsewhere and in CI a plain one per point; with -v one per run."""
     from pytest_llmperf.runner.progress.live import Live

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf import clock
+from pytest_llmperf.boundary.signals import end_like_ctrl_c
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.baselines.model import StoredSession
@@ -20,7 +22,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.report.files import write_exports, write_html, write_report
+from pytest_llmperf.report.files import RunningReport, with_failure_noted, write_exports, write_html, write_report
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.media import summary
 from pytest_llmperf.runner import describe
@@ -78,6 +80,8 @@ class Preparation:
             self.folder.notes += resumed.notes
         for test in resumed.points:
             live.outlook.settle(test)
+        searches: dict[str, SearchResult] = {}
+        report = RunningReport(self.folder, searches)
         campaign = Campaign(
             program,
             self.folder,
@@ -87,8 +91,9 @@ class Preparation:
             resumed=resumed,
             interleave=not options.no_interleave,
             budget_s=options.budget_s,
+            on_run=report.write,
         )
-        return PytestSession(self, program, judge, resumed, campaign, live)
+        return PytestSession(self, program, judge, resumed, campaign, live, report, searches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,13 @@ class PytestSession:
     resumed: Resumed
     campaign: Campaign
     live: Live
+    report: RunningReport
+    searches: dict[str, SearchResult]
+    """By test id: what the searches have found, each with a folder of its own for its points."""
     servers: dict[str, LlmServer] = field(default_factory=dict)
     """By test id: the server that a test used, for its log."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
-    searches: dict[str, SearchResult] = field(default_factory=dict)
-    """By test id: what the searches have found, each with a folder of its own for its points."""
 
     @property
     def is_part(self) -> bool:
@@ -196,22 +202,43 @@ class PytestSession:
         if phase != "call" and error is None:
             return []
         passed = None if skipped else error is None
-        outcome = self.folder.note(test, _point_id(test), passed=passed, error=error)
+        outcome = self.folder.note(test, _point_id(test), passed=passed, error=error and foreign(error))
+        self.report.write(always=phase == "call")
         return outcome_properties(outcome) if phase == "call" else []
 
-    def write_report(self, *, complete: bool) -> None:
-        """Writes everything that was asked for, if there is anything to report; `complete`: every test had its turn."""
+    def begin(self) -> None:
+        """Takes the output folder, before anything is measured. PlanError when it is another session's, or no folder.
+
+        From now on SIGTERM and SIGHUP end the session as Ctrl-C does.
+        """
+        if self.program.tests or self.program.bare:
+            self.folder.claim()
+            end_like_ctrl_c()
+
+    def write_report(self, *, complete: bool) -> bool:
+        """Writes everything that was asked for, if there is anything to report; `complete`: every test had its turn.
+
+        False when something could not be written, which a note then says.
+        """
         folder, searches = self.folder, tuple(self.searches.values())
         if complete and self.program.complete:
             slugs = {outcome.result.environment.slug for outcome in folder.outcomes.values() if outcome.result}
             folder.notes += self.judge.unused(slugs, self.program.tests)
-        if folder.outcomes or searches:
-            write_report(folder, self.options.json, searches)
-            write_exports(folder, self.options.exports)
-            if self.options.html:
-                write_html(folder, self.options.html, self._baseline_histograms(), searches)
+        if not (folder.outcomes or searches):
+            return True
+        json, html, exports = self.options.json, self.options.html, self.options.exports
+        done = [
+            with_failure_noted(folder, "HTML report", lambda: write_html(folder, html, self._baselines(), searches))
+            if html
+            else True,
+            with_failure_noted(folder, "exports", lambda: write_exports(folder, exports)),
+            # The last one, since it has the notes of what went wrong with the others.
+            with_failure_noted(folder, "report", lambda: write_report(folder, json, searches)),
+        ]
+        folder.release()
+        return all(done) and folder.report_path.parent == folder.output
 
-    def _baseline_histograms(self) -> dict[str, Mapping[str, Histogram]]:
+    def _baselines(self) -> dict[str, Mapping[str, Histogram]]:
         """By test that was compared, what its baseline held before this session."""
         held_against = {test: o for test, o in self.folder.outcomes.items() if o.regression and not o.regression.duet}
         began = {test: self.resumed.began(test, self.folder.started) for test in held_against}

@@ -181,15 +181,18 @@ class Filter:
 
     def feed(self, data: bytes) -> bytes:
         """What may be written now: all but an end with which a secret may begin."""
-        clean = self._secrets.sub(b"***", self._held + data)
-        begun = self._started.search(clean, max(0, len(clean) - self._longest))
-        cut = begun.start() if begun else len(clean)
-        self._held = clean[cut:]
-        return clean[:cut]
+        data = self._held + data
+        begun = self._started.search(data, max(0, len(data) - self._longest))
+        cut = begun.start() if begun else len(data)
+        cut = max(
+            (found.end() for found in self._secrets.finditer(data) if found.start() < cut < found.end()), default=cut
+        )
+        self._held = data[cut:]
+        return self._secrets.sub(b"***", data[:cut])
 
     def end(self) -> bytes:
         """The rest."""
-        return self._held
+        return self._secrets.sub(b"***", self._held)
 
 
 def _copy(source: int, secrets: Sequence[str]) -> None:

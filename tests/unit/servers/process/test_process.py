@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from samples import server
 
+from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process.process import Command, free_port, run_process, wait_until
+from pytest_llmperf.servers.process.supervisor import Filter
 from pytest_llmperf.servers.start import start_server
 
 PATIENCE_S = 60.0
@@ -92,12 +94,14 @@ def test_an_end_before_readiness(log, code, exit_code, shown):
 
 
 def test_an_error_carries_the_first_error_of_the_log_without_secrets(log):
-    command = Command((sys.executable, "-c", "raise ValueError('bad key hunter2')"), {}, "python", ("hunter2",))
+    remember("hunter2")
+    command = Command((sys.executable, "-c", "raise ValueError('bad key hunter2')"), {}, "python")
     with run_process("a", command, log) as process:
         with pytest.raises(ServerError) as error:
             wait_until(lambda: False, process, "a", PATIENCE_S)
         assert "hunter2" not in repr(process)
     assert "first error in its log: ValueError: bad key ***; log:" in str(error.value)
+    assert "hunter2" not in log.read_text()
 
 
 def test_a_program_that_does_not_exist(log):
@@ -275,3 +279,22 @@ def test_a_server_that_dies_is_told_apart_from_one_that_is_slow(tmp_path):
         wait_until(lambda: ended(process), None, "a", PATIENCE_S)
         with pytest.raises(ServerError, match=r"server 'a' died; exit code 137 \(SIGKILL\)"):
             up.check_alive()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_a_log_is_filtered_in_pieces_of_any_size(size):
+    data = b"hunter2 hunter hunter22\nhunter1\n\x00 hunt"
+    found = Filter(["hunter2", "hunter"])
+    pieces = [found.feed(data[at : at + size]) for at in range(0, len(data), size)]
+    assert b"".join([*pieces, found.end()]) == b"*** *** ***2\n***1\n\x00 hunt"
+
+
+def test_what_cannot_be_a_secret_is_written_at_once():
+    assert Filter(["hunter2"]).feed(b"listening\n") == b"listening\n"
+
+
+def test_the_command_line_is_nobodys_to_read(log):
+    remember("hunter2")
+    with run_process("a", python("import time; print('up', flush=True); time.sleep(60)"), log, 0.1) as process:
+        words = Path(f"/proc/{process.handle.pid}/cmdline").read_bytes()
+    assert words.split(b"\0")[-2].endswith(b"supervisor.py")
