@@ -31,7 +31,7 @@ _OUTPUT_ARGS = frozenset(
         "dtype", "kv-cache-dtype", "max-model-len", "quantization", "revision", "tokenizer", "tokenizer-mode",
         "tokenizer-revision", "chat-template", "rope-scaling", "rope-theta", "hf-overrides", "generation-config",
         "override-generation-config", "logits-processors", "enable-lora", "lora-modules", "load-format",
-        "completion-template", "context-length", "default-chat-template-kwargs", "hf-chat-template-name",
+        "completion-template", "context-length", "precision", "default-chat-template-kwargs", "hf-chat-template-name",
         "json-model-override-args", "lora-paths", "modelopt-quant", "preferred-sampling-params",
         "quantization-param-path", "sampling-defaults", "tokenizer-path", "torchao-config",
     }

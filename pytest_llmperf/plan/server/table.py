@@ -9,6 +9,7 @@ from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
+from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
 from pytest_llmperf.plan.server.engines.vllm import VllmServer
 
 ServerConfig = (
@@ -18,6 +19,7 @@ ServerConfig = (
     | OpenAIServer
     | TritonRemoteServer
     | SglangServer
+    | TrtllmServer
     # An engine more is a line here, and a row of ENGINES in servers/engines/table.py.
     | CommandServer
 )

@@ -12,9 +12,11 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import LaunchedServer, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.deployments.trtllm.describe import describe
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
 from pytest_llmperf.servers.engines.missing import missing_program_or_model
 from pytest_llmperf.servers.engines.triton import engine as triton
+from pytest_llmperf.servers.engines.triton import trtllm
 from pytest_llmperf.servers.engines.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.process import STOP_GRACE_S, Command, ServerProcess, free_port
@@ -105,6 +107,15 @@ ENGINES: dict[str, Engine] = {
         counters=triton.counters,
         metrics=triton.metrics,
         service_kind="triton",
+    ),
+    "trtllm": Engine(
+        trtllm.target,
+        Start(trtllm.command, trtllm.missing, trtllm.placed, trtllm.stop_grace_s, steps=describe),
+        ready=trtllm.ready,
+        version=trtllm.version,
+        ailment=trtllm.ailment,
+        counters=trtllm.counters,
+        metrics=triton.metrics,
     ),
     "vllm": Engine(vllm.target, Start(vllm.command, missing_program_or_model), from_words=vllm.from_words),
 }

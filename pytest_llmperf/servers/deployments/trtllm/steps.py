@@ -1,0 +1,98 @@
+"""The steps of a deployment: a line each in the server's log, a log of its own for what it runs, and why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmperf.servers.process.log import first_error, log_tail, read_log
+
+_PROGRESS_S = 30.0
+_KILL_AFTER_S = 5.0
+_LONGEST_LINE = 160
+
+
+class StepError(Exception):
+    """A step that failed: the cause, then what helps."""
+
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(f"{cause}; {cure}")
+
+
+class Steps:
+    """Counts the steps and runs their programs; everything is told on standard output, which is the server's log."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        """`folder` is where the steps' logs go."""
+        self._folder = folder
+        self._names = names
+        self._at = -1
+
+    @property
+    def current(self) -> str:
+        """The step that is under way, as `step 2/5 quantize`."""
+        return f"step {self._at + 1}/{len(self._names)} {self._names[max(0, self._at)]}"
+
+    def begin(self, name: str) -> None:
+        """Goes on to the step of this name."""
+        self._at = self._names.index(name)
+
+    def say(self, text: str) -> None:
+        """A line about the current step."""
+        sys.stdout.write(f"{self.current}: {text}\n")
+        sys.stdout.flush()
+
+    def run(self, argv: Sequence[str], cure: str) -> list[str]:
+        """Runs a program to its end and returns the lines of its log. Raises StepError, which names the first error."""
+        log = self._folder / f"{self._at + 1}-{self._names[self._at]}.log"
+        self.say(f"{' '.join(argv)}; its log: {log}")
+        began = time.monotonic()
+        with log.open("wb") as output:
+            try:
+                child = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            except OSError as error:
+                raise StepError(f"{argv[0]} cannot be run: {error.strerror}", cure) from error
+        try:
+            code = self._end_of(child, log, began)
+        finally:
+            _end_group(child)
+        lines = read_log(log)
+        if code:
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+            cause = first_error(lines) or last
+            raise StepError(f"{_how(code)}: {cause}; its log: {log}", cure)
+        self.say(f"done in {time.monotonic() - began:.1f} s")
+        return lines
+
+    def _end_of(self, child: subprocess.Popen[bytes], log: Path, began: float) -> int:
+        """The exit code; now and then the last line of its log is told."""
+        while True:
+            try:
+                return child.wait(_PROGRESS_S)
+            except subprocess.TimeoutExpired:
+                self.say(f"{time.monotonic() - began:.0f} s so far; {log_tail(log, 1)[:_LONGEST_LINE]}")
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    memory = ", for want of memory perhaps" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{memory}"
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """What is left of a program and its children when it ended, or when we are stopped meanwhile."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signum)
+        if child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_KILL_AFTER_S)

@@ -1,0 +1,129 @@
+"""TensorRT-LLM as an engine of a plan: the holder that deploys it, then Triton's ways or trtllm-serve's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.base import Ready
+from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.servers.deployments.trtllm.commands import Ports
+from pytest_llmperf.servers.deployments.trtllm.deployment import FACTS
+from pytest_llmperf.servers.deployments.trtllm.toolkit import needed_programs
+from pytest_llmperf.servers.engines.missing import missing_model, missing_program
+from pytest_llmperf.servers.engines.triton import engine as triton
+from pytest_llmperf.servers.engines.triton.service import service
+from pytest_llmperf.servers.http import version_at
+from pytest_llmperf.servers.process.log import log_tail
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_ports, wait_until
+from pytest_llmperf.servers.readiness import first_failure, health_problem
+from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.telemetry.triton import Reading
+
+HEALTH = Ready(path="/health")
+"""trtllm-serve's."""
+_UNLOAD_S = 10.0
+"""Beyond its exit timeout Triton needs some seconds to unload python models, and mpirun to end its ranks."""
+
+
+class Place(NamedTuple):
+    """Where a replica listens, and the file that its holder reads."""
+
+    ports: Ports
+    settings: str
+
+
+def missing(config: TrtllmServer) -> str | None:
+    """A program that is to be on PATH, or the model's folder. A path that the plan names is the holder's to check."""
+    absent = (missing_program(_default(name)) for name in needed_programs(config) if name not in config.programs)
+    return next(filter(None, absent), None) or missing_model(config.model)
+
+
+def _default(name: str) -> str:
+    return "python3" if name == "python" else name
+
+
+def stop_grace_s(config: TrtllmServer) -> float:
+    """How long it may take to stop by itself."""
+    return config.exit_timeout + _UNLOAD_S
+
+
+@contextlib.contextmanager
+def placed(config: TrtllmServer, log: Path) -> Iterator[Place]:
+    """Free ports, and the holder's settings in a folder beside the log."""
+    folder = log.with_name(f"{log.stem}-trtllm")
+    folder.mkdir(parents=True)
+    ports = Ports(*free_ports(3))
+    settings = folder / "settings.json"
+    given = {"config": config.model_dump(mode="json", exclude={"env"}), "ports": ports}
+    settings.write_text(json.dumps(given, indent=2), encoding="utf-8")
+    yield Place(ports, str(settings))
+
+
+def command(config: TrtllmServer, place: Place | int | str, gpus: Sequence[Gpu]) -> Command:
+    """The holder; anything but a Place stands for settings that are not written, in a command that is only shown."""
+    settings = place.settings if isinstance(place, Place) else "SETTINGS"
+    return Command((sys.executable, "-m", "pytest_llmperf.servers.deployments.trtllm", settings), config.env)
+
+
+def target(config: TrtllmServer, place: Place) -> Target:
+    """Its HTTP address; of Triton with those of gRPC and metrics."""
+    http, grpc, metrics = place.ports
+    url = f"http://{LOOPBACK}:{http}"
+    if config.flow == "serve":
+        return Target(url, config.served_model)
+    return Target(url, config.served_model, grpc=f"{LOOPBACK}:{grpc}", metrics=f"http://{LOOPBACK}:{metrics}/metrics")
+
+
+def ready(config: TrtllmServer, target: Target, process: ServerProcess | None, loads: Sequence[LoadPoint]) -> Target:
+    """Waits for all steps, then for the server."""
+    assert process is not None, "the plugin starts it"
+    up = service(target).ready if target.grpc else partial(_is_up, target)
+    wait_until(up, process, config.name, config.ready_timeout, lambda: f"; {log_tail(process.log, 1)}")
+    if target.grpc:
+        return triton.answering(target, process, config.name, config.ready_timeout)
+    target = replace(target, model=facts(process.log).get("served_model") or target.model)
+    if failure := first_failure(target, config, loads, process=process):
+        raise process.error(f"says that it is healthy, but its first request failed: {failure}")
+    return target
+
+
+def _is_up(target: Target) -> bool:
+    return health_problem(target, HEALTH) is None
+
+
+def facts(log: Path) -> dict[str, Any]:
+    """What the holder of the server with this log wrote about its deployment; empty where it has not come so far."""
+    try:
+        found: dict[str, Any] = json.loads((log.with_name(f"{log.stem}-trtllm") / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def version(target: Target) -> str | None:
+    """Triton's version, or TensorRT-LLM's own of trtllm-serve."""
+    return triton.version(target) if target.grpc else version_at(target, "/version")
+
+
+def ailment(target: Target) -> str | None:
+    """What is wrong with it; None when it is well."""
+    if target.grpc:
+        return triton.ailment(target)
+    return None if _is_up(target) else f"{HEALTH.path} says that its engine is dead"
+
+
+def counters(target: Target) -> Reading:
+    """What Triton has counted so far. Raises ServerError, of trtllm-serve always, and httpx.TransportError."""
+    if not target.grpc:
+        raise ServerError("trtllm-serve has no statistics")
+    return triton.counters(target)
