@@ -23,7 +23,8 @@ _PREFIX = re.compile(
 )
 _TRACEBACK = re.compile(r"(?:\w+ hit an exception: )?Traceback \(most recent call last\)")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
-_USAGE_ERROR = re.compile(r"[\w .-]+: error: ")
+_USAGE_ERROR = re.compile(r"[\w .-]+: error: |\S+: (?:(?:unrecognized|invalid|ambiguous) )?option ")
+"""As Python's argparse and C's getopt say it."""
 _LOOSE_ERROR = re.compile(
     r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: )|.*: (?:command )?not found$|.*: error while loading "
 )

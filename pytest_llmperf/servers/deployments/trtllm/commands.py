@@ -168,15 +168,17 @@ def _tritonserver(config: TrtllmServer, repository: str, ports: Ports, region: s
     if config.gpu_count == 0:
         flags["allow-gpu-metrics"] = False
     if config.flow == "engine":
-        flags["disable-auto-complete-config"] = True
+        flags["disable-auto-complete-config"] = None
     if not first:
         flags |= {"model-control-mode": "explicit", "load-model": "tensorrt_llm"}
     return [program(config, "tritonserver"), *_joined(flags | config.options)]
 
 
 def _joined(flags: Mapping[str, Any]) -> Iterator[str]:
+    """`--name=value`; None gives the name alone, for the one flag of tritonserver that takes no value."""
     for name, value in flags.items():
-        yield f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+        text = str(value).lower() if isinstance(value, bool) else value
+        yield f"--{name}" if value is None else f"--{name}={text}"
 
 
 def spaced(flags: Mapping[str, Any]) -> Iterator[str]:

@@ -61,8 +61,8 @@ class Deployment:
         """The model's folder in Hugging Face's cache, whose name is the commit."""
         self.steps.begin("download")
         lines = self.steps.run(commands.download(self.config), _DOWNLOAD_CURE)
-        words = (line.split()[-1] for line in reversed(lines) if line.strip())
-        found = next((Path(word) for word in words if word.startswith("/") and Path(word).is_dir()), None)
+        paths = (Path(line[line.find("/") :].strip()) for line in reversed(lines) if "/" in line)
+        found = next((path for path in paths if path.is_dir()), None)
         if found is None:
             raise StepError("it ended well, but named no folder", _DOWNLOAD_CURE)
         return found

@@ -49,7 +49,16 @@ def _what(config: TrtllmServer, name: str, model: str, served: str) -> str:
         options = "OPTIONS" if arguments else None
         written = f" with OPTIONS {_inline(arguments)}" if arguments else ""
         return f"{shlex.join(commands.trtllm_serve(config, served, Ports(), options))}{written}"
-    return shlex.join(commands.triton(config, "REPOSITORY", Ports(), "REGION"))
+    return _ranks(commands.triton(config, "REPOSITORY", Ports(), "REGION"))
+
+
+def _ranks(argv: list[str]) -> str:
+    """The command with its first two ranks; all but the first differ by their region of shared memory only."""
+    others = argv.count(":") - 1
+    if others < 1:
+        return shlex.join(argv)
+    second = argv.index(":", argv.index(":") + 1)
+    return f"{shlex.join(argv[:second])} (and {others} more ranks like the last)"
 
 
 def _script(config: TrtllmServer) -> str:

@@ -64,7 +64,8 @@ def placed(config: TrtllmServer, log: Path) -> Iterator[Place]:
     folder.mkdir(parents=True)
     ports = Ports(*free_ports(3))
     settings = folder / "settings.json"
-    given = {"config": config.model_dump(mode="json", exclude={"env"}), "ports": ports}
+    dumped = config.model_dump(mode="json", exclude={"env", "ready_timeout"})
+    given = {"config": {**dumped, "exit_timeout": f"{config.exit_timeout} s"}, "ports": ports}
     settings.write_text(json.dumps(given, indent=2), encoding="utf-8")
     yield Place(ports, str(settings))
 

@@ -138,6 +138,14 @@ terminate called after throwing an instance of 'std::bad_alloc'
         (SGLANG, "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
         (SGLANG_KILLED, None),
         ("sglang serve: error: unrecognized arguments: --x", "sglang serve: error: unrecognized arguments: --x"),
+        (
+            "tritonserver: unrecognized option '--x'\nUsage: tritonserver [options]",
+            "tritonserver: unrecognized option '--x'",
+        ),
+        (
+            "tritonserver: option '--y' doesn't allow an argument",
+            "tritonserver: option '--y' doesn't allow an argument",
+        ),
         (TGI, "2026-11-21T04:00:05.000001Z ERROR text_generation_launcher: Shard 0 failed to start"),
         ("Error: listen tcp 127.0.0.1:11434: bind: address already in use", "Error: listen tcp 127.0.0.1:11434: bind"),
         ("./start.sh: line 2: llama-server: command not found", "./start.sh: line 2: llama-server: command not found"),
