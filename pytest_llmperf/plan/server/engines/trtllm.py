@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds
-from pytest_llmperf.plan.server.base import ArgValue, LaunchedServer, _no_literal_secrets, counted_from
+from pytest_llmperf.plan.server.base import ArgValue, LaunchedServer, counted_from, refuse_secrets
 from pytest_llmperf.plan.server.engines.triton.model import ParameterValue
 
 PRECISIONS = ("auto", "fp16", "bf16", "fp8", "nvfp4", "int8_wo", "int4_wo", "int4_awq", "w4a8_awq", "int8_sq")
@@ -100,7 +100,7 @@ class TrtllmServer(LaunchedServer):
     @field_validator("options", "convert", "template", mode="after")
     @classmethod
     def _flags(cls, flags: dict[str, ParameterValue]) -> dict[str, ParameterValue]:
-        _no_literal_secrets(flags)
+        refuse_secrets(flags)
         return {name.lstrip("-"): value for name, value in flags.items()}
 
     @model_validator(mode="after")
