@@ -7,13 +7,14 @@ its unit. A new metric is a row of `_ALL`, with `since=LATER`, and its row in do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import sub
 from typing import Literal
 
 from pytest_llmperf.formulas.pace import complete_mean
-from pytest_llmperf.formulas.request import NS_PER_MS, Request, Requests, span_ms
+from pytest_llmperf.formulas.request import NS_PER_MS, Request, Requests, spans_ms
 from pytest_llmperf.formulas.window import RunWindow
 from pytest_llmperf.records import ServerTimes
 
@@ -33,6 +34,7 @@ OFFERED = (
 
 Better = Literal["lower", "higher", "neither"]
 Need = Literal["due", "first token", "chunks"]
+Sample = Callable[[Sequence[Request]], list[float]]
 LATER = 3
 """For `Metric.since`: came after schema 2 of baselines, so that files of it are whole without the metric."""
 
@@ -51,8 +53,8 @@ class Metric:
     since: int
     """First schema of baselines whose files must have it."""
     definition: str
-    sample: Callable[[Request], Iterable[float]] | None = None
-    """Values of one request: none where it has no such value, several where it is pooled from parts of requests."""
+    sample: Sample | None = None
+    """Values of requests: one has none where it has no such value, several where they are pooled from its parts."""
     rate: Callable[[RunWindow], float | None] | None = None
     """Value of one run in its window; several runs have the mean."""
     total: Callable[[Requests], float | None] | None = None
@@ -73,30 +75,30 @@ class Metric:
         """Name in reports: carries the unit where it is a time (`ttft_ms`)."""
         return f"{self.name}_ms" if self.unit == "ms" else self.name
 
-    def values(self, request: Request) -> Iterable[float]:
-        """The values of one request; a scalar has none."""
-        return self.sample(request) if self.sample else ()
+    def values(self, requests: Sequence[Request]) -> list[float]:
+        """The values of these requests; a scalar has none."""
+        return self.sample(requests) if self.sample else []
 
 
 def meets_slo(request: Request, slo: Mapping[str, float]) -> bool:
     """Whether a request has a value of every metric in `slo` and none above its limit, in the metric's unit."""
-    return all((values := [*METRICS[name].values(request)]) and max(values) <= limit for name, limit in slo.items())
+    return all((values := METRICS[name].values([request])) and max(values) <= limit for name, limit in slo.items())
 
 
-def _inter_token_latency(request: Request) -> list[float]:
-    return [] if (value := request.inter_token_latency_ms) is None else [value]
+def _inter_token_latencies(requests: Sequence[Request]) -> list[float]:
+    return [itl for request in requests if (itl := request.inter_token_latency_ms) is not None]
 
 
-def _server_span(span_ns: Callable[[ServerTimes], int]) -> Callable[[Request], list[float]]:
-    return lambda request: [span_ns(request.record.server_ns) / NS_PER_MS] if request.record.server_ns else []
+def _server_spans(span_ns: Callable[[ServerTimes], int]) -> Sample:
+    return lambda requests: [span_ns(times) / NS_PER_MS for r in requests if (times := r.record.server_ns)]
 
 
-def _prefill_speed(request: Request) -> list[float]:
-    """Prompt tokens per second until the first token, where both are known."""
-    tokens, start_ns, first_ns = request.record.input_tokens, request.start_ns, request.first_token_ns
-    if tokens is None or start_ns is None or first_ns is None or first_ns <= start_ns:
-        return []
-    return [tokens / ((first_ns - start_ns) / 1e9)]
+def _prefill_speeds(requests: Sequence[Request]) -> Iterator[float]:
+    """Prompt tokens per second until the first token, of the requests where both are known."""
+    for request in requests:
+        tokens, first_ns = request.record.input_tokens, request.first_token_ns
+        if tokens is not None and first_ns is not None and request.start_ns is not None and first_ns > request.start_ns:
+            yield tokens / ((first_ns - request.start_ns) / 1e9)
 
 
 def _total_rate(run: RunWindow) -> float | None:
@@ -119,123 +121,102 @@ def _error_rate(requests: Requests) -> float | None:
     return failed / len(requests.sent) if requests.sent else None
 
 
+_latency = partial(Metric, unit="ms", better="lower")
 _ALL = (
-    Metric(
+    _latency(
         name="ttft",
-        unit="ms",
-        better="lower",
         since=2,
         definition="first chunk that carries a token - start (a role-only chunk is no token); none after hidden tokens",
-        sample=lambda r: span_ms(r.start_ns, r.first_token_ns),
+        sample=lambda requests: spans_ms((r.start_ns, r.first_token_ns) for r in requests),
         needs=("due", "first token"),
     ),
-    Metric(
+    _latency(
         name="ttfo",
-        unit="ms",
-        better="lower",
         since=2,
         definition="first chunk that carries a non-reasoning token - start",
-        sample=lambda r: span_ms(r.start_ns, r.record.first_output_ns),
+        sample=lambda requests: spans_ms((r.start_ns, r.record.first_output_ns) for r in requests),
         needs=("due", "first token"),
     ),
-    Metric(
+    _latency(
         name="ttst",
-        unit="ms",
-        better="lower",
         since=2,
         definition="second chunk that carries a token - first one, of each answer",
-        sample=lambda r: [(times[1] - times[0]) / NS_PER_MS for times in r.chunk_times_ns if len(times) > 1],
+        sample=lambda requests: [
+            (times[1] - times[0]) / NS_PER_MS for r in requests for times in r.chunk_times_ns if len(times) > 1
+        ],
         needs=("chunks",),
     ),
-    Metric(
+    _latency(
         name="itl",
-        unit="ms",
-        better="lower",
         since=2,
         definition="(last - first token) / (streamed tokens - those that came first), the mean over a request's "
         "answers; none where the tokens of an answer came all at one moment; n counts requests of >= 2 tokens",
-        sample=_inter_token_latency,
+        sample=_inter_token_latencies,
         needs=("first token",),
     ),
-    Metric(
+    _latency(
         name="tpot",
-        unit="ms",
-        better="lower",
         since=2,
         definition="the same number as itl, under its other name",
-        sample=_inter_token_latency,
+        sample=_inter_token_latencies,
         needs=("first token",),
     ),
-    Metric(
+    _latency(
         name="icl",
-        unit="ms",
-        better="lower",
         since=2,
         definition="gap between two token chunks of an answer; all gaps of all requests are pooled, as far as they "
         "have an itl",
-        sample=lambda r: [ns / NS_PER_MS for times in r.chunk_times_ns for ns in map(sub, times[1:], times)],
+        sample=lambda requests: [
+            ns / NS_PER_MS for r in requests for times in r.chunk_times_ns for ns in map(sub, times[1:], times)
+        ],
         needs=("chunks",),
     ),
-    Metric(
+    _latency(
         name="e2e",
-        unit="ms",
-        better="lower",
         since=2,
         definition="last token - start; the response's end where all tokens were hidden",
-        sample=lambda r: span_ms(r.start_ns, r.last_token_ns),
+        sample=lambda requests: spans_ms((r.start_ns, r.last_token_ns) for r in requests),
         needs=("due",),
     ),
-    Metric(
+    _latency(
         name="service_ttft",
-        unit="ms",
-        better="lower",
         since=2,
         definition="first token - sent; differs from ttft in open loop, where start is the due time",
-        sample=lambda r: span_ms(r.record.sent_ns, r.first_token_ns),
+        sample=lambda requests: spans_ms((r.record.sent_ns, r.first_token_ns) for r in requests),
         needs=("first token",),
     ),
-    Metric(
+    _latency(
         name="service_e2e",
-        unit="ms",
-        better="lower",
         since=2,
         definition="last token - sent",
-        sample=lambda r: span_ms(r.record.sent_ns, r.last_token_ns),
+        sample=lambda requests: spans_ms((r.record.sent_ns, r.last_token_ns) for r in requests),
     ),
-    Metric(
+    _latency(
         name="queued",
-        unit="ms",
-        better="lower",
         since=2,
         definition="sent - due, of every measured request of an open loop; max_in_flight makes requests wait",
-        sample=lambda r: span_ms(r.record.due_ns, r.record.sent_ns),
+        sample=lambda requests: spans_ms((r.record.due_ns, r.record.sent_ns) for r in requests),
         n_of="sent",
         needs=("due",),
         may_be_negative=True,  # a timer may fire a clock tick early
     ),
-    Metric(
+    _latency(
         name="server_queue",
-        unit="ms",
-        better="lower",
         since=LATER,
         definition="first scheduled - arrival, by the server's own clock (TensorRT-LLM's return_perf_metrics)",
-        sample=_server_span(lambda times: times.scheduled - times.arrived),
+        sample=_server_spans(lambda times: times.scheduled - times.arrived),
     ),
-    Metric(
+    _latency(
         name="server_prefill",
-        unit="ms",
-        better="lower",
         since=LATER,
         definition="first token - first scheduled, by the server's own clock",
-        sample=_server_span(lambda times: times.first_token - times.scheduled),
+        sample=_server_spans(lambda times: times.first_token - times.scheduled),
     ),
-    Metric(
+    _latency(
         name="server_decode",
-        unit="ms",
-        better="lower",
         since=LATER,
         definition="last - first token, by the server's own clock",
-        sample=_server_span(lambda times: times.last_token - times.first_token),
+        sample=_server_spans(lambda times: times.last_token - times.first_token),
     ),
     Metric(
         name="input_tokens",
@@ -243,7 +224,7 @@ _ALL = (
         better="neither",
         since=2,
         definition="prompt tokens of a request: server, else tokenizer",
-        sample=lambda r: [] if r.record.input_tokens is None else [r.record.input_tokens],
+        sample=lambda requests: [count for r in requests if (count := r.record.input_tokens) is not None],
     ),
     Metric(
         name="output_tokens",
@@ -251,7 +232,7 @@ _ALL = (
         better="neither",
         since=2,
         definition="generated tokens of a request, streamed or not",
-        sample=lambda r: [] if r.record.output_tokens is None else [r.record.output_tokens],
+        sample=lambda requests: [count for r in requests if (count := r.record.output_tokens) is not None],
     ),
     Metric(
         name="output_token_throughput",
@@ -294,7 +275,7 @@ _ALL = (
         better="higher",
         since=2,
         definition="mean over requests of 1 / itl",
-        total=lambda point: complete_mean(1e3 / itl for r in point.ok for itl in _inter_token_latency(r)),
+        total=lambda point: complete_mean(1e3 / itl for itl in _inter_token_latencies(point.ok)),
         n_of="itl",
     ),
     Metric(
@@ -303,7 +284,7 @@ _ALL = (
         better="higher",
         since=2,
         definition="mean over requests of input tokens / ttft",
-        total=lambda point: complete_mean(speed for r in point.ok for speed in _prefill_speed(r)),
+        total=lambda point: complete_mean(_prefill_speeds(point.ok)),
         n_of="ttft",
         needs=("due", "first token"),
     ),

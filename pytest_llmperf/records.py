@@ -232,3 +232,8 @@ class Run:
     """What was sampled meanwhile; None where nothing was to be."""
     notes: tuple[str, ...] = ()
     """Remarks on the files that the load's prompts come from."""
+
+    @property
+    def measured(self) -> list[RequestRecord]:
+        """All requests but those that only fill the server."""
+        return [record for record in self.records if record.phase == "measured"]

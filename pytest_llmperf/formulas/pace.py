@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pytest_llmperf.records import RequestRecord
 
@@ -114,11 +114,16 @@ def _gap_ms(answer: Answer, begun_ns: int | None) -> float | None:
     return None
 
 
-def complete_mean(values: Iterable[float | None]) -> float | None:
-    """Returns the mean; None without values, and where one is missing: a mean of the rest would flatter."""
+def complete(values: Iterable[float | None]) -> list[float]:
+    """Returns the values; none at all where one is missing: a mean of the rest would flatter."""
     sample = list(values)
-    known = [value for value in sample if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(sample) else None
+    return [] if None in sample else cast("list[float]", sample)
+
+
+def complete_mean(values: Iterable[float | None]) -> float | None:
+    """Returns the mean; None without values, and where one is missing."""
+    sample = complete(values)
+    return sum(sample) / len(sample) if sample else None
 
 
 def inter_token_latency_ms(record: RequestRecord) -> float | None:

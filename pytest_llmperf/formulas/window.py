@@ -1,4 +1,4 @@
-"""What happened in the window of a run: where rates are counted. Pure."""
+"""Rates and counts within the window of a run. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunWindow:
 
     @cached_property
     def finished(self) -> list[RequestRecord]:
-        """Those of them that ended in the window."""
+        """Requests that succeeded and ended in the window."""
         return [record for record in self.ok if _within(self.window, record.end_ns)]
 
     @cached_property

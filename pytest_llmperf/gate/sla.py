@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
-from pytest_llmperf.metrics.summary import latency_samples
+from pytest_llmperf.metrics.summary import metric_values
 from pytest_llmperf.plan.limits import Limit
 
 _Samples = Mapping[str, Sequence[float]]
@@ -21,8 +21,8 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
     """
     if result.capacity is not None:
         limits = (*limits, *_implied(limits, result.capacity))
-    needed = any(limit.quantity.stat is not None for limit in limits)
-    samples = [latency_samples(run) if needed else {} for run in result.runs]
+    wanted = {limit.metric for limit in limits if limit.stat}
+    samples = [metric_values(run, wanted) if wanted else {} for run in result.runs]
     return tuple(_check(limit, result, samples, most_runs) for limit in limits)
 
 

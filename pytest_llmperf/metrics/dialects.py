@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pytest_llmperf.definitions import PERCENTILES
+from pytest_llmperf.formulas.pace import complete_mean
 from pytest_llmperf.metrics.summary import Distribution, distribution, rounded
 from pytest_llmperf.records import RequestRecord, Run
 
@@ -40,7 +41,9 @@ def dialect_metrics(name: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]
 
     Several runs: samples are pooled, numbers averaged. None where there is nothing to tell. KeyError: no such dialect.
     """
-    reports = [DIALECTS[name](_uncancelled(run)) for run in runs]
+    # None of these tools breaks requests off, so they have no word for one.
+    kept = (replace(run, records=tuple(record for record in run.records if not record.cancelled)) for run in runs)
+    reports = list(map(DIALECTS[name], kept))
     metrics: dict[str, dict[str, Any]] = {}
     for report in reports:
         for metric, (unit, _) in report.samples.items():
@@ -50,19 +53,9 @@ def dialect_metrics(name: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]
             pairs = [pair for other in reports for pair in other.weighted[metric][1]]
             metrics[metric] = {"unit": unit, **weighted_distribution(pairs).as_dict()}
         for metric, (unit, _) in report.numbers.items():
-            values = [other.numbers[metric][1] for other in reports]
-            metrics[metric] = {"unit": unit, "value": rounded(_mean_or_none(values))}
+            mean = complete_mean(other.numbers[metric][1] for other in reports)
+            metrics[metric] = {"unit": unit, "value": rounded(mean)}
     return metrics
-
-
-def _uncancelled(run: Run) -> Run:
-    """None of these tools breaks requests off, so they have no word for one."""
-    return replace(run, records=tuple(record for record in run.records if not record.cancelled))
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present and len(present) == len(values) else None
 
 
 def weighted_distribution(pairs: Sequence[Weighted]) -> Distribution:
@@ -113,7 +106,8 @@ def _per_s(amount: float, duration_ns: int) -> float | None:
 
 def _with_text(record: RequestRecord) -> list[int]:
     """Times of the chunks with text of any kind."""
-    return [moment for index, moment in enumerate(record.chunk_ns) if index not in record.textless_chunks]
+    textless = set(record.textless_chunks)
+    return [moment for index, moment in enumerate(record.chunk_ns) if index not in textless]
 
 
 def _with_answer(record: RequestRecord) -> list[int]:

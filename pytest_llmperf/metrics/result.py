@@ -22,8 +22,8 @@ from pytest_llmperf.telemetry.environment import Environment
 
 _OFF_RATE = 0.1
 """By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
-_TOLD_ERRORS = 3
-"""Different failures that are told, the most frequent ones; the request lines have all."""
+_MOST_ERRORS = 3
+"""Different failures in a remark, the most frequent ones; the request lines have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +71,18 @@ class Result:
     @property
     def saturated(self) -> bool | None:
         """Whether the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
-        told = [found.saturated for found in self.saturations if found is not None]
-        return 2 * sum(told) > len(told) if told else None
+        known = [found.saturated for found in self.saturations if found is not None]
+        return 2 * sum(known) > len(known) if known else None
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know though they are right."""
+        """Sentences that a reader of the numbers must know though they are right."""
         return (
             *self.imported,
             *(self.capacity.notes if self.capacity else ()),
             *self.failures,
-            *self._file_remarks(),
-            *self._stability_remarks(),
+            *(self.runs[0].notes if self.runs else ()),  # every run sends the same trace
+            *([f"stable: {self.steadiness.describe()}"] if self.steadiness and self.steadiness.reached else ()),
             *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
@@ -96,19 +96,11 @@ class Result:
         errors = Counter(record.error for record in self._measured() if record.error)
         if not errors:
             return ()
-        told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_TOLD_ERRORS))
+        told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_MOST_ERRORS))
         return (f"{errors.total()} of {self.metrics.sent} requests failed: {told}",)
 
     def _measured(self) -> list[RequestRecord]:
-        return [record for run in self.runs for record in run.records if record.phase == "measured"]
-
-    def _file_remarks(self) -> tuple[str, ...]:
-        """Every run sends the same trace, so that the first says it for all."""
-        return self.runs[0].notes if self.runs else ()
-
-    def _stability_remarks(self) -> Iterator[str]:
-        if self.steadiness and self.steadiness.reached:
-            yield f"stable: {self.steadiness.describe()}"
+        return [record for run in self.runs for record in run.measured]
 
     def _arrival_remarks(self) -> Iterator[str]:
         """Random gaps give the rate on average; every run has the same ones, so the difference is no error of a run."""

@@ -125,7 +125,8 @@ def summarize(run: Run, point: LoadPoint, gpu_count: int = 0) -> Summary:
 
 def summarize_runs(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> Summary:
     """Several runs of one point: requests pooled for latencies, rates as the mean of the runs' rates."""
-    return _summary(runs, point, gpu_count, [run_window(run, point) for run in runs], _measured(runs))
+    measured = [record for run in runs for record in run.measured]
+    return _summary(runs, point, gpu_count, [run_window(run, point) for run in runs], measured)
 
 
 def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> tuple[Summary, ...]:
@@ -134,12 +135,8 @@ def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) 
     return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
 
 
-def _measured(runs: Iterable[Run]) -> list[RequestRecord]:
-    return [record for run in runs for record in run.records if record.phase == "measured"]
-
-
 def _begun_in(runs: Iterable[Run], windows: Iterable[Window | None]) -> list[RequestRecord]:
-    pairs = ((record, window) for run, window in zip(runs, windows, strict=True) for record in _measured([run]))
+    pairs = ((record, window) for run, window in zip(runs, windows, strict=True) for record in run.measured)
     return [r for r, window in pairs if window and window.start_ns <= (r.due_ns or r.sent_ns or 0) < window.end_ns]
 
 
@@ -157,8 +154,8 @@ def _summary(
     seen = [RunWindow(run, window, point.slo, gpu_count) if window else None for run, window in pairs]
     seconds = [window.seconds for window in windows if window]
     return Summary(
-        distributions={name: distribution(values) for name, values in _samples(requests).items()},
-        scalars={m.name: _scalar(m, requests, seen) for m in METRICS.values() if m.kind == "scalar"},
+        distributions={m.name: distribution(_values(m, requests)) for m in METRICS.values() if m.sample},
+        scalars={m.name: _scalar(m, requests, seen) for m in METRICS.values() if not m.sample},
         sent=len(measured),
         ok=len(good),
         failed=len(measured) - len(good) - cancelled,
@@ -169,9 +166,10 @@ def _summary(
     )
 
 
-def latency_samples(run: Run) -> Mapping[str, Sequence[float]]:
-    """By distribution its values, one per measured request that succeeded (icl: one per gap); those of `summarize`."""
-    return _samples(_requests(_measured([run]), {}))
+def metric_values(run: Run, metrics: Iterable[str]) -> dict[str, list[float]]:
+    """By distribution its values in `summarize`, one per measured request that succeeded (icl: one per gap)."""
+    requests = _requests(run.measured, {})
+    return {name: _values(METRICS[name], requests) for name in metrics}
 
 
 def _requests(measured: Iterable[RequestRecord], slo: Mapping[str, float]) -> Requests:
@@ -179,14 +177,8 @@ def _requests(measured: Iterable[RequestRecord], slo: Mapping[str, float]) -> Re
     return Requests(sent, [request for request in sent if request.record.ok], slo)
 
 
-def _samples(requests: Requests) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = {}
-    for metric in METRICS.values():
-        if formula := metric.sample:
-            values = samples[metric.name] = []
-            for request in requests.sent if metric.n_of == "sent" else requests.ok:
-                values += formula(request)
-    return samples
+def _values(metric: Metric, requests: Requests) -> list[float]:
+    return metric.values(requests.sent if metric.n_of == "sent" else requests.ok)
 
 
 def _scalar(metric: Metric, requests: Requests, seen: Iterable[RunWindow | None]) -> float | None:
@@ -199,9 +191,9 @@ def _scalar(metric: Metric, requests: Requests, seen: Iterable[RunWindow | None]
 def run_window(run: Run, point: LoadPoint) -> Window | None:
     """The part of the run in which the load was what the point asks for; None when nothing was measured."""
     if not point.closed_loop:
-        due = [record.due_ns for record in _measured([run]) if record.due_ns is not None]
+        due = [record.due_ns for record in run.measured if record.due_ns is not None]
         return _window(min(due), max(due)) if due else None
-    sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
+    sent = [record.sent_ns for record in run.measured if record.sent_ns is not None]
     if not sent:
         return None
     # Each worker process has its own part of the trace, so the first that runs out of work ends the steady state.
@@ -230,7 +222,7 @@ def in_drain(record: RequestRecord, window: Window) -> bool:
 
 def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
     """From each stage's begin to its end; None where the run did not get to anything measured."""
-    sent = [record.sent_ns for record in _measured([run]) if record.sent_ns is not None]
+    sent = [record.sent_ns for record in run.measured if record.sent_ns is not None]
     start_ns = min(sent, default=run.ended_ns) if point.closed_loop else run.started_ns
     bounds = itertools.accumulate((stage.duration for stage in point.stages), initial=0.0)
     moments = [min(start_ns + round(bound * 1e9), run.ended_ns) for bound in bounds]

@@ -14,7 +14,7 @@ from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
-from pytest_llmperf.metrics.summary import latency_samples, summarize
+from pytest_llmperf.metrics.summary import metric_values, summarize
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -130,7 +130,8 @@ class Bench:
         return self._facts(self._runs[trial.position, point.name][-1], point, server, memory.peak_gb)
 
     def _facts(self, run: Run, point: LoadPoint, server: LlmServer, gpu_memory_gb: float | None) -> RunFacts:
-        summary, samples = summarize(run, point, server.config.gpu_count), latency_samples(run)
+        summary = summarize(run, point, server.config.gpu_count)
+        samples = metric_values(run, {limit.metric for limit in point.sla})
         return RunFacts(
             load=point.name,
             launch=run.launch,

@@ -23,7 +23,7 @@ from pytest_llmperf.gate.baselines.model import (
 from pytest_llmperf.gate.load_facts import measured_how
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import histogram
-from pytest_llmperf.metrics.summary import Summary, latency_samples, rounded
+from pytest_llmperf.metrics.summary import Summary, metric_values, rounded
 from pytest_llmperf.records import Run
 
 RECORDED_RUNS = 5
@@ -64,12 +64,12 @@ def stored_session(
 
 def stored_run(summary: Summary, run: Run | None) -> StoredRun:
     """What is kept of one run; its histograms too, where its requests are known."""
-    samples = latency_samples(run) if run else {}
+    samples = metric_values(run, HISTOGRAMS) if run else {}
     quantities = [Quantity(m.name, "mean" if m.kind == "distribution" else None) for m in METRICS.values()]
     return StoredRun(
         values={quantity: rounded(summary.value(quantity)) for quantity in QUANTITIES},
         n={quantity.metric: summary.n(quantity) for quantity in quantities},
-        histograms={name: histogram(samples[name]) for name in HISTOGRAMS if run},
+        histograms={name: histogram(values) for name, values in samples.items()},
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from statistics import geometric_mean
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.formulas.pace import complete
 from pytest_llmperf.metrics.capacity.bracket import Search, Trial
 from pytest_llmperf.metrics.stats.estimate import Level, level_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
@@ -27,22 +29,18 @@ class Capacity:
     @property
     def value(self) -> float | None:
         """Geometric mean of the searches' estimates; None when one found no level that holds."""
-        found = [search.estimate for search in self.searches if search.estimate is not None]
-        if not found or len(found) < len(self.searches):
-            return None
-        return math.exp(math.fsum(map(math.log, found)) / len(found))
+        found = complete(search.estimate for search in self.searches)
+        return geometric_mean(found) if found else None
 
     @property
     def holds(self) -> float | None:
         """The highest level that held in every search; None when one found none."""
-        found = [search.holds for search in self.searches if search.holds is not None]
-        return min(found) if found and len(found) == len(self.searches) else None
+        return min(complete(search.holds for search in self.searches), default=None)
 
     @property
     def breaks(self) -> float | None:
         """The lowest level that failed, of the search that got highest; None when one met none."""
-        found = [search.breaks for search in self.searches if search.breaks is not None]
-        return max(found) if found and len(found) == len(self.searches) else None
+        return max(complete(search.breaks for search in self.searches), default=None)
 
     @property
     def is_bound(self) -> bool:
@@ -82,7 +80,7 @@ class Capacity:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know beside the answer."""
+        """Remarks that a reader must know beside the answer."""
         return tuple(dict.fromkeys((*self._ends(), *self._contradictions(), *self._doubts())))
 
     def _shown(self, level: float) -> str:
@@ -117,12 +115,9 @@ class Capacity:
                 yield f"a search was interrupted after {len(search.trials)} levels"
 
     def _contradictions(self) -> Iterator[str]:
-        held = [
-            (trial.level, number) for number, s in enumerate(self.searches, 1) for trial in s.trials if _held(trial)
-        ]
-        failed = [
-            (t.level, number) for number, s in enumerate(self.searches, 1) for t in s.trials if t.verdict == "FAILS"
-        ]
+        tried = [(trial, number) for number, search in enumerate(self.searches, 1) for trial in search.trials]
+        held = [(trial.level, number) for trial, number in tried if trial.verdict == "HOLDS"]
+        failed = [(trial.level, number) for trial, number in tried if trial.verdict == "FAILS"]
         pairs = [(high, low, a, b) for high, a in held for low, b in failed if high >= low]
         if pairs:
             high, low, a, b = max(pairs, key=lambda pair: pair[0] / pair[1])
@@ -137,10 +132,6 @@ class Capacity:
             yield f"in doubt after all repeats, taken by the mean: {', '.join(open_)}"
 
 
-def _held(trial: Trial) -> bool:
-    return trial.verdict == "HOLDS"
-
-
 def _does_not(trial: Trial) -> str:
     return {"DIED": "ended the server", "INVALID": "could not be offered"}.get(trial.verdict, "does not hold")
 
@@ -152,7 +143,7 @@ def _width(search: Search) -> float:
 
 
 def coarsened(prior: Prior, resolution: float) -> Prior:
-    """With the error of an answer that is only known to lie between two levels.
+    """The prior with the error of an answer that is only known to lie between two levels.
 
     It is spread evenly over that width (variance: its square / 12, in logarithms) and is the same in every search of a
     session that ends at the same two levels, so it counts as the session's.

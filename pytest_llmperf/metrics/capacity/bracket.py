@@ -1,7 +1,7 @@
-"""Which level to offer next, and what the levels so far say: doubling, then bisection. Pure.
+"""The level to offer next, and the answer of those so far: doubling, then bisection. Pure.
 
 Within a search the level asked for always lies between the highest that holds and the lowest that does not (or beyond
-an end that is not known yet), so one search never contradicts itself; several of them may, and `Capacity` tells.
+an end that is not known yet), so one search never contradicts itself; several of them may: see `Capacity.notes`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Trial:
     sure: bool
     """False where the level was still in doubt after its last repeat: the verdict is then what the mean says."""
     reason: str
-    """What decided: the limit that was broken, or came nearest to it."""
+    """The limit that decided: broken, or nearest to it."""
     values: Values = ()
     """Every limit of the criterion, and what was measured: geometric mean over repeats, None where one had none."""
     repeats: int = 1
@@ -156,7 +156,7 @@ def most_levels(asked: CapacitySpec) -> int:
 
 
 def levels_upwards(asked: CapacitySpec) -> tuple[float, ...]:
-    """What the first search tries as long as every level holds."""
+    """Levels that the first search tries as long as every one holds."""
     low, high = asked.span
     doubled = itertools.takewhile(lambda level: level < high, (low * 2.0**step for step in itertools.count()))
     return (*doubled, high)
@@ -165,7 +165,7 @@ def levels_upwards(asked: CapacitySpec) -> tuple[float, ...]:
 def concluded(
     trials: Sequence[Trial], asked: CapacitySpec, ceiling: Trial | None = None, *, interrupted: bool = False
 ) -> Search:
-    """What the trials of a search that has ended say; `ceiling` is the earlier trial above which nothing is offered."""
+    """The search of these trials, which has ended; `ceiling` is the earlier trial above which nothing is offered."""
     holds, breaks = _bounds(trials)
     own = trials[-1] if trials and trials[-1].verdict in ENDS else None
     stopped_by = own or (ceiling if holds is not None and breaks is None and holds < asked.span[1] else None)

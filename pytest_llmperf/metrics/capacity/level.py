@@ -1,7 +1,7 @@
 """Whether a level holds: its executions against the limits of the search. Pure.
 
-One execution decides where its value is farther from the limit than noise reaches (the intervals of gate.statistic and
-gate.compliance); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
+One execution decides where its value is farther from the limit than noise reaches (the intervals of
+metrics.stats); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
 machine makes a server slower and never faster, and one slow execution would end the search there. The session's part of
 the noise is left out: the question is what this server, as it was launched, does at this level.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, geometric_mean
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
+from pytest_llmperf.formulas.pace import complete
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.metrics.stats.compliance import (
     Compliance,
@@ -40,7 +42,7 @@ class Execution:
     """Why the client did not offer what it should."""
     achieved_rate: float | None = None
     gave_out: str = ""
-    """That the server failed requests before the measured part; empty when it did not."""
+    """Sentence on requests that the server failed before the measured part; empty when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,10 @@ def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execut
 
 def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
     """Over executions, geometric where it can be; None when one has no value."""
-    values = [value for summary in summaries if (value := summary.value(quantity)) is not None]
-    if not values or len(values) < len(summaries):
+    values = complete(summary.value(quantity) for summary in summaries)
+    if not values:
         return None
-    if quantity.unit == "ratio" or min(values) <= 0:
-        return math.fsum(values) / len(values)
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
+    return fmean(values) if quantity.unit == "ratio" or min(values) <= 0 else geometric_mean(values)
 
 
 def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:

@@ -1,6 +1,6 @@
 """Whether an absolute limit is met, and how sure that is: per-run facts against one limit of an SLA. Pure.
 
-The one judgement of a limit: `sla.check` and searches take it whole, a search of a capacity takes its intervals.
+The one judgement of a limit: gate.sla and searches take it whole, a search of a capacity takes its intervals.
 
 "p99 <= L" says that at most one request in a hundred is slower than L, so a percentile is judged by the share of
 requests beyond its limit (Clopper and Pearson's interval). Requests of one run wait for each other: the effective
@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
+from statistics import fmean, variance
 from typing import Literal
 
 from scipy.special import betaincinv
@@ -34,7 +35,7 @@ Compliance = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 @dataclass(frozen=True, slots=True)
 class LimitRun:
-    """What one run says about one limit."""
+    """Facts of one run for one limit."""
 
     value: float | None
     """The quantity, in its unit; None when its sample is empty."""
@@ -62,7 +63,7 @@ class SlaCheck:
     undecided: bool = False
     """Another run may tell."""
     reason: str = ""
-    """What the interval says, why there is no value, and how many requests have none; else empty."""
+    """Sentence on the interval, on why there is no value, and on requests without one; else empty."""
     lacking: int = 0
     """Successful requests without a value: the verdict is on the others."""
 
@@ -112,16 +113,13 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: f
 
 
 def limit_run(limit: Limit, summary: Summary, samples: Mapping[str, Sequence[float]]) -> LimitRun:
-    """What one run says about a limit; `samples` holds the run's distributions by metric (metrics.latency_samples).
-
-    `samples` is not looked at for rates and shares.
-    """
+    """Facts of one run for one limit; `samples` has the values of the limit's metric if it is a distribution."""
     quantity = limit.quantity
     value, n = summary.value(quantity), summary.n(quantity)
     if quantity.stat is not None:
         sample = samples[quantity.metric]
-        over = sum(beyond(limit, one) for one in sample)
-        return LimitRun(value, n, over, lacking(limit, summary), tuple(sample))
+        kept = sum(map(OPERATORS[limit.op], sample, repeat(limit.value)))
+        return LimitRun(value, n, len(sample) - kept, lacking(limit, summary), tuple(sample))
     if quantity.unit == "ratio" and value is not None:
         counted = value if limit.op in ("<", "<=") else 1 - value
         return LimitRun(value, n, round(counted * n))
@@ -158,7 +156,7 @@ def _pooled(limit: Limit, runs: Sequence[LimitRun]) -> float:
     if limit.quantity.unit == "ratio" and (n := sum(run.n for run in runs)):
         return math.fsum(value * run.n for value, run in zip(values, runs, strict=True)) / n
     if _has_level(limit.quantity):
-        return _mean(values)
+        return fmean(values)
     return max(values) if limit.op in ("<", "<=") else min(values)
 
 
@@ -222,9 +220,9 @@ def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL)
     Clopper and Pearson (1934) with the effective sample size of a clustered sample (Korn and Graubard, 1998).
     """
     shares = [count / size for count, size in zip(beyond, n, strict=True)]
-    share = _mean(shares)
-    binomial = share * (1 - share) / _mean(n)
-    between = _variance(shares) / binomial if binomial and len(shares) > 1 else 0.0
+    share = fmean(shares)
+    binomial = share * (1 - share) / fmean(n)
+    between = variance(shares) / binomial if binomial and len(shares) > 1 else 0.0
     effect = max(_LEAST_DESIGN_EFFECT, between)
     size = sum(n) / effect
     count = share * size
@@ -242,12 +240,3 @@ def by_level(limit: Limit, values: Sequence[float], prior: Prior) -> tuple[Compl
     verdict: Compliance = "INCONCLUSIVE" if len(ends) > 1 else "FAIL" if ends.pop() else "PASS"
     shown = limit.quantity.shown
     return verdict, f"between {shown(held.low)} and {shown(held.high)} over {len(values)} runs"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import fmean
 from typing import Literal
 
 from scipy.special import stdtr, stdtrit
@@ -117,13 +118,9 @@ def _logs(sessions: Sessions, better: Literal["lower", "higher"]) -> list[list[f
     return [[sign * math.log(value) for value in runs] for runs in held]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
 def _squares(values: Sequence[float]) -> float:
     """Sum of squared distances from the mean."""
-    mean = _mean(values)
+    mean = fmean(values)
     return math.fsum((value - mean) ** 2 for value in values)
 
 
@@ -144,8 +141,8 @@ def _session_variance(then: _Logs, now: _Logs, run_variance: float, prior: Prior
     df = len(then) + len(now) - 2
     if df < _SESSIONS_TO_ESTIMATE:
         return prior.session_sd**2, math.inf
-    spread = sum(_squares([_mean(runs) for runs in side]) for side in (then, now)) / df
-    from_runs = run_variance * _mean([1 / len(runs) for runs in (*then, *now)])
+    spread = sum(_squares([fmean(runs) for runs in side]) for side in (then, now)) / df
+    from_runs = run_variance * fmean([1 / len(runs) for runs in (*then, *now)])
     observed = max(spread - from_runs, 0.0)
     shrunk = (prior.weight * prior.session_sd**2 + df * observed) / (prior.weight + df)
     return max(shrunk, (prior.session_sd / 2) ** 2), prior.weight + df
@@ -160,7 +157,7 @@ def _weighted(side: _Logs, run_variance: float, session_variance: float) -> tupl
     variances = [session_variance + run_variance / len(runs) for runs in side]
     raw = [1 / variance for variance in variances] if min(variances) else [float(len(runs)) for runs in side]
     weights = [weight / math.fsum(raw) for weight in raw]
-    mean = math.fsum(weight * _mean(runs) for weight, runs in zip(weights, side, strict=True))
+    mean = math.fsum(weight * fmean(runs) for weight, runs in zip(weights, side, strict=True))
     of_runs = math.fsum(weight**2 / len(runs) for weight, runs in zip(weights, side, strict=True))
     return mean, (of_runs, math.fsum(weight**2 for weight in weights))
 

@@ -1,4 +1,4 @@
-"""What is gated, how much change is tolerated, how much noise is expected, and how many requests a percentile needs.
+"""Defaults of the gate: metrics, tolerated change, expected noise, and how many requests a percentile needs.
 
 The figures were chosen by simulation of a continuous-batching server; docs/gate.md says how well they do. No
 statistics are imported here, so that plan and reports may import it.

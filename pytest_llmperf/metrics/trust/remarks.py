@@ -1,4 +1,4 @@
-"""What the answers of a point say about its numbers: one sentence per kind, with the number of answers. Pure."""
+"""Remarks on the answers of a point: one sentence per kind, with the number of answers. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SLOW_CHUNKS_MS = 0.5
 """Mean gap between chunks from which on one of next to nothing stands out; below, it is a fast server's own."""
 _FAST_MS, _LATE_SHARE, _FEW = 0.5, 0.02, 0.1
 """Time per token and share of a request's time that few decoders have, and the share of requests worth a remark."""
-_TOLD_DOUBTS = 3
-"""Of different doubts about token counts, so many of the most frequent; the request lines have all."""
+_MOST_DOUBTS = 3
+"""Number of different doubts about token counts in a remark, the most frequent; the request lines have all."""
 _COUNTED_BY = {
     "usage": "the last total of the server's",
     "tokenizer": "counted by the load's tokenizer",
@@ -62,10 +62,10 @@ def _uncounted(answers: Sequence[RequestRecord]) -> Iterator[str]:
 
 
 def _doubted(answers: Sequence[RequestRecord]) -> Iterator[str]:
-    """Usage that was told and not believed as it stood."""
+    """Reports usage that was not believed as it stood."""
     doubts = Counter((record.token_source, record.usage_doubt) for record in answers if record.usage_doubt)
     if doubts:
-        most = doubts.most_common(_TOLD_DOUBTS)
+        most = doubts.most_common(_MOST_DOUBTS)
         told = "; ".join(f"{why} ({count}; output tokens are {_COUNTED_BY[source]})" for (source, why), count in most)
         yield f"token counts of {doubts.total()} of {len(answers)} answers were not believed as they stood: {told}"
 
@@ -91,7 +91,7 @@ def _hidden(answers: Sequence[RequestRecord]) -> Iterator[str]:
 
 
 def _clamped(answers: Sequence[RequestRecord], load: LoadPoint) -> Iterator[str]:
-    """Of loads that leave the length to the model; where it is theirs to say, such a run is INVALID."""
+    """Reports short answers where the load leaves the length to the model; elsewhere such a run is INVALID."""
     cut = [record for record in answers if _is_clamped(record)]
     if cut and not load.ignore_eos:
         yield (
@@ -126,7 +126,7 @@ def _at_once(answers: Sequence[RequestRecord]) -> Iterator[str]:
 
 
 def _late_and_fast(answers: Sequence[RequestRecord]) -> Iterator[str]:
-    """What may be a release of tokens that were held back, and may be a fast decoder after a long wait."""
+    """Reports what may be tokens that were held back, or a fast decoder after a long wait."""
     paced = [(record, itl) for record in answers if (itl := inter_token_latency_ms(record)) is not None]
     fast = sum(itl < _FAST_MS and _decode_share(record) < _LATE_SHARE for record, itl in paced)
     if fast > _FEW * len(paced):
@@ -145,7 +145,7 @@ def _decode_share(record: RequestRecord) -> float:
 
 
 def _alone(answers: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """Those of one answer that came over a time: only of them it is known how late the client read shared chunks."""
+    """Requests of one answer that came over a time: the only ones of which the client's lateness is known."""
     single = (record for record in answers if record.answers == 1 and not record.chunk_answers)
     return [record for record in single if record.chunk_ns and not came_at_once(record)]
 

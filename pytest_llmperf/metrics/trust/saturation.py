@@ -51,13 +51,13 @@ def saturation(run: Run, point: LoadPoint) -> Saturation | None:
     few requests succeeded to tell."""
     if point.request_rate is None:
         return None
-    measured = [r for r in run.records if r.ok and r.phase == "measured"]
-    answered = [(r.due_ns, last) for r in measured if r.due_ns is not None and (last := last_token_ns(r)) is not None]
+    ok = [record for record in run.measured if record.ok]
+    answered = [(r.due_ns, last) for r in ok if r.due_ns is not None and (last := last_token_ns(r)) is not None]
     return trend([(due / 1e9, (last - due) / 1e9) for due, last in sorted(answered)])
 
 
 def trend(latencies: Sequence[tuple[float, float]]) -> Saturation | None:
-    """Of (due, latency) in seconds, by due time."""
+    """The growth in pairs (due, latency) in seconds, sorted by due time; None where they are too few."""
     if len(latencies) < MIN_REQUESTS:
         return None
     size = len(latencies) / BLOCKS

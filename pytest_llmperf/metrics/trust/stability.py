@@ -1,4 +1,4 @@
-"""Whether windows of a load agree, by perf_analyzer's rule: the last three within a share of one another. Pure."""
+"""Agreement of the windows of a load, by perf_analyzer's rule: the last three within a share of one another. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.formulas.pace import complete
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.plan.load.point import Stability
 
@@ -50,12 +51,11 @@ def steadiness(windows: Sequence[Summary], asked: Stability) -> Steadiness:
 
 
 def first_steady(windows: Sequence[Summary], asked: Stability) -> Steadiness:
-    """As far as the first three that agreed; of all windows where none did."""
+    """The steadiness up to the first three windows that agreed; of all windows where none did."""
     prefixes = (steadiness(windows[:count], asked) for count in range(WINDOWS, len(windows) + 1))
     return next((found for found in prefixes if found.reached), steadiness(windows, asked))
 
 
 def _spread(windows: Sequence[Summary], quantity: Quantity) -> float | None:
-    values = [window.value(quantity) for window in windows]
-    known = [value for value in values if value]
-    return max(known) / min(known) - 1 if known and len(known) == len(values) else None
+    values = complete(window.value(quantity) or None for window in windows)
+    return max(values) / min(values) - 1 if values else None

@@ -1,4 +1,4 @@
-"""Whether a run's numbers may be believed: the client was not the bottleneck, and the server did what was asked."""
+"""Reasons not to believe a run's numbers: the client was not the bottleneck, and the server did what was asked."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _late_chunks(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str]:
 
 
 def _late_first_tokens(run: Run, itl_ms: float, limit_ms: float) -> Iterator[str]:
-    answered = [record.first_late_ns for record in run.records if record.ok and record.phase == "measured"]
+    answered = [record.first_late_ns for record in run.measured if record.ok]
     late_ms = [late_ns / 1e6 for late_ns in answered if late_ns is not None and late_ns / 1e6 > limit_ms]
     if len(late_ms) > MAX_FIRST_COALESCED * len(answered):
         count = f"{len(late_ms)} of {len(answered)}"

@@ -21,7 +21,7 @@ def _experiment(result: Result, run: Run) -> dict[str, Any]:
     mode, value = ("request_rate", load.request_rate) if load.concurrency is None else ("concurrency", load.concurrency)
     return {
         "experiment": {"mode": mode, "value": value},
-        "requests": [_request(record) for record in run.records if record.phase == "measured" and record.sent_ns],
+        "requests": [_request(record) for record in run.measured if record.sent_ns],
         "window_boundaries": [run.started_ns, run.ended_ns],
     }
 

@@ -140,7 +140,7 @@ def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
     if window is None:
         return None
     lead_in = sum(record.phase == "lead-in" for record in run.records)
-    draining = sum(in_drain(record, window) for record in run.records if record.phase == "measured" and record.ok)
+    draining = sum(in_drain(record, window) for record in run.measured if record.ok)
     return {
         "start_ns": window.start_ns,
         "end_ns": window.end_ns,

@@ -14,7 +14,7 @@ from pytest_llmperf.definitions import HEADLINE, METRICS, PERCENTILES, Quantity
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram, histogram
-from pytest_llmperf.metrics.summary import latency_samples
+from pytest_llmperf.metrics.summary import metric_values
 from pytest_llmperf.report.html.charts import NAMES, Chart
 from pytest_llmperf.report.html.distributions import BASELINE, distribution_charts
 from pytest_llmperf.report.html.series import series_chart
@@ -212,8 +212,8 @@ def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart
 
 def _pooled(result: Result) -> dict[str, list[float]]:
     """Latencies of all runs, by name; none of those that an import leaves out, though it has requests all the same."""
-    runs = [latency_samples(run) for run in result.runs]
     known = [name for name in NAMES if result.metrics.distributions[name].n]
+    runs = [metric_values(run, known) for run in result.runs]
     return {name: [value for samples in runs for value in samples[name]] if name in known else [] for name in NAMES}
 
 
