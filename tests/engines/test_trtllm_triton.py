@@ -52,6 +52,7 @@ def _measured(server: LlmServer, **changes: Any) -> Run:
 def test_the_filled_repository_serves_on_triton(tmp_path: Path, any_machine: None, serve: str, endpoint: str) -> None:
     with start_server(_engine(tmp_path, {"precision": "fp8"}, serve=serve), tmp_path / "logs", ()) as server:
         run = _measured(server, endpoint=endpoint)
+        assert (server.version or "").startswith("1.0.0 in Triton 2.")
         assert {record.error for record in run.records} == {None}
         assert {record.output_tokens for record in run.records} == {16}
         assert min(len(record.chunk_ns) for record in run.records) > 8, "they stream"

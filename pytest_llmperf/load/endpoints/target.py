@@ -27,6 +27,9 @@ class Target:
     path: str = ""
     """Where the load's requests are posted: a whole path of the host, which may have a query. Empty: the endpoint's."""
 
+    version: str = ""
+    """The engine's version where not the server itself tells it, but who deployed it."""
+
     def __repr__(self) -> str:
         return f"Target({self.shown!r}, {self.model!r})"
 

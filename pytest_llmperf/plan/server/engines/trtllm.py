@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds
@@ -33,6 +33,16 @@ _ELSEWHERE = {
     "output-dir": "folders are made in `cache`",
 }
 """Arguments of TensorRT-LLM's programs that have another word here."""
+_OURS = {
+    "convert": ("model_dir", "output_dir", "tp_size", "pp_size", "qformat", "kv_cache_dtype", "export_format"),
+    "options": (
+        *("host", "port", "tp_size", "pp_size", "max_batch_size", "max_seq_len", "extra_llm_api_options", "config"),
+        *("model-repository", "http-address", "http-port", "grpc-address", "grpc-port", "metrics-address"),
+        *("metrics-port", "exit-timeout-secs", "backend-config", "model-control-mode", "load-model"),
+    ),
+    "template": ("engine_dir", "tokenizer_dir", "decoupled_mode", "tensorrt_llm_model_name"),
+}
+"""Flags and placeholders that keys of ours fill."""
 PROGRAMS = ("python", "hf", "trtllm-build", "trtllm-serve", "tritonserver", "mpirun")
 OWN_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "precision", "kv-cache-dtype", "revision", *_COUNTS)
 """Arguments with a meaning of ours; all others are handed on as they are."""
@@ -99,8 +109,11 @@ class TrtllmServer(LaunchedServer):
 
     @field_validator("options", "convert", "template", mode="after")
     @classmethod
-    def _flags(cls, flags: dict[str, ParameterValue]) -> dict[str, ParameterValue]:
+    def _flags(cls, flags: dict[str, ParameterValue], info: ValidationInfo) -> dict[str, ParameterValue]:
         refuse_secrets(flags)
+        for name in flags:
+            if name.lstrip("-") in _OURS[str(info.field_name)]:
+                raise EntryError(f"{name} follows from the other keys of the entry, or is the plugin's to choose", name)
         return {name.lstrip("-"): value for name, value in flags.items()}
 
     @model_validator(mode="after")
@@ -116,6 +129,10 @@ class TrtllmServer(LaunchedServer):
             for name in _COUNTS:
                 if name not in self.args:
                     raise EntryError(f"`flow: engine` needs {name}: an engine is built for it", "args")
+            batch, most = self.template.get("triton_max_batch_size", 1), self.args["max-batch-size"]
+            if not isinstance(batch, int) or batch > int(str(most)):
+                problem = f"triton_max_batch_size: {batch} is more than the engine's max-batch-size: {most}"
+                raise EntryError(problem, "template", "triton_max_batch_size")
         return self
 
     def located(self, folder: Path) -> Self:

@@ -19,7 +19,7 @@ from typing import NoReturn
 from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.deployment import Deployment
-from pytest_llmperf.servers.deployments.trtllm.steps import StepError
+from pytest_llmperf.servers.deployments.trtllm.steps import StepError, filled_in
 
 
 def _stopped(signum: int, frame: FrameType | None) -> NoReturn:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     config = TrtllmServer.model_validate(settings["config"])
     deployment = Deployment(config, Ports(*settings["ports"]), path.parent)
     try:
-        command = deployment.command()
+        command = filled_in(deployment.command())
     except (StepError, OSError) as error:
         sys.stdout.write(f"trtllm: error: {deployment.steps.current}: {error}\n")
         return 1

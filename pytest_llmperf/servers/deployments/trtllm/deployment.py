@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Deployment:
         argv = self._serve(served) if config.flow == "serve" else self._triton(model, engine)
         (self.folder / FACTS).write_text(f"{json.dumps(self.facts, indent=2)}\n", encoding="utf-8")
         self.steps.begin("serve")
-        self.steps.say(" ".join(argv))
+        self.steps.say(shlex.join(argv))
         return argv
 
     def download(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.servers.process.log import first_error, log_tail, read_log
+from pytest_llmperf.servers.secrets import expand
 
 _PROGRESS_S = 30.0
 _KILL_AFTER_S = 5.0
@@ -49,14 +52,18 @@ class Steps:
         sys.stdout.flush()
 
     def run(self, argv: Sequence[str], cure: str) -> list[str]:
-        """Runs a program to its end and returns the lines of its log. Raises StepError, which names the first error."""
+        """Runs a program to its end and returns the lines of its log. Raises StepError, which names the first error.
+
+        References to the environment in `argv` are filled in here, and are told as they stand.
+        """
         log = self._folder / f"{self._at + 1}-{self._names[self._at]}.log"
-        self.say(f"{' '.join(argv)}; its log: {log}")
+        self.say(f"{shlex.join(argv)}; its log: {log}")
         began = time.monotonic()
         with log.open("wb") as output:
             try:
+                words = filled_in(argv)
                 child = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
                 )
             except OSError as error:
                 raise StepError(f"{argv[0]} cannot be run: {error.strerror}", cure) from error
@@ -79,6 +86,14 @@ class Steps:
                 return child.wait(_PROGRESS_S)
             except subprocess.TimeoutExpired:
                 self.say(f"{time.monotonic() - began:.0f} s so far; {log_tail(log, 1)[:_LONGEST_LINE]}")
+
+
+def filled_in(argv: Sequence[str]) -> list[str]:
+    """The words with their `${NAME}` filled in. Raises StepError for a variable that is not set."""
+    try:
+        return [expand(word) for word in argv]
+    except MissingRequirement as error:
+        raise StepError(str(error), "set it where pytest runs") from error
 
 
 def _how(code: int) -> str:

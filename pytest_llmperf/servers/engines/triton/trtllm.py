@@ -90,9 +90,11 @@ def ready(config: TrtllmServer, target: Target, process: ServerProcess | None, l
     assert process is not None, "the plugin starts it"
     up = service(target).ready if target.grpc else partial(_is_up, target)
     wait_until(up, process, config.name, config.ready_timeout, lambda: f"; {log_tail(process.log, 1)}")
+    told = facts(process.log)
     if target.grpc:
+        target = replace(target, version=told.get("tensorrt_llm", ""))
         return triton.answering(target, process, config.name, config.ready_timeout)
-    target = replace(target, model=facts(process.log).get("served_model") or target.model)
+    target = replace(target, model=told["served_model"])
     if failure := first_failure(target, config, loads, process=process):
         raise process.error(f"says that it is healthy, but its first request failed: {failure}")
     return target
@@ -112,8 +114,10 @@ def facts(log: Path) -> dict[str, Any]:
 
 
 def version(target: Target) -> str | None:
-    """Triton's version, or TensorRT-LLM's own of trtllm-serve."""
-    return triton.version(target) if target.grpc else version_at(target, "/version")
+    """TensorRT-LLM's version, with Triton's where that serves it; None where neither tells."""
+    if not target.grpc:
+        return version_at(target, "/version")
+    return f"{target.version or 'TensorRT-LLM'} in Triton {triton.version(target)}"
 
 
 def ailment(target: Target) -> str | None:

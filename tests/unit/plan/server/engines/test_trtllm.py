@@ -88,6 +88,13 @@ def test_paths_count_from_the_plan(tmp_path):
         ("env: {HF_TOKEN: hf_0123}", "HF_TOKEN holds a secret in plain text"),
         ("convert: {hf-token: hf_0123}", "holds a secret in plain text"),
         ("max_batch: 3", "max_batch"),
+        ("convert: {--tp_size: 2}", "tp_size follows from the other keys"),
+        ("options: {port: 80}", "port follows from the other keys"),
+        (f"flow: engine, args: {{{SIZES}}}, template: {{engine_dir: /e}}", "engine_dir follows from the other keys"),
+        (
+            f"flow: engine, args: {{{SIZES}}}, template: {{triton_max_batch_size: 9}}",
+            "9 is more than .*max-batch-size: 8",
+        ),
     ],
 )
 def test_mistakes_are_told_with_their_line(entry, problem):
