@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm check clean
+.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
@@ -42,6 +42,10 @@ engine-triton-vllm: engine-vllm engine-triton  ## Triton's vLLM backend on these
 
 perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
 	$(PERF) --llmperf-update-new perf_tests/test_triton_vllm.py
+
+perf-deployments: $(STAMP)  ## engines that are deployed in steps, on stand-ins; TensorRT-LLM's engines in real Triton, where it is
+	PATH="$(CURDIR)/tests/standins/trtllm/bin:$(CURDIR)/$(BIN):$$PATH:$(CURDIR)/.engines/triton/bin" \
+	  $(PERF) perf_tests/test_deployments.py
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -13,12 +13,15 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import trtllm_flags as flags
+
+sys.path.append(str(Path(__file__).parent / "site"))  # where nothing else is installed, TensorRT-LLM is 1.0.0
 
 COMMIT = "9f2c1a7be0d34c55a1f2b3c4d5e6f70812345678"
 ALGORITHMS = {"fp8": "FP8", "nvfp4": "NVFP4", "int8_wo": "W8A16", "int4_wo": "W4A16", "int4_awq": "W4A16_AWQ"}
@@ -62,7 +65,7 @@ def hf(argv: Sequence[str]) -> int:
     if given.repo.startswith("gated/") and not os.environ.get("HF_TOKEN"):
         say(f"Error: Access denied. This repository requires approval: {given.repo}")
         return 1
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = Path(os.environ.get("HF_HOME", Path(tempfile.gettempdir(), "llmperf-standin-models")))
     commit = COMMIT if given.revision == "main" else given.revision
     folder = home / "hub" / f"models--{given.repo.replace('/', '--')}" / "snapshots" / commit
     folder.mkdir(parents=True, exist_ok=True)

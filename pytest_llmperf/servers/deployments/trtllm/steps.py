@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from pytest_llmperf.servers.secrets import expand
 _PROGRESS_S = 30.0
 _KILL_AFTER_S = 5.0
 _LONGEST_LINE = 160
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StepError(Exception):
@@ -75,7 +77,7 @@ class Steps:
         if code:
             last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
             cause = first_error(lines) or last
-            raise StepError(f"{_how(code)}: {cause}; its log: {log}", cure)
+            raise StepError(f"{_how(code)}: {_COLOUR.sub('', cause)}; its log: {log}", cure)
         self.say(f"done in {time.monotonic() - began:.1f} s")
         return lines
 
