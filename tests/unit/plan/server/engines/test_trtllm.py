@@ -1,6 +1,7 @@
 """TensorRT-LLM in a plan: the matrix of a deployment script as one entry each, and what a plan may not say."""
 
 import re
+from pathlib import Path
 
 import pytest
 from samples import plan_text
@@ -8,6 +9,7 @@ from samples import plan_text
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import load_plan, parse_plan
 
+DOCS = Path(__file__).parents[5] / "docs"
 MATRIX = """
   qwen2_7b: {engine: trtllm, flow: engine, model: Qwen/Qwen2-7B, args: {tp: 1, SIZES}, unlocked: [precision]}
   qwen2_72b_tp4pp2: {engine: trtllm, flow: engine, args: {tp: 4, pp: 2, SIZES}, unlocked: [precision]}
@@ -101,3 +103,14 @@ def test_mistakes_are_told_with_their_line(entry, problem):
     with pytest.raises(PlanError, match=problem) as error:
         configs(f"{{engine: trtllm, {entry}, unlocked: [precision, kv-cache-dtype]}}")
     assert re.search(r":\d+: ", str(error.value)), error.value
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "count"),
+    [("trtllm.md", "engine", 3), ("guides/trtllm.md", "qwen2_72b_tp4pp2.int8_wo.isl2048.osl1024.bs4", 24)],
+)
+def test_the_plans_of_the_docs(page, name, count):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    plan = parse_plan(text, page)
+    assert len(plan.server_configs()) == count
+    assert plan.server(name).gpu_count == 8
