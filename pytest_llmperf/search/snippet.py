@@ -12,7 +12,7 @@ from pytest_llmperf.plan.server.axes import written_out
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.strategy.space import Position
-from pytest_llmperf.servers.engines.commands import preparation, shown_command
+from pytest_llmperf.servers.engines.commands import preparation, shown_command, steps
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -64,6 +64,11 @@ def _yaml(data: Mapping[str, Any]) -> str:
 
 
 def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
-    """The shell line of its first replica; secrets are `${NAME}` references in it, PLAN is the plan of the best."""
+    """The shell line of its first replica, or the steps of an engine that is deployed in steps.
+
+    Secrets are `${NAME}` references in it, PLAN is the plan of the best.
+    """
+    if lines := steps(config):
+        return "; ".join(lines)
     command = shown_command(config, "8000", gpus[: config.gpu_count // config.replicas])
     return " && ".join(line for line in (preparation(config), command) if line)

@@ -47,7 +47,7 @@ class Deployment:
     def command(self) -> list[str]:
         """Brings everything about that the server needs; returns the server's command. Raises StepError."""
         config = self.config
-        toolkit.check_programs(config)
+        self._check()
         model = Path(config.model) if config.is_local_model else self.download()
         served = self.weights(model) if makes_weights(config) else model
         self.facts |= {"model": str(model), "served_model": served.name if config.flow == "serve" else ""}
@@ -57,6 +57,15 @@ class Deployment:
         self.steps.begin("serve")
         self.steps.say(shlex.join(argv))
         return argv
+
+    def _check(self) -> None:
+        """Looks for everything that a later step needs: what is missing is told now, not after hours."""
+        toolkit.check_programs(self.config)
+        if makes_weights(self.config):
+            toolkit.examples_folder(self.config)
+            self.facts["tensorrt_llm"] = toolkit.version(self.config)
+        if self.config.flow != "serve":
+            toolkit.templates_folder(self.config)
 
     def download(self) -> Path:
         """The model's folder in Hugging Face's cache, whose name is the commit."""
@@ -72,7 +81,6 @@ class Deployment:
         """The checkpoint of TensorRT-LLM, or quantised weights for the LLM API."""
         config = self.config
         self.steps.begin("quantize" if config.is_quantised else "convert")
-        self.facts["tensorrt_llm"] = toolkit.version(config)
         script = toolkit.weights_script(config, model)
         facts = {
             "command": commands.weights(config, str(script), str(model), "OUT"),

@@ -20,6 +20,8 @@ from pytest_llmperf.servers.secrets import expand
 _PROGRESS_S = 30.0
 _KILL_AFTER_S = 5.0
 _LONGEST_LINE = 160
+_OWN_SIGNAL_S = 0.5
+"""Who ends us ends our children too, perhaps a moment before."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,7 +44,9 @@ class Steps:
     @property
     def current(self) -> str:
         """The step that is under way, as `step 2/5 quantize`."""
-        return f"step {self._at + 1}/{len(self._names)} {self._names[max(0, self._at)]}"
+        if self._at < 0:
+            return f"before step 1/{len(self._names)}"
+        return f"step {self._at + 1}/{len(self._names)} {self._names[self._at]}"
 
     def begin(self, name: str) -> None:
         """Goes on to the step of this name."""
@@ -74,6 +78,8 @@ class Steps:
         finally:
             _end_group(child)
         lines = read_log(log)
+        if code == -signal.SIGTERM:
+            time.sleep(_OWN_SIGNAL_S)
         if code:
             last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
             cause = first_error(lines) or last

@@ -33,7 +33,7 @@ def needed_programs(config: TrtllmServer) -> Iterator[str]:
 
 
 def check_programs(config: TrtllmServer) -> None:
-    """Raises StepError for a program that is missing: before the first step, not hours later before the last."""
+    """Raises StepError for a program that is missing."""
     for name in needed_programs(config):
         if shutil.which(path := program(config, name)) is None:
             raise StepError(f"{path!r} was not found", f"`programs: {{{name}: /path}}` says where it is")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from samples import server
 
+from pytest_llmperf.search.snippet import launch_command
 from pytest_llmperf.servers.deployments.trtllm import commands
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.describe import describe
@@ -142,6 +143,7 @@ def test_a_dry_run_shows_the_steps():
     assert "max_queue_size=64" in lines[3]
     assert lines[4].endswith("--load-model=tensorrt_llm (and 6 more ranks like the last)")
     assert lines[5] == 'environment: HF_TOKEN="${HF_TOKEN}"'
+    assert launch_command(config, ()) == "; ".join(lines), "as a search tells its best"
     local = server("{engine: trtllm, model: /m}")
     assert list(describe(local)) == [
         "step 1/1 serve: trtllm-serve /m --host 127.0.0.1 --port PORT --tp_size 1 --pp_size 1"
