@@ -231,7 +231,7 @@ class Run:
     telemetry: Telemetry | None = None
     """What was sampled meanwhile; None where nothing was to be."""
     notes: tuple[str, ...] = ()
-    """Remarks on the files that the load's prompts come from."""
+    """Remarks on the files that the load's prompts come from, and on what could not be checked."""
 
     @property
     def measured(self) -> list[RequestRecord]:

@@ -82,6 +82,7 @@ class Measurement:
                 raise
             self._warm_launch = server.launches
         spoiled: list[str] = []
+        untold = await in_thread(server, server.check_ours)
         while True:
             before = await in_thread(server, server.reading)
             await in_thread(server, server.begin_watching)
@@ -101,9 +102,10 @@ class Measurement:
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
         self.runs += 1
-        self._on_run(replace(run, launch=server.launches))
+        self._on_run(replace(run, launch=server.launches, notes=(*run.notes, *untold)))
         if any(not record.ok for record in run.records):
             await in_thread(server, server.check_alive)
+        await in_thread(server, server.check_ours)
         if self.point.stability:
             self._windows.append(summarize(run, self.point))
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import ipaddress
 import os
+import queue
+import socket
 import ssl
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable
 
 import httpx
 
 from pytest_llmperf import clock
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.transport.http.decoding import decoded
+from pytest_llmperf.load.transport.http.http1 import ProtocolError, ResponseReader
 from pytest_llmperf.load.transport.tape import Reads
 
 _VERSION_TIMEOUT_S = 5.0
+_READ_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 """Far more than any answer that is asked for here: one that goes on is a stream without an end."""
 _TOLD = ("content-type", "location", "retry-after")
@@ -26,29 +33,103 @@ def ask(
 ) -> httpx.Response:
     """One request, past the proxies that the environment names, and its whole answer, decoded; no redirect is followed.
 
-    `body` is sent as it is where it is bytes, else as JSON. Raises httpx.TransportError, also where the answer does not
-    come to its end: httpx's own timeout starts anew with every piece of it.
+    `body` is sent as it is where it is bytes, else as JSON. `timeout_s` is for all of it, from the name's address to
+    the last byte. Raises httpx.TransportError, also where the answer does not come to its end.
     """
     deadline = clock.monotonic() + timeout_s
-    trusted = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     content = {"content" if isinstance(body, bytes) else "json": body}
-    asked = {**content, "headers": dict(headers), "timeout": timeout_s, "trust_env": False, "verify": trusted}
-    with httpx.stream(method, url, **asked) as response:  # type: ignore[arg-type]
-        raw = b"".join(_pieces(response, deadline, timeout_s))
-    reads, error = decoded(Reads(ends=(len(raw),), body=raw), response.headers.get("content-encoding", ""))
-    if error and response.status_code == 200:
-        raise httpx.RemoteProtocolError(error)
-    told = {name: response.headers[name] for name in _TOLD if name in response.headers}
-    return httpx.Response(response.status_code, headers=told, content=reads.body)
+    request = httpx.Request(method, url, headers=dict(headers), **content)  # type: ignore[arg-type]
+    try:
+        with _connected(request.url, deadline) as connection:
+            connection.settimeout(_left_s(deadline))
+            connection.sendall(_bytes(request))
+            answer, raw = _answer(connection, deadline)
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:.3g} s ({error})") from None
+    except ProtocolError as error:
+        raise httpx.RemoteProtocolError(str(error)) from None
+    except OSError as error:
+        raise httpx.ConnectError(str(error)) from error
+    reads, undecodable = decoded(Reads(ends=(len(raw),), body=raw), answer.headers.get("content-encoding", ""))
+    if undecodable and answer.status == 200:
+        raise httpx.RemoteProtocolError(undecodable)
+    told = {name: answer.headers[name] for name in _TOLD if name in answer.headers}
+    return httpx.Response(answer.status or 0, headers=told, content=reads.body)
 
 
-def _pieces(response: httpx.Response, deadline: float, timeout_s: float) -> Iterator[bytes]:
-    size = 0
-    for piece in response.iter_raw():
-        size += len(piece)
-        if clock.monotonic() > deadline or size > _MOST_BYTES:
-            raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:g} s and {_MOST_BYTES >> 20} MiB")
-        yield piece
+def _left_s(deadline: float) -> float:
+    left_s = deadline - clock.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("time is over")
+    return left_s
+
+
+def _connected(url: httpx.URL, deadline: float) -> socket.socket:
+    """Raises OSError of the last address that was tried; TimeoutError and ssl.SSLError are such."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    failure = OSError(f"{url.host} has no address")
+    for address in _addresses(url.host, port, deadline):
+        try:
+            connection = socket.create_connection(address, _left_s(deadline))
+        except OSError as error:
+            failure = error
+            continue
+        if url.scheme != "https":
+            return connection
+        try:
+            trusted = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+            connection.settimeout(_left_s(deadline))
+            return trusted.wrap_socket(connection, server_hostname=url.host)
+        except BaseException:
+            connection.close()
+            raise
+    raise failure
+
+
+def _addresses(host: str, port: int, deadline: float) -> list[tuple[str, int]]:
+    """A resolver that does not answer has time limits of its own, which are longer: it is left to its thread."""
+    with contextlib.suppress(ValueError):
+        return [(str(ipaddress.ip_address(host)), port)]
+    found: queue.SimpleQueue[list[tuple[str, int]] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.put(list(dict.fromkeys((str(info[4][0]), port) for info in infos)))
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(f"{host!r} is no host's name: {error}"))
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        addresses = found.get(timeout=_left_s(deadline))
+    except queue.Empty:
+        raise TimeoutError(f"the address of {host} was not found") from None
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
+
+
+def _bytes(request: httpx.Request) -> bytes:
+    """Closed after the answer, whatever the server would like."""
+    lines = [request.method.encode() + b" " + request.url.raw_path + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in request.headers.raw if name.lower() != b"connection"]
+    return b"\r\n".join([*lines, b"Connection: close", b"", b""]) + request.read()
+
+
+def _answer(connection: socket.socket, deadline: float) -> tuple[ResponseReader, bytes]:
+    """The answer up to its end. Raises ProtocolError and OSError."""
+    reader, pieces, size = ResponseReader(), list[bytes](), 0
+    while not reader.complete:
+        connection.settimeout(_left_s(deadline))
+        data = connection.recv(_READ_BYTES)
+        if not data:
+            reader.feed_eof()
+            break
+        pieces.append(reader.feed(data))
+        size += len(pieces[-1])
+        if size > _MOST_BYTES:
+            raise ProtocolError(f"an answer of more than {_MOST_BYTES >> 20} MiB, which none here has")
+    return reader, b"".join(pieces)
 
 
 @functools.cache

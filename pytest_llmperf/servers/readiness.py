@@ -5,6 +5,7 @@ Waiting is no load: a server of others is asked after 1 s, 2 s, 4 s, …, at mos
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,33 +45,33 @@ def wait_for_remote(target: Target, config: RemoteServer, loads: Sequence[LoadPo
     """Returns when a server that is up already has answered a request of one of `loads`. Raises ServerError."""
     name = f"server {config.name!r} at {urls.shown(config.url)}"
     if config.ready is not False:
-        wait_until_up(target, config, name, lambda: _usual_problem(target, loads))
+        wait_until_up(target, config, name, lambda deadline: _usual_problem(target, loads, deadline))
     if failure := first_failure(target, config, loads, is_patient=config.ready is not False):
         raise ServerError(f"{name}: its first request failed: {failure}")
 
 
-def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callable[[], str | None]) -> None:
+def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callable[[float], str | None]) -> None:
     """Asks what the plan names, or `usual`, for what keeps the server from being up. Raises ServerError."""
-    named, problem = config.ready, ""
+    named, problem, deadline = config.ready, "", clock.monotonic() + config.ready_timeout
 
     def up() -> bool:
         nonlocal problem
-        problem = (health_problem(target, named) if named else usual()) or ""
+        problem = (health_problem(target, named, deadline) if named else usual(deadline)) or ""
         return not problem
 
     cure = "" if named else "; `ready: false` does not ask for it, and sends the load's own request at once"
     wait_until(up, None, name, config.ready_timeout, lambda: f"; {problem}{cure}", backing_off())
 
 
-def _usual_problem(target: Target, loads: Sequence[LoadPoint]) -> str | None:
+def _usual_problem(target: Target, loads: Sequence[LoadPoint], deadline: float) -> str | None:
     """None where the server answers, also without such a route: then the first request tells the rest."""
     kinds = {load.endpoint in _OF_TRITON for load in loads} or {True, False}
-    problems = [_problem(target, _TRITON if of_triton else _MODELS) for of_triton in sorted(kinds)]
+    problems = [_problem(target, _TRITON if of_triton else _MODELS, deadline) for of_triton in sorted(kinds)]
     return None if None in problems else problems[0]
 
 
-def _problem(target: Target, route: str) -> str | None:
-    answer = _asked(target, "GET", target.at(route), _PROBE_TIMEOUT_S)
+def _problem(target: Target, route: str, deadline: float) -> str | None:
+    answer = _asked(target, "GET", target.at(route), probe_timeout_s(deadline))
     if isinstance(answer, str):
         return f"GET {route}: {answer}"
     status = answer.status_code
@@ -78,13 +79,18 @@ def _problem(target: Target, route: str) -> str | None:
     return f"GET {route}: {_refused(answer)}" if comes_up else None
 
 
-def health_problem(target: Target, ready: Ready) -> str | None:
+def probe_timeout_s(deadline: float) -> float:
+    """Seconds that one question may take, of those up to `deadline` (by `clock.monotonic`)."""
+    return min(_PROBE_TIMEOUT_S, max(_LEAST_TIMEOUT_S, deadline - clock.monotonic()))
+
+
+def health_problem(target: Target, ready: Ready, deadline: float = math.inf) -> str | None:
     """What is wrong with the answer to a check of health; None when it is as wanted.
 
-    ServerError when waiting will not help.
+    ServerError when waiting will not help. The question is over at `deadline` (by `clock.monotonic`), or after 5 s.
     """
     url = urls.on_host(target.url, ready.path)
-    answer = _asked(target, "GET", url, _PROBE_TIMEOUT_S)
+    answer = _asked(target, "GET", url, probe_timeout_s(deadline))
     what = f"GET {urls.bare(ready.path)}"
     if isinstance(answer, str):
         return f"{what}: {answer}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -153,6 +154,15 @@ class LlmServer:
             ended = process.has_ended_within(_LAST_GASP_S)  # one that ends closes its port first
             raise process.error("died" if ended else f"is up, but {ailment}", had_served=True)
 
+    def check_ours(self) -> tuple[str, ...]:
+        """ServerError when a process of ours has ended, or its port is somebody else's, who then answers for it.
+
+        Returns a sentence where that cannot be told.
+        """
+        pairs = zip(self.processes, self.targets, strict=False)
+        notes = (check_ours(self.config, target, process) for process, target in pairs)
+        return tuple({note for note in notes if note})
+
     def _ailment(self, target: Target) -> str | None:
         """What is wrong with a server whose process is up; None when it is well."""
         engine = ENGINES[self.config.engine]
@@ -190,6 +200,18 @@ class LlmServer:
     def log_tail(self) -> str:
         """Last lines of every replica's log."""
         return "\n".join(f"{path}:\n{log_tail(path)}" for path in self.logs)
+
+
+def check_ours(config: ServerConfig, target: Target, process: ServerProcess) -> str | None:
+    """ServerError when this process of ours has ended, or does not listen where `target` is; a sentence where unknown.
+
+    What listens for a container is not below the process that starts it.
+    """
+    if process.exit_code() is not None:
+        raise process.error("died", had_served=True)
+    parts = urlsplit(target.url)
+    is_here = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
+    return process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
 
 
 async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from pytest_llmperf import clock
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.endpoints.target import Target
@@ -20,7 +21,7 @@ from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
-from pytest_llmperf.servers.server import Launch, LlmServer
+from pytest_llmperf.servers.server import Launch, LlmServer, check_ours
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import watcher
 
@@ -129,6 +130,8 @@ def _launched(
             started.append(stack.enter_context(_replica(config, start, log_dir, number, own)))
             under_way.append(started[-1][1])
         started = [(_wait_ready(config, target, process, loads), process) for target, process in started]
+        for target, process in started:
+            check_ours(config, target, process)
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
         yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), tuple(gpus))
 
@@ -170,8 +173,15 @@ def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, lo
         answered = partial(first_failure, target, config, loads, process=process)
         wait_until(lambda: answered() is None, process, config.name, config.ready_timeout)
         return target
-    problem = partial(health_problem, target, health)
-    wait_until(lambda: problem() is None, process, config.name, config.ready_timeout, lambda: f"; {problem()}")
+    problem, deadline = "", clock.monotonic() + config.ready_timeout
+
+    def is_well() -> bool:
+        nonlocal problem
+        problem = health_problem(target, health, deadline) or ""
+        return not problem
+
+    wait_until(is_well, process, config.name, config.ready_timeout, lambda: f"; {problem}")
     if failure := first_failure(target, config, loads, process=process):
+        check_ours(config, target, process)  # which says more than what another server answers
         raise process.error(f"says that it is healthy, but its first request failed: {failure}")
     return target

@@ -44,7 +44,9 @@ def triton_ready(
     """Waits for the model of a Triton that is up; `ready: false` in the plan asks it at once."""
     name = f"model {config.model!r} of server {config.name!r} at {urls.shown(config.url)}"
     if config.ready is not False:
-        wait_until_up(target, config, name, lambda: None if service(target).ready() else "the model is not ready")
+        wait_until_up(
+            target, config, name, lambda deadline: None if service(target).ready() else "the model is not ready"
+        )
     try:
         return answering(target, process, name, config.ready_timeout)
     except httpx.TransportError as error:

@@ -20,13 +20,16 @@ from pytest_llmperf.boundary.files import open_new
 from pytest_llmperf.boundary.secrets import remembered
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.servers.process import supervisor
+from pytest_llmperf.servers.process import ports, supervisor
+from pytest_llmperf.servers.process.leftovers import Mark
 from pytest_llmperf.servers.process.log import cause_of_death, first_error, read_log
 
 STOP_GRACE_S = 10.0
 _OWN_PAUSES_S = itertools.repeat(0.05)
 """Pauses between the questions to a server on this machine."""
 LOOPBACK = "127.0.0.1"
+_SUPERVISOR_S = 10.0
+"""What a supervisor may take beside the times that it gives a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,21 @@ class ServerProcess:
 
     def has_ended_within(self, seconds: float) -> bool:
         """Whether it has ended, after waiting up to `seconds` for that."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.handle.wait(seconds)
-        return self.handle.returncode is not None
+        return _ends_within(self.handle, seconds)
+
+    def check_port(self, port: int) -> str | None:
+        """ServerError when somebody else listens on its port, and so answers in its place.
+
+        Returns a sentence where that cannot be told.
+        """
+        try:
+            other = ports.stranger(port, self.handle.pid)
+        except LookupError:
+            return ports.UNTOLD
+        if other is None:
+            return None
+        cure = "end that process, or run again, which takes another port"
+        raise self.error(f"is not what answers: {other} listens on its port {port}; {cure}")
 
     def ask_to_stop(self) -> None:
         """Begins to stop it, from any thread; whoever runs it waits for its end."""
@@ -94,6 +109,8 @@ class ServerProcess:
 
 
 def _signal_name(code: int) -> str:
+    if code < 0:
+        return f": its supervisor was killed by {signal.Signals(-code).name}"
     try:
         return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
     except ValueError:
@@ -107,8 +124,9 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
     # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops. The mask is
     # this thread's, and another one may leave.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mark = Mark()
     try:
-        handle = _spawn(command, log, grace_s)
+        handle = _spawn(command, log, grace_s, mark)
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
@@ -116,10 +134,10 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield ServerProcess(name, log, handle)
     finally:
-        _stop(handle)
+        _stop(handle, 2 * grace_s + supervisor.KILL_PATIENCE_S + _SUPERVISOR_S, mark)
 
 
-def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[bytes]:
+def _spawn(command: Command, log: Path, grace_s: float, mark: Mark) -> subprocess.Popen[bytes]:
     job = {
         "argv": command.argv,
         "grace_s": grace_s,
@@ -134,7 +152,7 @@ def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[byte
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=command.cwd,
-            env={**os.environ, **command.env},
+            env={**os.environ, **command.env, **mark.environ},
             start_new_session=True,
         )
     assert handle.stdin is not None
@@ -144,13 +162,34 @@ def _spawn(command: Command, log: Path, grace_s: float) -> subprocess.Popen[byte
     return handle
 
 
-def _stop(handle: subprocess.Popen[bytes]) -> None:
-    """A Ctrl-C while we wait must not leave the server behind: the supervisor finishes the job either way."""
+def _stop(handle: subprocess.Popen[bytes], patience_s: float, mark: Mark) -> None:
+    """A Ctrl-C while we wait must not leave the server behind: the supervisor finishes the job either way.
+
+    One that was stopped is continued. Where it was killed, or does not end in time, we finish the job.
+    """
     assert handle.stdin is not None
+    with contextlib.suppress(OSError):
+        handle.send_signal(signal.SIGCONT)
     # A byte, since the end of the pipe is not seen while a fork of ours holds it too.
     with contextlib.suppress(BrokenPipeError), handle.stdin as pipe:
         pipe.write(b".")
-    handle.wait()
+    if not _ends_within(handle, patience_s):
+        handle.kill()
+        handle.wait()
+    if handle.returncode < 0:
+        mark.clear()
+
+
+def _ends_within(handle: subprocess.Popen[bytes], seconds: float) -> bool:
+    """`Popen.wait` by a clock that no test has frozen."""
+    deadline, pause_s = clock.monotonic() + seconds, 0.0005
+    while handle.poll() is None:
+        left_s = deadline - clock.monotonic()
+        if left_s <= 0:
+            return False
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, 0.05)
+    return True
 
 
 def free_port() -> int:

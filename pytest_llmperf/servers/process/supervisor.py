@@ -38,7 +38,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-", "sgl_shm_", "sglang_loads_")
 _SHM = Path("/dev/shm")
 _TRACKER_GRACE_S = 2.0
-_KILL_PATIENCE_S = 30.0
+KILL_PATIENCE_S = 30.0
+_MOST_PIDS = 1 << 22
+_LOOK_S = 0.2
+"""Time between two looks at what there is in shared memory: a server may be killed at any moment, and its maps go."""
+_LOOKS = 25
+"""For whose a new segment is; another server's is none of ours however often we look."""
 _DRAIN_S = 2.0
 """For what a server has written and the log has not; a process that got away may hold its end of the pipe for ever."""
 
@@ -51,7 +56,10 @@ def _die_with_supervisor() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
+    """All below a process; without /proc the own children only, and nobody else's."""
+    if not os.path.isdir(f"/proc/{pid}"):
+        return _found_children() if pid == os.getpid() else set()
     found: set[int] = set()
     frontier = [pid]
     while frontier:
@@ -63,10 +71,51 @@ def _descendants(pid: int) -> set[int]:
 
 
 def _children(pid: int) -> Iterable[int]:
+    if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+        yield from (child for child, parent in _parents() if parent == pid)
+        return
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
                 yield from map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+
+
+def _parents() -> Iterable[tuple[int, int]]:
+    """Every process with its parent, where the kernel lists no children (CONFIG_PROC_CHILDREN)."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{name}/stat").read_text(errors="replace")
+            yield int(name), int(stat.rpartition(")")[2].split()[1])
+
+
+def _found_children() -> set[int]:
+    """Our children without /proc: the kernel answers for any number whether we may wait for it.
+
+    As their subreaper we get those whose parents we kill, and so, one after the other, all descendants.
+    """
+    newest = os.fork()
+    if newest == 0:
+        os._exit(0)
+    os.waitpid(newest, 0)
+    oldest = os.getpid()
+    numbers = range(oldest, newest) if oldest < newest else (*range(oldest, _MOST_PIDS), *range(2, newest))
+    return {pid for pid in numbers if _is_child(pid)}
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except OSError:
+        return False
+
+
+def _has_children() -> bool:
+    """As their subreaper we have some as long as any descendant lives."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _reap() -> None:
@@ -79,15 +128,15 @@ def _reap() -> None:
 def _take_down(server: subprocess.Popen[bytes], grace: float, signum: int, stop: list[str]) -> None:
     """Stop, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
     if not (stop and server.poll() is None and _runs(stop, grace)):
-        _signal(_descendants(os.getpid()), signum)
+        _signal(descendants(os.getpid()), signum)
     _wait_for_none(server, grace)
-    rest = _descendants(os.getpid())
+    rest = descendants(os.getpid())
     _signal({pid for pid in rest if not _is_resource_tracker(pid)}, signal.SIGKILL)
     _wait_for_none(server, _TRACKER_GRACE_S)
-    deadline = time.monotonic() + _KILL_PATIENCE_S
-    while _descendants(os.getpid()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + KILL_PATIENCE_S
+    while _has_children() and time.monotonic() < deadline:
         # Again and again, since one may have been forked while the others were killed.
-        _signal(_descendants(os.getpid()), signal.SIGKILL)
+        _signal(descendants(os.getpid()), signal.SIGKILL)
         _wait_for_none(server, 0.2)
 
 
@@ -119,7 +168,7 @@ def _is_resource_tracker(pid: int) -> bool:
 def _wait_for_none(server: subprocess.Popen[bytes], timeout: float) -> None:
     """A process in the kernel's hands (a hung driver) cannot be waited for: the time is bounded."""
     deadline = time.monotonic() + timeout
-    while (server.poll() is None or _descendants(os.getpid())) and time.monotonic() < deadline:
+    while (server.poll() is None or _has_children()) and time.monotonic() < deadline:
         _reap_orphans(server)
         time.sleep(0.02)
 
@@ -129,15 +178,24 @@ def _reap_orphans(server: subprocess.Popen[bytes]) -> None:
         _reap()
 
 
-def _wait_for_an_end(server: subprocess.Popen[bytes]) -> None:
-    """Until pytest writes to the pipe or closes it, dies (a fork of it may still hold the pipe), or the server ends."""
+def _wait_for_an_end(server: subprocess.Popen[bytes], before: set[str]) -> set[_File]:
+    """Until pytest writes to the pipe or closes it, dies (a fork of it may still hold the pipe), or the server ends.
+
+    Returns the shared memory that the server and its descendants had mapped.
+    """
     watched, parent = os.pidfd_open(server.pid), os.getppid()
-    while not select.select([0, watched], [], [], 1.0)[0] and os.getppid() == parent:
-        pass
+    looks: dict[str, int] = {}
+    ours: set[_File] = set()
+    while not select.select([0, watched], [], [], _LOOK_S)[0] and os.getppid() == parent:
+        new = [name for name in shared_memory() - before if looks.get(name, 0) < _LOOKS]
+        if new:
+            ours |= mapped_files(descendants(os.getpid()))
+            looks |= {name: looks.get(name, 0) + 1 for name in new}
     os.close(watched)
+    return ours | mapped_files(descendants(os.getpid()))
 
 
-def _shared_memory() -> set[str]:
+def shared_memory() -> set[str]:
     return {name for name in os.listdir(_SHM) if name.startswith(_SHM_PREFIXES)} if _SHM.is_dir() else set()
 
 
@@ -145,7 +203,7 @@ _File = tuple[int, int, int]
 """Major, minor, inode. Names will not do: a semaphore is mapped under the temporary name that it was made with."""
 
 
-def _mapped_files(pids: Iterable[int]) -> set[_File]:
+def mapped_files(pids: Iterable[int]) -> set[_File]:
     """The shared-memory files (and all others) that these processes have mapped."""
     files = set()
     for pid in pids:
@@ -157,10 +215,10 @@ def _mapped_files(pids: Iterable[int]) -> set[_File]:
     return files
 
 
-def _remove_leftovers(before: set[str], ours: set[_File]) -> None:
+def remove_leftovers(before: set[str], ours: set[_File]) -> None:
     """Segments that came up during the server's life, that it had mapped, and that no living process has."""
-    new = _shared_memory() - before
-    used = _mapped_files(map(int, filter(str.isdigit, os.listdir("/proc")))) if new else set()
+    new = shared_memory() - before if ours else set()
+    used = mapped_files(map(int, filter(str.isdigit, os.listdir("/proc")))) if new else set()
     for name in new:
         with contextlib.suppress(OSError):
             facts = (_SHM / name).stat()
@@ -233,7 +291,7 @@ def main() -> int:
     # pytest blocks Ctrl-C while it starts us, and a mask is inherited.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    before = _shared_memory()
+    before = shared_memory()
     with _log(job["secrets"]) as log:
         server = subprocess.Popen(
             job["argv"],
@@ -243,10 +301,9 @@ def main() -> int:
             start_new_session=True,
             preexec_fn=_default_signals_and_leash,
         )
-        _wait_for_an_end(server)
-        ours = _mapped_files(_descendants(os.getpid()))
+        ours = _wait_for_an_end(server, before)
         _take_down(server, job["grace_s"], job["stop_signal"], job["stop"])
-        _remove_leftovers(before, ours)
+        remove_leftovers(before, ours)
     code = server.poll()
     return 1 if code is None else code if code >= 0 else 128 - code
 
