@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -34,6 +36,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
 _READY = "ready"
+_ALIVE = "alive"
 _START_NS = 50_000_000
 """Time between the message that names the start and the start."""
 _SPIN_S = 0.002
@@ -41,6 +44,10 @@ _MOST = 64
 """Processes for a load whose number of requests is not in the plan."""
 _LAST_WORDS_S = 10.0
 """How long a worker that is told to stop may take to hand over what it measured."""
+_BEAT_S = 0.5
+"""Time between two signs of life of a worker, whatever it does."""
+_SILENCE_S, _START_S = 15.0, 40.0
+"""A worker that gives none for so long is wedged, or stopped; one that begins has to import first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +70,13 @@ class _Worker:
     pipe: Connection
     progress: tuple[int, int, int] = (0, 0, 0)
     run: Run | None = None
+    silent_after_s: float = math.inf
+    """By `clock.monotonic`."""
+    is_wedged: bool = False
 
 
 _Heard = tuple[_Worker, Any]
-"""Who spoke, and what: ready, progress, a Run, or None for one that is gone."""
+"""Who spoke, and what: ready, progress, a Run, a sign of life, or None for one that is gone."""
 
 
 def most_workers(point: LoadPoint) -> int:
@@ -159,6 +169,7 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[_Heard] = asyncio.Queue()
     for worker in crew:
+        worker.silent_after_s = clock.monotonic() + _START_S
         loop.add_reader(worker.pipe.fileno(), _hear, worker, heard)
     try:
         for _ in crew:
@@ -171,8 +182,9 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
             worker, message = await _next(heard, crew)
             if isinstance(message, Run):
                 worker.run = message
+                worker.silent_after_s = math.inf
                 loop.remove_reader(worker.pipe.fileno())
-            else:
+            elif message != _ALIVE:
                 worker.progress = message
                 _show(progress, crew)
     finally:
@@ -181,7 +193,9 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
 
 
 def _hear(worker: _Worker, heard: asyncio.Queue[_Heard]) -> None:
-    heard.put_nowait((worker, _received(worker)))
+    message = _received(worker)
+    worker.silent_after_s = clock.monotonic() + _SILENCE_S
+    heard.put_nowait((worker, message))
 
 
 def _received(worker: _Worker) -> Any:
@@ -193,14 +207,31 @@ def _received(worker: _Worker) -> Any:
 
 
 async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
-    worker, message = await heard.get()
+    worker, message = await _spoken(heard, crew)
     if message is None:
-        worker.process.join(_LAST_WORDS_S)
+        if not worker.is_wedged:
+            worker.process.join(_LAST_WORDS_S)
+        what = "gives no sign of life (stopped, or wedged)" if worker.is_wedged else "died"
+        code = "" if worker.is_wedged else f" (exit code {worker.process.exitcode})"
         raise LoadError(
-            f"worker process {crew.index(worker) + 1} of {len(crew)} of the load driver died "
-            f"(exit code {worker.process.exitcode}), so the load was not what the point asks for"
+            f"worker process {crew.index(worker) + 1} of {len(crew)} of the load driver {what}{code}, so the load was "
+            "not what the point asks for"
         )
     return worker, message
+
+
+async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
+    """What is heard next; of a worker that gives no sign of life, which is killed, None."""
+    while True:
+        first = min(crew, key=lambda worker: worker.silent_after_s)
+        try:
+            return await asyncio.wait_for(heard.get(), max(0.0, first.silent_after_s - clock.monotonic()))
+        except TimeoutError:
+            # What it said waits in the pipe while another's long message is read.
+            if clock.monotonic() >= first.silent_after_s and not first.pipe.poll():
+                first.is_wedged = True
+                first.process.kill()
+                return first, None
 
 
 def _show(progress: Progress | None, crew: Sequence[_Worker]) -> None:
@@ -216,7 +247,7 @@ def _tell(worker: _Worker, message: object) -> None:
 
 def _last_words(crew: Sequence[_Worker]) -> list[Run]:
     """Tells everyone to stop, and gives what each measured that still could say so."""
-    waiting = [worker for worker in crew if worker.run is None]
+    waiting = [worker for worker in crew if worker.run is None and not worker.is_wedged]
     for worker in waiting:
         _tell(worker, None)
     deadline = clock.monotonic() + _LAST_WORDS_S
@@ -232,13 +263,39 @@ def _last_words(crew: Sequence[_Worker]) -> list[Run]:
 def work(pipe: Connection, job: _Job) -> None:
     """The whole life of a worker process. A Ctrl-C is for the process that holds the other end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # nobody is there to be told
-        run = asyncio.run(_do(pipe, job))
+    voice = _Voice(pipe)
+    with contextlib.suppress(OSError), voice:  # nobody is there to be told
+        run = asyncio.run(_do(pipe, voice.send, job))
         if run is not None:
-            pipe.send(run)
+            voice.send(run)
 
 
-async def _do(pipe: Connection, job: _Job) -> Run | None:
+class _Voice:
+    """What a worker says, and between that its signs of life, from a thread: one that is stopped gives none."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock, self._over = pipe, threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def send(self, message: object) -> None:
+        """Raises OSError when nobody is there."""
+        with self._lock:
+            self._pipe.send(message)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over.wait(_BEAT_S):
+                self.send(_ALIVE)
+
+
+async def _do(pipe: Connection, send: Callable[[object], None], job: _Job) -> Run | None:
     """The run; of a stopped one what there was, None when there was nothing."""
     loop = asyncio.get_running_loop()
     start: asyncio.Future[int] = loop.create_future()
@@ -250,10 +307,10 @@ async def _do(pipe: Connection, job: _Job) -> Run | None:
             job.trace,
             run_index=job.run_index,
             salt=job.salt,
-            progress=lambda *counts: pipe.send(counts),
+            progress=lambda *counts: send(counts),
             on_interrupt=partial.append,
             share=job.share,
-            gate=_gate(pipe, start),
+            gate=_gate(send, start),
         )
     )
     loop.add_reader(pipe.fileno(), _obey, pipe, start, load)
@@ -278,12 +335,12 @@ def _obey(pipe: Connection, start: asyncio.Future[int], load: asyncio.Task[Run])
     load.cancel()
 
 
-def _gate(pipe: Connection, start: asyncio.Future[int]) -> Gate:
+def _gate(send: Callable[[object], None], start: asyncio.Future[int]) -> Gate:
     async def wait() -> None:
         # What the window does first takes no time then, and the processes begin together.
         gc.collect()
         gc.freeze()
-        pipe.send(_READY)
+        send(_READY)
         start_ns = await start
         await asyncio.sleep(max(0.0, (start_ns - clock.now_ns()) / 1e9 - _SPIN_S))
         while clock.now_ns() < start_ns:

@@ -207,11 +207,12 @@ def check_ours(config: ServerConfig, target: Target, process: ServerProcess) -> 
 
     What listens for a container is not below the process that starts it.
     """
-    if process.exit_code() is not None:
-        raise process.error("died", had_served=True)
     parts = urlsplit(target.url)
     is_here = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
-    return process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
+    untold = process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
+    if process.exit_code() is not None:
+        raise process.error("died", had_served=True)
+    return untold
 
 
 async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:

@@ -319,6 +319,8 @@ class FakeServer:
     until: int = sys.maxsize
     port: int = 0
     tls: tuple[str, str] | None = None
+    speaks: bool = False
+    """Whether it prints, as a program of its own does."""
     requests: int = 0
     """Requests of the load so far."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -408,6 +410,8 @@ class FakeServer:
         with self._lock:
             self.requests += 1
             number = self.requests - self.after
+        if self.requests == 1 and self.speaks:
+            print("INFO the load has begun", flush=True)
         wrong = number > 0 and number % self.every == 0 and self.requests <= self.until
         return fault if self.where == "stream" and wrong else good
 
@@ -424,7 +428,7 @@ def main() -> None:
     for life in options.pop("life"):
         name, _, argument = life.partition(":")
         LIVES[name](argument)
-    with FakeServer(**options) as server:
+    with FakeServer(**options, speaks=True) as server:
         print(f"INFO listening on {server.url}", flush=True)
         server.serve_forever()
 

@@ -6,12 +6,14 @@ A session is a fork of a process that has numpy, scipy and httpx already: it beg
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -27,6 +29,7 @@ from fake_server import FakeServer
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["numpy", "scipy.stats", "pydantic", "httpx", "h11", "yaml", "rich.console", "click"])
+_NEW_MOUNTS = 0x00020000
 _GONE_S = 16.0
 """A server is given 10 s to stop before it is killed."""
 LOAD = {
@@ -54,9 +57,21 @@ asyncio_default_fixture_loop_scope = function
 """
 
 
-def _session(folder: str, environ: dict[str, str], words: list[str], program: str) -> None:
+def nothing() -> None:
+    """Nothing to prepare."""
+
+
+def without_proc() -> None:
+    """An empty folder where /proc is, for this process and all that it starts. Needs root."""
+    assert ctypes.CDLL(None).unshare(_NEW_MOUNTS) == 0, "needs root"
+    for words in ("--make-rprivate /", "-t tmpfs tmpfs /proc"):
+        subprocess.run(["mount", *words.split()], check=True)
+
+
+def _session(folder: str, environ: dict[str, str], words: list[str], program: str, prepare: Callable[[], None]) -> None:
     """The forked process: becomes `program WORDS...` in `folder`, its output in `output.txt`."""
     os.setsid()
+    prepare()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
@@ -207,15 +222,20 @@ class Sandbox(ExitStack):
         entry = {"engine": "command", "command": command, "ready_timeout": "5 s", **keys.pop("entry", {})}
         self.plan(entry, load, **keys)
 
-    def pytest(self, *words: str, env: Mapping[str, str] | None = None) -> Session:
-        return self._start("pytest", ["-q", "-rfEs", "--llmperf-output=out", *words], env or {})
+    def pytest(
+        self, *words: str, env: Mapping[str, str] | None = None, prepare: Callable[[], None] = nothing
+    ) -> Session:
+        """`prepare`, a function of a module, is called in the session's process before anything else."""
+        return self._start("pytest", ["-q", "-rfEs", "--llmperf-output=out", *words], env or {}, prepare)
 
     def llmperf(self, *words: str, env: Mapping[str, str] | None = None) -> Session:
         return self._start("pytest_llmperf.cli.main", list(words), env or {})
 
-    def _start(self, program: str, words: list[str], env: Mapping[str, str]) -> Session:
+    def _start(
+        self, program: str, words: list[str], env: Mapping[str, str], prepare: Callable[[], None] = nothing
+    ) -> Session:
         ours = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
         environ = {**ours, "LLMPERF_FAULT": self.mark, "COLUMNS": "200", "NO_COLOR": "1", **env}
-        process = _FORKS.Process(target=_session, args=(str(self.folder), environ, words, program))
+        process = _FORKS.Process(target=_session, args=(str(self.folder), environ, words, program, prepare))
         process.start()
         return Session(self.folder, self.mark, process)

@@ -111,8 +111,10 @@ def _errors(lines: Sequence[str]) -> Iterator[_Error]:
     parsed = [_parse(number, line) for number, line in enumerate(lines)]
     suspects = [line for line in parsed if line.level in (None, "ERROR", "CRITICAL")]
     # A process at a time, because several write into one log and their tracebacks mix.
-    for process in dict.fromkeys(line.process for line in suspects):
-        own = [line for line in suspects if line.process == process]
+    by_process: dict[str | None, list[_Line]] = {}
+    for line in suspects:
+        by_process.setdefault(line.process, []).append(line)
+    for own in by_process.values():
         yield from _exceptions(own)
         yield from _plain_errors(own)
         yield from _triton_errors(own)
