@@ -1,6 +1,7 @@
 """Runs one load point: keeps the requests of a trace in flight and turns what came back into a Run.
 
-All tasks live in TaskGroups of `_Load.run`. What needs a loop is created in there, so that any loop will do.
+All tasks live in TaskGroups of `_Load.run`, but for the reading of a gRPC stream, which ends with its connection.
+What needs a loop is created in there, so that any loop will do.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError, ServerError
 from pytest_llmperf.load.answers.interpret import interpret
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.answers.whole import with_untold_ends_failed
-from pytest_llmperf.load.client.health import Window, client_health, no_collection, stamps_of
+from pytest_llmperf.load.answers.whole import with_missing_ends_failed
+from pytest_llmperf.load.client.health import RunPeriod, client_health, no_collection, stamps_of
 from pytest_llmperf.load.client.lateness import Lateness
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, asked_by
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.loops.closed_loop import ClosedLoop
 from pytest_llmperf.load.loops.open_loop import OpenLoop
-from pytest_llmperf.load.loops.requests import Wires
-from pytest_llmperf.load.loops.sender import Gate, Sender
-from pytest_llmperf.load.loops.slots import Share
+from pytest_llmperf.load.loops.requests import RequestBytes
+from pytest_llmperf.load.loops.sender import Sender, StartBarrier
+from pytest_llmperf.load.loops.slots import WorkerShare
 from pytest_llmperf.load.trace.schedule import SlotPlan
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest, Trace
@@ -35,10 +36,10 @@ Progress = Callable[[int, int, int], None]
 """Called with (done, total, failed) requests, a few times a second."""
 
 _PROGRESS_S = 0.3
-_WHOLE = Share(0, 1)
+_WHOLE = WorkerShare(0, 1)
 
 
-async def _no_gate() -> None:
+async def _no_barrier() -> None:
     """Nobody to wait for."""
 
 
@@ -51,8 +52,8 @@ def run_load(
     salt: str = "",
     progress: Progress | None = None,
     on_interrupt: Callable[[Run], None] | None = None,
-    share: Share = _WHOLE,
-    gate: Gate = _no_gate,
+    share: WorkerShare = _WHOLE,
+    barrier: StartBarrier = _no_barrier,
 ) -> Coroutine[Any, Any, Run]:
     """Sends the trace once. A request that fails is a record with an error, never an exception.
 
@@ -60,7 +61,7 @@ def run_load(
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, gate, trace.slots)
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, barrier, trace.slots)
     return load.run(run_index, progress, on_interrupt)
 
 
@@ -83,8 +84,8 @@ class _Load:
         trace: Trace,
         requests: tuple[PlannedRequest, ...],
         mark: str,
-        share: Share = _WHOLE,
-        gate: Gate = _no_gate,
+        share: WorkerShare = _WHOLE,
+        barrier: StartBarrier = _no_barrier,
         slot_plan: SlotPlan | None = None,
     ) -> None:
         self.point = point
@@ -94,13 +95,13 @@ class _Load:
         self.templates = Templates(self.endpoint.read)
         self.asked = asked_by(point)
         self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
-        self.window = Window(every_thread=self.endpoint.framing == "messages")
-        self.wires = Wires(targets, point, trace, mark)
-        self.wires.prepare(requests)
-        self.sender = Sender(targets, point, requests, self.wires, self.store, self.window)
+        self.period = RunPeriod(every_thread=self.endpoint.framing == "messages")
+        self.request_bytes = RequestBytes(targets, point, trace, mark)
+        self.request_bytes.prepare(requests)
+        self.sender = Sender(targets, point, requests, self.request_bytes, self.store, self.period)
         is_closed = requests[0].due_ns is None
-        closed = ClosedLoop(self.sender, slot_plan, share, gate, self.templates)
-        self.loop = closed if is_closed else OpenLoop(self.sender, gate)
+        closed = ClosedLoop(self.sender, slot_plan, share, barrier, self.templates)
+        self.loop = closed if is_closed else OpenLoop(self.sender, barrier)
 
     async def run(
         self, index: int, progress: Progress | None = None, on_interrupt: Callable[[Run], None] | None = None
@@ -137,8 +138,8 @@ class _Load:
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
             await self.store.relieve()
-            if self.window.is_open:
-                self.window.loop_lags_s.append(now - wanted)
+            if self.period.is_open:
+                self.period.loop_lags_s.append(now - wanted)
             for connection in self.sender.connections:
                 connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
             if progress is not None and now - told > _PROGRESS_S:
@@ -159,12 +160,12 @@ class _Load:
                 lateness.add(capture, records[-1])
         return Run(
             index=run_index,
-            started_ns=self.window.started_ns,
-            ended_ns=self.window.ended_ns,
+            started_ns=self.period.started_ns,
+            ended_ns=self.period.ended_ns,
             trace_hash=self.trace.hash,
-            records=with_untold_ends_failed(tuple(lateness.told(records))),
+            records=with_missing_ends_failed(tuple(lateness.told(records))),
             client=client_health(
-                self.window,
+                self.period,
                 stamps,
                 lateness.lags_us(),
                 records,
@@ -176,12 +177,12 @@ class _Load:
         )
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
-        due_ns = None if request.due_ns is None else self.window.started_ns + request.due_ns
+        due_ns = None if request.due_ns is None else self.period.started_ns + request.due_ns
         return interpret(
             capture,
             request,
             stamps,
-            request_id=self.wires.request_id(request),
+            request_id=self.request_bytes.request_id(request),
             due_ns=due_ns,
             endpoint=self.endpoint,
             count=self.count,

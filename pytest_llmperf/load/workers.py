@@ -24,12 +24,12 @@ from typing import Any
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import LoadError
-from pytest_llmperf.load.answers.whole import with_untold_ends_failed
+from pytest_llmperf.load.answers.whole import with_missing_ends_failed
 from pytest_llmperf.load.client.health import merged_health
 from pytest_llmperf.load.driver import Progress, run_load
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.loops.sender import Gate
-from pytest_llmperf.load.loops.slots import Share
+from pytest_llmperf.load.loops.sender import StartBarrier
+from pytest_llmperf.load.loops.slots import WorkerShare
 from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.load.trace.trace import Trace
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -59,7 +59,7 @@ class _Job:
     trace: Trace
     run_index: int
     salt: str
-    share: Share
+    share: WorkerShare
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ async def run_workers(
     Raises LoadError when one of them dies. Then, and when cancelled, `on_interrupt` gets what the others measured.
     """
     count = min(workers, _shareable(point))
-    shares = [Share(number, count) for number in range(count)]
+    shares = [WorkerShare(number, count) for number in range(count)]
     jobs = [_Job(targets, point, part_of(trace, share), run_index, salt, share) for share in shares]
     with _started(jobs) as crew:
         try:
@@ -123,7 +123,7 @@ async def run_workers(
 
 def merged_run(parts: Sequence[Run], workers: int) -> Run:
     """The run that these processes, of `workers`, made together."""
-    records = with_untold_ends_failed(
+    records = with_missing_ends_failed(
         sorted((record for part in parts for record in part.records), key=lambda record: record.index)
     )
     return replace(
@@ -136,7 +136,7 @@ def merged_run(parts: Sequence[Run], workers: int) -> Run:
     )
 
 
-def part_of(trace: Trace, share: Share) -> Trace:
+def part_of(trace: Trace, share: WorkerShare) -> Trace:
     requests = tuple(request for request in trace.requests if request.unit % share.of == share.number)
     return replace(trace, warmup=(), requests=requests)
 
@@ -310,7 +310,7 @@ async def _do(pipe: Connection, send: Callable[[object], None], job: _Job) -> Ru
             progress=lambda *counts: send(counts),
             on_interrupt=partial.append,
             share=job.share,
-            gate=_gate(send, start),
+            barrier=_barrier(send, start),
         )
     )
     loop.add_reader(pipe.fileno(), _obey, pipe, start, load)
@@ -335,7 +335,7 @@ def _obey(pipe: Connection, start: asyncio.Future[int], load: asyncio.Task[Run])
     load.cancel()
 
 
-def _gate(send: Callable[[object], None], start: asyncio.Future[int]) -> Gate:
+def _barrier(send: Callable[[object], None], start: asyncio.Future[int]) -> StartBarrier:
     async def wait() -> None:
         # What the window does first takes no time then, and the processes begin together.
         gc.collect()

@@ -6,12 +6,13 @@ A count is believed where the stream does not contradict it; docs/metrics.md has
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count as count_from
 from operator import lt, sub
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
-from pytest_llmperf.load.answers.said import Said
+from pytest_llmperf.load.answers.same_events import SameEvents
 from pytest_llmperf.load.endpoints.openai import Event
 from pytest_llmperf.records import TokenSource
 
@@ -32,7 +33,7 @@ class Chunks(NamedTuple):
     event: Event
     first_length: int
     texts: tuple[Sequence[str], Sequence[str]] = ((), ())
-    """Of each chunk, as in Said."""
+    """Texts of each chunk, as in SameEvents."""
 
     @property
     def length(self) -> int:
@@ -56,33 +57,39 @@ class Growth(NamedTuple):
 class Counted(NamedTuple):
     """Token chunks, and the number of tokens."""
 
-    chunks: list[Chunks]
-    tokenless_reads: list[int]
+    chunks: Sequence[Chunks] = ()
+    tokenless_reads: Sequence[int] = ()
     """Reads that completed an event with choices that is no token chunk."""
-    input_tokens: int | None
-    output_tokens: int | None
-    source: TokenSource | None
-    doubt: str | None
-    per_answer: dict[int, int]
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    source: TokenSource | None = None
+    doubt: str | None = None
+    per_answer: Mapping[int, int] = MappingProxyType({})
     """Tokens of each answer; empty where they are known of all together only."""
+    hidden: int = 0
+    """Part of `output_tokens` that was not streamed; `chunks` are without it."""
 
 
-def count_tokens(said: Sequence[Said], n: int, count: Callable[[str], int] | None) -> Counted:
+UNCOUNTED = Counted()
+
+
+def count_tokens(events: Sequence[SameEvents], n: int, count: Callable[[str], int] | None) -> Counted:
     """Token chunks and counts of a request that asks for `n` answers to each prompt; `count` is a tokenizer's."""
-    pieces = sum([len(some.reads) for some in said if some.speaks])
-    finals = [some.event.completion_tokens for some in said if not some.event.has_choices]
-    final = _last_believable(finals, pieces)
-    is_counted = _has_running_totals(said)
-    growth = _believed_growth(said, final) if is_counted else None
-    chunks, tokenless = growth[:2] if growth else _by_content(said)
-    per_answer = growth.totals if growth else _last_counts(said, pieces)
+    pieces = sum([len(some.reads) for some in events if some.speaks])
+    finals = [some.event.completion_tokens for some in events if not some.event.has_choices]
+    final = next((total for total in reversed(finals) if _is_believable(total, pieces)), None)
+    is_counted = _has_running_totals(events)
+    growth = _believed_growth(events, final) if is_counted else None
+    chunks, tokenless = growth[:2] if growth else _by_content(events)
+    per_answer = growth.totals if growth else _last_counts(events, pieces)
     total = final or sum(per_answer.values()) or None
-    doubt = _doubt(said, finals, pieces, total)
+    doubt = _doubt(events, finals, pieces, total)
     if is_counted and growth is None:
         doubt = doubt or NO_RUNNING_TOTALS
-    input_tokens, prompt_doubt = _prompt_tokens(said, n)
-    output_tokens, source = _total(chunks, said, total, count)
-    is_split = len(_answers(chunks)) == len(per_answer) and sum(per_answer.values()) == output_tokens
+    input_tokens, prompt_doubt = _prompt_tokens(events, n)
+    output_tokens, source = _total(chunks, events, total, count)
+    answers = {some.event.choice for some in chunks}
+    is_split = len(answers) == len(per_answer) and sum(per_answer.values()) == output_tokens
     return Counted(
         chunks,
         tokenless,
@@ -104,45 +111,33 @@ def chunk_tokens(chunks: Sequence[Chunks]) -> tuple[int, ...] | None:
     return tuple(tokens) or None
 
 
-def _answers(chunks: Sequence[Chunks]) -> set[int]:
-    return {some.event.choice for some in chunks}
-
-
 def _is_believable(total: int | None, pieces: int) -> bool:
     """Content in a chunk is a token at least."""
     return total is not None and max(1, pieces) <= total <= _MOST_TOKENS
 
 
-def _last_believable(totals: Sequence[int | None], pieces: int) -> int | None:
-    return next((total for total in reversed(totals) if _is_believable(total, pieces)), None)
-
-
-def _has_running_totals(said: Sequence[Said]) -> bool:
+def _has_running_totals(events: Sequence[SameEvents]) -> bool:
     """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
-    told = [some.event.completion_tokens is not None for some in said if some.speaks]
-    return all(told) and (bool(told) or any(some.event.has_choices and some.event.completion_tokens for some in said))
+    told = [some.event.completion_tokens is not None for some in events if some.speaks]
+    return all(told) and (bool(told) or any(some.event.has_choices and some.event.completion_tokens for some in events))
 
 
-def _believed_growth(said: Sequence[Said], final: int | None) -> Growth | None:
+def _believed_growth(events: Sequence[SameEvents], final: int | None) -> Growth | None:
     """Token chunks by the growth of totals that are each answer's own, or the whole request's."""
-    several = len({some.event.choice for some in said if some.event.has_choices}) > 1
+    several = len({some.event.choice for some in events if some.event.has_choices}) > 1
     for own in (False, True) if several else (True,):
-        growth = _growth(said, own)
-        if growth is not None and _ends_at(growth.total, final):
+        growth = _growth(events, own)
+        if growth is not None and (growth.total == final if final is not None else growth.total <= _MOST_TOKENS):
             return growth
     return None
 
 
-def _ends_at(total: int, final: int | None) -> bool:
-    return total == final if final is not None else total <= _MOST_TOKENS
-
-
-def _growth(said: Sequence[Said], own: bool) -> Growth | None:
+def _growth(events: Sequence[SameEvents], own: bool) -> Growth | None:
     """None where a total falls, is less than the chunks with content so far, or mostly stands still beside it."""
     growth = Growth([], [], {})
     spoken: dict[int, int] = {}
     idle = 0
-    for some in said:
+    for some in events:
         if not some.event.has_choices:
             continue
         answer = some.event.choice if own else 0
@@ -162,11 +157,11 @@ def _growth(said: Sequence[Said], own: bool) -> Growth | None:
     return None if pieces > 1 and 2 * idle >= pieces else growth
 
 
-def _by_content(said: Sequence[Said]) -> tuple[list[Chunks], list[int]]:
-    told = all(some.event.token_ids for some in said if some.speaks)
+def _by_content(events: Sequence[SameEvents]) -> tuple[list[Chunks], list[int]]:
+    told = all(some.event.token_ids for some in events if some.speaks)
     chunks: list[Chunks] = []
     tokenless: list[int] = []
-    for reads, event, _, first_length, texts in said:
+    for reads, event, _, first_length, texts in events:
         if event.output or event.reasoning or event.token_ids:
             chunks.append(Chunks(reads, [event.token_ids if told else None] * len(reads), event, first_length, texts))
         elif event.has_choices:
@@ -174,11 +169,11 @@ def _by_content(said: Sequence[Said]) -> tuple[list[Chunks], list[int]]:
     return chunks, tokenless
 
 
-def _last_counts(said: Sequence[Said], pieces: int) -> dict[int, int]:
+def _last_counts(events: Sequence[SameEvents], pieces: int) -> dict[int, int]:
     """The total of each answer from counts that are no running totals: the last, where it is plainly the sum of all."""
     series: defaultdict[int, list[int]] = defaultdict(list)
     speaks: dict[int, bool] = {}
-    for some in said:
+    for some in events:
         if some.event.has_choices and some.event.completion_tokens is not None:
             told = [count for count in some.counts if count is not None]
             series[some.event.choice] += told
@@ -193,9 +188,9 @@ def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
     return counts[-1] > before and (before == 0 or not last_speaks or counts == sorted(counts))
 
 
-def _doubt(said: Sequence[Said], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:
+def _doubt(events: Sequence[SameEvents], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:
     """What is wrong with the counts themselves, and first with the request's own total where it tells one."""
-    told = [count for some in said if (count := some.event.completion_tokens) is not None]
+    told = [count for some in events if (count := some.event.completion_tokens) is not None]
     if min(told, default=0) < 0:
         return NO_NUMBERS
     own = [count for count in finals if count is not None]
@@ -206,7 +201,7 @@ def _doubt(said: Sequence[Said], finals: Sequence[int | None], pieces: int, tota
 
 
 def _total(
-    chunks: Sequence[Chunks], said: Sequence[Said], total: int | None, count: Callable[[str], int] | None
+    chunks: Sequence[Chunks], events: Sequence[SameEvents], total: int | None, count: Callable[[str], int] | None
 ) -> tuple[int | None, TokenSource | None]:
     """Output tokens and where that number comes from: the server, the tokenizer, or the chunks."""
     if total is not None:
@@ -217,20 +212,20 @@ def _total(
     if told is not None:
         return sum(told), "usage"
     if count is not None:
-        return sum(map(count, _texts(said))), "tokenizer"
+        return sum(map(count, _texts(events))), "tokenizer"
     return sum(tokens or 1 for some in chunks for tokens in some.tokens), "chunks"
 
 
-def _texts(said: Sequence[Said]) -> Iterator[str]:
+def _texts(events: Sequence[SameEvents]) -> Iterator[str]:
     """Each answer as a whole: chunk by chunk, tokens would be counted that the model never made."""
-    for answer in sorted({some.event.choice for some in said}):
-        own = [some.event for some in said if some.event.choice == answer]
+    for answer in sorted({some.event.choice for some in events}):
+        own = [some.event for some in events if some.event.choice == answer]
         yield "".join(event.other_text for event in own) + "".join(event.text for event in own)
 
 
-def _prompt_tokens(said: Sequence[Said], n: int) -> tuple[int | None, str | None]:
+def _prompt_tokens(events: Sequence[SameEvents], n: int) -> tuple[int | None, str | None]:
     """The last count of an event without choices, else the sum over the prompts; and what is wrong with it."""
-    told = [some.event for some in said if some.event.prompt_tokens is not None]
+    told = [some.event for some in events if some.event.prompt_tokens is not None]
     good = [event for event in told if 0 < (event.prompt_tokens or 0) <= _MOST_TOKENS]
     whole = [event.prompt_tokens for event in good if not event.has_choices]
     per_prompt: dict[int, int] = {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import islice
 
 from pytest_llmperf.load.answers.counts import Chunks, Counted, chunk_tokens
-from pytest_llmperf.load.answers.said import Said
+from pytest_llmperf.load.answers.same_events import SameEvents
 
 _UNSEEN = 8
 """Special tokens that no text shows: an end, the marks between parts of an answer."""
@@ -18,35 +18,25 @@ _LONG_TOKEN = 10
 """Bytes of text per token; more are more tokens."""
 
 
-class Shown(NamedTuple):
-    """The streamed part of an answer's tokens."""
-
-    hidden: int
-    chunks: list[Chunks]
-    """Without what is hidden."""
-    tokenless_reads: list[int]
-
-
-def shown(said: Sequence[Said], counted: Counted) -> Shown:
-    """What of the counted tokens was streamed: a count that the chunks cannot hold has hidden ones in it."""
+def without_hidden(events: Sequence[SameEvents], counted: Counted) -> Counted:
+    """The counts with the tokens set apart that were not streamed: those that the chunks cannot hold."""
     total, chunks = counted.output_tokens, counted.chunks
     if not total or counted.source != "usage":
-        return Shown(0, chunks, counted.tokenless_reads)
+        return counted
     if not chunks:
-        return Shown(total, chunks, counted.tokenless_reads)
-    reasoned = _unseen_reasoning(said, chunks, total)
+        return counted._replace(hidden=total)
+    reasoned = _unseen_reasoning(events, chunks, total)
     told = chunk_tokens(chunks)
     if told is None:
-        hidden = reasoned or _beyond_text(chunks, counted.tokenless_reads, total)
-        return Shown(hidden, chunks, counted.tokenless_reads)
+        return counted._replace(hidden=reasoned or _beyond_text(chunks, counted.tokenless_reads, total))
     if sum(told) < total:  # ids of the streamed tokens: the others were not
-        return Shown(min(reasoned, total - sum(told)), chunks, counted.tokenless_reads)
-    return _without_jumps(chunks, counted.tokenless_reads, told, reasoned)
+        return counted._replace(hidden=min(reasoned, total - sum(told)))
+    return _without_jumps(counted, told, reasoned)
 
 
-def _unseen_reasoning(said: Sequence[Said], chunks: Sequence[Chunks], total: int) -> int:
+def _unseen_reasoning(events: Sequence[SameEvents], chunks: Sequence[Chunks], total: int) -> int:
     """Reasoning that the server counted, unless it can be the text that was streamed."""
-    reasoned = max([some.event.reasoned for some in said])
+    reasoned = max([some.event.reasoned for some in events])
     spoken = [some for some in chunks if some.event.reasoning]
     if not reasoned or (spoken and _can_hold(spoken, reasoned)):
         return 0
@@ -57,7 +47,7 @@ def _unseen_reasoning(said: Sequence[Said], chunks: Sequence[Chunks], total: int
 
 
 def _beyond_text(chunks: Sequence[Chunks], tokenless_reads: Sequence[int], total: int) -> int:
-    """Of a total alone: a token is a byte of text at least, or a chunk without any."""
+    """Hidden part of a total without counts per chunk: a token is a byte of text at least, or a chunk without any."""
     has_text = all(some.length for some in chunks)
     if not has_text or _can_hold(chunks, total - len(tokenless_reads)):
         return 0
@@ -75,11 +65,11 @@ def _can_hold(chunks: Sequence[Chunks], tokens: int) -> bool:
     return tokens <= size - letters // 2 + _UNSEEN
 
 
-def _without_jumps(chunks: list[Chunks], tokenless_reads: list[int], told: tuple[int, ...], reasoned: int) -> Shown:
+def _without_jumps(counted: Counted, told: tuple[int, ...], reasoned: int) -> Counted:
     """Takes out of the chunks' tokens what they cannot hold; a first chunk of nothing else is none."""
     if not reasoned and max(told) <= _UNSEEN:
-        return Shown(0, chunks, tokenless_reads)
-    sizes = [size for some in chunks for size in _sizes(some)]
+        return counted
+    sizes = [size for some in counted.chunks for size in _sizes(some)]
     usual = sorted(told)[(len(told) - 1) * 9 // 10]
     jumps = [at for at, grown in enumerate(told) if grown > sizes[at] + _UNSEEN and grown > _JUMP * usual]
     jumps = jumps if any(sizes) else []
@@ -91,20 +81,15 @@ def _without_jumps(chunks: list[Chunks], tokenless_reads: list[int], told: tuple
         held = max(1, round(sizes[at] * rate)) if sizes[at] else 0
         kept[at] -= min(left, max(0, told[at] - held))
         left -= told[at] - kept[at]
-    return _with_tokens(chunks, tokenless_reads, kept, sum(told) - sum(kept))
-
-
-def _with_tokens(chunks: list[Chunks], tokenless_reads: list[int], kept: list[int], hidden: int) -> Shown:
+    hidden = sum(told) - sum(kept)
     if not hidden:
-        return Shown(0, chunks, tokenless_reads)
-    changed: list[Chunks] = []
-    at = 0
-    for some in chunks:
-        changed.append(some._replace(tokens=kept[at : at + len(some.reads)]))
-        at += len(some.reads)
+        return counted
+    rest = iter(kept)
+    chunks = [some._replace(tokens=list(islice(rest, len(some.reads)))) for some in counted.chunks]
     if kept[0]:
-        return Shown(hidden, changed, tokenless_reads)
-    return Shown(hidden, changed[1:], sorted([*chunks[0].reads, *tokenless_reads]))
+        return counted._replace(chunks=chunks, hidden=hidden)
+    tokenless = sorted([*chunks[0].reads, *counted.tokenless_reads])
+    return counted._replace(chunks=chunks[1:], tokenless_reads=tokenless, hidden=hidden)
 
 
 def _sizes(some: Chunks) -> list[int]:
@@ -120,21 +105,21 @@ def _bytes(some: Chunks) -> int:
     return len(event.text.encode("utf-8", "replace")) + len(event.other_text.encode("utf-8", "replace"))
 
 
-def first_chunk_tokens(chunks: Sequence[Chunks], counted: Counted, hidden: int) -> tuple[float, ...]:
+def first_chunk_tokens(counted: Counted) -> tuple[float, ...]:
     """Tokens in the first chunk of each answer: as counted, else by its share of the answer's text.
 
     An answer of as many tokens as chunks, or of one more, which is then its end, has one in each.
     """
     own: dict[int, list[Chunks]] = {}
-    for some in chunks:
+    for some in counted.chunks:
         own.setdefault(some.event.choice, []).append(some)
     lengths = {answer: sum([some.length for some in mine]) for answer, mine in own.items()}
     whole = sum(lengths.values())
-    shown_tokens = (counted.output_tokens or 0) - hidden
+    streamed = (counted.output_tokens or 0) - counted.hidden
     firsts: list[float] = []
     for answer, mine in sorted(own.items()):
         share = lengths[answer] / whole if whole else 1 / len(own)
-        tokens = counted.per_answer[answer] if counted.per_answer and not hidden else shown_tokens * share
+        tokens = counted.per_answer[answer] if counted.per_answer and not counted.hidden else streamed * share
         firsts.append(_first_tokens(mine, tokens, lengths[answer]))
     return tuple(firsts)
 

@@ -4,43 +4,37 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.boundary.text import foreign
-from pytest_llmperf.load.answers.counts import TOTAL_TOO_SMALL, Chunks, Counted, chunk_tokens, count_tokens
-from pytest_llmperf.load.answers.hidden import first_chunk_tokens, shown
+from pytest_llmperf.load.answers.counts import TOTAL_TOO_SMALL, UNCOUNTED, Chunks, Counted, chunk_tokens, count_tokens
+from pytest_llmperf.load.answers.hidden import first_chunk_tokens, without_hidden
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
-from pytest_llmperf.load.answers.said import Said, said_in, with_unknown_content, without_repetition
+from pytest_llmperf.load.answers.same_events import SameEvents, events_in, with_unknown_content, without_repetition
 from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.answers.templates import Templates
-from pytest_llmperf.load.answers.whole import failure, finish_reason, incomplete_reason, told_ends
+from pytest_llmperf.load.answers.whole import count_ends, failure, finish_reason, incomplete_reason
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
-from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint, Framing
+from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
-from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps, TokenSource
+from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """What a response said, and why it counts as failed."""
+    """Facts of a response, and why it counts as failed."""
 
-    chunks: Sequence[Chunks] = ()
-    tokenless_reads: Sequence[int] = ()
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    token_source: TokenSource | None = None
+    counted: Counted = UNCOUNTED
     finish_reason: str | None = None
     error: str | None = None
     text: str = ""
     """The first answer, without reasoning."""
     server_ns: ServerTimes | None = None
     first_chunk_tokens: tuple[float, ...] = ()
-    hidden_tokens: int = 0
     unknown_fields: tuple[str, ...] = ()
-    usage_doubt: str | None = None
     end_told: bool = False
 
 
@@ -60,28 +54,28 @@ def interpret(
     `templates` are what the requests of one load share, and `asked` is what these ask for.
     """
     stream = _read_stream(capture, endpoint, asked, planned.prompts, count, templates)
+    counted, chunks = stream.counted, stream.counted.chunks
     input_tokens, input_tokens_source = _input_tokens(stream, planned)
     cancelled = capture.cancelled and stream.error == capture.error
     read_ns = capture.read_ns(stamps)
-    reads = [read for chunks in stream.chunks for read in chunks.reads]
     return RequestRecord(
         index=planned.index,
         phase=planned.phase,
         request_id=request_id,
         due_ns=due_ns,
         sent_ns=capture.sent_ns,
-        chunk_ns=tuple([read_ns[read] for read in reads]),
-        chunk_tokens=chunk_tokens(stream.chunks),
-        first_output_ns=_first_output_ns(stream.chunks, read_ns),
+        chunk_ns=tuple([read_ns[read] for some in chunks for read in some.reads]),
+        chunk_tokens=chunk_tokens(chunks),
+        first_output_ns=_first_output_ns(chunks, read_ns),
         end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
         input_tokens=input_tokens,
-        output_tokens=stream.output_tokens,
+        output_tokens=counted.output_tokens,
         requested_output_tokens=planned.output_tokens * planned.prompts * asked.n,
-        token_source=stream.token_source,
+        token_source=counted.source,
         finish_reason=stream.finish_reason and foreign(stream.finish_reason),
         status=capture.status,
         error=None if cancelled or stream.error is None else foreign(stream.error),
-        coalesced_chunks=_coalesced(stream.chunks),
+        coalesced_chunks=_coalesced(chunks),
         prompts=planned.prompts,
         cancelled=cancelled,
         held_ns=capture.held_ns,
@@ -90,14 +84,14 @@ def interpret(
         server_ns=stream.server_ns,
         conversation=planned.conversation,
         turn=planned.turn,
-        tokenless_ns=tuple([read_ns[read] for read in stream.tokenless_reads]),
-        textless_chunks=_textless(stream.chunks),
+        tokenless_ns=tuple([read_ns[read] for read in counted.tokenless_reads]),
+        textless_chunks=_textless(chunks),
         answers=planned.prompts * asked.n,
-        chunk_answers=_chunk_answers(stream.chunks, planned.prompts * asked.n),
+        chunk_answers=_chunk_answers(chunks, planned.prompts * asked.n),
         first_chunk_tokens=stream.first_chunk_tokens,
-        hidden_tokens=stream.hidden_tokens,
+        hidden_tokens=counted.hidden,
         unknown_fields=tuple(map(foreign, stream.unknown_fields)),
-        usage_doubt=stream.usage_doubt,
+        usage_doubt=counted.doubt,
         end_told=stream.end_told,
     )
 
@@ -105,14 +99,14 @@ def interpret(
 def answer_text(
     capture: Capture, endpoint: Endpoint, templates: Templates | None = None, asked: Asked = ONE_ANSWER
 ) -> str | None:
-    """What the model said, for the history of a conversation; None when the request failed."""
+    """Text of the answer, for the history of a conversation; None when the request failed."""
     stream = _read_stream(capture, endpoint, asked, 1, None, templates)
     return None if stream.error else stream.text
 
 
 def _input_tokens(stream: _Stream, planned: PlannedRequest) -> tuple[int | None, InputTokensSource | None]:
-    if stream.input_tokens is not None:
-        return stream.input_tokens, "usage"
+    if stream.counted.input_tokens is not None:
+        return stream.counted.input_tokens, "usage"
     if planned.input_tokens is None or stream.error:
         return None, None
     return planned.input_tokens, "token-ids" if isinstance(planned.prompt, tuple) else "tokenizer"
@@ -132,49 +126,55 @@ def _read_stream(
         return _Stream(error=refused(capture.status, capture.body, capture.location, capture.error))
     if endpoint.framing == "sse" and not is_event_stream(capture.content_type, capture.body):
         return _Stream(error=capture.error or not_streamed(capture.content_type, capture.body))
-    said, bad_event = _said(capture, endpoint, templates or Templates(endpoint.read))
-    return _judge(said, capture.error or bad_event, endpoint, asked, prompts, count)
+    events, bad_event = _read_events(capture, endpoint, templates or Templates(endpoint.read))
+    return _judge(events, capture.error or bad_event, endpoint, asked, prompts, count)
 
 
-def _said(capture: Capture, endpoint: Endpoint, templates: Templates) -> tuple[list[Said], str | None]:
+def _read_events(capture: Capture, endpoint: Endpoint, templates: Templates) -> tuple[list[SameEvents], str | None]:
     """What the events say, up to the first that is not understood, and what is wrong with that."""
-    said: list[Said] = []
+    events: list[SameEvents] = []
     try:
         if endpoint.framing == "sse":
-            _read_sse(capture, endpoint.read, templates, said)
-        else:
-            for read, data in _unframed_events(capture, endpoint.framing):
-                said += _understood(read, data, endpoint.read)
+            _read_sse(capture, endpoint.read, templates, events)
+        elif endpoint.framing == "messages":
+            for read, piece in enumerate(capture.pieces):
+                events += _understood(read, piece, endpoint.read)
+        elif capture.ends:
+            events += _understood(len(capture.ends) - 1, capture.body, endpoint.read)
     except _NoEvent as error:
-        return said, str(error)
-    return said, None
+        return events, str(error)
+    return events, None
 
 
-def _read_sse(capture: Capture, read_event: Callable[[bytes], Event], templates: Templates, said: list[Said]) -> None:
+def _read_sse(
+    capture: Capture, read_event: Callable[[bytes], Event], templates: Templates, events: list[SameEvents]
+) -> None:
     """Adds the events, each with the read that completed it. Raises _NoEvent at one that is not understood."""
     body, ends = capture.body, capture.ends
     parser = SseParser()
     at = read = 0
     while read < len(ends):
         if at and parser.is_between_events and (alike := templates.read(body, at)):
-            said.append(
-                Said(_reads_at(alike.ends, ends, read), alike.event, alike.counts, alike.first_length, alike.texts)
+            events.append(
+                SameEvents(
+                    _reads_at(alike.ends, ends, read), alike.event, alike.counts, alike.first_length, alike.texts
+                )
             )
             at = alike.ends[-1]
             read = bisect_right(ends, at)
             continue
         piece = body[at : ends[read]]
         if piece.startswith(b"data: {") and parser.is_one_plain_event(piece):
-            said += _understood(read, piece[6:-2], read_event)
-            templates.learn(piece[6:-2], said[-1].event)
+            events += _understood(read, piece[6:-2], read_event)
+            templates.learn(piece[6:-2], events[-1].event)
         else:
             for message in parser.feed(piece):
-                said += _understood(read, message, read_event)
+                events += _understood(read, message, read_event)
         at = ends[read]
         read += 1
     if capture.error is None:
         for message in parser.end():
-            said += _understood(len(ends) - 1, message, read_event)
+            events += _understood(len(ends) - 1, message, read_event)
 
 
 def _reads_at(places: tuple[int, ...], ends: tuple[int, ...], read: int) -> Sequence[int]:
@@ -184,84 +184,70 @@ def _reads_at(places: tuple[int, ...], ends: tuple[int, ...], read: int) -> Sequ
     return [bisect_left(ends, place, read) for place in places]
 
 
-def _unframed_events(capture: Capture, framing: Framing) -> Iterator[tuple[int, bytes]]:
-    """Every event that is no server-sent one, with the number of the read that completed it."""
-    if framing == "body" and capture.ends:
-        yield len(capture.ends) - 1, capture.body
-    elif framing == "messages":
-        yield from enumerate(capture.pieces)
-
-
 class _NoEvent(Exception):
     """An event that is not understood; says what it holds."""
 
 
-def _understood(read: int, data: bytes | Message, read_event: Callable[[bytes], Event]) -> Iterable[Said]:
+def _understood(read: int, data: bytes | Message, read_event: Callable[[bytes], Event]) -> Iterable[SameEvents]:
     """What an event says; one of an event stream may have a name. Raises _NoEvent."""
     try:
         event = read_event(data) if isinstance(data, bytes) else read_message(data, read_event)
         if event.others:
-            return [_checked(some) for some in said_in(read, event)]
+            return [_checked(some) for some in events_in(read, event)]
         text = event.text + event.other_text  # raises TypeError where one is no text
-        return (_checked(Said((read,), event, (event.completion_tokens,), len(text))),)
+        return (_checked(SameEvents((read,), event, (event.completion_tokens,), len(text))),)
     except NOT_UNDERSTOOD as error:
         held = data if isinstance(data, bytes) else data.data
         raise _NoEvent(shorten(f"event not understood ({error}): {held.decode('utf-8', 'replace')}")) from error
 
 
-def _checked(said: Said) -> Said:
+def _checked(some: SameEvents) -> SameEvents:
     """Raises ValueError when a fact is of another kind than every reader of events takes for granted."""
-    event = said.event
+    event = some.event
     reason, index, text = event.finish_reason, event.choice, event.text
     if index.__class__ is not int or text.__class__ is not str or (reason is not None and reason.__class__ is not str):
         raise ValueError("a value of another kind where a text, a finish_reason or an index belongs")
-    return said
+    return some
 
 
 def _judge(
-    said: Sequence[Said],
+    events: Sequence[SameEvents],
     error: str | None,
     endpoint: Endpoint,
     asked: Asked,
     prompts: int,
     count: Callable[[str], int] | None,
 ) -> _Stream:
-    said, unknown, counted = _counted(without_repetition(said), asked, count)
-    hidden, chunks, tokenless_reads = shown(said, counted)
-    spoken = {some.event.choice for some in chunks}
-    ends, answers = told_ends(said, spoken), prompts * asked.n
+    events, unknown, counted = _counted(without_repetition(events), asked, count)
+    counted = without_hidden(events, counted)
+    spoken = {some.event.choice for some in counted.chunks}
+    ends, answers = count_ends(events, spoken), prompts * asked.n
     # Of an answer that is hidden as a whole nobody can say whether it carried a token.
-    carried = answers if hidden else len(spoken)
-    missed = incomplete_reason(said, ends, answers, carried, counted.output_tokens, endpoint.says_end)
-    first = min([some.event.choice for some in said if some.event.has_choices], default=0)
+    carried = answers if counted.hidden else len(spoken)
+    missed = incomplete_reason(events, ends, answers, carried, counted.output_tokens, endpoint.says_end)
+    first = min([some.event.choice for some in events if some.event.has_choices], default=0)
     return _Stream(
-        chunks=chunks,
-        tokenless_reads=tokenless_reads,
-        input_tokens=counted.input_tokens,
-        output_tokens=counted.output_tokens,
-        token_source=counted.source,
-        finish_reason=finish_reason(said),
-        error=failure(said, asked.good_finish_reasons) or error or missed,
-        text="".join([some.event.text for some in said if some.event.choice == first]),
-        server_ns=next((some.event.server_ns for some in reversed(said) if some.event.server_ns), None),
-        first_chunk_tokens=first_chunk_tokens(chunks, counted, hidden),
-        hidden_tokens=hidden,
+        counted=counted,
+        finish_reason=finish_reason(events),
+        error=failure(events, asked.good_finish_reasons) or error or missed,
+        text="".join([some.event.text for some in events if some.event.choice == first]),
+        server_ns=next((some.event.server_ns for some in reversed(events) if some.event.server_ns), None),
+        first_chunk_tokens=first_chunk_tokens(counted),
         unknown_fields=unknown,
-        usage_doubt=counted.doubt,
         end_told=ends >= answers or endpoint.framing == "body",
     )
 
 
 def _counted(
-    said: Sequence[Said], asked: Asked, count: Callable[[str], int] | None
-) -> tuple[Sequence[Said], tuple[str, ...], Counted]:
+    events: Sequence[SameEvents], asked: Asked, count: Callable[[str], int] | None
+) -> tuple[Sequence[SameEvents], tuple[str, ...], Counted]:
     """The events with their tokens; what unknown fields hold is no content where the server counted fewer tokens."""
-    read, unknown = with_unknown_content(said)
+    read, unknown = with_unknown_content(events)
     counted = count_tokens(read, asked.n, count)
     if not unknown or counted.doubt != TOTAL_TOO_SMALL:
         return read, unknown, counted
-    known = count_tokens(said, asked.n, count)
-    return (said, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
+    known = count_tokens(events, asked.n, count)
+    return (events, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
 
 
 def _textless(chunks: Sequence[Chunks]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pytest_llmperf.load.answers.said import Said
+from pytest_llmperf.load.answers.same_events import SameEvents
 from pytest_llmperf.records import RequestRecord
 
 _GOOD_REASONS = frozenset((
@@ -21,14 +21,14 @@ _OTHERS_TOLD = "stream ended early: its end was not told, as that of other answe
 _OTHERS_SAID_WHY = "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
 
 
-def finish_reason(said: Sequence[Said]) -> str | None:
+def finish_reason(events: Sequence[SameEvents]) -> str | None:
     """The last reason given, as the server wrote it; None where it gave none."""
-    return next(_reasons(reversed(said)), (0, None))[1]
+    return next(_reasons(reversed(events)), (0, None))[1]
 
 
-def _reasons(said: Iterator[Said] | Sequence[Said]) -> Iterator[tuple[int, str]]:
+def _reasons(events: Iterator[SameEvents] | Sequence[SameEvents]) -> Iterator[tuple[int, str]]:
     """Index of an answer, and why it ended."""
-    for some in said:
+    for some in events:
         reason = some.event.finish_reason
         if reason is not None and reason.lower() not in _NO_REASONS:
             yield some.event.choice, reason
@@ -39,37 +39,37 @@ def _is_good(reason: str, allowed: Sequence[str]) -> bool:
     return plain in _GOOD_REASONS or reason.lower() in [other.lower() for other in allowed]
 
 
-def failure(said: Sequence[Said], allowed: Sequence[str]) -> str | None:
-    """What the server said of a failure: an error, something odd where content should be, a reason that is no end.
+def failure(events: Sequence[SameEvents], allowed: Sequence[str]) -> str | None:
+    """Returns the server's words on a failure: an error, something odd in place of content, a reason that is no end.
 
     `allowed` are reasons that count as good ends beside the usual ones.
     """
-    error = next((some.event.error for some in said if some.event.error), None)
+    error = next((some.event.error for some in events if some.event.error), None)
     if error:
         return f"error in the stream: {error}"
-    for some in said:
+    for some in events:
         if some.event.finish_reason or some.event.done:
             break
         if some.event.odd:
             return f"no part of an answer in the stream: {some.event.odd}"
-    bad = next((reason for _, reason in _reasons(said) if not _is_good(reason, allowed)), None)
+    bad = next((reason for _, reason in _reasons(events) if not _is_good(reason, allowed)), None)
     return f"the server ended the request with finish_reason {bad!r}" if bad else None
 
 
-def told_ends(said: Sequence[Said], spoken: set[int]) -> int:
+def count_ends(events: Sequence[SameEvents], spoken: set[int]) -> int:
     """Number of answers whose end was told: by a reason each, or for all that carried content (`spoken`) by [DONE]."""
-    finished = {answer for answer, _ in _reasons(said)}
-    return len(finished) or (len(spoken) if any(some.event.done for some in said) else 0)
+    finished = {answer for answer, _ in _reasons(events)}
+    return len(finished) or (len(spoken) if any(some.event.done for some in events) else 0)
 
 
 def incomplete_reason(
-    said: Sequence[Said], ends: int, answers: int, spoken: int, tokens: int | None, says_end: bool
+    events: Sequence[SameEvents], ends: int, answers: int, spoken: int, tokens: int | None, says_end: bool
 ) -> str | None:
     """Returns why a stream without a failure is not `answers` whole ones.
 
     `ends` of them said that they were over, and `spoken` carried a token.
     """
-    if says_end and not ends and not any(some.event.done for some in said):
+    if says_end and not ends and not any(some.event.done for some in events):
         return "stream ended early: no finish_reason, no [DONE]"
     if answers > 1 and ends < answers:
         return f"{ends} of {answers} answers came to their end"
@@ -78,7 +78,7 @@ def incomplete_reason(
     return None if tokens and (ends or not says_end) else "the stream carried no token"
 
 
-def with_untold_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestRecord, ...]:
+def with_missing_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestRecord, ...]:
     """The records of a run; of a server that tells the ends of answers, those whose end it did not tell are failed.
 
     A proxy that closes every stream with [DONE] hides that the server gave up: where other answers of the run have a

@@ -7,6 +7,9 @@ import gc
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses
 from pytest_llmperf.records import ClientHealth, RequestRecord, Scheduling, Stamps
 
 
-class Window:
+class RunPeriod:
     """The time of a run in which requests are sent and received; 0 and None until it has begun and ended."""
 
     def __init__(self, *, every_thread: bool = False) -> None:
@@ -84,7 +87,7 @@ def _gc_collections() -> int:
 
 
 def client_health(
-    window: Window,
+    period: RunPeriod,
     stamps: Stamps,
     lags_us: Sequence[float] | NDArray[np.float64],
     records: Sequence[RequestRecord],
@@ -96,53 +99,43 @@ def client_health(
     the window, or for one request only; `losses`: of every connection; `resent`: requests that were sent twice.
     """
     tcp = functools.reduce(TcpLosses.plus, losses, NO_LOSSES)
-    lag_ms = [lag * 1e3 for lag in window.loop_lags_s]
+    lag_ms = [lag * 1e3 for lag in period.loop_lags_s]
     lags = lags_us if stamps == "kernel" else []
     late = [record.late_ns / 1e3 for record in records if record.late_ns is not None]
-    token_chunks = sum(len(record.chunk_ns) for record in records)
-    coalesced = sum(record.coalesced_chunks for record in records)
     return ClientHealth(
         stamps=stamps,
-        cpu_share=window.cpu_share,
+        cpu_share=period.cpu_share,
         receive_lag_p50_us=_percentile(lags, 50),
         receive_lag_p99_us=_percentile(lags, 99),
         receive_lag_max_us=_percentile(lags, 100),
         send_late_p50_us=_percentile(late, 50),
         send_late_p99_us=_percentile(late, 99),
-        coalesced_share=coalesced / token_chunks if token_chunks else None,
-        clock_step_ns=window.clock_step_ns,
-        connect_ms=sum(connect_s) / len(connect_s) * 1e3 if connect_s else None,
+        coalesced_share=_coalesced_share(records),
+        clock_step_ns=period.clock_step_ns,
+        connect_ms=fmean(connect_s) * 1e3 if connect_s else None,
         loop_lag_p99_ms=_percentile(lag_ms, 99),
         loop_lag_max_ms=_percentile(lag_ms, 100),
         requested_rate=requested_rate(records),
         achieved_rate=achieved_rate(records),
         tcp_retransmits=tcp.retransmitted,
         tcp_out_of_order=tcp.out_of_order,
-        gc_collections=window.gc_collections,
-        scheduling=window.scheduling,
+        gc_collections=period.gc_collections,
+        scheduling=period.scheduling,
         resent=resent,
     )
 
 
 def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
     """The health of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
-    token_chunks = sum(len(record.chunk_ns) for record in records)
-    coalesced = sum(record.coalesced_chunks for record in records)
     tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))
     connect_ms = [part.connect_ms for part in parts if part.connect_ms is not None]
-    return ClientHealth(
+    worst: dict[str, Any] = {name: _worst(getattr(part, name) for part in parts) for name in _WORST_COUNTS}
+    return replace(
+        parts[0],
         stamps="kernel" if all(part.stamps == "kernel" for part in parts) else "user",
-        cpu_share=_worst(part.cpu_share for part in parts),
-        receive_lag_p50_us=_worst(part.receive_lag_p50_us for part in parts),
-        receive_lag_p99_us=_worst(part.receive_lag_p99_us for part in parts),
-        receive_lag_max_us=_worst(part.receive_lag_max_us for part in parts),
-        send_late_p50_us=_worst(part.send_late_p50_us for part in parts),
-        send_late_p99_us=_worst(part.send_late_p99_us for part in parts),
-        coalesced_share=coalesced / token_chunks if token_chunks else None,
+        coalesced_share=_coalesced_share(records),
         clock_step_ns=max((part.clock_step_ns for part in parts), key=abs),
-        connect_ms=sum(connect_ms) / len(connect_ms) if connect_ms else None,
-        loop_lag_p99_ms=_worst(part.loop_lag_p99_ms for part in parts),
-        loop_lag_max_ms=_worst(part.loop_lag_max_ms for part in parts),
+        connect_ms=fmean(connect_ms) if connect_ms else None,
         requested_rate=requested_rate(records),
         achieved_rate=achieved_rate(records),
         tcp_retransmits=tcp.retransmitted,
@@ -150,9 +143,20 @@ def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord
         gc_collections=sum(part.gc_collections for part in parts),
         scheduling=max((part.scheduling for part in parts), key=_SLOWNESS.index),
         resent=sum(part.resent for part in parts),
+        **worst,
     )
 
 
+def _coalesced_share(records: Sequence[RequestRecord]) -> float | None:
+    token_chunks = sum(len(record.chunk_ns) for record in records)
+    return sum(record.coalesced_chunks for record in records) / token_chunks if token_chunks else None
+
+
+_WORST_COUNTS = (
+    *("cpu_share", "receive_lag_p50_us", "receive_lag_p99_us", "receive_lag_max_us"),
+    *("send_late_p50_us", "send_late_p99_us", "loop_lag_p99_ms", "loop_lag_max_ms"),
+)
+"""Facts of which the worst of several processes is the run's."""
 _SLOWNESS: tuple[Scheduling, ...] = ("real-time", "nice", "normal")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
+from urllib.parse import quote
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints import openai, responses, triton_generate, triton_grpc
@@ -60,15 +62,19 @@ Framing = Literal["sse", "body", "messages"]
 
 
 class Endpoint(NamedTuple):
-    """`path` is that for a model; `read` raises ValueError on what is no event of this endpoint."""
+    """How a kind of request is sent and its answer read; `read` raises ValueError on what is no event of it."""
 
-    path: Callable[[str], str]
+    route: str
     body: Body
     read: Callable[[bytes], Event]
     says_end: bool = True
     """Whether a stream without a finish reason or [DONE] has been cut off."""
     framing: Framing = "sse"
     encode: Encode = _as_json
+
+    def path(self, model: str) -> str:
+        """The path that requests for a model are posted to."""
+        return self.route.format(model=quote(model, safe=""))
 
 
 class Asked(NamedTuple):
@@ -89,25 +95,17 @@ def asked_by(point: LoadPoint) -> Asked:
     return Asked(n if isinstance(n, int) and n > 0 else 1, point.good_finish_reasons)
 
 
+_TRITON = partial(Endpoint, body=triton_generate.request_body, says_end=False)
 ENDPOINTS: dict[str, Endpoint] = {
-    "chat": Endpoint(lambda model: "/v1/chat/completions", openai.request_body, openai.read_event),
-    "completions": Endpoint(lambda model: "/v1/completions", openai.request_body, openai.read_event),
-    "responses": Endpoint(lambda model: "/v1/responses", responses.request_body, responses.read_event),
-    "generate": Endpoint(
-        triton_generate.path, triton_generate.request_body, triton_generate.read_event, False, "sse", _as_generate
+    "chat": Endpoint("/v1/chat/completions", openai.request_body, openai.read_event),
+    "completions": Endpoint("/v1/completions", openai.request_body, openai.read_event),
+    "responses": Endpoint("/v1/responses", responses.request_body, responses.read_event),
+    "generate": _TRITON("/v2/models/{model}/generate_stream", read=triton_generate.read_event, encode=_as_generate),
+    "generate-once": _TRITON(
+        "/v2/models/{model}/generate", read=triton_generate.read_event, framing="body", encode=_as_generate
     ),
-    "generate-once": Endpoint(
-        triton_generate.whole_path,
-        triton_generate.request_body,
-        triton_generate.read_event,
-        False,
-        "body",
-        _as_generate,
-    ),
-    "infer": Endpoint(
-        triton_generate.infer_path, triton_generate.request_body, triton_generate.read_infer, False, "body", _as_infer
-    ),
-    "grpc": Endpoint(
-        triton_generate.path, triton_generate.request_body, triton_grpc.read_response, False, "messages", _as_grpc
+    "infer": _TRITON("/v2/models/{model}/infer", read=triton_generate.read_infer, framing="body", encode=_as_infer),
+    "grpc": _TRITON(
+        "/v2/models/{model}/generate_stream", read=triton_grpc.read_response, framing="messages", encode=_as_grpc
     ),
 }

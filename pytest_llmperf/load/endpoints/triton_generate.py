@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from pytest_llmperf.load.endpoints.content import Unknown, words
 from pytest_llmperf.load.endpoints.openai import (
@@ -30,18 +29,6 @@ _NO_TEXT = ("model_name", "model_version", "id", "sequence_id", "finish_reason",
 _MARKS = {"model_name", "model_version", "text_output", "num_output_tokens", "num_input_tokens", "finish_reason"}
 """An event that has any of these is a response of Triton's."""
 _TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
-
-
-def path(model: str) -> str:
-    return f"/v2/models/{quote(model, safe='')}/generate_stream"
-
-
-def whole_path(model: str) -> str:
-    return f"/v2/models/{quote(model, safe='')}/generate"
-
-
-def infer_path(model: str) -> str:
-    return f"/v2/models/{quote(model, safe='')}/infer"
 
 
 def request_body(

@@ -13,11 +13,11 @@ from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.endpoints.openai import Message
 from pytest_llmperf.load.endpoints.table import asked_by
-from pytest_llmperf.load.loops.sender import Gate, Link, Sender
-from pytest_llmperf.load.loops.slots import Share, Slots
-from pytest_llmperf.load.trace.schedule import Level, SlotPlan
+from pytest_llmperf.load.loops.sender import Sender, StartBarrier
+from pytest_llmperf.load.loops.slots import Slots, WorkerShare
+from pytest_llmperf.load.trace.schedule import SlotCount, SlotPlan
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport.connection import Exchange
+from pytest_llmperf.load.transport.link import Exchange, Link
 
 _REST_S = 0.1
 """A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of
@@ -27,24 +27,26 @@ times a second until the time is up."""
 class ClosedLoop:
     """The slots of this `share`. With a `plan` they go by time, and through the requests over and over."""
 
-    def __init__(self, sender: Sender, plan: SlotPlan | None, share: Share, gate: Gate, templates: Templates) -> None:
+    def __init__(
+        self, sender: Sender, plan: SlotPlan | None, share: WorkerShare, barrier: StartBarrier, templates: Templates
+    ) -> None:
         self._sender = sender
         self._plan = plan
         self._share = share
-        self._gate = gate
+        self._barrier = barrier
         self._templates = templates
         self._asked = asked_by(sender.point)
 
     async def run(self) -> None:
         sender = self._sender
         queue = deque(_units(sender.requests.values()))
-        plan = self._plan or SlotPlan((Level(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
+        plan = self._plan or SlotPlan((SlotCount(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
         numbers = range(plan.most)[self._share.number :: self._share.of][: len(queue)]
         raise_file_limit(len(numbers), required=len(numbers))
         connections = [(number, sender.new_connection(number)) for number in numbers]
         await sender.open_all(connection for _, connection in connections)
-        await self._gate()
-        with sender.window.open():
+        await self._barrier()
+        with sender.period.open():
             slots = Slots(plan)
             async with asyncio.TaskGroup() as group:
                 for number, connection in connections:
@@ -67,11 +69,11 @@ class ClosedLoop:
                 request, *later = later
                 if self._plan is not None:
                     request = sender.requests[request.index] = replace(request, phase=slots.phase(number))
-                wire = sender.wires.wire(number % len(sender.targets), request, history)
+                encoded = sender.request_bytes.encoded(number % len(sender.targets), request, history)
                 exchange = sender.new_exchange(request)
                 if connection.is_open:
-                    connection.start(wire, exchange, request.cancel_after_s)
-                await sender.settle(connection, request, wire, exchange)
+                    connection.start(encoded, exchange, request.cancel_after_s)
+                await sender.settle(connection, request, encoded, exchange)
                 if self._plan is not None and exchange.reader.status is None and not exchange.cancelled:
                     await asyncio.sleep(_REST_S)
                 # A loop that goes by time may end between two turns.
@@ -86,7 +88,7 @@ class ClosedLoop:
         if unit[0].conversation is not None:
             renewed = tuple(replace(request, conversation=begin) for request in renewed)
         self._sender.requests.update((request.index, request) for request in renewed)
-        self._sender.wires.prepare(renewed)
+        self._sender.request_bytes.prepare(renewed)
         return renewed
 
     async def _think(
@@ -100,11 +102,11 @@ class ClosedLoop:
         think_s = (conversation.think_time if conversation else None) or 0.0
         clock = asyncio.get_running_loop().time
         due_s = clock() + (think_s if later[0].think_s is None else later[0].think_s)
-        answer = answer_text(exchange.capture(), self._sender.wires.endpoint, self._templates, self._asked)
+        answer = answer_text(exchange.capture(), self._sender.request_bytes.endpoint, self._templates, self._asked)
         if answer is None:
             self._give_up(later[0].turn, later)
             return False
-        history += [("user", str(self._sender.wires.prompts[last.index])), ("assistant", answer)]
+        history += [("user", str(self._sender.request_bytes.prompts[last.index])), ("assistant", answer)]
         await asyncio.sleep(max(0.0, due_s - clock()))
         return True
 

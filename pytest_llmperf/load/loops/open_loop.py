@@ -7,12 +7,12 @@ import math
 import time
 
 from pytest_llmperf import clock
-from pytest_llmperf.load.client.health import Window
+from pytest_llmperf.load.client.health import RunPeriod
 from pytest_llmperf.load.client.open_files import raise_file_limit
-from pytest_llmperf.load.loops.sender import Gate, Link, Sender
+from pytest_llmperf.load.loops.sender import Sender, StartBarrier
 from pytest_llmperf.load.trace.schedule import busiest
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport.connection import Exchange
+from pytest_llmperf.load.transport.link import Exchange, Link
 from pytest_llmperf.load.transport.reception import Reception
 
 _SPIN_S = 0.002
@@ -27,9 +27,9 @@ _SPARE_S = 0.25
 class OpenLoop:
     """Counts due times from one start instant; sends on idle connections, of which there are enough before."""
 
-    def __init__(self, sender: Sender, gate: Gate) -> None:
+    def __init__(self, sender: Sender, barrier: StartBarrier) -> None:
         self._sender = sender
-        self._gate = gate
+        self._barrier = barrier
         most = sender.point.max_in_flight
         self._room = _Room(most) if most else None
 
@@ -40,18 +40,18 @@ class OpenLoop:
         for pool in pools:
             pool.idle = [sender.new_connection(pool.number) for _ in range(spare)]
         await sender.open_all(connection for pool in pools for connection in pool.idle)
-        await self._gate()
-        with sender.window.open():
-            start_s = asyncio.get_running_loop().time() - (clock.now_ns() - sender.window.started_ns) / 1e9
+        await self._barrier()
+        with sender.period.open():
+            start_s = asyncio.get_running_loop().time() - (clock.now_ns() - sender.period.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
                 for request in sender.requests.values():
                     pool, due_ns = pools[request.index % len(pools)], request.due_ns or 0
-                    wire = sender.wires.wire(pool.number, request)
-                    await _until(start_s + due_ns / 1e9, sender.window, sender.reception)
+                    encoded = sender.request_bytes.encoded(pool.number, request)
+                    await _until(start_s + due_ns / 1e9, sender.period, sender.reception)
                     exchange = sender.new_exchange(request)
                     if self._room is not None:
-                        exchange.held_ns = await self._room.enter(sender.window.started_ns + due_ns)
-                    self._send_due(request, pool, wire, exchange, group)
+                        exchange.held_ns = await self._room.enter(sender.period.started_ns + due_ns)
+                    self._send_due(request, pool, encoded, exchange, group)
                 sender.reception.due_s = math.inf
 
     def _spare(self) -> int:
@@ -63,20 +63,20 @@ class OpenLoop:
         return min(len(requests), point.max_in_flight or most, math.ceil(most / len(self._sender.targets)) + 4)
 
     def _send_due(
-        self, request: PlannedRequest, pool: _Pool, wire: bytes, exchange: Exchange, group: asyncio.TaskGroup
+        self, request: PlannedRequest, pool: _Pool, encoded: bytes, exchange: Exchange, group: asyncio.TaskGroup
     ) -> None:
         """Sends now, not when a task gets its turn: only an exhausted pool makes a request late."""
         connection = pool.take()
         if connection.is_open:
-            connection.start(wire, exchange, request.cancel_after_s)
-        group.create_task(self._settle(pool, connection, request, wire, exchange))
+            connection.start(encoded, exchange, request.cancel_after_s)
+        group.create_task(self._settle(pool, connection, request, encoded, exchange))
         if pool.wants_more:
             group.create_task(pool.add())
 
     async def _settle(
-        self, pool: _Pool, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange
+        self, pool: _Pool, connection: Link, request: PlannedRequest, encoded: bytes, exchange: Exchange
     ) -> None:
-        await self._sender.settle(connection, request, wire, exchange)
+        await self._sender.settle(connection, request, encoded, exchange)
         pool.put(connection)
         if self._room is not None:
             self._room.leave()
@@ -136,7 +136,7 @@ class _Room:
         self._free.release()
 
 
-async def _until(time_s: float, window: Window, reception: Reception) -> None:
+async def _until(time_s: float, period: RunPeriod, reception: Reception) -> None:
     """Returns at `time_s` of the loop's clock, a few microseconds late at best; serves other I/O until then."""
     loop = asyncio.get_running_loop()
     reception.due_s = time_s
@@ -148,4 +148,4 @@ async def _until(time_s: float, window: Window, reception: Reception) -> None:
             time.sleep(_NAP_S)  # noqa: ASYNC251 - shorter than the loop's own timers can be
             now = loop.time()
         await asyncio.sleep(0)
-        window.idle_turn(loop.time() - now)
+        period.idle_turn(loop.time() - now)

@@ -1,8 +1,9 @@
-"""What goes out: the requests of a load as the bytes that a connection sends."""
+"""The requests of a load as the bytes that a connection sends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from pytest_llmperf import __version__
 from pytest_llmperf.load.endpoints import triton_grpc
@@ -16,7 +17,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.urls import request_target
 
 _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
-"""What of a target a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
+"""Facts of a target that a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
 
 _FEWEST_TOKENS = {"responses": 16}
 """The shortest answer that may be asked for, by endpoint: what OpenAI's own API takes. 1 for all others."""
@@ -36,11 +37,17 @@ def request_headers(target: Target) -> dict[str, str]:
 
 def first_body(point: LoadPoint, target: Target) -> bytes:
     """The body of a request like the load's for the shortest answer, by which a server shows that it is ready."""
-    endpoint = ENDPOINTS[point.endpoint]
     content: Content = (1, 2) if point.prompt_form == "token-ids" else "Hello"
-    tokens = _FEWEST_TOKENS.get(point.endpoint, 1)
-    model, every_chunk_usage, inputs = _kind(point, target)
-    body = endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
+    return _encoded(point, _kind(point, target), content, _FEWEST_TOKENS.get(point.endpoint, 1))
+
+
+def _encoded(
+    point: LoadPoint, kind: _Kind, content: Content | list[Content], tokens: int, history: Sequence[Message] = ()
+) -> bytes:
+    endpoint, (model, every_chunk_usage, inputs) = ENDPOINTS[point.endpoint], kind
+    # Only chat has a history.
+    write = partial(request_body, history=history) if history else endpoint.body
+    body = write(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
     return endpoint.encode(body, model, inputs)
 
 
@@ -49,7 +56,7 @@ def _kind(point: LoadPoint, target: Target) -> _Kind:
     return target.model, target.continuous_usage if asked is None else asked == "every-chunk", target.inputs
 
 
-class Wires:
+class RequestBytes:
     """The prompts of one load, marked as its own, and every request's body per kind of target.
 
     Bodies are encoded before the window, not in it; later turns of a conversation have theirs when the answers before
@@ -69,17 +76,22 @@ class Wires:
         self._bodies: dict[_Kind, dict[int, bytes]] = {_kind(point, target): {} for target in targets}
 
     def prepare(self, requests: Iterable[PlannedRequest]) -> None:
-        """Their prompts and bodies."""
+        """Makes their prompts and bodies."""
+        mark = "warm" if self._point.prefix_cache == "warm" else self._mark
         for request in requests:
-            self.prompts[request.index] = self._marked(request)
+            prompt = marked_prompt(request, f"{self._trace.hash}/{mark}", self._trace.pieces)
+            self.prompts[request.index] = prompt
             for kind, bodies in self._bodies.items():
                 if not request.turn:
-                    bodies[request.index] = self._body(request, kind)
+                    bodies[request.index] = _encoded(self._point, kind, prompt, request.output_tokens)
 
-    def wire(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
+    def encoded(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
         kind = _kind(self._point, self._targets[number])
-        body = self._body(request, kind, history) if history else self._bodies[kind][request.index]
+        if history:
+            body = _encoded(self._point, kind, self.prompts[request.index], request.output_tokens, history)
+        else:
+            body = self._bodies[kind][request.index]
         if self.endpoint.framing == "messages":
             return body + triton_grpc.request_id(self.request_id(request))
         head = self._heads[number]
@@ -90,23 +102,8 @@ class Wires:
         return f"llmperf-{self._trace.hash[:8]}-{self._mark}-{request.index}"
 
     def _head(self, target: Target, origin: Origin) -> bytes:
-        """Of every request to it, up to what is the request's own."""
+        """The head of every request to it, up to what is the request's own."""
         headers = {"Host": origin.netloc, **request_headers(target)}
         lines = [f"POST {request_target(target.posted_at(self.endpoint.path(target.model)))} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items() if name != "Content-Length"]
         return ("\r\n".join(lines) + "\r\n").encode("ascii")
-
-    def _marked(self, request: PlannedRequest) -> Content | list[Content]:
-        mark = "warm" if self._point.prefix_cache == "warm" else self._mark
-        return marked_prompt(request, f"{self._trace.hash}/{mark}", self._trace.pieces)
-
-    def _body(self, request: PlannedRequest, kind: _Kind, history: Sequence[Message] = ()) -> bytes:
-        point, content, tokens = self._point, self.prompts[request.index], request.output_tokens
-        model, every_chunk_usage, inputs = kind
-        if history:
-            body = request_body(
-                point, content, tokens, model=model, every_chunk_usage=every_chunk_usage, history=history
-            )
-        else:
-            body = self.endpoint.body(point, content, tokens, model=model, every_chunk_usage=every_chunk_usage)
-        return self.endpoint.encode(body, model, inputs)

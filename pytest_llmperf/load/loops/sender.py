@@ -7,20 +7,19 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.load.client.health import Window
+from pytest_llmperf.load.client.health import RunPeriod
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.loops.requests import Wires
+from pytest_llmperf.load.loops.requests import RequestBytes
 from pytest_llmperf.load.trace.trace import PlannedRequest
-from pytest_llmperf.load.transport.connection import Connection, Exchange, describe
+from pytest_llmperf.load.transport.connection import Connection, describe
 from pytest_llmperf.load.transport.grpc import GrpcConnection
+from pytest_llmperf.load.transport.link import Exchange, Link
 from pytest_llmperf.load.transport.reception import Reception
 from pytest_llmperf.load.transport.tape import Store
 from pytest_llmperf.plan.load.point import LoadPoint
 
-Gate = Callable[[], Awaitable[None]]
+StartBarrier = Callable[[], Awaitable[None]]
 """Awaited when everything is ready to send: where several processes wait for one another."""
-
-Link = Connection | GrpcConnection
 
 
 class Sender:
@@ -31,15 +30,15 @@ class Sender:
         targets: Sequence[Target],
         point: LoadPoint,
         requests: Sequence[PlannedRequest],
-        wires: Wires,
+        request_bytes: RequestBytes,
         store: Store,
-        window: Window,
+        period: RunPeriod,
     ) -> None:
         self.targets = targets
         self.point = point
         self.requests = {request.index: request for request in requests}
-        self.wires = wires
-        self.window = window
+        self.request_bytes = request_bytes
+        self.period = period
         self.connections: list[Link] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
@@ -65,7 +64,7 @@ class Sender:
         exchange = self.exchanges[request.index] = Exchange(self._store)
         return exchange
 
-    async def settle(self, connection: Link, request: PlannedRequest, wire: bytes, exchange: Exchange) -> None:
+    async def settle(self, connection: Link, request: PlannedRequest, encoded: bytes, exchange: Exchange) -> None:
         """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""
         if exchange.sent_ns is not None:
             await exchange.ended
@@ -75,7 +74,7 @@ class Sender:
         if exchange.sent_ns is None:
             error = await self.open(connection, exchange)
             if error is None:
-                connection.start(wire, exchange, request.cancel_after_s)
+                connection.start(encoded, exchange, request.cancel_after_s)
             else:
                 exchange.end(error)
             await exchange.ended
@@ -91,8 +90,8 @@ class Sender:
         return connection
 
     def _link(self, number: int) -> Link:
-        if self.wires.endpoint.framing != "messages":
-            return Connection(self.wires.origins[number], self.reception)
+        if self.request_bytes.endpoint.framing != "messages":
+            return Connection(self.request_bytes.origins[number], self.reception)
         target = self.targets[number]
         if not target.grpc:
             raise PlanError(f"{target.shown} has no gRPC service: a triton-remote server names it by `grpc: host:port`")
@@ -120,6 +119,6 @@ class Sender:
         fresh = exchange is not None and self.point.connection == "fresh"
         if exchange is not None and fresh:
             exchange.connect_ns = round(took_s * 1e9)
-        if fresh or not self.window.started_ns:
+        if fresh or not self.period.started_ns:
             self.connect_s.append(took_s)
         return None

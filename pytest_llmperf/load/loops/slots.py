@@ -9,7 +9,7 @@ from pytest_llmperf.load.trace.schedule import SlotPlan
 from pytest_llmperf.records import Phase
 
 
-class Share(NamedTuple):
+class WorkerShare(NamedTuple):
     """Which part of a load is this process's: slots and requests `number`, `number + of`, …"""
 
     number: int

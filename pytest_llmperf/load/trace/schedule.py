@@ -141,7 +141,7 @@ def _stretch(units_ns: Sequence[int], segments: Sequence[Segment]) -> Iterator[i
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SlotCount:
     """From `at_s` on, `slots` slots of a closed loop take requests; none do after the last level of a bounded one."""
 
     at_s: float
@@ -153,7 +153,7 @@ class SlotPlan:
     """A closed loop that goes by time. Its clock starts with the run when there is a ramp, else with the first measured
     request."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[SlotCount, ...]
     ramp_s: float
     """Requests sent before it are lead-in; 0 without a ramp."""
     requests: int | None
@@ -171,17 +171,17 @@ def slot_plan(point: LoadPoint) -> SlotPlan | None:
     if point.stages:
         begins = itertools.accumulate((stage.duration for stage in point.stages), initial=0.0)
         slots = [*(stage.concurrency or 0 for stage in point.stages), 0]
-        return SlotPlan(tuple(map(Level, begins, slots)), 0.0, None)
+        return SlotPlan(tuple(map(SlotCount, begins, slots)), 0.0, None)
     assert point.concurrency is not None, "a closed loop without stages has a concurrency"
     ramp_s = point.ramp.over if point.ramp else 0.0
-    levels = _ramp_levels(point.ramp, point.concurrency) if point.ramp else [Level(0.0, point.concurrency)]
-    end = [] if point.duration is None else [Level(ramp_s + point.duration, 0)]
+    levels = _ramp_levels(point.ramp, point.concurrency) if point.ramp else [SlotCount(0.0, point.concurrency)]
+    end = [] if point.duration is None else [SlotCount(ramp_s + point.duration, 0)]
     return SlotPlan((*levels, *end), ramp_s, point.requests)
 
 
-def _ramp_levels(given: Ramp, last: int) -> list[Level]:
+def _ramp_levels(given: Ramp, last: int) -> list[SlotCount]:
     """A slot more (or less) at every whole number that the ramp reaches."""
     first = int(given.start)
     ramp = Segment(given.over, first, last, given.shape)
     step = 1 if last > first else -1
-    return [Level(ramp.time_at(level), level) for level in range(first, last + step, step)]
+    return [SlotCount(ramp.time_at(level), level) for level in range(first, last + step, step)]

@@ -16,13 +16,10 @@ import sys
 from urllib.parse import urlsplit
 
 from pytest_llmperf import clock
-from pytest_llmperf.load.transport.capture import Capture
-from pytest_llmperf.load.transport.deadlines import Patience
-from pytest_llmperf.load.transport.http.decoding import decoded, is_encoded
-from pytest_llmperf.load.transport.http.http1 import ProtocolError, ResponseReader
+from pytest_llmperf.load.transport.http.http1 import ProtocolError
+from pytest_llmperf.load.transport.link import Exchange, Link
 from pytest_llmperf.load.transport.reception import READ_SIZE, Ancillary, Reception
-from pytest_llmperf.load.transport.tape import Store, Tape
-from pytest_llmperf.load.transport.tcp import NO_LOSSES, tcp_losses
+from pytest_llmperf.load.transport.tcp import tcp_losses
 from pytest_llmperf.load.transport.tls import TlsSession
 
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
@@ -85,112 +82,22 @@ def _ask_for_stamps(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
-class Exchange:
-    """One request and its response while they happen."""
-
-    __slots__ = (
-        "cancelled",
-        "connect_ns",
-        "ended",
-        "ended_ns",
-        "error",
-        "held_ns",
-        "reader",
-        "retry",
-        "sent_ns",
-        "tape",
-    )
-
-    def __init__(self, store: Store) -> None:
-        self.sent_ns: int | None = None
-        self.ended_ns = 0
-        self.error: str | None = None
-        self.cancelled = False
-        self.held_ns = 0
-        """How long it was kept back though it was due."""
-        self.connect_ns: int | None = None
-        """How long the connection took that was opened for it alone."""
-        self.retry = False
-        """Failed on a stale connection before any byte of a response: to be sent once more."""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.reader = ResponseReader()
-        self.tape = Tape(store)
-
-    @property
-    def has_ended(self) -> bool:
-        return self.ended_ns != 0
-
-    def restart(self) -> None:
-        """Back to before it was sent; nothing of a response had come."""
-        self.sent_ns = self.error = None
-        self.ended_ns = 0
-        self.retry = False
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def end(self, error: str | None = None) -> None:
-        self.ended_ns = clock.now_ns()
-        self.error = error
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def capture(self) -> Capture:
-        """Raises OSError when the tape cannot be read back."""
-        reads, headers, error = self.tape.reads(), self.reader.headers, self.error
-        coding = headers.get("content-encoding", "")
-        if is_encoded(coding):
-            reads, undecodable = decoded(reads, coding)
-            error = undecodable or error
-        return Capture(
-            sent_ns=self.sent_ns,
-            ended_ns=self.ended_ns,
-            kernel_ns=reads.kernel_ns,
-            user_ns=reads.user_ns,
-            ends=reads.ends,
-            body=reads.body,
-            status=self.reader.status,
-            content_type=headers.get("content-type", ""),
-            error=error,
-            location=headers.get("location", ""),
-            cancelled=self.cancelled,
-            held_ns=self.held_ns,
-            connect_ns=self.connect_ns,
-        )
-
-
-class Connection:
-    """A connection to `origin`, opened and opened again as needed; at most one exchange at a time."""
+class Connection(Link):
+    """A TCP connection to `origin`."""
 
     # Hundreds are asked in turn: each object that one is spread over is one more that the processor has to fetch.
-    __slots__ = (
-        "_exchange",
-        "_loop",
-        "_patience",
-        "_reception",
-        "_sock",
-        "_tls",
-        "_unsent",
-        "_used",
-        "is_open",
-        "losses",
-        "origin",
-    )
+    __slots__ = ("_reception", "_sock", "_tls", "_unsent", "_used", "origin")
 
     def __init__(self, origin: Origin, reception: Reception) -> None:
+        super().__init__()
         self.origin = origin
-        self.is_open = False
         self._reception = reception
-        self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._tls: TlsSession | None = None
-        self._exchange: Exchange | None = None
         self._unsent = memoryview(b"")
         self._used = False
-        self._patience = Patience()
-        self.losses = NO_LOSSES
-        """Of every socket that this connection had; complete when it is closed."""
 
     async def open(self, timeout_s: float) -> None:
-        """Raises OSError (TimeoutError and ssl.SSLError are such) with the connection closed."""
         async with asyncio.timeout(timeout_s):
             sock = await self.origin.connect()
             try:
@@ -216,47 +123,26 @@ class Connection:
         return tls
 
     def start(self, request: bytes, exchange: Exchange, cancel_after_s: float | None = None) -> None:
-        """Sends `request`; the outcome is in `exchange` when its `ended` is done. Needs an open connection.
-
-        The exchange is broken off when it takes longer than `cancel_after_s`.
-        """
         assert self._sock is not None
-        self._exchange = exchange
+        self._begin(exchange, cancel_after_s)
         self._reception.streams += 1
-        self._patience.begin(self._loop.time())
         self._unsent = memoryview(request if self._tls is None else self._tls.encrypt(request))
         exchange.sent_ns = clock.now_ns()
         with contextlib.suppress(OSError):  # it is met again below
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
         if self._unsent:
             self._send()
-        if cancel_after_s is not None:
-            self._loop.call_later(cancel_after_s, self.cancel, exchange)
         self._reception.glance()
 
     def close(self, error: str = "interrupted") -> None:
-        """Ends the exchange, if there is one, with `error`."""
         self._disconnect()
         self._end(error)
-
-    def cancel(self, exchange: Exchange) -> None:
-        """Breaks `exchange` off if it is still under way: the server sees its client go."""
-        if exchange is self._exchange:
-            exchange.cancelled = True
-            self.close("cancelled")
 
     def _lost(self, error: str) -> None:
         """The connection is gone. One that served a request before may have been closed while this one was sent."""
         if self._exchange is not None:
             self._exchange.retry = self._used and not self._exchange.tape.count
         self.close(error)
-
-    def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
-        """Ends an exchange that is past its limits. Called now and then, so that no chunk has to set a timer."""
-        if self._exchange is not None:
-            overdue = self._patience.overdue(now_s, self._exchange.tape.count, no_data_s=no_data_s, whole_s=whole_s)
-            if overdue:
-                self.close(overdue)
 
     def _on_read(self, data: bytes, ancillary: Ancillary, user_ns: int) -> None:
         """The hot path: runs once per token."""

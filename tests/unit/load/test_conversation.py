@@ -15,7 +15,7 @@ from scripted_server import END, HEAD, Request, Script, Scripted, chunk, serve
 from pytest_llmperf.load import driver
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.load.loops.slots import Share
+from pytest_llmperf.load.loops.slots import WorkerShare
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import part_of
 from pytest_llmperf.metrics.summary import run_window
@@ -198,6 +198,6 @@ def test_requested_lengths_are_those_drawn() -> None:
 
 def test_a_conversation_stays_with_one_worker_process() -> None:
     trace = make_trace(_point(concurrency=4, requests=24), "key")
-    parts = [part_of(trace, Share(number, 3)).requests for number in range(3)]
+    parts = [part_of(trace, WorkerShare(number, 3)).requests for number in range(3)]
     assert sorted(request.index for part in parts for request in part) == [r.index for r in trace.requests]
     assert [{request.conversation % 3 for request in part} for part in parts] == [{0}, {1}, {2}]

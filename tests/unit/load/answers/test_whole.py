@@ -8,7 +8,7 @@ import pytest
 from samples import record as made_record
 from streams import DONE, delta, end, read, sse
 
-from pytest_llmperf.load.answers.whole import with_untold_ends_failed
+from pytest_llmperf.load.answers.whole import with_missing_ends_failed
 from pytest_llmperf.load.endpoints.table import Asked, asked_by
 from pytest_llmperf.plan.load.point import LoadPoint
 
@@ -177,12 +177,12 @@ def test_stream_that_is_cut_within_its_last_event_is_failed() -> None:
 @pytest.mark.parametrize("endpoint", ["generate", "grpc"])
 def test_servers_that_tell_no_end_are_whole_unless_others_of_the_run_told_theirs(endpoint: str) -> None:
     untold, told, failed = made_record(end_told=False), made_record(), made_record(error="boom", end_told=False)
-    assert with_untold_ends_failed([untold, failed]) == (untold, failed)
-    first, second, third = with_untold_ends_failed([untold, told, failed])
+    assert with_missing_ends_failed([untold, failed]) == (untold, failed)
+    first, second, third = with_missing_ends_failed([untold, told, failed])
     assert (first.error, second, third) == (
         "stream ended early: its end was not told, as that of other answers of the run was", told, failed
     )  # fmt: skip
-    assert with_untold_ends_failed((first, second, third)) == (first, second, third)
+    assert with_missing_ends_failed((first, second, third)) == (first, second, third)
 
 
 def test_generate_tells_its_end_where_the_model_has_a_reason() -> None:
@@ -216,10 +216,10 @@ def test_done_alone_is_no_end_where_other_answers_gave_a_reason() -> None:
     """A proxy that closes every stream with [DONE] hides that the server gave up."""
     whole, cut = read(*SAID, *end(2)), read(*SAID, DONE)
     assert cut.ok
-    first, second = with_untold_ends_failed([whole, cut])
+    first, second = with_missing_ends_failed([whole, cut])
     assert first.ok
     assert second.error == "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
-    assert all(record.ok for record in with_untold_ends_failed([cut, cut]))
+    assert all(record.ok for record in with_missing_ends_failed([cut, cut]))
 
 
 def test_done_may_have_spaces_behind_it() -> None:

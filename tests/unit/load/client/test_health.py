@@ -8,7 +8,7 @@ import pytest
 from samples import HEALTH, failed, record
 
 from pytest_llmperf import clock
-from pytest_llmperf.load.client.health import Window, client_health, merged_health
+from pytest_llmperf.load.client.health import RunPeriod, client_health, merged_health
 from pytest_llmperf.load.transport.tcp import NO_LOSSES, TcpLosses, tcp_losses
 
 
@@ -29,7 +29,7 @@ def test_losses_add_up_and_unknown_stays_unknown():
 
 
 def health(records, window=None, losses=()):
-    return client_health(window or Window(), "kernel", [], records, [], losses)
+    return client_health(window or RunPeriod(), "kernel", [], records, [], losses)
 
 
 def test_rates_of_the_schedule_and_of_the_sending():
@@ -54,7 +54,7 @@ def test_losses_of_all_connections_are_summed():
 
 
 def test_lateness_of_the_loops_timers():
-    window = Window()
+    window = RunPeriod()
     window.loop_lags_s += [0.001] * 99 + [0.101]
     client = health([], window)
     assert client.loop_lag_max_ms == 101.0
@@ -63,7 +63,7 @@ def test_lateness_of_the_loops_timers():
 
 
 def test_a_window_knows_its_collections_and_its_priority():
-    window = Window()
+    window = RunPeriod()
     assert not window.is_open
     with window.open():
         assert window.is_open
@@ -91,7 +91,7 @@ def test_turns_that_only_watch_the_clock_are_no_load(monkeypatch):
     """The shortest is such a turn; what longer ones took on top was work."""
     monkeypatch.setattr(clock, "thread_time", iter((1.0, 1.5)).__next__)
     monkeypatch.setattr(clock, "perf_counter", iter((10.0, 11.0)).__next__)
-    window = Window()
+    window = RunPeriod()
     with window.open():
         for took_s in (0.3, 0.01, 0.02):
             window.idle_turn(took_s)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_llmperf.load.loops.slots import Slots
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
-from pytest_llmperf.load.trace.schedule import Level, Segment, SlotPlan, busiest, cancelled, open_loop, slot_plan
+from pytest_llmperf.load.trace.schedule import Segment, SlotCount, SlotPlan, busiest, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.workers import most_workers
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
@@ -100,22 +100,24 @@ def test_time_of_a_segment_is_the_inverse_of_its_area(
     [
         ({"request_rate": 5, "duration": "1 s"}, None),
         ({"concurrency": 5, "requests": 9}, None),
-        ({"concurrency": 5, "duration": "9 s"}, SlotPlan((Level(0, 5), Level(9, 0)), 0, None)),
+        ({"concurrency": 5, "duration": "9 s"}, SlotPlan((SlotCount(0, 5), SlotCount(9, 0)), 0, None)),
         (
             {"concurrency": 3, "requests": 9, "ramp": {"from": 1, "over": "4 s"}},
-            SlotPlan((Level(0, 1), Level(2, 2), Level(4, 3)), 4, 9),
+            SlotPlan((SlotCount(0, 1), SlotCount(2, 2), SlotCount(4, 3)), 4, 9),
         ),
         (
             {"concurrency": 4, "duration": "9 s", "ramp": {"from": 1, "over": "4 s", "shape": "exponential"}},
-            SlotPlan((Level(0, 1), Level(2, 2), Level(3.1699, 3), Level(4, 4), Level(13, 0)), 4, None),
+            SlotPlan(
+                (SlotCount(0, 1), SlotCount(2, 2), SlotCount(3.1699, 3), SlotCount(4, 4), SlotCount(13, 0)), 4, None
+            ),
         ),
         (
             {"concurrency": 1, "duration": "1 s", "ramp": {"from": 3, "over": "4 s"}},
-            SlotPlan((Level(0, 3), Level(2, 2), Level(4, 1), Level(5, 0)), 4, None),
+            SlotPlan((SlotCount(0, 3), SlotCount(2, 2), SlotCount(4, 1), SlotCount(5, 0)), 4, None),
         ),
         (
             {"stages": [{"concurrency": 2, "duration": "1 s"}, {"concurrency": 1, "duration": "2 s"}]},
-            SlotPlan((Level(0, 2), Level(1, 1), Level(3, 0)), 0, None),
+            SlotPlan((SlotCount(0, 2), SlotCount(1, 1), SlotCount(3, 0)), 0, None),
         ),
     ],
 )
@@ -131,7 +133,7 @@ def test_slots_of_a_closed_loop(load: dict[str, Any], plan: SlotPlan | None) -> 
 
 def test_first_request_of_a_slot_fills_the_server_unless_it_joins_for_a_later_stage() -> None:
     async def main() -> list[str]:
-        slots = Slots(SlotPlan((Level(0, 2), Level(1, 3), Level(2, 0)), 0, None))
+        slots = Slots(SlotPlan((SlotCount(0, 2), SlotCount(1, 3), SlotCount(2, 0)), 0, None))
         return [slots.phase(number) for number in (0, 1, 0, 2, 1)]
 
     assert asyncio.run(main()) == ["lead-in", "lead-in", "measured", "measured", "measured"]
@@ -139,7 +141,7 @@ def test_first_request_of_a_slot_fills_the_server_unless_it_joins_for_a_later_st
 
 def test_a_loop_of_so_many_requests_after_a_ramp_ends_with_the_last() -> None:
     async def main() -> list[bool]:
-        slots = Slots(SlotPlan((Level(0, 1), Level(0, 2)), 0, 2))
+        slots = Slots(SlotPlan((SlotCount(0, 1), SlotCount(0, 2)), 0, 2))
         turns = []
         for _ in range(3):
             turns.append(await slots.turn(0))

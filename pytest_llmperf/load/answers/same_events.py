@@ -12,7 +12,7 @@ from pytest_llmperf.load.endpoints.openai import Event
 _THINKING = re.compile("think|thought|reason|analysis|plan", re.IGNORECASE)
 
 
-class Said(NamedTuple):
+class SameEvents(NamedTuple):
     """Events that follow each other and differ in text and counts only: most of a stream's, or a single one."""
 
     reads: Sequence[int]
@@ -37,34 +37,36 @@ class Said(NamedTuple):
         return len(self.event.text) + len(self.event.other_text)
 
 
-def said_in(read: int, event: Event) -> Iterator[Said]:
+def events_in(read: int, event: Event) -> Iterator[SameEvents]:
     """What one event says: of each answer in it, and of all together."""
     for one in (event, *event.others):
-        yield Said((read,), one, (one.completion_tokens,), len(one.text) + len(one.other_text))
+        yield SameEvents((read,), one, (one.completion_tokens,), len(one.text) + len(one.other_text))
 
 
-def without_repetition(said: Sequence[Said]) -> Sequence[Said]:
+def without_repetition(events: Sequence[SameEvents]) -> Sequence[SameEvents]:
     """The events, with no content in a last one that says once more all that its answer said in several before it."""
-    at = next((at for at in reversed(range(len(said))) if said[at].speaks), None)
-    if at is None or not _begins(said, at):
-        return said
-    *head, last = _without_last(said[at])
-    before = [*said[:at], *head]
+    at = next((at for at in reversed(range(len(events))) if events[at].speaks), None)
+    if at is None or not _begins(events, at):
+        return events
+    *head, last = _without_last(events[at])
+    before = [*events[:at], *head]
     if not _repeats(last.event, before):
-        return said
+        return events
     silent = last.event._replace(output=False, reasoning=False, text="", other_text="")
-    return [*before, last._replace(event=silent, first_length=0), *said[at + 1 :]]
+    return [*before, last._replace(event=silent, first_length=0), *events[at + 1 :]]
 
 
-def _begins(said: Sequence[Said], at: int) -> bool:
+def _begins(events: Sequence[SameEvents], at: int) -> bool:
     """Whether the last event begins as its answer did, which is cheap to know and nearly never so."""
-    last = said[at]
+    last = events[at]
     text = last.texts[0][-1] if last.texts[0] else last.event.text
-    first = next((some for some in said[: at + 1] if some.event.text and some.event.choice == last.event.choice), last)
+    first = next(
+        (some for some in events[: at + 1] if some.event.text and some.event.choice == last.event.choice), last
+    )
     return bool(text) and text.startswith(first.event.text[: first.first_length])
 
 
-def _without_last(some: Said) -> list[Said]:
+def _without_last(some: SameEvents) -> list[SameEvents]:
     """The same events, the last of several by itself."""
     texts, others = some.texts
     if len(some.reads) < 2 or len(texts) != len(some.reads) or others:
@@ -74,11 +76,11 @@ def _without_last(some: Said) -> list[Said]:
     last = event._replace(text=texts[-1])
     return [
         some._replace(reads=some.reads[:-1], event=head, counts=some.counts[:-1], texts=(texts[:-1], ())),
-        Said(some.reads[-1:], last, some.counts[-1:], length),
+        SameEvents(some.reads[-1:], last, some.counts[-1:], length),
     ]
 
 
-def _repeats(event: Event, before: Sequence[Said]) -> bool:
+def _repeats(event: Event, before: Sequence[SameEvents]) -> bool:
     own = [some for some in before if some.speaks and some.event.choice == event.choice]
     text = "".join([some.event.text for some in own])
     other = "".join([some.event.other_text for some in own])
@@ -86,24 +88,24 @@ def _repeats(event: Event, before: Sequence[Said]) -> bool:
     return bool(text) and pieces > 1 and event.text == text and event.other_text in ("", other)
 
 
-def with_unknown_content(said: Sequence[Said]) -> tuple[Sequence[Said], tuple[str, ...]]:
+def with_unknown_content(events: Sequence[SameEvents]) -> tuple[Sequence[SameEvents], tuple[str, ...]]:
     """The events, with what unknown fields carried as content, and the names of these fields.
 
     A field that says the same thing again and again beside known content is a mark of the server's, and no content.
     """
-    if not any(some.event.unknown for some in said):
-        return said, ()
+    if not any(some.event.unknown for some in events):
+        return events, ()
     values: defaultdict[str, set[str]] = defaultdict(set)
     beside: set[str] = set()
-    for some in said:
+    for some in events:
         for name, text in some.event.unknown:
             values[name].add(text)
             beside |= {name} if some.speaks else set()
     names = {name for name, texts in values.items() if len(texts) > 1 or name not in beside}
-    return [_with_content(some, names) for some in said], tuple(sorted(names))
+    return [_with_content(some, names) for some in events], tuple(sorted(names))
 
 
-def _with_content(some: Said, names: set[str]) -> Said:
+def _with_content(some: SameEvents, names: set[str]) -> SameEvents:
     found = [(name, text) for name, text in some.event.unknown if name in names]
     if not found or len(some.reads) > 1:  # several events alike carry known content anyway
         return some
