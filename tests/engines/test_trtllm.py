@@ -159,6 +159,13 @@ def test_what_is_wrong_is_told_before_anything_is_served(tmp_path: Path, changes
     assert cause in str(error.value)
 
 
+def test_one_that_takes_too_long_says_with_what(tmp_path: Path) -> None:
+    server = config(tmp_path, env={"STANDIN_HANG": "hf"}, ready_timeout="3 s")
+    with pytest.raises(ServerError) as error, start_server(server, tmp_path / "logs", ()):
+        pass
+    assert "was not ready within 3 s (ready_timeout); step 1/2 download: hf download Qwen/" in str(error.value)
+
+
 def test_a_token_reaches_the_download_by_the_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hf_0123456789")
     server = config(tmp_path, env={"HF_TOKEN": "${MY_TOKEN}"}, model="gated/m")

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
         deployment.steps.say("stopped; nothing half-made is kept")
         raise
     sys.stdout.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which a program would inherit
     os.execvp(command[0], command)
 
 
