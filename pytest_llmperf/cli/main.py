@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pytest_llmperf import __version__
+from pytest_llmperf.boundary.literals import literal_secrets
+from pytest_llmperf.boundary.secrets import remember
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.cli.baseline import baseline
 from pytest_llmperf.cli.duet import duet
 from pytest_llmperf.cli.import_files import import_files
@@ -19,7 +24,40 @@ from pytest_llmperf.plan.schema import plan_schema
 from pytest_llmperf.servers.engines.triton.repository import triton_server, write_repository
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """No message shows a secret that was typed, and no input ends in a traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            name, _, value = word.partition(":")
+            remember(*literal_secrets([{name.strip(): value.strip()}, word, _json(word)]))
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(foreign(error.format_message()), error.ctx) from None
+        except click.ClickException as error:
+            raise click.ClickException(foreign(error.format_message())) from None
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise click.ClickException(
+                foreign(f"{what}\n(unexpected, at {Path(where.filename).name}:{where.lineno}; please report it)")
+            ) from None
+
+
+def _json(word: str) -> object:
+    try:
+        return json.loads(word) if word.startswith(("{", "[")) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""

@@ -6,6 +6,7 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pytest_llmperf.boundary.literals import is_secret, literal_secrets
+from pytest_llmperf.boundary.secrets import remember
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.fields import EntryError
@@ -23,7 +27,7 @@ from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.plan.load.spec import IntSweep, LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.plan.server.base import Ready, counted_from, is_secret
+from pytest_llmperf.plan.server.base import Ready, counted_from
 from pytest_llmperf.plan.server.engines.triton.model import (
     DynamicBatching,
     InstanceGroup,
@@ -75,6 +79,9 @@ _NEEDED = {
     "too_short": "at least one is needed",
 }
 
+_SHOWN = 200
+"""Characters of a value, or of another library's words, in a message."""
+
 
 def load_plan(path: Path) -> Plan:
     """The plan in `path`; PlanError lists every mistake as `file:line: where: what was given, what is allowed`."""
@@ -85,11 +92,33 @@ def load_plan(path: Path) -> Plan:
     return _located(parse_plan(text, str(path), path.parent), path.parent)
 
 
+@contextlib.contextmanager
+def _nothing_unexpected(source: str) -> Iterator[None]:
+    """What YAML and the checks stumble over is a mistake in the plan too, and never a traceback."""
+    try:
+        yield
+    except PlanError:
+        raise
+    except RecursionError:
+        problem = "it is nested more deeply than a plan can be, or contains itself (an alias `*x` below its own `&x`)"
+    except Exception as error:
+        problem = f"it cannot be read ({type(error).__name__}: {str(error)[:_SHOWN]})"
+    else:
+        return
+    raise PlanError(foreign(f"{source}: {problem}"))
+
+
 def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
     """The plan in a YAML text; `source` is what error messages call it, its files are looked for in `folder`."""
+    with _nothing_unexpected(source):
+        return _parsed(text, source, folder)
+
+
+def _parsed(text: str, source: str, folder: Path | None) -> Plan:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        remember(*literal_secrets(data))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
@@ -104,7 +133,8 @@ def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
     try:
         return Plan.model_validate(data, context=None if folder is None else {"folder": folder})
     except ValidationError as error:
-        raise PlanError("\n".join(_describe(problem, root, source) for problem in error.errors())) from error
+        mistakes = "\n".join(_describe(problem, root, source) for problem in error.errors())
+        raise PlanError(foreign(mistakes)) from None
 
 
 def _located(plan: Plan, folder: Path) -> Plan:

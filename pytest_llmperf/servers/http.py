@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import httpx
 
 from pytest_llmperf import clock
+from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.transport.http.decoding import decoded
 from pytest_llmperf.load.transport.http.http1 import ProtocolError, ResponseReader
@@ -147,6 +148,6 @@ def version_at(target: Target, path: str) -> str | None:
     try:
         answer = ask("GET", target.at(path), headers=target.headers, timeout_s=_VERSION_TIMEOUT_S)
         version = answer.json()["version"]
-    except (httpx.TransportError, ValueError, KeyError, TypeError):
+    except (httpx.TransportError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return str(version)
+    return shorten(str(version)) or None

@@ -104,6 +104,18 @@ def health_problem(target: Target, ready: Ready, deadline: float = math.inf) -> 
     return f"{what}: {_refused(answer)}{wanted}"
 
 
+def ailment(target: Target, ready: Ready) -> str | None:
+    """What is wrong with a server that was ready, and whose process is up; None when its health is as wanted.
+
+    One that does not answer need not be dead: it may be stopped, or hang.
+    """
+    problem = health_problem(target, ready)
+    if problem is None:
+        return None
+    is_answered = problem.startswith(f"GET {urls.bare(ready.path)}: HTTP ")
+    return f"{ready.path} says that its engine is dead" if is_answered else f"it hangs or is stopped: {problem}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     """A request that a server which is ready answers."""

@@ -21,7 +21,7 @@ from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES, Question
 from pytest_llmperf.servers.process.log import log_tail
 from pytest_llmperf.servers.process.process import ServerProcess
-from pytest_llmperf.servers.readiness import health_problem
+from pytest_llmperf.servers.readiness import ailment
 from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry import triton
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -169,8 +169,7 @@ class LlmServer:
         if engine.ailment is not None:
             return engine.ailment(target)
         health = engine.health(self.config)
-        well = not health or health_problem(target, health) is None
-        return None if well or not health else f"{health.path} says that its engine is dead"
+        return ailment(target, health) if health else None
 
     def reading(self) -> list[triton.Reading] | None:
         """What Triton's replicas have counted so far; None of other engines, and where they don't answer."""

@@ -199,8 +199,11 @@ class BaselineGate:
             return
         path = self._pending.path
         done = "new" if not path.exists() else "accepted" if len(self._pending.sessions) == 1 else "session added to"
+        try:
+            write_baseline(self._pending)
+        except BaselineError as error:
+            pytest.fail(str(error), pytrace=False)
         self._session.folder.written.append(f"{done} baseline {path}")
-        write_baseline(self._pending)
 
 
 def _assert_valid(reasons: Sequence[str], result: Result) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_llmperf.boundary.files import inside, write_whole
+from pytest_llmperf.boundary.files import inside, leads_inside, write_whole
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
-from pytest_llmperf.gate.baselines.parse import damaged, parse_baseline
+from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, damaged, parse_baseline
 from pytest_llmperf.gate.baselines.text import baseline_text
 
 UPDATE_HINT = "record it with --llmperf-update-baselines"
@@ -26,17 +26,27 @@ def read_baseline(path: Path) -> Baseline:
 
 def held_test(path: Path) -> str | None:
     """Id of the test whose baseline the file holds, of any schema; None where there is no file, or none can be told."""
+    found = _held(path, "test")
+    return found if isinstance(found, str) else None
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether the file holds a baseline of any schema, and no other tool's JSON."""
+    return held_test(path) is not None and str(_held(path, "schema")).startswith(f"{SCHEMA_NAME}/")
+
+
+def _held(path: Path, key: str) -> object:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["test"]
+        return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, str) else None
 
 
 def stored_path(folder: Path, slug: str, test: str) -> Path:
     """The test's file, which need not exist; by its former name where only that one is there and holds this test."""
     path, former = baseline_path(folder, slug, test), former_path(folder, slug, test)
-    return former if former != path and not path.exists() and held_test(former) == test else path
+    is_there = former != path and not path.exists() and leads_inside(folder / slug, former)
+    return former if is_there and held_test(former) == test else path
 
 
 def assert_holds(path: Path, test: str) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_llmperf.boundary.files import leads_inside
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines.file import held_test, read_baseline, stored_path, write_baseline
+from pytest_llmperf.gate.baselines.file import held_test, is_baseline, read_baseline, stored_path, write_baseline
 from pytest_llmperf.gate.baselines.migration import is_old, migrated
 from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
 from pytest_llmperf.gate.baselines.parse import damaged
@@ -23,19 +24,21 @@ class Measured:
 
 
 def baseline_files(folder: Path) -> tuple[Path, ...]:
-    """All files that may be baselines, sorted; none where there is no such folder."""
-    return tuple(sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")))
+    """All files that may be baselines, sorted; none where there is no such folder. Links are followed by nobody."""
+    found = (path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    return tuple(sorted(path for path in found if not path.is_symlink() and path.is_file()))
 
 
 def unused(folder: Path, slugs: Iterable[str], tests: Iterable[str]) -> tuple[Path, ...]:
     """Files of the environments `slugs` that none of the `tests` (node ids) is the test of; only for a full run.
 
     Count skipped tests in: they are still there. Other environments' files are left out, since another machine's
-    suite may select other tests.
+    suite may select other tests, and so is what is no baseline.
     """
-    environments, ids = sorted(set(slugs)), tuple(tests)
+    environments, ids = sorted(slug for slug in set(slugs) if leads_inside(folder, folder / slug / "x")), tuple(tests)
     asked = {stored_path(folder, slug, test) for slug in environments for test in ids}
-    return tuple(path for slug in environments for path in baseline_files(folder / slug) if path not in asked)
+    files = (path for slug in environments for path in baseline_files(folder / slug) if path not in asked)
+    return tuple(path for path in files if is_baseline(path))
 
 
 def read_measured(report: Path) -> Measured:
@@ -43,9 +46,11 @@ def read_measured(report: Path) -> Measured:
     try:
         data = json.loads(report.read_text(encoding="utf-8"))
         found = Measured(tuple(data["environments"]), tuple(point["test"] for point in data["points"]))
+        for slug in found.slugs:
+            baseline_path(Path(), slug, "")
     except FileNotFoundError as error:
         raise BaselineError(f"there is no report {report}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BaselineError(f"{report} is no report of pytest-llmperf ({error!r})") from error
     if not any("::" in test for test in found.tests):
         raise BaselineError(f"{report} is not of a pytest run, so it does not tell which tests there are")
@@ -95,7 +100,7 @@ def migrate(path: Path) -> Path | None:
 def _renamed(held: Baseline) -> Path:
     """Where the file belongs; one that is not where an earlier version kept it was put there by a person, and stays."""
     former = former_path(Path(), held.identity.environment, held.test)
-    if held.path.parts[-len(former.parts) :] != former.parts:
+    if former.is_absolute() or ".." in former.parts or held.path.parts[-len(former.parts) :] != former.parts:
         return held.path
     folder = Path(*held.path.parts[: -len(former.parts)])
     return baseline_path(folder, held.identity.environment, held.test)

@@ -141,7 +141,10 @@ def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
     """`tests/test_a.py::test_serving[tp2-short]` -> `<folder>/<slug>/tests/test_a/test_serving-tp2-short.json`.
 
     A test outside of pytest's root folder, or in a file that is no Python, has no such folder: its name tells all.
+    BaselineError where `slug`, which may come from a file, is no name.
     """
+    if slug in ("", ".", "..") or "/" in slug or "\0" in slug:
+        raise BaselineError(f"{slug!r} is the name of no environment, so there is no folder of its baselines")
     file, separator, _ = nodeid.partition("::")
     place = PurePosixPath(file)
     if place.is_absolute() or ".." in place.parts or place.suffix != ".py" or not separator:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
+from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.definitions import METRICS, parse_quantity
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
@@ -93,6 +94,13 @@ def _with_prompt(extra: dict[str, Any]) -> dict[str, Any]:
             raise EntryError(f"{name}: null would leave out the prompt itself", name)
     if not isinstance(extra.get("parameters", {}), Mapping | None):
         raise EntryError(f"parameters: {extra['parameters']!r} is no mapping", "parameters")
+    for name, value in extra.items():
+        if any(True for _ in literal_secrets({name: value})):
+            raise EntryError(
+                f"{name} holds a secret: a body is sent and stored as it is. Write it into the server's `headers` or "
+                "`bearer`, as ${NAME}",
+                name,
+            )
     return extra
 
 

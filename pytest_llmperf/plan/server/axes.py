@@ -17,9 +17,10 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
+from pytest_llmperf.boundary.literals import is_secret
 from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
 from pytest_llmperf.plan.fields import EntryError, entry
-from pytest_llmperf.plan.server.base import ArgValue, argument_name, is_secret
+from pytest_llmperf.plan.server.base import ArgValue, argument_name
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.units import parse_sweep
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -68,32 +68,6 @@ def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
     if len(named) != len(args):
         raise ValueError(f"two spellings of one argument in {list(args)}")
     return named
-
-
-_SECRET_NAME = re.compile(
-    r"(?i)(token$|secret|passw|(api|access|private|subscription)[-_]?key|authorization|cookie|credential)"
-)
-_SECRET_VALUE = re.compile(r"(?i)^(bearer|basic)\s+[^$\s]|://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@")
-_REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
-
-
-def refuse_secret(name: str, value: object) -> None:
-    """A plan is committed: a secret in it is a leak. References such as `${API_KEY}` are filled in at start."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            refuse_secret(str(key), inner)
-    elif isinstance(value, list):
-        for inner in value:
-            refuse_secret(name, inner)
-    elif isinstance(value, str):
-        plain = is_secret(name) and not _REFERENCES.fullmatch(value)
-        if plain or _SECRET_VALUE.search(value):
-            raise ValueError(f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
-
-
-def is_secret(name: str) -> bool:
-    """Whether what goes by this name is a secret, never to be stored or shown."""
-    return bool(_SECRET_NAME.search(name))
 
 
 def refuse_secrets(entries: Mapping[str, Any]) -> None:
@@ -241,11 +215,6 @@ class LaunchedServer(BaseServer):
         return False
 
 
-def query_parameters(url: str) -> list[tuple[str, str]]:
-    """Names and values in its query."""
-    return [(name, value) for name, _, value in (part.partition("=") for part in urlsplit(url).query.split("&"))]
-
-
 def _host_path(path: str) -> str:
     if (
         not path.startswith("/")
@@ -254,8 +223,7 @@ def _host_path(path: str) -> str:
         or re.search(r"[\s#\\]", path)
     ):
         raise ValueError(f"{path!r} is not a whole path of the host, such as '/openai/v1/chat/completions'")
-    for name, value in query_parameters(path):
-        refuse_secret(name, value)
+    refuse_secret("path", path)
     return path
 
 

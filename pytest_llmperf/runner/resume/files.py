@@ -6,6 +6,7 @@ A file has its name only when it is whole and on the disk: what a crash leaves h
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ from pytest_llmperf.runner.resume.stored_point import StoredPoint, StoredPointEr
 
 _FOLDER = "points"
 _SUFFIX = ".json.gz"
+_MOST_TIMES = 100
+"""What a point's JSON may be of its packed size; it is some ten times."""
 
 
 def write_point(session: Path, name: str, stored: StoredPoint) -> None:
@@ -52,9 +55,20 @@ def read_points(session: Path) -> tuple[dict[str, StoredPoint], list[str]]:
 
 def _read(path: Path) -> StoredPoint:
     try:
-        return parse_point(gzip.decompress(path.read_bytes()), str(path))
+        if path.is_symlink() or not path.is_file():
+            raise StoredPointError(f"{path} is no file of a session")
+        return parse_point(_unpacked(path.read_bytes()), str(path))
     except (OSError, EOFError, zlib.error) as error:
         raise StoredPointError(f"{path} cannot be read: {error}") from error
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Raises zlib.error where the content is far more than any point's: a few kilobytes can hold gigabytes."""
+    most = _MOST_TIMES * len(packed) + (1 << 20)
+    content = gzip.GzipFile(fileobj=io.BytesIO(packed)).read(most + 1)
+    if len(content) > most:
+        raise zlib.error(f"more than {_MOST_TIMES} times its size when unpacked")
+    return content
 
 
 def newest_session(results: Path) -> Path | None:

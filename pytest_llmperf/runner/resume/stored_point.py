@@ -75,16 +75,19 @@ def parse_point(text: bytes, source: str) -> StoredPoint:
     """The point in a text; `source` is what StoredPointError calls it."""
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoredPointError(f"{source} is not whole: {error}") from error
     schema = given.get("schema") if isinstance(given, dict) else None
     if schema != SCHEMA:
         raise StoredPointError(f"{source} has the schema {schema!r}; this version reads {SCHEMA}")
     try:
-        return _POINT.validate_json(text)
+        point = _POINT.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise StoredPointError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if not point.sides or not all(any(run.records for run in side.runs) for side in point.sides):
+        raise StoredPointError(f"{source} holds no measured request")
+    return point
 
 
 def asked_json(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_llmperf.boundary.literals import is_secret
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.plan.server.base import ArgValue, is_secret
+from pytest_llmperf.plan.server.base import ArgValue
 from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, command_line_flags, free_port, listening_at

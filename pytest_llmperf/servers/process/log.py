@@ -26,7 +26,8 @@ _CHAIN = re.compile(r"The above exception was the direct cause|During handling o
 _USAGE_ERROR = re.compile(r"[\w .-]+: error: |\S+: (?:(?:unrecognized|invalid|ambiguous) )?option ")
 """As Python's argparse and C's getopt say it."""
 _LOOSE_ERROR = re.compile(
-    r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: )|.*: (?:command )?not found$|.*: error while loading "
+    r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: |\w+(?:Error|Exception): )"
+    r"|.*: (?:command )?not found$|.*: error while loading "
 )
 _NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
 # Triton's own: E1121 07:33:05.713238 25787 model_lifecycle.cc:642] "failed to load 'm' version 1: …"

@@ -22,7 +22,7 @@ from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.servers.process import ports, supervisor
 from pytest_llmperf.servers.process.leftovers import Mark
-from pytest_llmperf.servers.process.log import cause_of_death, first_error, read_log
+from pytest_llmperf.servers.process.log import cause_of_death, first_error, log_tail, read_log
 
 STOP_GRACE_S = 10.0
 _OWN_PAUSES_S = itertools.repeat(0.05)
@@ -30,6 +30,8 @@ _OWN_PAUSES_S = itertools.repeat(0.05)
 LOOPBACK = "127.0.0.1"
 _SUPERVISOR_S = 10.0
 """What a supervisor may take beside the times that it gives a server."""
+_TOLD_LINES, _TOLD_CHARACTERS = 10, 300
+"""Of the log of a server that did not come up, in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class ServerProcess:
             self.handle.stdin.flush()
 
     def error(self, what: str, *, had_served: bool = False) -> ServerError:
-        """`what` happened, with everything needed next: exit code, first error of the log, its path.
+        """`what` happened, with everything needed next: exit code, first error of the log, its path and last lines.
 
         The log of a server that `had_served` may hold faults of single requests, which are not why it died.
         """
@@ -105,7 +107,11 @@ class ServerProcess:
             parts.append(f"first error in its log: {foreign(cause)}")
         elif had_served:
             parts.append("its log names no cause (was a process of it killed, or out of memory?)")
-        return ServerError("; ".join([*parts, f"log: {self.log}"]))
+        elif code == 0:
+            parts.append("it must stay in the foreground: what it leaves in the background is stopped with it")
+        said = "; ".join([*parts, f"log: {self.log}"])
+        tail = "" if had_served else log_tail(self.log, _TOLD_LINES)
+        return ServerError(said + "".join(f"\n  | {line[:_TOLD_CHARACTERS]}" for line in tail.splitlines()))
 
 
 def _signal_name(code: int) -> str:

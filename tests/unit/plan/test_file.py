@@ -171,6 +171,28 @@ def test_every_mistake_is_listed():
             "7: servers.a.headers.X-Api-Key: X-Api-Key holds a secret in plain text; write '${NAME}' and set NAME",
         ),
         (plan_text("  a: {engine: openai, url: http://h, headers: {X-Auth: Bearer hunter2hunter2}}"), "X-Auth holds"),
+        (plan_text("  a: {engine: openai, url: 'http://h/v1?key=hunter2hunter2'}"), "3: servers.a.url: key holds"),
+        (plan_text("  a: {engine: openai, url: 'ftp://h/v1?key=hunter2hunter2'}"), "3: servers.a.url: key holds"),
+        (plan_text("  a: {engine: openai, url: http://h, bearer: [hunter2hunter2]}"), "3: servers.a.bearer: a text is"),
+        (plan_text("  a: {engine: openai, url: http://h, bearer: {x: hunter2hunter2}}"), "3: servers.a.bearer: a text"),
+        (
+            plan_text("  a: {engine: openai, url: http://h, server_metrics: 'http://h/m?token=hunter2hunter2'}"),
+            "3: servers.a.server_metrics: token holds a secret",
+        ),
+        (
+            plan_text("  a: {engine: triton-remote, url: http://h, metrics: 'http://h/m?sig=hunter2hunter2'}"),
+            "3: servers.a.metrics: sig holds a secret",
+        ),
+        (
+            plan_text("  a: {engine: openai, url: http://h, ready: '/up?token=hunter2hunter2'}"),
+            "3: servers.a.ready: token holds a secret",
+        ),
+        (plan_text("  a: [{engine: openai, url: http://h, bearer: hunter2hunter2}]"), "servers.a"),
+        (
+            vllm("args: {hf-token: '${T}', api-key: hunter2hunter2}"),
+            "api-key holds a secret",
+        ),
+        (plan_text().replace("concurrency: 2", "concurrency: 2, extra_body: {api_key: hunter2hunter2}"), "5: loads.s"),
     ],
 )
 def test_a_secret_in_plain_text_is_refused_and_not_repeated(text, message):

@@ -162,9 +162,9 @@ def test_what_is_not_a_base_url(url):
 
 
 def test_what_is_told_of_a_url_with_a_query_and_of_a_path():
-    config = server("{engine: openai, url: 'http://h/v1?api-version=1&key=abc', path: '/x?sig=abc'}")
-    assert config.url == "http://h?api-version=1&key=abc"
-    assert (config.as_dict()["url"], config.as_dict()["path"]) == ("http://h?api-version=1&key=***", "/x?sig=***")
+    config = server("{engine: openai, url: 'http://h/v1?api-version=1&keyed=abc', path: '/x?sigs=abc'}")
+    assert config.url == "http://h?api-version=1&keyed=abc"
+    assert (config.as_dict()["url"], config.as_dict()["path"]) == ("http://h?api-version=1&keyed=***", "/x?sigs=***")
     assert "abc" not in str(config.as_dict())
     assert {"path", "ready"}.isdisjoint(server("{engine: openai, url: http://h, ready: false}").as_dict())
 

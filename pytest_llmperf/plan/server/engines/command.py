@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, entry
-from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secret, refuse_secrets
+from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secrets
 from pytest_llmperf.plan.server.engines.remote import checked_url
 
 _PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")

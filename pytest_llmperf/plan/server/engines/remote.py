@@ -8,14 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
     BaseServer,
     HostPath,
     ReadyCheck,
-    query_parameters,
-    refuse_secret,
     refuse_secrets,
 )
 
@@ -24,8 +23,7 @@ def checked_url(url: str, schemes: tuple[str, ...]) -> str:
     """The base URL as it is stored. ValueError for one that holds a secret, or that no request can be sent to."""
     if "@" in re.split("[/?#]", url.partition("://")[2])[0]:
         raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
-    for name, value in query_parameters(url):
-        refuse_secret(name, value)
+    refuse_secret("url", url)
     return urls.base_url(url, schemes)
 
 
@@ -131,6 +129,12 @@ class TritonRemoteServer(RemoteServer):
     """host:port of its gRPC service, for `endpoint: grpc`; `url: grpc://host:port` where there is no other."""
     metrics: str | None = None
     """URL of its metrics, as in http://10.0.0.5:8002/metrics; they are then sampled while it is measured."""
+
+    @field_validator("grpc", "metrics")
+    @classmethod
+    def _no_secret_urls(cls, given: str | None) -> str | None:
+        refuse_secret("URL", given)
+        return given
 
     @model_validator(mode="after")
     def _ready_over_http(self) -> TritonRemoteServer:

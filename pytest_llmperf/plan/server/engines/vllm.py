@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from pytest_llmperf.boundary.literals import is_secret
 from pytest_llmperf.plan.fields import EntryError
-from pytest_llmperf.plan.server.base import ArgValue, LaunchedServer, is_secret
+from pytest_llmperf.plan.server.base import ArgValue, LaunchedServer
 
 
 class VllmServer(LaunchedServer):
