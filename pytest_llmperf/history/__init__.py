@@ -1,0 +1,1 @@
+"""The history: every session that was measured, in one SQLite file."""

@@ -1,0 +1,143 @@
+"""What a history says: how a point's metric went over the sessions, and how two points differ. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.gate.baselines.trend import change_points
+from pytest_llmperf.history.database import FoundPoint
+from pytest_llmperf.history.session import StoredRun
+from pytest_llmperf.metrics.stats.estimate import Estimate, compare
+from pytest_llmperf.metrics.stats.margins import tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A metric at one session."""
+
+    number: int
+    """The point's in the history."""
+    measured: datetime
+    commit: str | None
+    verdict: str
+    values: tuple[float, ...]
+    """One per valid run, in the quantity's unit; at least one, all positive."""
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean of the runs."""
+        return math.exp(math.fsum(map(math.log, self.values)) / len(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of level that lasts."""
+
+    before: Level
+    """The last one of the old level."""
+    after: Level
+    """The first one of the new level."""
+    change: float
+    """Of the value: 0.08 is 8 % more."""
+    worse: bool
+    p_value: float
+
+    @property
+    def commits(self) -> str:
+        """The range to look into, as `git log` takes it; empty where a commit is unknown or did not change."""
+        then, now = self.before.commit, self.after.commit
+        return f"{then[:9]}..{now[:9]}" if then and now and then != now else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """One metric of one test in one environment."""
+
+    test: str
+    name: str
+    environment: str | None
+    quantity: Quantity
+    levels: tuple[Level, ...]
+    """The oldest first."""
+    steps: tuple[Step, ...]
+    """By the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
+
+
+def trends(points: Iterable[FoundPoint], quantity: Quantity) -> Iterator[Trend]:
+    """Yields a trend for each test and environment among `points`, which have their runs, the oldest first."""
+    ordered = sorted(points, key=lambda found: (found.point.test, found.point.environment or ""))
+    for (test, environment), same in groupby(ordered, lambda found: (found.point.test, found.point.environment)):
+        held = list(same)
+        levels = tuple(level for found in held if (level := _level(found, quantity)))
+        if levels:
+            yield Trend(test, held[-1].point.name, environment, quantity, levels, tuple(_steps(levels, quantity)))
+
+
+def _level(found: FoundPoint, quantity: Quantity) -> Level | None:
+    values = _values(found.point.runs, quantity)
+    if not values or found.point.measured is None:
+        return None
+    return Level(found.number, found.point.measured, found.commit, found.point.verdict, values)
+
+
+def _values(runs: Sequence[StoredRun], quantity: Quantity) -> tuple[float, ...]:
+    return tuple(value for run in runs if run.valid and (value := run.values.get(str(quantity), 0.0)) > 0)
+
+
+def _steps(levels: Sequence[Level], quantity: Quantity) -> Iterator[Step]:
+    if quantity.better == "neither":
+        return
+    sign = 1 if quantity.better == "lower" else -1
+    for cut in change_points([level.values for level in levels], tolerance(quantity).margin, quantity.better):
+        change = math.exp(sign * cut.log_step) - 1
+        yield Step(levels[cut.first - 1], levels[cut.first], change, cut.log_step > 0, cut.p_value)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of two points."""
+
+    quantity: Quantity
+    before: float
+    """Geometric mean of the runs, in the quantity's unit."""
+    after: float
+    change: float
+    """Of the value: 0.08 is 8 % more."""
+    interval: tuple[float, float]
+    """90 % interval of `change`."""
+    verdict: str
+    """better, worse or same, as the interval lies to the gate's default margin; unclear where it lies across; more or
+    less of what has no good direction."""
+
+
+def differences(before: FoundPoint, after: FoundPoint, quantities: Iterable[Quantity]) -> Iterator[Difference]:
+    """Yields the difference of each quantity that both points have, by the gate's statistic and default margins."""
+    for quantity in quantities:
+        then, now = _values(before.point.runs, quantity), _values(after.point.runs, quantity)
+        if then and now:
+            better = "higher" if quantity.better == "higher" else "lower"
+            yield _difference(quantity, then, now, compare([then], [now], tolerance(quantity).prior, better))
+
+
+def _difference(quantity: Quantity, then: Sequence[float], now: Sequence[float], estimate: Estimate) -> Difference:
+    margin, worst, best = math.log1p(tolerance(quantity).margin), estimate.bound(0.95), estimate.bound(0.05)
+    sign = -1 if quantity.better == "higher" else 1
+    low, high = sorted(math.expm1(sign * bound) for bound in (worst, best))
+    verdict = (
+        "worse"
+        if best > margin
+        else "better"
+        if worst < -margin
+        else "same"
+        if -margin < best and worst < margin
+        else "unclear"
+    )
+    if quantity.better == "neither" and verdict in ("worse", "better"):
+        verdict = "more" if verdict == "worse" else "less"
+    means = (math.exp(math.fsum(map(math.log, values)) / len(values)) for values in (then, now))
+    return Difference(quantity, *means, math.expm1(sign * estimate.log_ratio), (low, high), verdict)

@@ -1,0 +1,237 @@
+"""The history's file: SQLite with a write-ahead log, so that sessions may write while others do and a crash costs none.
+
+A file of an older version is brought up to date when it is opened; one of a newer version is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytest_llmperf.history.session import HistoryError, StoredPoint, StoredRun, StoredSession
+
+_APPLICATION = 0x6C6C6D70
+"""The file's application id ("llmp"): what has another one is another program's."""
+_PATIENCE_S = 30.0
+"""How long to wait for another writer."""
+_MIGRATIONS = (
+    """
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, started TEXT NOT NULL, commit_id TEXT, version TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE points (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        test TEXT NOT NULL, name TEXT NOT NULL, environment TEXT, engine TEXT, measured TEXT, verdict TEXT NOT NULL,
+        reasons TEXT NOT NULL, parameters TEXT NOT NULL, "values" TEXT NOT NULL, dialect TEXT NOT NULL,
+        UNIQUE (session, test)
+    );
+    CREATE INDEX points_by_name ON points (name, measured);
+    CREATE TABLE runs (
+        point INTEGER NOT NULL REFERENCES points ON DELETE CASCADE,
+        number INTEGER NOT NULL, launch INTEGER NOT NULL, valid INTEGER NOT NULL, "values" TEXT NOT NULL,
+        PRIMARY KEY (point, number)
+    ) WITHOUT ROWID;
+    """,
+)
+"""Each brings a file from the version before it to its own, counted from 1."""
+VERSION = len(_MIGRATIONS)
+
+
+class FoundPoint(NamedTuple):
+    """A point with what its session adds."""
+
+    number: int
+    """By which commands name it."""
+    session: str
+    started: datetime
+    """When its session began."""
+    commit: str | None
+    point: StoredPoint
+
+
+class History:
+    """An open history."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._sql, self.path = connection, path
+
+    def add(self, session: StoredSession) -> None:
+        """Stores a session; one that is there already is replaced, its points keep their ids. All of it, or nothing."""
+        with self._writing():
+            self._sql.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET commit_id = excluded.commit_id",
+                (session.id, session.started.isoformat(), session.commit, session.version),
+            )
+            for point in session.points:
+                self._add_point(session.id, point)
+
+    def _add_point(self, session: str, point: StoredPoint) -> None:
+        facts = asdict(point)
+        del facts["runs"]
+        facts["measured"] = point.measured and point.measured.isoformat()
+        row = {"session": session} | {k: json.dumps(v) if isinstance(v, dict | tuple) else v for k, v in facts.items()}
+        columns = ", ".join(f'"{name}"' for name in row)
+        changed = ", ".join(f'"{name}" = excluded."{name}"' for name in row)
+        (point_id,) = self._sql.execute(
+            f"INSERT INTO points ({columns}) VALUES ({', '.join('?' * len(row))}) "
+            f"ON CONFLICT (session, test) DO UPDATE SET {changed} RETURNING id",
+            tuple(row.values()),
+        ).fetchone()
+        self._sql.execute("DELETE FROM runs WHERE point = ?", (point_id,))
+        rows = [(point_id, run.number, run.launch, run.valid, json.dumps(run.values)) for run in point.runs]
+        self._sql.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", rows)
+
+    def sessions(self) -> Iterator[StoredSession]:
+        """Yields all sessions, the oldest first."""
+        for row in self._rows("SELECT * FROM sessions ORDER BY started, id"):
+            yield self._session(row)
+
+    def session(self, start: str) -> StoredSession:
+        """Returns the session whose id begins with `start`. Raises HistoryError unless that is exactly one."""
+        rows = self._rows("SELECT * FROM sessions WHERE substr(id, 1, ?) = ?", len(start), start)
+        if len(rows) != 1:
+            many = f"{len(rows)} sessions begin" if rows else "no session begins"
+            raise HistoryError(f"{self.path}: {many} with {start!r}; `llmperf history list` shows their ids")
+        return self._session(rows[0])
+
+    def _session(self, row: tuple[Any, ...]) -> StoredSession:
+        points = tuple(found.point for found in self._points("p.session = ? ORDER BY p.id", row[0]))
+        return StoredSession(row[0], datetime.fromisoformat(row[1]), row[2], row[3], points)
+
+    def point(self, number: int) -> FoundPoint:
+        """Returns a point by its number, with its runs. Raises HistoryError when there is none."""
+        for found in self._points("p.id = ?", number):
+            return found
+        raise HistoryError(f"{self.path}: no point {number}; `llmperf history list` shows their numbers")
+
+    def named(self, name: str) -> list[FoundPoint]:
+        """Returns all points of this name, or of the test with this node id, with their runs, the oldest first.
+
+        A point that a later session resumed is there once: its runs were made once.
+        """
+        where = "(p.name = ? OR p.test = ?) AND p.measured IS NOT NULL"
+        found = self._points(f"{where} GROUP BY p.test, p.environment, p.measured ORDER BY p.measured", name, name)
+        return list(found)
+
+    def newest(self, *, name: str = "", parameters: Mapping[str, str] | None = None) -> Iterator[FoundPoint]:
+        """Yields points without their runs, the newest first, whose name or test holds `name`.
+
+        `parameters` must have these values; their keys may be cut to the last parts (`concurrency` for
+        `load.concurrency`).
+        """
+        wanted = (parameters or {}).items()
+        where = "(instr(p.name, ?) OR instr(p.test, ?)) ORDER BY s.started DESC, p.id DESC"
+        for found in self._points(where, name, name, runs=False):
+            if all(_has(found.point.parameters, key, value) for key, value in wanted):
+                yield found
+
+    def _points(self, where: str, *given: object, runs: bool = True) -> Iterator[FoundPoint]:
+        query = f"SELECT {_COLUMNS} FROM points p JOIN sessions s ON s.id = p.session WHERE {where}"
+        with _errors(self.path):
+            for row in self._sql.execute(query, given):
+                yield _found(row, self._runs(row[0]) if runs else ())
+
+    def _runs(self, point: int) -> tuple[StoredRun, ...]:
+        rows = self._rows('SELECT number, launch, valid, "values" FROM runs WHERE point = ? ORDER BY number', point)
+        return tuple(StoredRun(n, launch, bool(valid), json.loads(values)) for n, launch, valid, values in rows)
+
+    def _rows(self, query: str, *given: object) -> list[tuple[Any, ...]]:
+        with _errors(self.path):
+            return self._sql.execute(query, given).fetchall()
+
+    def delete(self, sessions: Iterable[str]) -> None:
+        """Deletes sessions by their whole ids, with their points, and gives the space back."""
+        with self._writing():
+            self._sql.executemany("DELETE FROM sessions WHERE id = ?", [(one,) for one in sessions])
+        with _errors(self.path):
+            self._sql.execute("VACUUM")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Does all of the block or nothing, after other writers."""
+        with _errors(self.path):
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._sql.execute("ROLLBACK")
+                raise
+            self._sql.execute("COMMIT")
+
+
+_COLUMNS = (
+    "p.id, p.session, s.started, s.commit_id, p.test, p.name, p.environment, p.engine, p.measured, p.verdict, "
+    'p.reasons, p.parameters, p."values", p.dialect'
+)
+
+
+def _found(row: tuple[Any, ...], runs: tuple[StoredRun, ...]) -> FoundPoint:
+    number, session, started, commit, *plain, reasons, parameters, values, dialect = row
+    test, name, environment, engine, measured, verdict = plain
+    moment = datetime.fromisoformat(measured) if measured else None
+    texts = (tuple(json.loads(reasons)), json.loads(parameters), json.loads(values), json.loads(dialect))
+    point = StoredPoint(test, name, environment, engine, moment, verdict, *texts, runs)
+    return FoundPoint(number, session, datetime.fromisoformat(started), commit, point)
+
+
+def _has(parameters: Mapping[str, str], key: str, value: str) -> bool:
+    return any(held == value for name, held in parameters.items() if name == key or name.endswith(f".{key}"))
+
+
+@contextlib.contextmanager
+def open_history(path: Path, *, write: bool = False) -> Iterator[History]:
+    """Opens a history; `write` makes it where there is none. HistoryError where it cannot be read or written."""
+    if not write and not path.is_file():
+        raise HistoryError(f"there is no history {path}; sessions are kept in --llmperf-history")
+    with _errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+    with contextlib.closing(connection):
+        with _errors(path):
+            # What a foreign file's schema holds runs nothing.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _bring_up_to_date(connection, path)
+            connection.execute("PRAGMA foreign_keys = ON")
+        yield History(connection, path)
+
+
+def _bring_up_to_date(sql: sqlite3.Connection, path: Path) -> None:
+    (version,), (application,) = (
+        sql.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "application_id")
+    )
+    empty = not sql.execute("SELECT 1 FROM sqlite_master").fetchone()
+    if not empty and application != _APPLICATION:
+        raise HistoryError(f"{path} is a SQLite file of another program, no history of llmperf")
+    if version > VERSION:
+        raise HistoryError(f"{path} is of a newer llmperf: its version is {version}, and this one reads {VERSION}")
+    if version == VERSION:
+        return
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("BEGIN IMMEDIATE")
+    try:
+        # Another session may have done it while this one waited.
+        (version,) = sql.execute("PRAGMA user_version").fetchone()
+        for statement in ";".join(_MIGRATIONS[version:]).split(";"):
+            sql.execute(statement)
+        sql.execute(f"PRAGMA application_id = {_APPLICATION}")
+        sql.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        sql.execute("ROLLBACK")
+        raise
+    sql.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Gives SQLite's and the system's errors their file."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+        raise HistoryError(f"history {path}: {error}") from error
