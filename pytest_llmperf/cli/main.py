@@ -15,6 +15,7 @@ from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.cli.baseline import baseline
 from pytest_llmperf.cli.duet import duet
+from pytest_llmperf.cli.history import history
 from pytest_llmperf.cli.import_files import import_files
 from pytest_llmperf.cli.profile import profile
 from pytest_llmperf.cli.search import search
@@ -65,6 +66,7 @@ def main() -> None:
 
 main.add_command(baseline)
 main.add_command(duet)
+main.add_command(history)
 main.add_command(import_files)
 main.add_command(profile)
 main.add_command(search)

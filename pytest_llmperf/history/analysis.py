@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.baselines.trend import change_points
@@ -31,7 +32,7 @@ class Level:
     @property
     def mean(self) -> float:
         """Geometric mean of the runs."""
-        return math.exp(math.fsum(map(math.log, self.values)) / len(self.values))
+        return _mean(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +121,32 @@ def differences(before: FoundPoint, after: FoundPoint, quantities: Iterable[Quan
     for quantity in quantities:
         then, now = _values(before.point.runs, quantity), _values(after.point.runs, quantity)
         if then and now:
-            better = "higher" if quantity.better == "higher" else "lower"
+            better: Literal["higher", "lower"] = "higher" if quantity.better == "higher" else "lower"
             yield _difference(quantity, then, now, compare([then], [now], tolerance(quantity).prior, better))
 
 
 def _difference(quantity: Quantity, then: Sequence[float], now: Sequence[float], estimate: Estimate) -> Difference:
-    margin, worst, best = math.log1p(tolerance(quantity).margin), estimate.bound(0.95), estimate.bound(0.05)
     sign = -1 if quantity.better == "higher" else 1
-    low, high = sorted(math.expm1(sign * bound) for bound in (worst, best))
-    verdict = (
-        "worse"
-        if best > margin
-        else "better"
-        if worst < -margin
-        else "same"
-        if -margin < best and worst < margin
-        else "unclear"
+    low, high = sorted(math.expm1(sign * estimate.bound(level)) for level in (0.05, 0.95))
+    return Difference(
+        quantity=quantity,
+        before=_mean(then),
+        after=_mean(now),
+        change=math.expm1(sign * estimate.log_ratio),
+        interval=(low, high),
+        verdict=_verdict(quantity, estimate),
     )
-    if quantity.better == "neither" and verdict in ("worse", "better"):
-        verdict = "more" if verdict == "worse" else "less"
-    means = (math.exp(math.fsum(map(math.log, values)) / len(values)) for values in (then, now))
-    return Difference(quantity, *means, math.expm1(sign * estimate.log_ratio), (low, high), verdict)
+
+
+def _verdict(quantity: Quantity, estimate: Estimate) -> str:
+    margin, best, worst = math.log1p(tolerance(quantity).margin), estimate.bound(0.05), estimate.bound(0.95)
+    if best > margin:
+        return "more" if quantity.better == "neither" else "worse"
+    if worst < -margin:
+        return "less" if quantity.better == "neither" else "better"
+    return "same" if -margin < best and worst < margin else "unclear"
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Geometric mean."""
+    return math.exp(math.fsum(map(math.log, values)) / len(values))

@@ -66,7 +66,8 @@ class History:
         """Stores a session; one that is there already is replaced, its points keep their ids. All of it, or nothing."""
         with self._writing():
             self._sql.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET commit_id = excluded.commit_id",
+                "INSERT INTO sessions VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET commit_id = excluded.commit_id",
                 (session.id, session.started.isoformat(), session.commit, session.version),
             )
             for point in session.points:
@@ -102,7 +103,7 @@ class History:
         return self._session(rows[0])
 
     def _session(self, row: tuple[Any, ...]) -> StoredSession:
-        points = tuple(found.point for found in self._points("p.session = ? ORDER BY p.id", row[0]))
+        points = tuple(found.point for found in self.of_session(row[0]))
         return StoredSession(row[0], datetime.fromisoformat(row[1]), row[2], row[3], points)
 
     def point(self, number: int) -> FoundPoint:
@@ -117,8 +118,15 @@ class History:
         A point that a later session resumed is there once: its runs were made once.
         """
         where = "(p.name = ? OR p.test = ?) AND p.measured IS NOT NULL"
-        found = self._points(f"{where} GROUP BY p.test, p.environment, p.measured ORDER BY p.measured", name, name)
-        return list(found)
+        return list(self._points(f"{where} {_ONCE}", name, name))
+
+    def of_session(self, session: str) -> Iterator[FoundPoint]:
+        """Yields the points of a session, by its whole id, with their runs."""
+        yield from self._points("p.session = ? ORDER BY p.id", session)
+
+    def everything(self) -> list[FoundPoint]:
+        """Returns all points that were measured, with their runs, as `named` does."""
+        return list(self._points(f"p.measured IS NOT NULL {_ONCE}"))
 
     def newest(self, *, name: str = "", parameters: Mapping[str, str] | None = None) -> Iterator[FoundPoint]:
         """Yields points without their runs, the newest first, whose name or test holds `name`.
@@ -166,6 +174,7 @@ class History:
             self._sql.execute("COMMIT")
 
 
+_ONCE = "GROUP BY p.test, p.environment, p.measured ORDER BY p.measured"
 _COLUMNS = (
     "p.id, p.session, s.started, s.commit_id, p.test, p.name, p.environment, p.engine, p.measured, p.verdict, "
     'p.reasons, p.parameters, p."values", p.dialect'

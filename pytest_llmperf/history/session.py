@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from pytest_llmperf.definitions import METRICS, STATISTICS
 from pytest_llmperf.errors import LlmPerfError
 
@@ -73,7 +75,7 @@ class StoredSession:
 
 
 def session_of(report: Any, source: str) -> StoredSession:
-    """Returns what the history keeps of a report (`llmperf.report/1`). HistoryError says what is wrong with `source`."""
+    """Returns what the history keeps of a report. HistoryError says what is wrong with `source`."""
     if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
         schema = report.get("schema") if isinstance(report, dict) else None
         raise HistoryError(f"{source} is no report of llmperf: its schema is {schema!r}, not {_SCHEMA!r}")
@@ -90,6 +92,23 @@ def session_of(report: Any, source: str) -> StoredSession:
         raise HistoryError(f"{source} is no whole report: {type(error).__name__}: {error}") from error
 
 
+_STORED = TypeAdapter(StoredSession)
+
+
+def session_json(session: StoredSession) -> Any:
+    """Returns the session as plain data, which stored_session reads back."""
+    return _STORED.dump_python(session, mode="json")
+
+
+def stored_session(given: Any, source: str) -> StoredSession:
+    """Returns the session in exported data. HistoryError says what is wrong with `source`."""
+    try:
+        return _STORED.validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HistoryError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
 def _own_id(report: Mapping[str, Any]) -> str:
     """Of a report that has none: the same at every import."""
     facts = [report["started"], *sorted(f"{point['test']} {_began(point)}" for point in report["points"])]
@@ -102,7 +121,7 @@ def _began(point: Mapping[str, Any]) -> str | None:
 
 def _point(point: Mapping[str, Any], environments: Mapping[str, Any]) -> StoredPoint:
     began, slug = _began(point), point.get("environment")
-    facts = environments.get(slug, {})
+    facts = environments.get(slug, {}) if slug else {}
     verdict, reasons = _verdict(point)
     return StoredPoint(
         test=str(point["test"]),

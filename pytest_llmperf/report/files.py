@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.boundary.files import inside, write_at, write_whole
 from pytest_llmperf.boundary.text import foreign
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.history.database import open_history
+from pytest_llmperf.history.session import session_of
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
@@ -35,7 +39,7 @@ def missing_for_html() -> str | None:
 
 def write_report(folder: RunFolder, extra: Path | None = None, searches: Sequence[SearchResult] = ()) -> None:
     """Writes `report.json` into the folder (or its spare), and the same at `extra`. OSError when that fails."""
-    document = report_document(list(folder.outcomes.values()), folder.started, folder.dialect, folder.notes, searches)
+    document = _document(folder, searches)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     folder.store(lambda path: write_whole(path, text), "report.json")
     if extra:
@@ -68,6 +72,8 @@ def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]
         write()
     except OSError as error:
         folder.tell(f"{what} was not written: {error.strerror} ({error.filename or folder.output})")
+    except LlmPerfError as error:
+        folder.tell(f"{what} was not written: {foreign(str(error))}")
     except Exception as error:
         folder.tell(
             f"{what} was not written: {type(error).__name__}: {foreign(str(error))} (a fault of pytest-llmperf)"
@@ -75,6 +81,20 @@ def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]
     else:
         return True
     return False
+
+
+def write_history(folder: RunFolder, path: Path, searches: Sequence[SearchResult] = ()) -> None:
+    """Keeps the session in a history; one that is there already is brought up to date. HistoryError where it fails."""
+    session = session_of(_document(folder, searches), str(folder.report_path))
+    with open_history(path, write=True) as history:
+        history.add(session)
+    folder.written.append(f"history: {path}")
+
+
+def _document(folder: RunFolder, searches: Sequence[SearchResult]) -> dict[str, Any]:
+    origin = {"session": folder.session, "commit": folder.commit}
+    outcomes = list(folder.outcomes.values())
+    return report_document(outcomes, folder.started, folder.dialect, folder.notes, searches, origin)
 
 
 def write_exports(folder: RunFolder, names: Sequence[str]) -> None:

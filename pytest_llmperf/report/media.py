@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -59,13 +60,18 @@ def report_document(
     dialect: str | None = None,
     notes: Sequence[str] = (),
     searches: Sequence[SearchResult] = (),
+    origin: Mapping[str, str | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The whole report as plain data; `dialect` adds a block with that tool's metrics to every point."""
+    """The whole report as plain data.
+
+    `dialect` adds a block with that tool's metrics to every point; `origin` are the session's id and commit.
+    """
     environments = {o.result.environment.slug: o.result.environment.as_dict() for o in outcomes if o.result}
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "llmperf": __version__,
         "started": started.astimezone(UTC).isoformat(timespec="seconds"),
+        **origin,
         "environment": next(iter(environments.values()), {}),
         "environments": environments,
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
+from uuid import uuid4
 
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.boundary.files import inside, open_end, open_new
@@ -56,6 +57,10 @@ class RunFolder:
     """Made when the first thing is written."""
     dialect: str | None = None
     """Name of the tool under whose definitions metrics are reported beside ours."""
+    commit: str | None = None
+    """Of the project under test; None outside git."""
+    session: str = field(default_factory=lambda: uuid4().hex)
+    """By which the history knows it."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By test id, in the order in which they were begun."""

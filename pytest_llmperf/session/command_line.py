@@ -34,6 +34,11 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
         "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
     ),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
+    (
+        "history",
+        "path|off",
+        "SQLite file that keeps all sessions (default: llmperf-history.sqlite beside the baselines)",
+    ),
     ("dry-run", "flag", "Print what would be started and for how long, and run nothing"),
     ("strict", "flag", "Fail where this machine cannot run a configuration, instead of skipping"),
     ("runs", "int", "First runs per load point, before any that a gate in doubt adds (default: the plan's, else 3)"),
@@ -106,7 +111,7 @@ def check_options(config: pytest.Config) -> None:
     _check_html(given("html"))
     _check_exports(given("export"))
     for name, kind, _ in _OPTIONS:
-        if "|" in kind and kind != "auto|n":
+        if "|" in kind and kind not in ("auto|n", "path|off"):
             _check_among(name, given(name), kind.split("|"))
     updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if given(name)]
     if updating and ci_variable() and not given("allow-ci-update"):

@@ -35,6 +35,8 @@ class Options:
     output: Path
     resume: bool
     baselines: Path
+    history: Path | None
+    """SQLite file of all sessions; None: this one is not kept."""
     strict: bool
     runs: int | None
     no_interleave: bool
@@ -81,6 +83,7 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         output=path("output") or _own_output(root, bool(given["resume"])),
         resume=bool(given["resume"]),
         baselines=path("baselines") or root / "baselines",
+        history=_history(given["history"], path("baselines") or root / "baselines", invoked_from),
         strict=bool(given["strict"]),
         runs=int(given["runs"]) if given["runs"] else None,
         no_interleave=bool(given["no-interleave"]),
@@ -92,6 +95,12 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         sharing=_sharing(given),
         parallel=int(given["parallel"] or 1),
     )
+
+
+def _history(given: str | None, baselines: Path, invoked_from: Path) -> Path | None:
+    if given == "off":
+        return None
+    return invoked_from / given if given else baselines.parent / "llmperf-history.sqlite"
 
 
 def _own_output(root: Path, resume: bool) -> Path:

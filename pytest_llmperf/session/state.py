@@ -22,7 +22,14 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.report.files import RunningReport, with_failure_noted, write_exports, write_html, write_report
+from pytest_llmperf.report.files import (
+    RunningReport,
+    with_failure_noted,
+    write_exports,
+    write_history,
+    write_html,
+    write_report,
+)
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.media import summary
 from pytest_llmperf.runner import describe
@@ -150,7 +157,7 @@ class PytestSession:
     def stored_session(self, test: str, result: Result) -> StoredSession:
         """Returns what a baseline keeps of a result."""
         began = self.resumed.began(test, self.folder.started)
-        return stored_session(result, began, git_sha(self.prepared.root), launch_sizes(result))
+        return stored_session(result, began, self.folder.commit, launch_sizes(result))
 
     def note_duet_update(self) -> None:
         """Says once what the update options do for duets."""
@@ -227,11 +234,15 @@ class PytestSession:
         if not (folder.outcomes or searches):
             return True
         json, html, exports = self.options.json, self.options.html, self.options.exports
+        history = self.options.history
         done = [
             with_failure_noted(folder, "HTML report", lambda: write_html(folder, html, self._baselines(), searches))
             if html
             else True,
             with_failure_noted(folder, "exports", lambda: write_exports(folder, exports)),
+            with_failure_noted(folder, "history", lambda: write_history(folder, history, searches))
+            if history
+            else True,
             # The last one, since it has the notes of what went wrong with the others.
             with_failure_noted(folder, "report", lambda: write_report(folder, json, searches)),
         ]
@@ -276,7 +287,7 @@ def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Prepara
         margins = ini_margins(given["margins"])
     except PlanError as error:
         collection.errors.append(str(error))
-    folder = RunFolder(options.output, dialect=options.dialect)
+    folder = RunFolder(options.output, dialect=options.dialect, commit=git_sha(root))
     part = int(os.environ[PART]) if PART in os.environ else None
     return Preparation(options, root, visible_gpus(), folder, collection, margins, part, given["gate"])
 

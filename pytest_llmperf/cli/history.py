@@ -1,0 +1,279 @@
+"""`llmperf history …`: what was measured in all sessions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from pytest_llmperf.boundary.files import write_at
+from pytest_llmperf.definitions import Quantity, parse_quantity
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.history.analysis import differences, trends
+from pytest_llmperf.history.database import FoundPoint, History, open_history
+from pytest_llmperf.history.session import HistoryError, session_json, session_of, stored_session
+
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_file = click.option(
+    "--history", "path", type=_PATH, default=Path("llmperf-history.sqlite"), show_default=True, help="The SQLite file"
+)
+
+
+@click.group()
+def history() -> None:
+    """What was measured in all sessions. They are kept by pytest: --llmperf-history."""
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Makes errors of the history the command's own message."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        try:
+            command(**given)
+        except LlmPerfError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _parameter(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE, as in concurrency=8")
+    return {key: value for key, _, value in pairs}
+
+
+@history.command("list")
+@_file
+@click.option("--show-metrics", is_flag=True, help="Latencies and throughput of each point")
+@click.option("--show-parameters", is_flag=True, help="What was asked for")
+@click.option("--name-filter", default="", metavar="TEXT", help="Points whose name or test holds TEXT")
+@click.option("--param-filter", multiple=True, callback=_parameter, metavar="K=V", help="Points with this parameter")
+@click.option("--csv-file", type=_PATH, help="Write all of them here, with every metric")
+@click.option("--dialect", type=click.Choice(["compressa"]), help="Columns and names of this tool")
+@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="As many of the newest points")
+@_told
+def list_(
+    path: Path,
+    show_metrics: bool,
+    show_parameters: bool,
+    name_filter: str,
+    param_filter: dict[str, str],
+    csv_file: Path | None,
+    dialect: str | None,
+    last: int,
+) -> None:
+    """A table of the newest points."""
+    from pytest_llmperf.report.terminal.history import compressa_table, csv_text, list_table
+
+    with open_history(path) as held:
+        found = held.newest(name=name_filter, parameters=param_filter)
+        shown = list(itertools.islice(found, last))
+        if csv_file:
+            write_at(csv_file, csv_text([*shown, *found]))
+    if not shown:
+        raise click.ClickException(f"{path} holds no such point")
+    table = compressa_table if dialect else list_table
+    _console().print(table(shown, metrics=show_metrics, parameters=show_parameters))
+    if len(shown) == last:
+        click.echo(f"the newest {last} points; --last N shows more")
+
+
+@history.command()
+@_file
+@click.argument("number", type=int)
+@_told
+def show(path: Path, number: int) -> None:
+    """Parameters, verdict and runs of the point with this NUMBER."""
+    from pytest_llmperf.report.terminal.history import facts, runs_table
+
+    with open_history(path) as held:
+        found = held.point(number)
+    for line in facts(found):
+        click.echo(line)
+    _console().print(runs_table(found))
+
+
+@history.command()
+@_file
+@click.argument("before")
+@click.argument("after")
+@click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
+@_told
+def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> None:
+    """How two points differ, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
+    from pytest_llmperf.report.terminal.history import differences_table
+
+    quantities = [_quantity(name) for name in metrics or _gated()]
+    with open_history(path) as held:
+        pairs = list(_pairs(held, before, after))
+    for one, other in pairs:
+        _console().print(differences_table(one, other, differences(one, other, quantities)))
+
+
+def _gated() -> tuple[str, ...]:
+    from pytest_llmperf.metrics.stats.margins import GATED_BY_DEFAULT
+
+    return GATED_BY_DEFAULT
+
+
+def _pairs(held: History, before: str, after: str) -> list[tuple[FoundPoint, FoundPoint]]:
+    if before.isdigit() and after.isdigit() and max(len(before), len(after)) < 8:
+        return [(held.point(int(before)), held.point(int(after)))]
+    sides = [{found.point.test: found for found in held.of_session(held.session(id).id)} for id in (before, after)]
+    both = [test for test in sides[0] if test in sides[1]]
+    if not both:
+        raise HistoryError(f"{held.path}: sessions {before} and {after} have no test in common")
+    return [(sides[0][test], sides[1][test]) for test in both]
+
+
+def _quantity(name: str) -> Quantity:
+    try:
+        return parse_quantity(name)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@history.command()
+@_file
+@click.argument("point")
+@click.argument("metric")
+@click.option("--html", "html_path", type=_PATH, help="Write the plot here as a page")
+@click.option("--last", type=click.IntRange(min=2), default=40, show_default=True, help="Sessions to print")
+@_told
+def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
+    """How METRIC (itl_p50, say) of POINT, a name or a test's id, went over the sessions, and where its level changed."""
+    from pytest_llmperf.report.terminal.history import step_lines, trend_table
+
+    quantity = _quantity(metric)
+    with open_history(path) as held:
+        found = list(trends(held.named(point), quantity))
+    if not found:
+        raise click.ClickException(f"{path} holds no valid run of {point!r} with {metric}")
+    for one in found:
+        _console().print(trend_table(one, last))
+        for line in step_lines(one):
+            click.echo(line)
+    if html_path:
+        _write_html(html_path, found)
+
+
+@history.command()
+@_file
+@click.option("-o", "--output", type=_PATH, default=Path("llmperf-history.html"), show_default=True)
+@click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
+@_told
+def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
+    """One page with the trends of all points."""
+    quantities = [_quantity(name) for name in metrics or _gated()]
+    with open_history(path) as held:
+        points = held.everything()
+    _write_html(output, [one for quantity in quantities for one in trends(points, quantity)])
+
+
+def _write_html(path: Path, found: Any) -> None:
+    from pytest_llmperf.report.files import missing_for_html
+    from pytest_llmperf.report.html.history import history_page
+
+    if missing := missing_for_html():
+        raise click.ClickException(f"a page {missing}")
+    write_at(path, history_page(found, datetime.now(UTC)))
+    click.echo(path)
+
+
+@history.command()
+@_file
+@click.option("-o", "--output", type=_PATH, help="A file of JSON lines, a session each  [default: standard output]")
+@_told
+def export(path: Path, output: Path | None) -> None:
+    """All sessions as JSON lines, which `import` reads."""
+    with open_history(path) as held:
+        lines = "".join(f"{json.dumps(session_json(session))}\n" for session in held.sessions())
+    if output:
+        write_at(output, lines)
+    else:
+        sys.stdout.write(lines)
+
+
+@history.command("import")
+@_file
+@click.argument("files", nargs=-1, required=True, type=_FILE)
+@_told
+def import_(path: Path, files: tuple[Path, ...]) -> None:
+    """Take over sessions: report.json files, files of `export`, and databases of compressa-perf."""
+    with open_history(path, write=True) as held:
+        for file in files:
+            count = 0
+            for session in _sessions_of(file):
+                held.add(session)
+                count += 1
+            click.echo(f"{file}: {count} session{'s' if count != 1 else ''}")
+
+
+def _sessions_of(file: Path) -> Any:
+    from pytest_llmperf.history.compressa import is_compressa, sessions_of_compressa
+
+    if is_compressa(file):
+        return sessions_of_compressa(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+        given = (
+            json.loads(text)
+            if text.lstrip()[:1] == "{" and "\n" in text.strip() and text.lstrip()[1:2] in "\r\n"
+            else None
+        )
+        documents = [given] if given is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise HistoryError(f"{file} is neither a report nor an export: {error}") from error
+    return [_session(document, str(file)) for document in documents]
+
+
+def _session(document: Any, source: str) -> Any:
+    exported = isinstance(document, dict) and "points" in document and "schema" not in document
+    return stored_session(document, source) if exported else session_of(document, source)
+
+
+@history.command()
+@_file
+@click.argument("others", nargs=-1, required=True, type=_FILE)
+@_told
+def merge(path: Path, others: tuple[Path, ...]) -> None:
+    """Take over all sessions of OTHERS, histories of other machines; one that is there already stays one."""
+    with open_history(path, write=True) as held:
+        for other in others:
+            with open_history(other) as theirs:
+                count = sum(1 for session in theirs.sessions() if held.add(session) is None)
+            click.echo(f"{other}: {count} session{'s' if count != 1 else ''}")
+
+
+@history.command()
+@_file
+@click.option("--days", type=click.IntRange(min=1), required=True, help="Keep sessions of so many days")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted")
+@click.option("--yes", is_flag=True, help="Do not ask")
+@_told
+def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
+    """Delete old sessions."""
+    since = datetime.now(UTC) - timedelta(days=days)
+    with open_history(path, write=True) as held:
+        old = [session for session in held.sessions() if session.started < since]
+        for session in old:
+            click.echo(f"delete {session.id[:8]} of {session.started:%Y-%m-%d %H:%M}, {len(session.points)} points")
+        if not old:
+            click.echo("nothing to prune")
+        elif not dry_run and (yes or click.confirm(f"Delete {len(old)} sessions?", abort=True)):
+            held.delete(session.id for session in old)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
