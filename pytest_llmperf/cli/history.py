@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -18,8 +18,10 @@ from pytest_llmperf.boundary.files import write_at
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.analysis import differences, trends
+from pytest_llmperf.history.compressa import session_of_experiment
 from pytest_llmperf.history.database import FoundPoint, History, open_history
-from pytest_llmperf.history.session import HistoryError, session_json, session_of, stored_session
+from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
+from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -152,7 +154,7 @@ def _quantity(name: str) -> Quantity:
 @click.option("--last", type=click.IntRange(min=2), default=40, show_default=True, help="Sessions to print")
 @_told
 def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
-    """How METRIC (itl_p50, say) of POINT, a name or a test's id, went over the sessions, and where its level changed."""
+    """How METRIC (itl_p50, say) of POINT, a name or a test's id, went over the sessions, and where it changed."""
     from pytest_llmperf.report.terminal.history import step_lines, trend_table
 
     quantity = _quantity(metric)
@@ -213,34 +215,32 @@ def import_(path: Path, files: tuple[Path, ...]) -> None:
     """Take over sessions: report.json files, files of `export`, and databases of compressa-perf."""
     with open_history(path, write=True) as held:
         for file in files:
-            count = 0
-            for session in _sessions_of(file):
-                held.add(session)
-                count += 1
-            click.echo(f"{file}: {count} session{'s' if count != 1 else ''}")
+            click.echo(_taken(held, file, _sessions_of(file)))
 
 
-def _sessions_of(file: Path) -> Any:
-    from pytest_llmperf.history.compressa import is_compressa, sessions_of_compressa
+def _taken(held: History, source: Path, sessions: Iterable[StoredSession]) -> str:
+    count = 0
+    for session in sessions:
+        held.add(session)
+        count += 1
+    return f"{source}: {count} session{'s' if count != 1 else ''}"
 
-    if is_compressa(file):
-        return sessions_of_compressa(file)
+
+def _sessions_of(file: Path) -> Iterator[StoredSession]:
+    if is_database(file):
+        yield from map(session_of_experiment, read_experiments(file))
+        return
     try:
         text = file.read_text(encoding="utf-8")
-        given = (
-            json.loads(text)
-            if text.lstrip()[:1] == "{" and "\n" in text.strip() and text.lstrip()[1:2] in "\r\n"
-            else None
-        )
-        documents = [given] if given is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+        try:
+            documents = [json.loads(text)]
+        except ValueError:
+            documents = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
-        raise HistoryError(f"{file} is neither a report nor an export: {error}") from error
-    return [_session(document, str(file)) for document in documents]
-
-
-def _session(document: Any, source: str) -> Any:
-    exported = isinstance(document, dict) and "points" in document and "schema" not in document
-    return stored_session(document, source) if exported else session_of(document, source)
+        raise HistoryError(f"{file} is neither a report, nor an export, nor a database: {error}") from error
+    for document in documents:
+        exported = isinstance(document, dict) and "schema" not in document
+        yield stored_session(document, str(file)) if exported else session_of(document, str(file))
 
 
 @history.command()
@@ -252,8 +252,7 @@ def merge(path: Path, others: tuple[Path, ...]) -> None:
     with open_history(path, write=True) as held:
         for other in others:
             with open_history(other) as theirs:
-                count = sum(1 for session in theirs.sessions() if held.add(session) is None)
-            click.echo(f"{other}: {count} session{'s' if count != 1 else ''}")
+                click.echo(_taken(held, other, theirs.sessions()))
 
 
 @history.command()

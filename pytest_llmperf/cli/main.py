@@ -14,6 +14,7 @@ from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.cli.baseline import baseline
+from pytest_llmperf.cli.compressa import measure_from_yaml
 from pytest_llmperf.cli.duet import duet
 from pytest_llmperf.cli.history import history
 from pytest_llmperf.cli.import_files import import_files
@@ -68,6 +69,7 @@ main.add_command(baseline)
 main.add_command(duet)
 main.add_command(history)
 main.add_command(import_files)
+main.add_command(measure_from_yaml)
 main.add_command(profile)
 main.add_command(search)
 

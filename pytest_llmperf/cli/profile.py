@@ -106,7 +106,7 @@ def profile(runs: int, **options: Any) -> None:
         config = _server_config(options)
         points = _load_points(options)
         folder.claim()
-        results = _measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
+        results = measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
     except ValidationError as error:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except LlmPerfError as error:
@@ -118,7 +118,7 @@ def profile(runs: int, **options: Any) -> None:
         if folder.outcomes:
             report(folder, lambda: write_report(folder, json_path))
     for result in results:
-        _show(result, folder.dialect)
+        show(result, folder.dialect)
     _print(f"report: {folder.report_path}")
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
@@ -181,9 +181,10 @@ def _prompts_in(path: str) -> int:
     return len(parse_dataset(read_prompts(path), file.kind, path).dialogues)
 
 
-def _measured(
+def measured(
     starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, folder: RunFolder
 ) -> list[Result]:
+    """Measures each point with so many runs, one after the other, and notes the results in the folder."""
     live = stderr_line()
     with starting as server:
         config = server.config
@@ -199,7 +200,8 @@ def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder:
     return result
 
 
-def _show(result: Result, dialect: str | None) -> None:
+def show(result: Result, dialect: str | None) -> None:
+    """Prints all that there is to say of a result."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if result.capacity is not None:
         console.print(capacity_table(result.point_id, result.capacity))

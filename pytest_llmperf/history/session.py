@@ -15,7 +15,7 @@ from pytest_llmperf.definitions import METRICS, STATISTICS
 from pytest_llmperf.errors import LlmPerfError
 
 _SCHEMA = "llmperf.report/1"
-_KEPT = ("mean", "p50", "p90", "p95", "p99", "max")
+KEPT = ("mean", "p50", "p90", "p95", "p99", "max")
 """Statistics of a distribution that are kept of every run."""
 
 
@@ -181,5 +181,5 @@ def _of_metric(name: str, told: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(told, Mapping) and "value" in told:
         yield name, told["value"]
     elif isinstance(told, Mapping):
-        assert set(_KEPT) <= set(STATISTICS)
-        yield from ((f"{name}_{statistic}", told.get(statistic)) for statistic in _KEPT)
+        assert set(KEPT) <= set(STATISTICS)
+        yield from ((f"{name}_{statistic}", told.get(statistic)) for statistic in KEPT)

@@ -272,7 +272,7 @@ def _compressa(run: Run) -> _Report:
     answers = [_with_answer(record) for record in good]
     ttfts = [(seen[0] - _sent(record)) / _S if seen else 0.0 for record, seen in zip(good, answers, strict=True)]
     start, end = min(map(_sent, good), default=0), max((record.end_ns for record in good), default=0)
-    prompt, output = _total(good)
+    prompt, output, failed = *_total(good), len(run.records) - len(good)
     numbers: dict[str, tuple[str, float | None]] = {
         **_three("TTFT", ttfts),
         **_three("LATENCY", latencies),
@@ -281,7 +281,15 @@ def _compressa(run: Run) -> _Report:
         "THROUGHPUT_INPUT_TOKENS": ("tok/s", _per_s(prompt, end - start)),
         "THROUGHPUT_OUTPUT_TOKENS": ("tok/s", _per_s(output, end - start)),
         "RPS": ("req/s", _per_s(len(good), end - start)),
-        "FAILED_REQUESTS": ("requests", len(run.records) - len(good)),
+        **{
+            f"LONGER_THAN_{limit}_LATENCY": ("requests", sum(latency > limit for latency in latencies))
+            for limit in (60, 120, 180)
+        },
+        "FAILED_REQUESTS": ("requests", failed),
+        "FAILED_REQUESTS_PER_HOUR": (
+            "req/h",
+            3600 * rate if (rate := _per_s(failed, end - start)) is not None else None,
+        ),
     }
     return _Report(numbers=numbers)
 

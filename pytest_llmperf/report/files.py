@@ -7,9 +7,11 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pytest_llmperf.boundary.file_names import file_name
@@ -17,7 +19,7 @@ from pytest_llmperf.boundary.files import inside, write_at, write_whole
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.database import open_history
-from pytest_llmperf.history.session import session_of
+from pytest_llmperf.history.session import StoredPoint, session_of
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
@@ -83,12 +85,25 @@ def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]
     return False
 
 
-def write_history(folder: RunFolder, path: Path, searches: Sequence[SearchResult] = ()) -> None:
-    """Keeps the session in a history; one that is there already is brought up to date. HistoryError where it fails."""
+def write_history(
+    folder: RunFolder,
+    path: Path,
+    searches: Sequence[SearchResult] = (),
+    labels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
+    """Keeps the session in a history; one that is there already is brought up to date. HistoryError where it fails.
+
+    `labels` are parameters to add, by test; that of `name` takes the place of the point's name.
+    """
     session = session_of(_document(folder, searches), str(folder.report_path))
+    points = tuple(_labelled(point, labels.get(point.test, {})) for point in session.points)
     with open_history(path, write=True) as history:
-        history.add(session)
+        history.add(replace(session, points=points))
     folder.written.append(f"history: {path}")
+
+
+def _labelled(point: StoredPoint, labels: Mapping[str, str]) -> StoredPoint:
+    return replace(point, name=labels.get("name", point.name), parameters={**point.parameters, **labels})
 
 
 def _document(folder: RunFolder, searches: Sequence[SearchResult]) -> dict[str, Any]:

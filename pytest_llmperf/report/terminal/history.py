@@ -85,7 +85,7 @@ def description(one: FoundPoint) -> str:
 
 
 def compressa_metrics(one: FoundPoint) -> dict[str, float]:
-    """Metrics under compressa-perf's names, in seconds and per second; empty unless the session reported that dialect."""
+    """Metrics by compressa-perf's names, in seconds and per second; empty where the session has no such dialect."""
     told = one.point.dialect.get("metrics", {}) if one.point.dialect.get("name") == "compressa" else {}
     return {name: metric["value"] for name, metric in told.items() if metric.get("value") is not None}
 
@@ -99,8 +99,8 @@ def compressa_parameters(one: FoundPoint) -> dict[str, str]:
         "openai_url": given.get("server.url"),
         "max_tokens": given.get("load.output_tokens"),
         "model_name": given.get("server.model"),
-        "avg_n_input": values.get("input_length_mean"),
-        "avg_n_output": values.get("output_length_mean"),
+        "avg_n_input": values.get("input_tokens_mean"),
+        "avg_n_output": values.get("output_tokens_mean"),
     }
     return {name: str(value) for name, value in names.items() if value is not None}
 
@@ -185,8 +185,8 @@ def step_lines(trend: Trend) -> Iterator[str]:
         word = "worse" if step.worse else "better"
         commits = f", git log {step.commits}" if step.commits else ""
         yield (
-            f"{step.change:+.1%} ({word}) since {step.after.measured:%Y-%m-%d %H:%M}, point {step.after.number}{commits} "
-            f"(p = {step.p_value:.1g})"
+            f"{step.change:+.1%} ({word}) since {step.after.measured:%Y-%m-%d %H:%M}, "
+            f"point {step.after.number}{commits} (p = {step.p_value:.1g})"
         )
     if not trend.steps:
         few = "" if len(trend.levels) >= LEAST_SESSIONS else f"; {LEAST_SESSIONS} are needed to tell a change of level"

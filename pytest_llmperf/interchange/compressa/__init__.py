@@ -1,0 +1,1 @@
+"""compressa-perf: its files of experiments, and its database, read and written."""

@@ -1,0 +1,129 @@
+"""compressa-perf's YAML files of experiments, of its main line (0.2.8) and of the fork for Gonka's nodes (0.2.5)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import string
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
+
+from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.errors import PlanError
+from pytest_llmperf.plan.server.base import refuse_secret
+
+_MOST_BYTES = 1 << 20
+_ASK = ". Repeat this text at least 10 times and number the repetitions."
+"""Ends a generated prompt, so that answers get as long as they may."""
+
+
+def _secret(value: Any) -> Any:
+    if value is not None:
+        refuse_secret("api_key", value)
+    return value
+
+
+class Experiment(BaseModel):
+    """One entry of the file; defaults are the tool's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    experiment_name: str
+    model_name: str | None = None
+    description: str | None = None
+    num_tasks: PositiveInt
+    """Requests in all."""
+    num_runners: PositiveInt
+    """Requests in flight."""
+    openai_url: str | None = None
+    node_url: str | None = None
+    api_key: Annotated[str | None, BeforeValidator(_secret)] = None
+    """A reference, as `${OPENAI_API_KEY}`."""
+    serv_api_url: str | None = None
+    account_address: str | None = None
+    generate_prompts: bool = False
+    num_prompts: PositiveInt = 100
+    prompt_length: int | None = None
+    """Characters of a prompt; None: 100 of one that is made, and all of one from a file."""
+    max_tokens: PositiveInt = 1000
+    prompts_file: str | None = None
+    report_file: str | None = None
+    report_mode: str | None = None
+    seed: int = 42
+
+
+def parse_experiments(text: str, source: str) -> tuple[Experiment, ...]:
+    """Returns the experiments of a file's text. PlanError names `source` and every mistake."""
+    if len(text.encode()) > _MOST_BYTES:
+        raise PlanError(f"{source}: larger than {_MOST_BYTES >> 20} MiB, which no file of experiments is")
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error}") from error
+    entries = given if isinstance(given, list) else [given]
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise PlanError(
+            f"{source}: a mapping with experiment_name, num_tasks and num_runners is needed, or a list of these"
+        )
+    experiments, mistakes = [], []
+    for number, entry in enumerate(entries, 1):
+        try:
+            experiments.append(Experiment.model_validate(entry))
+        except ValidationError as error:
+            mistakes += [f"{source}: experiment {number}: {_mistake(found)}" for found in error.errors()]
+    if mistakes:
+        raise PlanError("\n".join(mistakes))
+    return tuple(experiments)
+
+
+def _mistake(found: Any) -> str:
+    key = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{did_you_mean(key, list(Experiment.model_fields))}"
+    given = "" if found["type"] in ("missing", "value_error") else f" (given {found['input']!r})"
+    return f"{key}: {found['msg'].removeprefix('Value error, ')}{given}"
+
+
+def sent_prompts(experiment: Experiment, folder: Path) -> list[str]:
+    """Returns the prompts in the order in which they are sent, `num_tasks` of them, drawn with the experiment's seed.
+
+    PlanError says what is wrong with a file of prompts, whose name counts from `folder`.
+    """
+    draw = random.Random(experiment.seed)
+    prompts = _made(experiment) if experiment.generate_prompts else _from_file(experiment, folder)
+    return [draw.choice(prompts) for _ in range(experiment.num_tasks)]
+
+
+def _made(experiment: Experiment) -> list[str]:
+    draw = random.Random(experiment.seed)
+    length = experiment.prompt_length or 100
+    return [_words(draw, f"{number} ", length) for number in range(experiment.num_prompts)]
+
+
+def _words(draw: random.Random, start: str, length: int) -> str:
+    """`length` characters of random words behind `start`, with what ends a prompt where there is room for it."""
+    text = start
+    while len(text) + len(_ASK) < length:
+        text += f"{''.join(draw.choices(string.ascii_lowercase, k=draw.randint(1, 20)))} "
+    return (text[: max(len(start), length - len(_ASK))].rstrip() + _ASK)[:length] if length > len(start) else start
+
+
+def _from_file(experiment: Experiment, folder: Path) -> list[str]:
+    name = experiment.experiment_name
+    if experiment.prompts_file is None:
+        raise PlanError(f"experiment {name!r} has neither generate_prompts: true nor a prompts_file")
+    path = folder / experiment.prompts_file
+    try:
+        rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        prompts = [row[0] for row in rows if row and row[0].strip()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PlanError(f"experiment {name!r}: prompts_file {path}: {error}") from error
+    if not prompts:
+        raise PlanError(f"experiment {name!r}: prompts_file {path} holds no prompt")
+    # 0 would leave nothing of them, and is meant to leave all.
+    return [prompt[: experiment.prompt_length or None] for prompt in prompts]

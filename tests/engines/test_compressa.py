@@ -1,0 +1,121 @@
+"""compressa-perf's files of experiments and its database, on the embedded engine."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pytest_llmperf.cli.main import main
+from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
+from pytest_llmperf.servers.start import start_server
+
+CONFIG = """
+- model_name: replaced
+  experiment_name: "Full"
+  description: "two words"
+  generate_prompts: true
+  num_prompts: 3
+  prompt_length: 300
+  num_tasks: 6
+  num_runners: 2
+  max_tokens: 8
+  seed: 1
+- model_name: replaced
+  experiment_name: "From a file"
+  description: ""
+  prompts_file: prompts.csv
+  prompt_length: 0
+  num_tasks: 4
+  num_runners: 1
+  max_tokens: 4
+"""
+
+
+def llmperf(*args: object, code: int = 0) -> str:
+    done = CliRunner().invoke(main, list(map(str, args)))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory):
+    config = EmbeddedServer.model_validate(
+        {"name": "e", "engine": "embedded", "model": "tiny", "args": {"step": "modelled", "decode-ms-per-step": 1}}
+    )
+    with start_server(config, tmp_path_factory.mktemp("logs"), ()) as server:
+        yield server.url
+
+
+@pytest.fixture
+def folder(tmp_path: Path, any_machine: None) -> Path:
+    (tmp_path / "config.yml").write_text(CONFIG)
+    (tmp_path / "prompts.csv").write_text('"a prompt, with a comma"\nanother prompt\n')
+    return tmp_path
+
+
+def test_experiments_land_in_the_history_and_in_the_tools_own_database(url, folder):
+    history, db = folder / "h.sqlite", folder / "c.sqlite"
+    where = ("--history", history, "--output", folder / "out")
+    node = ("--no-sign", "--node_url", url, "--model_name", "tiny", "--db", db)
+    llmperf("measure-from-yaml", *node, folder / "config.yml", *where)
+    shown = llmperf(
+        "history", "list", "--dialect", "compressa", "--show-metrics", "--show-parameters", "--history", history
+    )
+    for told in (
+        "Full",
+        "From a file",
+        "two words",
+        "num_workers: 2",
+        "avg_n_output: 8",
+        "TTFT_95",
+        "FAILED_REQUESTS: 0",
+    ):
+        assert told in shown
+    with sqlite3.connect(db) as sql:
+        assert sql.execute("SELECT experiment_name, description FROM Experiments").fetchall() == [
+            ("Full", "two words"),
+            ("From a file", ""),
+        ]
+        assert sql.execute("SELECT count(*), min(n_output), max(status) FROM Measurements").fetchone() == (
+            10,
+            4,
+            "success",
+        )
+        metrics = dict(sql.execute("SELECT metric_name, metric_value FROM Metrics WHERE experiment_id = 1"))
+    assert {"TTFT", "TPOT", "THROUGHPUT_OUTPUT_TOKENS", "LONGER_THAN_60_LATENCY", "FAILED_REQUESTS_PER_HOUR"} <= set(
+        metrics
+    )
+    assert metrics["TTFT"] < metrics["LATENCY"]
+    assert len((folder / "out" / "prompts" / "e1.jsonl").read_text().splitlines()) == 6
+    # Its own database, taken over: the same experiments under the same names.
+    assert "2 sessions" in llmperf("history", "import", db, "--history", folder / "other.sqlite")
+    assert "From a file" in llmperf("history", "list", "--history", folder / "other.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("num_tasks: 6", "num_tasks: six"), "experiment 1: num_tasks: Input should be a valid integer (given 'six')"),
+        (("num_runners: 2", "num_runner: 2"), "unknown key 'num_runner'; did you mean 'num_runners'?"),
+        (("seed: 1", "api_key: sk-secret"), "api_key"),
+        (("prompts_file: prompts.csv", "prompts_file: none.csv"), "none.csv"),
+        (("generate_prompts: true", "generate_prompts: false"), "neither generate_prompts: true nor a prompts_file"),
+        (("- model_name", ": ["), "not valid YAML"),
+    ],
+)
+def test_mistakes_of_a_file_are_told(url, folder, edit, message):
+    assert edit[0] in CONFIG
+    (folder / "config.yml").write_text(CONFIG.replace(*edit, 1))
+    node = ("--no-sign", "--node-url", url, "--model-name", "tiny")
+    shown = llmperf("measure-from-yaml", *node, folder / "config.yml", "--history", folder / "h.sqlite", code=1)
+    assert message in shown
+    assert "sk-secret" not in shown
+    assert "Traceback" not in shown
+
+
+def test_requests_that_would_have_to_be_signed_are_refused(folder):
+    shown = llmperf("measure-from-yaml", "--node-url", "http://127.0.0.1:9", folder / "config.yml", code=2)
+    assert "--no-sign" in shown

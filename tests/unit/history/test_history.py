@@ -1,0 +1,209 @@
+"""The history: what is kept of a report, how it is found again, and what it says."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pytest_llmperf.definitions import parse_quantity
+from pytest_llmperf.history.analysis import differences, trends
+from pytest_llmperf.history.database import open_history
+from pytest_llmperf.history.session import (
+    HistoryError,
+    StoredPoint,
+    StoredRun,
+    StoredSession,
+    session_json,
+    session_of,
+    stored_session,
+)
+from pytest_llmperf.report.html.history import history_page
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def point(name: str = "tp4-short", *, measured: datetime = START, itl: float = 10.0, **changes: object) -> StoredPoint:
+    runs = tuple(StoredRun(n, 1, True, {"itl_p50": itl * (1 + 0.001 * n)}) for n in (1, 2, 3))
+    facts = {
+        "test": f"test_a.py::test_serving[{name}]",
+        "name": name,
+        "environment": "h100x8-vllm",
+        "engine": "vllm 0.11.0",
+        "measured": measured,
+        "verdict": "PASS",
+        "reasons": (),
+        "parameters": {"server.args.tensor-parallel-size": "4", "load.concurrency": "8"},
+        "values": {"itl_p50": itl},
+        "dialect": {},
+        "runs": runs,
+    }
+    return StoredPoint(**{**facts, **changes})
+
+
+def session(number: int = 0, *points: StoredPoint, **changes: object) -> StoredSession:
+    facts = {
+        "id": f"{number:032x}",
+        "started": START + timedelta(days=number),
+        "commit": f"{number:02d}" * 20,
+        "version": "0.1.0",
+        "points": points or (point(measured=START + timedelta(days=number)),),
+    }
+    return StoredSession(**{**facts, **changes})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.sqlite"
+
+
+def test_a_session_comes_back_whole(path):
+    given = session(7, point(), point("tp8-short", verdict="FAIL", reasons=("sla:ttft_p99",), measured=None, runs=()))
+    with open_history(path, write=True) as history:
+        history.add(given)
+    with open_history(path) as history:
+        assert list(history.sessions()) == [given]
+        assert history.session(given.id[:31]) == given
+
+
+def test_a_session_twice_is_one_and_its_points_keep_their_numbers(path):
+    with open_history(path, write=True) as history:
+        history.add(session(1, point(verdict="MEASURED")))
+        history.add(session(2))
+        history.add(session(1, point(verdict="PASS"), point("tp8-short")))
+        old, new = history.of_session(session(1).id)
+        assert (old.number, old.point.name, old.point.verdict) == (1, "tp4-short", "PASS")
+        assert new.number > 2
+        assert len(list(history.sessions())) == 2
+
+
+def test_points_are_found_by_name_and_parameters(path):
+    with open_history(path, write=True) as history:
+        history.add(session(1, point(), point("tp8-short", parameters={"load.concurrency": "16"})))
+        assert [f.point.name for f in history.newest(name="tp8")] == ["tp8-short"]
+        assert [f.point.name for f in history.newest(parameters={"concurrency": "8"})] == ["tp4-short"]
+        assert [f.point.name for f in history.newest(parameters={"load.concurrency": "16"})] == ["tp8-short"]
+        assert list(history.newest(parameters={"currency": "16"})) == []
+
+
+def test_runs_that_a_later_session_resumed_count_once(path):
+    with open_history(path, write=True) as history:
+        history.add(session(1, point(measured=START)))
+        history.add(session(2, point(measured=START), point("tp8-short", measured=START)))
+        assert [found.number for found in history.named("tp4-short")] == [1]
+        assert len(history.everything()) == 2
+
+
+def test_a_change_of_level_is_found_with_its_commits(path):
+    with open_history(path, write=True) as history:
+        for day in range(16):
+            itl = (10.0 if day < 9 else 11.5) * (1 + 0.002 * math.sin(day))
+            history.add(session(day, point(measured=START + timedelta(days=day), itl=itl)))
+        (trend,) = trends(history.named("tp4-short"), parse_quantity("itl_p50"))
+    (step,) = trend.steps
+    assert (step.before.number, step.after.number, step.worse) == (9, 10, True)
+    assert step.change == pytest.approx(0.15, abs=0.005)
+    assert step.commits == "080808080..090909090"
+
+
+def test_two_points_are_compared_by_the_gates_statistic(path):
+    with open_history(path, write=True) as history:
+        history.add(session(1, point(itl=10.0), point("b", itl=12.0), point("c", itl=10.05)))
+        one, slower, same = (history.point(number) for number in (1, 2, 3))
+    quantities = [parse_quantity("itl_p50"), parse_quantity("ttft_p50")]
+    (found,) = differences(one, slower, quantities)
+    assert found.verdict == "worse"
+    assert found.change == pytest.approx(0.2)
+    assert found.interval[0] < 0.2 < found.interval[1]
+    assert [d.verdict for d in differences(slower, one, quantities)] == ["better"]
+    assert [d.verdict for d in differences(one, same, quantities)] == ["same"]
+
+
+def test_exported_sessions_are_read_back():
+    given = session(3)
+    assert stored_session(json.loads(json.dumps(session_json(given))), "a file") == given
+    with pytest.raises(HistoryError, match=r"a file: started: Field required"):
+        stored_session({"id": "1"}, "a file")
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ([], "schema is None"),
+        ({"schema": "llmperf.report/9"}, "schema is 'llmperf.report/9'"),
+        ({"schema": "llmperf.report/1"}, "r.json is no whole report: KeyError: 'points'"),
+        ({"schema": "llmperf.report/1", "points": [3], "environments": {}}, "r.json is no whole report"),
+    ],
+)
+def test_what_is_no_report_is_refused(report, message):
+    with pytest.raises(HistoryError, match=message):
+        session_of(report, "r.json")
+
+
+def test_the_file_of_another_program_is_left_alone(path):
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(HistoryError, match="another program"), open_history(path, write=True):
+        pass
+    path.write_bytes(b"no database at all, but long enough to be one" * 30)
+    with pytest.raises(HistoryError, match="not a database"), open_history(path):
+        pass
+
+
+def test_a_newer_files_version_is_named(path):
+    with open_history(path, write=True):
+        pass
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version = 99")
+    with pytest.raises(HistoryError, match="newer llmperf: its version is 99"), open_history(path):
+        pass
+
+
+def test_a_missing_history_is_not_made_by_reading(path):
+    with pytest.raises(HistoryError, match="there is no history"), open_history(path):
+        pass
+    assert not path.exists()
+
+
+def _add_some(path: Path, first: int) -> None:
+    for number in range(first, first + 10):
+        with open_history(path, write=True) as history:
+            history.add(session(number))
+
+
+def test_sessions_may_write_at_the_same_time(path):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_add_some, args=(path, first)) for first in (0, 100, 200, 300)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    with open_history(path) as history:
+        assert len(list(history.sessions())) == 40
+
+
+def test_what_was_not_committed_is_not_there(path):
+    broken = session(1, point(), point("x", runs=(StoredRun(1, 1, True, {"itl_p50": object()}),)))  # type: ignore[dict-item]
+    with open_history(path, write=True) as history:
+        with pytest.raises(HistoryError, match="JSON serializable"):
+            history.add(broken)
+        assert list(history.sessions()) == []
+        history.add(session(2))
+        assert len(list(history.sessions())) == 1
+
+
+def test_a_page_of_all_trends(path):
+    pytest.importorskip("plotly")
+    with open_history(path, write=True) as history:
+        for day in range(3):
+            history.add(session(day, point("<b>tp4</b>-short", measured=START + timedelta(days=day))))
+        page = history_page(list(trends(history.everything(), parse_quantity("itl_p50"))), START)
+    assert "1 points, 0 of 1 metrics changed their level" in page
+    assert "<b>tp4</b>" not in page
+    assert "12 are needed to tell a change of level" in page
