@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
+from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
-from pytest_llmperf.plan.server.base import refuse_secret
 
 _MOST_BYTES = 1 << 20
 _ASK = ". Repeat this text at least 10 times and number the repetitions."
