@@ -127,7 +127,7 @@ class TrtllmServer(LaunchedServer):
                     raise EntryError(f"{name}: {value} needs `flow: engine`; the LLM API has none", "args", name)
         else:
             for name in _COUNTS:
-                if name not in self.args:
+                if self.args.get(name) is None:
                     raise EntryError(f"`flow: engine` needs {name}: an engine is built for it", "args")
             batch, most = self.template.get("triton_max_batch_size", 1), self.args["max-batch-size"]
             if not isinstance(batch, int) or batch > int(str(most)):
@@ -148,7 +148,7 @@ class TrtllmServer(LaunchedServer):
     @property
     def precision(self) -> str:
         """One of PRECISIONS."""
-        return str(self.args.get("precision", "auto"))
+        return str(self.args.get("precision") or "auto")
 
     @property
     def is_quantised(self) -> bool:
@@ -164,12 +164,12 @@ class TrtllmServer(LaunchedServer):
     @property
     def tp(self) -> int:
         """Tensor parallel size."""
-        return int(str(self.args.get("tensor-parallel-size", 1)))
+        return int(str(self.args.get("tensor-parallel-size") or 1))
 
     @property
     def pp(self) -> int:
         """Pipeline parallel size."""
-        return int(str(self.args.get("pipeline-parallel-size", 1)))
+        return int(str(self.args.get("pipeline-parallel-size") or 1))
 
     @property
     def max_seq_len(self) -> int | None:

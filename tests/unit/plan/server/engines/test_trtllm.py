@@ -84,6 +84,8 @@ def test_paths_count_from_the_plan(tmp_path):
         ("args: {port: 80}", "port is the plugin's to choose"),
         ("flow: triton", "flow"),
         ("flow: engine", "`flow: engine` needs max-batch-size"),
+        (f"flow: engine, args: {{{SIZES}, output_len: null}}", "two spellings of one argument"),
+        ("flow: engine, args: {max-batch-size: 8, input-len: null, output-len: 1}", "`flow: engine` needs input-len"),
         (f"flow: engine, args: {{{SIZES}}}, serve: tensorrt_llm", "ensemble"),
         ("template: {max_queue_size: 3}", "template is of `flow: engine` only"),
         ("programs: {trtllm_build: x}", "'trtllm_build' is none of .*trtllm-build"),
