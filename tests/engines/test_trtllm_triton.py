@@ -75,9 +75,10 @@ def test_without_streaming_answers_come_whole(tmp_path: Path, any_machine: None)
         assert {record.error for record in run.records} == {None}
 
 
-def test_the_llm_api_in_triton(tmp_path: Path, any_machine: None) -> None:
+@pytest.mark.parametrize("endpoint", ["generate", "grpc"])
+def test_the_llm_api_in_triton(tmp_path: Path, any_machine: None, endpoint: str) -> None:
     with start_server(_engine(tmp_path, flow="llmapi", template={}), tmp_path / "logs", ()) as server:
-        run = _measured(server, endpoint="grpc")
+        run = _measured(server, endpoint=endpoint)
         assert {record.output_tokens for record in run.records} == {16}
         assert run.records[0].error is None
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints import openai, responses, triton_generate, triton_grpc
 from pytest_llmperf.load.endpoints.openai import Content, Event
-from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, infer_body, with_counts
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, for_model, infer_body
 from pytest_llmperf.plan.load.point import LoadPoint
 
 
@@ -40,7 +40,7 @@ def _as_json(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> 
 
 
 def _as_generate(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:
-    return json.dumps(with_counts(inputs, body)).encode()
+    return json.dumps(for_model(inputs, body)).encode()
 
 
 def _as_infer(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:

@@ -15,12 +15,13 @@ from pytest_llmperf.errors import PlanError
 
 _PROMPTS = ("text_input", "prompt", "PROMPT", "TEXT", "INPUT", "QUERY")
 _NAMES = {
-    "max_tokens": ("max_tokens", "MAX_TOKENS", "sampling_param_max_tokens", "request_output_len"),
-    "stream": ("stream", "STREAM", "streaming"),
-    "temperature": ("temperature", "sampling_param_temperature"),
-    "seed": ("seed", "random_seed", "sampling_param_seed"),
+    "max_tokens": ("MAX_TOKENS", "request_output_len"),
+    "min_tokens": ("min_length",),
+    "stream": ("STREAM", "streaming"),
+    "seed": ("random_seed",),
+    "exclude_input_in_output": ("sampling_param_exclude_input_from_output",),
 }
-"""What models call our parameters."""
+"""What models call our parameters, beside the same with `sampling_param_`."""
 _SAMPLING = "sampling_parameters"
 _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 _NO_SAMPLING = ("stream", "exclude_input_in_output", *_COUNTS)
@@ -69,10 +70,17 @@ def _datatype(name: str) -> str:
     return "BYTES" if bare == "STRING" else bare
 
 
-def with_counts(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body, asking for token counts where the model has inputs for that: a chunk is not always one token."""
-    asked = {spec.name: True for spec in specs if spec.name in _COUNTS}
-    return {**body, "parameters": asked | body["parameters"]}
+def for_model(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with parameters by the names of the model's inputs; a later one of the same input wins.
+
+    Token counts are asked for where the model has inputs for that: a chunk is not always one token.
+    """
+    names = {spec.name for spec in specs}
+    asked = {name: True for name in _COUNTS if name in names}
+    return {
+        **body,
+        "parameters": asked | {_input_name(name, names): value for name, value in body["parameters"].items()},
+    }
 
 
 def fill(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> Inputs:
@@ -80,7 +88,7 @@ def fill(specs: Sequence[TensorSpec], body: Mapping[str, Any]) -> Inputs:
 
     Raises PlanError where the model has no input for the prompt, or the values don't fit.
     """
-    body = with_counts(specs, body)
+    body = for_model(specs, body)
     given = {"text_input": body["text_input"], **body["parameters"]}
     given |= {name: value for name, value in body.items() if name not in ("text_input", "parameters")}
     names = {spec.name for spec in specs}
@@ -103,8 +111,8 @@ def _with_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input_name(name: str, names: set[str]) -> str:
-    candidates = _PROMPTS if name == "text_input" else _NAMES.get(name, ())
-    return next((candidate for candidate in (name, *candidates) if candidate in names), name)
+    others = _PROMPTS if name == "text_input" else (*_NAMES.get(name, ()), f"sampling_param_{name}")
+    return next((candidate for candidate in (name, *others) if candidate in names), name)
 
 
 def _tensor(spec: TensorSpec, value: Any) -> Tensor:

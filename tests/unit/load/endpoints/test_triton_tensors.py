@@ -12,7 +12,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse,
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.triton_generate import read_infer
 from pytest_llmperf.load.endpoints.triton_grpc import encode_request, read_response, request_id
-from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, fill, infer_body, input_specs, with_counts
+from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec, fill, for_model, infer_body, input_specs
 
 BODY = {"text_input": "hé", "parameters": {"stream": True, "max_tokens": 5, "temperature": 0.0, "ignore_eos": True}}
 TEXT = TensorSpec("text_input", "BYTES", (1,))
@@ -53,6 +53,32 @@ def test_inputs_take_what_is_theirs_and_parameters_the_rest() -> None:
     assert fill(TRTLLM, BODY).parameters == {"ignore_eos": True}
 
 
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (("max_tokens", "stream", "min_length"), {"max_tokens": 5, "stream": True, "min_length": 5}),
+        (
+            ("sampling_param_max_tokens", "streaming", "sampling_param_temperature"),
+            {"sampling_param_max_tokens": 5, "streaming": True, "sampling_param_temperature": 0.0},
+        ),
+        ((), {"max_tokens": 5, "stream": True}),
+    ],
+)
+def test_parameters_go_by_the_names_of_the_model(inputs: tuple[str, ...], expected: dict[str, Any]) -> None:
+    """TensorRT-LLM's ensembles of 0.11, and its LLM API."""
+    given = {"stream": True, "max_tokens": 5, "temperature": 0.0, "min_tokens": 5}
+    specs = (TEXT, *(TensorSpec(name, "INT32", (1,), True) for name in inputs))
+    parameters = for_model(specs, {"text_input": "x", "parameters": given})["parameters"]
+    assert expected.items() <= parameters.items()
+    assert len(parameters) == len(given)
+
+
+def test_a_parameter_of_the_plan_wins_over_ours_of_the_same_input() -> None:
+    specs = (TEXT, TensorSpec("sampling_param_max_tokens", "INT32", (1,), True))
+    body = {"text_input": "x", "parameters": {"max_tokens": 5, "sampling_param_max_tokens": 7}}
+    assert for_model(specs, body)["parameters"] == {"sampling_param_max_tokens": 7}
+
+
 def test_vllm_gets_sampling_as_json_and_is_asked_for_counts() -> None:
     values = _values(VLLM, {**BODY, "parameters": {**BODY["parameters"], "exclude_input_in_output": True}})
     assert json.loads(values.pop("sampling_parameters")[0]) == {"max_tokens": 5, "temperature": 0.0, "ignore_eos": True}
@@ -62,7 +88,7 @@ def test_vllm_gets_sampling_as_json_and_is_asked_for_counts() -> None:
         "exclude_input_in_output": (True,),
         "return_num_output_tokens": (True,),
     }
-    assert with_counts((TEXT,), BODY) == BODY
+    assert for_model((TEXT,), BODY) == BODY
 
 
 @pytest.mark.parametrize("name", ["PROMPT", "prompt", "QUERY"])
