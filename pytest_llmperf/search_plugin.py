@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
     session = known_session(config)
     if session and session.searches:
-        from pytest_llmperf.report.terminal.search import search_summary
+        from pytest_llmperf.report.sections.search import search_summary
 
         terminalreporter.section("llmperf search")
         writer = config.get_terminal_writer()

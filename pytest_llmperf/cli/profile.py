@@ -17,6 +17,7 @@ from pytest_llmperf.boundary.files import write_at
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.cli.input import capacity, json_object, problem, ready, report, server_at, slo, stderr_line
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.interchange.perf_analyzer import profile_export
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.dialects import DIALECTS
 from pytest_llmperf.metrics.result import Result
@@ -27,7 +28,6 @@ from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_report
-from pytest_llmperf.report.json.perf_analyzer import profile_export
 from pytest_llmperf.report.sections.capacity import capacity_table
 from pytest_llmperf.report.sections.points import dialect_table, metrics_table
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides

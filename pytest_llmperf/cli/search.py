@@ -17,7 +17,7 @@ from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.report.files import missing_for_html, write_search
-from pytest_llmperf.report.terminal.search import search_summary
+from pytest_llmperf.report.sections.search import search_summary
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe

@@ -14,7 +14,7 @@ from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.search.result import SearchResult
 
 Baselines = Mapping[str, Mapping[str, Histogram]]
-"""By test the baseline's histograms by metric; a test that has none is left out."""
+"""Histograms of each test's baseline by metric; a test that has none is left out."""
 Shown = Table | Text | str
 """A piece of terminal output; a plain text is a line that is not broken."""
 Answer = tuple[str, str, str]

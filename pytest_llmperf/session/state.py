@@ -211,7 +211,7 @@ class PytestSession:
         passed = None if skipped else error is None
         outcome = self.folder.note(test, _point_id(test), passed=passed, error=error and foreign(error))
         self.report.write(always=phase == "call")
-        return outcome_properties(outcome) if phase == "call" else []
+        return list(outcome_properties(outcome)) if phase == "call" else []
 
     def begin(self) -> None:
         """Takes the output folder, before anything is measured. PlanError when it is another session's, or no folder.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.plan.limits import Limit
@@ -38,7 +35,6 @@ def _chart(point_id: str, capacity: Capacity, limit: Limit) -> Chart:
     name = f"{quantity} in {quantity.unit}" if quantity.unit != "ratio" else str(quantity)
     words = dict.fromkeys(trial.verdict for trial in capacity.trials)
     traces = [_line(capacity, limit), *(_marks(capacity, limit, word) for word in words)]
-    layout = limit_line(limit.value, f"limit {limit.op} {quantity.shown(limit.value, 'g')}")
     values = [value for trial in capacity.trials if (value := dict(trial.values).get(limit))]
     scale = log_axis([*values, limit.value]) if quantity.unit != "ratio" else {}
     figure = figure_of(
@@ -47,7 +43,7 @@ def _chart(point_id: str, capacity: Capacity, limit: Limit) -> Chart:
         f"{name}{' (log scale)' if scale else ''}",
         xaxis=log_axis([trial.level for trial in capacity.trials]),
         yaxis=scale,
-        **(_on_log(layout, limit.value) if scale else layout),
+        **limit_line(limit.value, f"limit {limit.op} {quantity.shown(limit.value, 'g')}", log=bool(scale)),
     )
     rows = tuple(
         (f"{trial.level:.4g}", place, trial_label(trial), dict(trial.values).get(limit), trial.reason)
@@ -77,9 +73,3 @@ def _marks(capacity: Capacity, limit: Limit, verdict: str) -> Trace:
         cliponaxis=False,
         hovertemplate="%{x:.4g}: %{text}<extra>" + verdict + "</extra>",
     )
-
-
-def _on_log(layout: dict[str, Any], value: float) -> dict[str, Any]:
-    """Plotly wants an annotation's place on a logarithmic axis as the logarithm, unlike a shape's."""
-    notes = [{**note, "y": math.log10(value)} for note in layout["annotations"]] if value > 0 else []
-    return {**layout, "annotations": notes}

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_llmperf.metrics.summary import rounded
+
 Trace = dict[str, Any]
 Cell = str | float | None
 NAMES = {"ttft": "Time to first token", "itl": "Inter-token latency", "e2e": "Request latency"}
@@ -50,7 +52,7 @@ def log_axis(values: Sequence[float]) -> dict[str, Any]:
     if not known or max(known) < 4 * min(known):
         return {"type": "log"}
     decades = range(math.floor(math.log10(min(known))), math.floor(math.log10(max(known))) + 1)
-    marks = [six(step * 10.0**decade) for decade in decades for step in (1, 2, 5)]
+    marks = [rounded(step * 10.0**decade) for decade in decades for step in (1, 2, 5)]
     return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:,g}" for mark in marks]}
 
 
@@ -61,20 +63,19 @@ def scatter(name: str, points: Iterable[tuple[float, float]], role: str | int, m
         "type": "scatter",
         "mode": mode,
         "name": safe(name),
-        "x": [six(x) for x, _ in known],
-        "y": [six(y) for _, y in known],
+        "x": [rounded(x) for x, _ in known],
+        "y": [rounded(y) for _, y in known],
         "meta": role,
         **more,
     }
 
 
-def limit_line(value: float, label: str) -> dict[str, Any]:
-    """Layout with a dashed line at a limit, and its name."""
+def limit_line(value: float, label: str, *, log: bool = False) -> dict[str, Any]:
+    """Layout with a dashed line at a limit, and its name; `log` for a logarithmic axis."""
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "line": {"dash": "dash"}}
-    note = {"xref": "paper", "x": 0.01, "y": value, "text": safe(label), "showarrow": False, "yanchor": "bottom"}
-    return {"shapes": [line], "annotations": [{**note, "xanchor": "left"}]}
-
-
-def six(value: float) -> float:
-    """To six significant digits."""
-    return float(f"{value:.6g}")
+    if log and value <= 0:
+        return {"shapes": [line], "annotations": []}
+    # Plotly wants an annotation's place on a logarithmic axis as the logarithm, unlike a shape's.
+    note = {"xref": "paper", "x": 0.01, "xanchor": "left", "y": math.log10(value) if log else value}
+    note |= {"yanchor": "bottom", "text": safe(label), "showarrow": False}
+    return {"shapes": [line], "annotations": [note]}

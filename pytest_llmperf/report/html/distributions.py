@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,25 +16,21 @@ _TAIL = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 """Percentiles of the text alternative, and the marks of the axis."""
 _ROLES = ("now", "baseline")
 Labels = tuple[str, str]
-"""What is called what is judged, and what it is held against."""
+"""Names of the side that is judged, and of the one it is held against."""
 BASELINE: Labels = ("this session", "baseline")
 
 
 def distribution_charts(
     samples: Mapping[str, Sequence[float]], baseline: Mapping[str, Histogram], labels: Labels = BASELINE
-) -> tuple[tuple[Chart, Chart], ...]:
+) -> Iterator[Chart]:
     """Histogram and percentile curve of every latency in NAMES that has a value.
 
     `baseline` is what it is held against, stored or, in a duet, the old server's; `labels` say which.
     """
-    return tuple(
-        (
-            _histogram_chart(name, samples[name], baseline.get(name, {}), labels),
-            _curve_chart(name, samples[name], baseline.get(name, {}), labels),
-        )
-        for name in NAMES
-        if samples.get(name)
-    )
+    for name in NAMES:
+        if values := samples.get(name):
+            yield _histogram_chart(name, values, baseline.get(name, {}), labels)
+            yield _curve_chart(name, values, baseline.get(name, {}), labels)
 
 
 def _histogram_chart(name: str, values: Sequence[float], then: Histogram, labels: Labels) -> Chart:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pytest_llmperf.formulas.pace import visible_tokens
+from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.report.html.charts import Cell, Chart, Trace, safe
 
@@ -21,7 +22,7 @@ _TABLE_ROWS = 20
 _PANEL_PX = 92
 _AROUND_PX = 130
 MARGIN = {"l": 64, "r": 16, "t": 26, "b": 46}
-"""Of every chart over time, so that the same second is at the same place in all."""
+"""Margin of every chart over time, so that the same second is at the same place in all."""
 
 
 class _Panel(NamedTuple):
@@ -58,22 +59,24 @@ SERIES = {
     "GPU utilisation": "share of time in which any kernel ran (NVML): not how much of the GPU it used",
     "server's RSS": "resident memory of the server's processes; what they share is counted in each",
 }
-"""Of the sampled series, for the page's definitions."""
+"""Meaning of the sampled series, for the page's definitions."""
 
 
 def begin(record: RequestRecord) -> int:
-    """When it was due, else sent."""
+    """The time at which it was due, else sent."""
     return record.due_ns or record.sent_ns or 0
 
 
 def time_axis(run: Run) -> dict[str, Any]:
-    """Of all charts over this run."""
+    """The axis that all charts over this run have."""
+    begin_ns, end_ns = _span_ns(run)
+    return {"title": {"text": "seconds since the first request"}, "range": [0, seconds(end_ns - begin_ns)]}
+
+
+def _span_ns(run: Run) -> tuple[int, int]:
+    """From the first request's begin to the last one's end."""
     sent = [record for record in run.records if record.sent_ns is not None]
-    zero_ns = min(map(begin, sent))
-    return {
-        "title": {"text": "seconds since the first request"},
-        "range": [0, seconds(max(record.end_ns for record in sent) - zero_ns)],
-    }
+    return min(map(begin, sent)), max(record.end_ns for record in sent)
 
 
 def seconds(ns: int) -> float:
@@ -85,28 +88,25 @@ def series_chart(run: Run) -> Chart | None:
     chunks = [moment for record in run.records for moment in record.chunk_ns]
     if not chunks:
         return None
-    panels = dict(_panels(run))
+    panels, axis = dict(_panels(run)), time_axis(run)
     lines = [line for held in panels.values() for line in held]
-    notes = run.telemetry.notes if run.telemetry else ()
-    says = "What the server was busy with and what it gave, on the time axis of the requests. " + " ".join(
-        f"{note}." for note in notes
-    )
+    notes = [f" {note}." for note in (run.telemetry.notes if run.telemetry else ())]
+    says = f"What the server was busy with and what it gave, on the time axis of the requests.{''.join(notes)}"
     return Chart(
         f"Load and server in run {run.index + 1}",
-        says.strip(),
-        {"data": list(_traces(panels)), "layout": _layout(list(panels), time_axis(run))},
+        says,
+        {"data": list(_traces(panels)), "layout": _layout(list(panels), axis)},
         ("seconds", *(line.name for line in lines)),
-        tuple(_rows(lines, time_axis(run)["range"][1])),
+        tuple(_rows(lines, axis["range"][1])),
         wide=True,
     )
 
 
 def _panels(run: Run) -> Iterator[tuple[str, list[Line]]]:
-    """By title, those that have anything to show."""
+    """Lines by title of the panel, where it has anything to show."""
     sent = [record for record in run.records if record.sent_ns is not None]
-    zero_ns = min(map(begin, sent))
-    end_ns = max(*(record.end_ns for record in sent), zero_ns + 1)
-    edges = np.linspace(zero_ns, end_ns, _BINS + 1)
+    zero_ns, end_ns = _span_ns(run)
+    edges = np.linspace(zero_ns, max(end_ns, zero_ns + 1), _BINS + 1)
     middles = tuple(seconds(int((a + b) / 2) - zero_ns) for a, b in itertools.pairwise(edges))
     in_flight = Line("in flight (client)", middles, tuple(_in_flight(sent, edges[:-1])))
     rate = Line("output tok/s", middles, tuple(_token_rate(sent, edges)))
@@ -115,13 +115,9 @@ def _panels(run: Run) -> Iterator[tuple[str, list[Line]]]:
         if panel is _PANELS[0]:
             yield panel.title, [in_flight, *found]
             yield "output tok/s (client)", [rate]
-        elif any(line.values for line in found) and not _is_idle(panel, found):
+        # Preemptions are worth a chart when there are any.
+        elif any(any(line.values) if panel.title == "preemptions" else line.values for line in found):
             yield panel.title, found
-
-
-def _is_idle(panel: _Panel, lines: Sequence[Line]) -> bool:
-    """Preemptions are worth a chart when there are any."""
-    return panel.title == "preemptions" and not any(value for line in lines for value in line.values)
 
 
 def _sampled(run: Run, panel: _Panel, zero_ns: int) -> Iterator[Line]:
@@ -134,7 +130,7 @@ def _sampled(run: Run, panel: _Panel, zero_ns: int) -> Iterator[Line]:
             yield Line(
                 shown,
                 tuple(seconds(at - zero_ns) for at in track.at_ns),
-                tuple(None if value is None else _five(value * panel.factor) for value in values),
+                tuple(None if value is None else rounded(value * panel.factor, 5) for value in values),
             )
 
 
@@ -182,7 +178,7 @@ def _layout(titles: Sequence[str], axis: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(lines: Sequence[Line], last_s: float) -> Iterator[tuple[Cell, ...]]:
-    """Of every series the latest value at some moments of the run."""
+    """Latest value of every series at some moments of the run."""
     for moment in np.linspace(0, last_s, _TABLE_ROWS + 1)[1:]:
         yield round(float(moment), 3), *(_latest(line, float(moment)) for line in lines)
 
@@ -202,16 +198,11 @@ def _in_flight(records: Sequence[RequestRecord], moments: Any) -> list[float]:
 def _token_rate(records: Sequence[RequestRecord], edges: Any) -> list[float]:
     """Tokens per second in every bin; where only a request's total is known, each chunk has an equal share."""
     moments = [moment for record in records for moment in record.chunk_ns]
-    weights = [weight for record in records for weight in _weights(record)]
+    weights = [weight for record in records for weight in record.chunk_tokens or _even(record)]
     counts, _ = np.histogram(moments, bins=edges, weights=weights)
-    return [_five(value) for value in counts / (np.diff(edges) / 1e9)]
+    return [float(f"{value:.5g}") for value in counts / (np.diff(edges) / 1e9)]
 
 
-def _weights(record: RequestRecord) -> Iterator[float]:
-    total = visible_tokens(record) or len(record.chunk_ns)
-    share = total / len(record.chunk_ns) if record.chunk_ns else 0.0
-    yield from record.chunk_tokens or (share for _ in record.chunk_ns)
-
-
-def _five(value: float) -> float:
-    return float(f"{value:.5g}")
+def _even(record: RequestRecord) -> list[float]:
+    chunks = len(record.chunk_ns)
+    return [(visible_tokens(record) or chunks) / chunks] * chunks if chunks else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
+from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.pareto import Front, Tradeoff
 from pytest_llmperf.report.html.charts import NAMES, Cell, Chart, Trace, figure_of, limit_line, safe, scatter
 from pytest_llmperf.report.views.sweeps import LATENCIES, Level, Sweep, SweepGroup
@@ -52,7 +52,7 @@ def _sweep_trace(sweep: Sweep, quantity: Quantity, axis: str, place: int) -> Tra
 
 
 def _sweep_values(sweep: Sweep, quantity: Quantity) -> list[tuple[Level, float | None, float | None]]:
-    return [(lv, lv.result.metrics.value(OUTPUT_RATE), lv.result.metrics.value(quantity)) for lv in sweep.levels]
+    return [(level, level.throughput, level.result.metrics.value(quantity)) for level in sweep.levels]
 
 
 def _knee_trace(sweep: Sweep, quantity: Quantity, place: int) -> Trace:

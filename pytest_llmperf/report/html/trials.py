@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_llmperf.report.html.charts import Cell, Chart, Trace, figure_of, safe, scatter, six
+from pytest_llmperf.metrics.summary import rounded
+from pytest_llmperf.report.html.charts import Cell, Chart, Trace, figure_of, safe, scatter
 from pytest_llmperf.search.result import Ranked, SearchResult
 
 
@@ -50,8 +51,8 @@ def _dots(name: str, role: str, found: Sequence[Ranked], places: dict[str, int])
         marker={"symbol": "circle" if role == "now" else "x"},
         error_y={
             "type": "data",
-            "array": [six(level.high - level.value) for _, level in levels],
-            "arrayminus": [six(level.value - level.low) for _, level in levels],
+            "array": [rounded(level.high - level.value) for _, level in levels],
+            "arrayminus": [rounded(level.value - level.low) for _, level in levels],
         },
         text=[safe(one.name) for one in found],
         hovertemplate="%{text}: %{y:.4g}<extra>" + name + "</extra>",

@@ -36,10 +36,7 @@ def point_document(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
         "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
         "server": result.server.as_dict(),
         "load": result.load.as_dict(),
-        "valid": result.valid,
-        "invalid_reasons": list(result.invalid_reasons),
-        "saturated": result.saturated,
-        "remarks": list(result.remarks),
+        **plain(result, "valid", "invalid_reasons", "saturated", "remarks"),
         **_stability(result),
         "timestamps": result.stamps,
         "trace_hash": result.trace_hash,
@@ -64,9 +61,7 @@ def _duet_dict(old: Result) -> dict[str, Any]:
         "id": old.point_id,
         "environment": old.environment.slug,
         "server": old.server.as_dict(),
-        "valid": old.valid,
-        "invalid_reasons": list(old.invalid_reasons),
-        "saturated": old.saturated,
+        **plain(old, "valid", "invalid_reasons", "saturated"),
         "timestamps": old.stamps,
         "trace_hash": old.trace_hash,
         "runs": _runs(old),
@@ -86,8 +81,7 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "duration_s": rounded((run.ended_ns - run.started_ns) / 1e9),
         "invalid_reasons": list(invalid_reasons([run], point)),
         "client": plain(run.client),
-        "launch": run.launch,
-        "workers": run.workers,
+        **plain(run, "launch", "workers"),
         "repeats": len(run.spoiled),
         "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
@@ -119,23 +113,16 @@ def _server_side(run: Run) -> dict[str, Any]:
 
 def _model_side_dict(side: ModelSide) -> dict[str, Any]:
     """Times are means per request."""
+    times = ("queue", "compute_input", "compute_infer", "compute_output")
     return {
-        "model": side.model,
-        "requests": side.requests,
-        "failed": side.failed,
-        "inferences": side.inferences,
-        "executions": side.executions,
-        "average_batch": rounded(side.average_batch),
+        **plain(side, "model", "requests", "failed", "inferences", "executions", "average_batch"),
         "batch_sizes": {str(size): count for size, count in side.batch_sizes},
-        "queue_ms": rounded(side.mean_ms(side.queue_ns)),
-        "compute_input_ms": rounded(side.mean_ms(side.compute_input_ns)),
-        "compute_infer_ms": rounded(side.mean_ms(side.compute_infer_ns)),
-        "compute_output_ms": rounded(side.mean_ms(side.compute_output_ns)),
+        **{f"{name}_ms": rounded(side.mean_ms(getattr(side, f"{name}_ns"))) for name in times},
     }
 
 
 def _window_dict(run: Run, point: LoadPoint) -> dict[str, Any] | None:
-    """Where rates were counted, and what lies outside; None when there was no window."""
+    """The window in which rates were counted, and what lies outside; None when there was none."""
     window = run_window(run, point)
     if window is None:
         return None
@@ -158,21 +145,17 @@ def _stability(result: Result) -> dict[str, Any]:
     steady = result.steadiness
     if steady is None:
         return {}
-    return {"stability": {"windows": steady.windows, "reached": steady.reached, **plain(steady)}}
+    return {"stability": plain(steady, "windows", "reached", "throughput_spread", "latency_spread", "within")}
 
 
 def _check_dict(check: SlaCheck) -> dict[str, Any]:
+    limit = check.limit
     return {
-        "quantity": str(check.limit.quantity),
-        "op": check.limit.op,
-        "limit": check.limit.value,
-        "unit": check.limit.quantity.unit,
-        "value": rounded(check.value),
-        "n": check.n,
-        "ok": check.ok,
-        "verdict": check.verdict,
-        "verified": check.verified,
-        "reason": check.reason,
+        "quantity": str(limit.quantity),
+        "op": limit.op,
+        "limit": limit.value,
+        "unit": limit.quantity.unit,
+        **plain(check, "value", "n", "ok", "verdict", "verified", "reason"),
     }
 
 
@@ -200,14 +183,12 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
         "margin": series.margin,
         "baseline_runs": sum(map(len, series.baseline)),
         "runs": series.runs,
-        "verdict": metric.verdict,
-        "reason": metric.reason,
-        "too_noisy": metric.too_noisy,
+        **plain(metric, "verdict", "reason", "too_noisy"),
     }
 
 
 def capacity_dict(capacity: Capacity) -> dict[str, Any]:
-    """As the JSON report holds it: the answer, its interval, and every search with its levels."""
+    """The answer, its interval, and every search with its levels."""
     interval = capacity.interval
     return {
         "quantity": str(capacity.quantity),
@@ -239,11 +220,7 @@ def _search_dict(search: Search) -> dict[str, Any]:
 
 
 def _trial_dict(trial: Trial) -> dict[str, Any]:
-    facts = asdict(trial)
-    figures: Mapping[str, float | None] = facts.pop("figures") or {}
+    facts = asdict(trial) | {"achieved_rate": rounded(trial.achieved_rate)}
     del facts["values"]
-    return {
-        **facts,
-        "achieved_rate": rounded(trial.achieved_rate),
-        "metrics": {k: rounded(v) for k, v in figures.items()},
-    }
+    figures: Mapping[str, float | None] = facts.pop("figures") or {}
+    return {**facts, "metrics": {name: rounded(value) for name, value in figures.items()}}

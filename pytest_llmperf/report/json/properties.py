@@ -14,37 +14,34 @@ from pytest_llmperf.runner.outcomes import Outcome
 Property = tuple[str, str | int | float | bool]
 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
-_UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s"}
+UNIT_SUFFIX = {"tok/s": "_tok_s", "req/s": "_req_s", "ms": "_ms"}
+"""Ends of names; the key of a distribution has its unit already."""
 
 
-def outcome_properties(outcome: Outcome) -> list[Property]:
+def outcome_properties(outcome: Outcome) -> Iterator[Property]:
     """`llmperf.ttft_ms.p99` and the like; what has no value has no property."""
-    if outcome.result is None:
-        return []
     result = outcome.result
-    head: list[Property] = [
-        ("llmperf.point", result.point_id),
-        ("llmperf.environment", result.environment.slug),
-        ("llmperf.simulated", result.environment.simulated),
-        ("llmperf.valid", result.valid),
-        ("llmperf.timestamps", result.stamps),
-        ("llmperf.runs", len(result.runs)),
-        ("llmperf.requests.sent", result.metrics.sent),
-        ("llmperf.requests.failed", result.metrics.failed),
-        ("llmperf.requests.cancelled", result.metrics.cancelled),
-    ]
+    if result is None:
+        return
+    yield "llmperf.point", result.point_id
+    yield "llmperf.environment", result.environment.slug
+    yield "llmperf.simulated", result.environment.simulated
+    yield "llmperf.valid", result.valid
+    yield "llmperf.timestamps", result.stamps
+    yield "llmperf.runs", len(result.runs)
+    for name in ("sent", "failed", "cancelled"):
+        yield f"llmperf.requests.{name}", getattr(result.metrics, name)
     if outcome.taken_from is not None:
-        head.append(("llmperf.taken_from", outcome.taken_from.isoformat(timespec="seconds")))
-    verdicts: list[Property] = [
-        ("llmperf.sla", sla_verdict(outcome)),
-        ("llmperf.regression", regression_verdict(outcome)),
-    ]
-    searched = capacity_properties(result.capacity)
-    return [*head, *searched, *_metric_properties(result.metrics), *_duet_properties(result.reference), *verdicts]
+        yield "llmperf.taken_from", outcome.taken_from.isoformat(timespec="seconds")
+    yield from capacity_properties(result.capacity)
+    yield from _metric_properties(result.metrics)
+    yield from _duet_properties(result.reference)
+    yield "llmperf.sla", sla_verdict(outcome)
+    yield "llmperf.regression", regression_verdict(outcome)
 
 
 def _duet_properties(old: Result | None) -> Iterator[Property]:
-    """The old server's, under names of their own."""
+    """Properties of the old server, under names of their own."""
     if old is None:
         return
     yield "llmperf.duet", old.server.name
@@ -65,11 +62,11 @@ def _metric_properties(summary: Summary) -> Iterator[Property]:
     for name, scalar in summary.scalars.items():
         value = rounded(scalar)
         if value is not None:
-            yield f"llmperf.{name}{_UNIT_SUFFIX.get(METRICS[name].unit, '')}", value
+            yield f"llmperf.{name}{UNIT_SUFFIX.get(METRICS[name].unit, '')}", value
 
 
 def capacity_properties(capacity: Capacity | None) -> Iterator[Property]:
-    """Flat, for JUnit; what is not known has no property."""
+    """The answer and its interval; what is not known has no property."""
     if capacity is None:
         return
     yield "llmperf.capacity.answer", capacity.sentence

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_llmperf import __version__
 from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.report.json.plain import plain
-from pytest_llmperf.report.json.properties import Property
+from pytest_llmperf.report.json.properties import UNIT_SUFFIX, Property
 from pytest_llmperf.search.result import Ranked, SearchResult
 from pytest_llmperf.search.strategy.goal import Check
 
@@ -24,19 +24,13 @@ def search_document(result: SearchResult) -> dict[str, Any]:
         "schema": SCHEMA,
         "llmperf": __version__,
         "search": result.name,
-        "mode": result.mode,
-        "answer": result.answer,
-        "interrupted": result.interrupted,
+        **plain(result, "mode", "answer", "interrupted"),
         "objective": {"name": result.objective, "unit": result.unit, "better": result.better},
         "axes": {name: list(values) for name, values in result.axes.items()},
-        "loads": list(result.loads),
-        "limits": list(result.limits),
+        **plain(result, "loads", "limits"),
         "best": result.best and result.best.name,
         "not_distinguishable": [tie.name for tie in result.ties],
-        "snippet": result.snippet,
-        "command": result.command,
-        "configurations": result.configurations,
-        "runs": result.runs,
+        **plain(result, "snippet", "command", "configurations", "runs"),
         "brute_force_runs": result.brute_runs,
         "tried": list(result.tried),
         "ranked": [_ranked_dict(found) for found in result.ranked],
@@ -52,13 +46,11 @@ def _ranked_dict(found: Ranked) -> dict[str, Any]:
         "rank": found.rank,
         "server": found.name,
         "values": dict(found.values),
-        "standing": found.standing,
-        "why": found.why,
+        **plain(found, "standing", "why"),
         "tied_with_best": found.tied,
         "objective": level and plain(level),
         "checks": [_check_dict(check) for check in found.checks],
-        "runs": found.runs,
-        "stopped": found.stopped,
+        **plain(found, "runs", "stopped"),
         "replicas": getattr(found.config, "replicas", 1),
         "gpus": found.config.gpu_count,
         "metrics": {
@@ -74,8 +66,7 @@ def _check_dict(check: Check) -> dict[str, Any]:
         "quantity": check.name,
         "limit": check.limit,
         "value": rounded(check.value),
-        "ok": check.ok,
-        "verdict": check.verdict,
+        **plain(check, "ok", "verdict"),
         "excess": rounded(check.share),
         "reason": check.reason,
     }
@@ -94,55 +85,47 @@ def search_csv(result: SearchResult) -> str:
 
 def _rows(result: SearchResult) -> Iterator[dict[str, Any]]:
     for found in result.ranked:
-        level = found.objective
+        level = plain(found.objective) if found.objective else {}
+        metrics = {
+            f"{load}.{name}": rounded(value)
+            for load, values in found.metrics.items()
+            for name, value in values.items()
+            if value is not None
+        }
         yield {
             "rank": found.rank or "",
             "server": found.name,
             **found.values,
             "standing": found.standing,
             "tied_with_best": found.tied,
-            "objective": rounded(level.value) if level else "",
-            "objective_low": rounded(level.low) if level else "",
-            "objective_high": rounded(level.high) if level else "",
+            "objective": level.get("value", ""),
+            "objective_low": level.get("low", ""),
+            "objective_high": level.get("high", ""),
             "runs": found.runs,
             "gpus": found.config.gpu_count,
             "why": found.why or found.stopped or "",
-            **{
-                f"{load}.{name}": rounded(value)
-                for load, values in found.metrics.items()
-                for name, value in values.items()
-                if value is not None
-            },
+            **metrics,
         }
 
 
-def search_properties(result: SearchResult) -> list[Property]:
-    """For JUnit: what was found and how; without a best configuration that it is missing."""
-    head: list[Property] = [
-        ("llmperf.search", result.name),
-        ("llmperf.search.mode", result.mode),
-        ("llmperf.search.objective", result.objective),
-        ("llmperf.search.configurations", result.configurations),
-        ("llmperf.search.tried", len(result.ranked)),
-        ("llmperf.search.runs", result.runs),
-        ("llmperf.search.brute_force_runs", result.brute_runs),
-    ]
+def search_properties(result: SearchResult) -> Iterator[Property]:
+    """JUnit properties: what was found and how; without a best configuration that it is missing."""
+    yield "llmperf.search", result.name
+    for name in ("mode", "objective", "configurations"):
+        yield f"llmperf.search.{name}", getattr(result, name)
+    yield "llmperf.search.tried", len(result.ranked)
+    yield "llmperf.search.runs", result.runs
+    yield "llmperf.search.brute_force_runs", result.brute_runs
     best = result.best
     if best is None or best.objective is None:
-        return [*head, ("llmperf.search.best", "none")]
-    level = best.objective
-    unit = {"tok/s": "_tok_s", "req/s": "_req_s", "ms": "_ms"}.get(result.unit, "")
-    return [
-        *head,
-        ("llmperf.search.best", best.name),
-        *((f"llmperf.search.best.{name}", _scalar(value)) for name, value in best.values.items()),
-        (f"llmperf.search.best.objective{unit}", float(f"{level.value:.6g}")),
-        ("llmperf.search.best.objective.low", float(f"{level.low:.6g}")),
-        ("llmperf.search.best.objective.high", float(f"{level.high:.6g}")),
-        ("llmperf.search.best.ties", len(result.ties)),
-        ("llmperf.search.best.command", result.command),
-    ]
-
-
-def _scalar(value: Any) -> str | int | float | bool:
-    return value if isinstance(value, str | int | float | bool) else str(value)
+        yield "llmperf.search.best", "none"
+        return
+    yield "llmperf.search.best", best.name
+    for name, value in best.values.items():
+        yield f"llmperf.search.best.{name}", value if isinstance(value, str | int | float | bool) else str(value)
+    level = plain(best.objective)
+    yield f"llmperf.search.best.objective{UNIT_SUFFIX.get(result.unit, '')}", level["value"]
+    yield "llmperf.search.best.objective.low", level["low"]
+    yield "llmperf.search.best.objective.high", level["high"]
+    yield "llmperf.search.best.ties", len(result.ties)
+    yield "llmperf.search.best.command", result.command

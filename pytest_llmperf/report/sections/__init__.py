@@ -1,1 +1,1 @@
-"""What a report consists of: each section with its numbers, and how terminal, JSON and HTML show them."""
+"""Sections of a report: each with its numbers, and how terminal, JSON and HTML show them."""

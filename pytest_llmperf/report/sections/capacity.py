@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.table import Column, Table
 
@@ -62,16 +61,12 @@ def _cells(trial: Trial, capacity: Capacity, shown: list[Quantity]) -> Iterator[
         yield number(trial.achieved_rate)
 
 
-def _page(view: Searched) -> dict[str, Any]:
-    return {"capacities": [(point_id, found, capacity_charts(point_id, found)) for point_id, found in view]}
-
-
 _BODY = """
-{% for point_id, capacity, charts in capacities %}
+{% for point_id, capacity in view %}
 <h3>{{ point_id }}</h3>
 <p class="answer">{{ capacity.sentence }}</p>
 {% for note in capacity.notes %}<p class="quiet">{{ note }}</p>{% endfor %}
-<div class="grid">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>
+<div class="grid">{% for one in charts(point_id, capacity) %}{{ chart(one) }}{% endfor %}</div>
 {% endfor %}
 """
 CAPACITY = Section(
@@ -80,6 +75,6 @@ CAPACITY = Section(
     view=_view,
     terminal=_terminal,
     html=_BODY,
-    page=_page,
+    page=lambda view: {"view": view, "charts": capacity_charts},
     answers=lambda view: [("capacity", point_id, f": {found.sentence}") for point_id, found in view],
 )

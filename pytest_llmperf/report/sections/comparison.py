@@ -84,7 +84,7 @@ def _cell(row: Row, place: int) -> str:
 
 
 def _reasons(found: Comparison) -> Iterator[str]:
-    """Why metrics have no best configuration, each reason once."""
+    """Reasons why metrics have no best configuration, each once."""
     whys: dict[str, list[str]] = {}
     for row in found.rows:
         if row.best is None and row.why != NO_WINNER:
@@ -93,10 +93,6 @@ def _reasons(found: Comparison) -> Iterator[str]:
         yield f"no best in {', '.join(quantities)}: {why}"
     if any(row.why == NO_WINNER for row in found.rows):
         yield "no winner: intervals overlap"
-
-
-def _json(view: Sequence[Comparison]) -> dict[str, Any]:
-    return {"comparisons": [_comparison_dict(found) for found in view]}
 
 
 def _comparison_dict(found: Comparison) -> dict[str, Any]:
@@ -121,7 +117,7 @@ COMPARISON = Section(
     title="Configurations side by side",
     view=lambda content: comparisons(content.measured),
     terminal=_terminal,
-    json=_json,
+    json=lambda view: {"comparisons": [_comparison_dict(found) for found in view]},
     html='{% include "comparison.html" %}',
     answers=lambda view: [("comparison", "Configurations", f": {line}") for line in overall(view)],
 )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.report.section import Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right, styled
+from pytest_llmperf.report.views.comparison import grouped
 
 _QUANTITIES = {
     "prefill": (Quantity("ttft", "p50"), Quantity("ttft", "p99"), Quantity("prefill_throughput_per_user")),
     "decode": (Quantity("itl", "p50"), Quantity("itl", "p99"), Quantity("output_token_throughput_per_user")),
 }
-"""By phase."""
+"""Quantities that each phase is shown by."""
 _LENGTH = re.compile(r"-in\d+")
 
 
@@ -39,41 +39,33 @@ class Curve:
     server: str
     load: str
     """Name of the load, other swept values included."""
-    phase: Literal["prefill", "decode"]
+    phase: str
+    """`prefill` or `decode`."""
     environment: str
     points: tuple[CurvePoint, ...]
 
 
 def curves(measured: Sequence[tuple[str, Result]]) -> tuple[Curve, ...]:
     """One per test function, server and load with a `phase`, from (test id, result); only prompts of one length."""
-    grouped: dict[tuple[str, ...], list[Result]] = {}
-    for test, result in measured:
-        if result.load.phase and isinstance(result.load.input_tokens, int):
-            grouped.setdefault(_key(test, result), []).append(result)
-    return tuple(itertools.chain.from_iterable(map(_curve, grouped.values())))
+    isolated = [(test, r) for test, r in measured if r.load.phase and isinstance(r.load.input_tokens, int)]
+    return tuple(_curve([result for _, result in pairs]) for pairs in grouped(isolated, _key).values())
 
 
-def _key(test: str, result: Result) -> tuple[str, ...]:
+def _key(pair: tuple[str, Result]) -> tuple[str, ...]:
+    test, result = pair
     return test.partition("[")[0], result.environment.slug, result.server.name, _LENGTH.sub("", result.load.name)
 
 
-def _length(result: Result) -> int:
-    asked = result.load.input_tokens
-    return asked if isinstance(asked, int) else 0
-
-
-def _curve(results: Sequence[Result]) -> Iterator[Curve]:
-    first = results[0]
-    if first.load.phase is None:
-        return
-    quantities = _QUANTITIES[first.load.phase]
+def _curve(results: Sequence[Result]) -> Curve:
+    load, phase = results[0].load, str(results[0].load.phase)
     points = [
-        CurvePoint(_length(r), r.valid, {str(quantity): r.metrics.value(quantity) for quantity in quantities})
-        for r in sorted(results, key=_length)
+        CurvePoint(length, r.valid, {str(q): r.metrics.value(q) for q in _QUANTITIES[phase]})
+        for r in results
+        if isinstance(length := r.load.input_tokens, int)
     ]
-    yield Curve(
-        first.server.name, _LENGTH.sub("", first.load.name), first.load.phase, first.environment.slug, tuple(points)
-    )
+    ordered = sorted(points, key=lambda point: point.input_tokens)
+    name = _LENGTH.sub("", load.name)
+    return Curve(results[0].server.name, name, phase, results[0].environment.slug, tuple(ordered))
 
 
 def _terminal(view: Sequence[Curve], width: int) -> Iterator[Shown]:

@@ -23,7 +23,7 @@ from pytest_llmperf.report.json.point import point_document
 from pytest_llmperf.report.section import Content, Section, Shown
 from pytest_llmperf.report.sections.server_side import merged_models
 from pytest_llmperf.report.text import heading, left, make_table, number, right, simulated_label, styled, two_lines
-from pytest_llmperf.report.views.standing import MEANINGS, Standing, standing
+from pytest_llmperf.report.views.standing import WORDS, Standing, standing
 from pytest_llmperf.report.views.verdicts import describe, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
 
@@ -76,7 +76,7 @@ def _view(content: Content) -> tuple[Point, ...]:
 
 
 def by_gravity(points: Iterable[Point]) -> list[Point]:
-    """What failed first, else in the order of the plan."""
+    """Points that failed first, else in the order of the plan."""
     return sorted(points, key=lambda point: point.standing.gravity)
 
 
@@ -129,7 +129,7 @@ def _overview_page(view: Sequence[Point]) -> dict[str, Any]:
     return {
         "points": [(point, tuple(_values(point.result)) if point.result else nothing) for point in by_gravity(view)],
         "columns": ["failed/sent", *map(heading, HEADLINE)],
-        "meanings": {word: text for word, text in MEANINGS.items() if word in words},
+        "meanings": {word: meaning for word, (_, meaning) in WORDS.items() if word in words},
     }
 
 
@@ -168,22 +168,9 @@ def dialect_table(result: Result, dialect: str, width: int = _WIDE) -> Table:
     title = f"{result.point_id} by the definitions of {dialect}"
     table = make_table(title, Column("Metric", overflow="fold"), *right("", *stats))
     for name, values in dialect_metrics(dialect, result.runs).items():
-        cells = [values["value"]] if "value" in values else [None, *(values[stat] for stat in stats)]
-        shown = map(number, cells) if len(cells) == 1 else ("", *map(number, cells[1:]))
-        table.add_row(f"{name} ({values['unit']})", *shown)
+        single = number(values["value"]) if "value" in values else ""
+        table.add_row(f"{name} ({values['unit']})", single, *(number(values[stat]) for stat in stats if not single))
     return table
-
-
-def _points_page(view: Sequence[Point]) -> dict[str, Any]:
-    return {
-        "points": by_gravity(view),
-        "charts": lambda point: tuple(_charts(point.result, point.baseline)),
-        "statistics": _STATISTICS,
-        "statistics_of": _statistics,
-        "errors_of": _errors,
-        "merged_models": merged_models,
-        "describe": describe,
-    }
 
 
 def _statistics(result: Result) -> Iterator[tuple[str, ...]]:
@@ -194,20 +181,19 @@ def _statistics(result: Result) -> Iterator[tuple[str, ...]]:
 
 
 def _errors(result: Result) -> list[tuple[str, int]]:
-    """What failed requests said, and how many of them."""
+    """Texts of failed requests, and how many had each."""
     return list(Counter(record.error for run in result.runs for record in run.records if record.error).items())
 
 
-def _charts(result: Result, baseline: Mapping[str, Histogram]) -> Iterator[Chart]:
+def _charts(result: Result, baseline: Mapping[str, Histogram]) -> list[Chart]:
+    """Distributions of all runs, then the last run over time."""
     if not result.runs:
-        return
-    old = result.reference
+        return []
+    old, last = result.reference, result.runs[-1]
     then = baseline if old is None else {name: histogram(values) for name, values in _pooled(old).items() if values}
     labels = BASELINE if old is None else (result.server.name, old.server.name)
-    for pair in distribution_charts(_pooled(result), then, labels):
-        yield from pair
-    last = result.runs[-1]
-    yield from filter(None, (timeline_chart(last), series_chart(last)))
+    over_time = filter(None, (timeline_chart(last), series_chart(last)))
+    return [*distribution_charts(_pooled(result), then, labels), *over_time]
 
 
 def _pooled(result: Result) -> dict[str, list[float]]:
@@ -233,5 +219,13 @@ POINTS = Section(
     terminal=_statistics_tables,
     verbosity=1,
     html='{% include "points.html" %}',
-    page=_points_page,
+    page=lambda view: {
+        "points": by_gravity(view),
+        "charts_of": _charts,
+        "statistics": _STATISTICS,
+        "statistics_of": _statistics,
+        "errors_of": _errors,
+        "models_of": merged_models,
+        "describe": describe,
+    },
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from pytest_llmperf.metrics.stats.pareto import Front
 from pytest_llmperf.report.html.tradeoffs import front_chart, sweep_charts
 from pytest_llmperf.report.section import Answer, Section, Shown
 from pytest_llmperf.report.views.sweeps import SweepGroup, fronts, sweep_groups
@@ -24,21 +22,13 @@ def _answers(view: Sequence[SweepGroup]) -> Iterator[Answer]:
         yield from (("sweeps", "Sweep", f": {line}") for line in group.answers[:_FIRST])
 
 
-def _sweeps_page(view: Sequence[SweepGroup]) -> dict[str, Any]:
-    return {"sweeps": [(group, sweep_charts(group)) for group in view]}
-
-
 _SWEEPS_BODY = """
-{% for group, charts in sweeps %}
+{% for group in view %}
 <h3>{{ group.load }} over {{ group.axis }} <small>{{ group.environment }}</small></h3>
 {% for line in group.answers %}<p class="answer">{{ line }}</p>{% endfor %}
-<div class="grid">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>
+<div class="grid">{% for one in charts(group) %}{{ chart(one) }}{% endfor %}</div>
 {% endfor %}
 """
-
-
-def _tradeoffs_page(view: Sequence[Front]) -> dict[str, Any]:
-    return {"charts": [front_chart(front, "point") for front in view]}
 
 
 SWEEPS = Section(
@@ -47,7 +37,7 @@ SWEEPS = Section(
     view=lambda content: sweep_groups(content.measured),
     terminal=_terminal,
     html=_SWEEPS_BODY,
-    page=_sweeps_page,
+    page=lambda view: {"view": view, "charts": sweep_charts},
     answers=_answers,
 )
 TRADEOFFS = Section(
@@ -55,5 +45,5 @@ TRADEOFFS = Section(
     title="Best trade-offs",
     view=lambda content: fronts(content.measured),
     html='<div class="grid">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>',
-    page=_tradeoffs_page,
+    page=lambda view: {"charts": [front_chart(front, "point") for front in view]},
 )

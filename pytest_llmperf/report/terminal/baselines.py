@@ -103,7 +103,7 @@ def pictures(baseline: Baseline) -> Iterator[str]:
 
 
 def trend_lines(baseline: Baseline) -> Iterator[str]:
-    """Where a gated metric's level changed over the stored sessions; says so where they are too few to tell."""
+    """Lines on when a gated metric's level changed over the stored sessions; or that they are too few to tell."""
     sessions = baseline.sessions
     if len(sessions) < LEAST_SESSIONS:
         yield f"{baseline.point_id}: {len(sessions)} of the {LEAST_SESSIONS} sessions that a trend needs"

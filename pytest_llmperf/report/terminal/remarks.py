@@ -11,7 +11,7 @@ from pytest_llmperf.runner.outcomes import Outcome
 
 
 def remark_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """What was skipped, resumed or interrupted, then each point's remarks."""
+    """Points that were skipped, resumed or interrupted, then each point's remarks."""
     yield from _skipped(outcomes)
     yield from _resumed(outcomes)
     if any(outcome.passed is None and outcome.error == "interrupted" for outcome in outcomes):
@@ -65,8 +65,7 @@ def _gate_remarks(point_id: str, regression: Regression) -> Iterator[str]:
     if regression.verdict in ("IMPROVED", "INCONCLUSIVE"):
         for metric in regression.metrics:
             if metric.verdict == regression.verdict:
-                shown = describe(metric, regression.duet) if regression.duet else describe(metric)
-                yield f"{metric.verdict} {point_id}: {shown}"
+                yield f"{metric.verdict} {point_id}: {describe(metric, regression.duet)}"
     seen = [metric for metric in regression.metrics if metric.verdict == "PASS" and metric.detectable is not None]
     if regression.verdict == "PASS" and seen:
         caught = ", ".join(f"{m.series.quantity} {m.detectable:+.1%}" for m in seen if m.series.reference != "anchor")

@@ -1,1 +1,1 @@
-"""What reports show, whatever the medium: sweeps, curves, comparisons, verdicts."""
+"""Numbers that reports show, whatever the medium: sweeps, comparisons, verdicts."""

@@ -7,8 +7,9 @@ eye in the table. Overlap is no proof that two are the same, so it is called "no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pytest_llmperf.definitions import HEADLINE_LATENCIES, OFFERED, OUTPUT_RATE, Quantity
 from pytest_llmperf.gate.regression import candidate
@@ -34,6 +35,8 @@ CHOSEN_BY = (
 _NAMED = 4
 """Configurations that the answer names per metric, the others counted as one."""
 NO_WINNER = "no clear winner: intervals overlap"
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 _LOAD_LEVEL = re.compile(r"-(?:c\d+|[\d.e+]+rps)(?=-|$)")
 
 
@@ -43,7 +46,7 @@ class Row:
 
     quantity: Quantity
     levels: tuple[Level | None, ...]
-    """By configuration; None where a run gave no value."""
+    """Level of each configuration; None where a run gave no value."""
     best: int | None
     """Position of the winner; None: `why` says why there is none."""
     why: str = ""
@@ -80,7 +83,8 @@ class Comparison:
         winner, count = max(self.wins.items(), key=lambda pair: pair[1])
         rest = [f"{name} in {won}" for name, won in self.wins.items() if won and name != winner]
         others = f", {', '.join(rest)}" if rest else ""
-        return f"{self.load}: {winner} is better in {count} of {len(self.rows)} metrics{others}{self._open(decided)}"
+        undecided = f"; undecided in {len(self.rows) - decided}" if decided < len(self.rows) else ""
+        return f"{self.load}: {winner} is better in {count} of {len(self.rows)} metrics{others}{undecided}"
 
     def _undecided(self) -> str:
         some = 0 < len(self.unbeaten) < len(self.configurations)
@@ -95,10 +99,6 @@ class Comparison:
                 if len(names) > _NAMED:
                     names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} others"]
                 yield f"best {row.quantity}: {' or '.join(names)}"
-
-    def _open(self, decided: int) -> str:
-        left = len(self.rows) - decided
-        return f"; undecided in {left}" if left else ""
 
     @property
     def unbeaten(self) -> tuple[str, ...]:
@@ -118,25 +118,36 @@ class Comparison:
 
 def overall(found: Sequence[Comparison]) -> tuple[str, ...]:
     """A line per configuration that leads anywhere, one for the loads where none does: of a single one its answer."""
-    loads: dict[str, list[str]] = {}
-    for comparison in found:
-        if comparison.leader is not None:
-            loads.setdefault(comparison.leader, []).append(comparison.load)
-    led = [f"{name} is the better configuration at {', '.join(at)}" for name, at in loads.items()]
-    open_ones = [comparison for comparison in found if comparison.leader is None]
-    if len(open_ones) == 1:
-        return (*led, open_ones[0].answer)
-    return (*led, *([f"no clear winner at {', '.join(one.load for one in open_ones)}"] if open_ones else []))
+    by_leader = grouped(found, lambda comparison: comparison.leader)
+    undecided = by_leader.pop(None, [])
+    lines = [f"{name} is the better configuration at {_loads(led)}" for name, led in by_leader.items()]
+    if undecided:
+        lines.append(undecided[0].answer if len(undecided) == 1 else f"no clear winner at {_loads(undecided)}")
+    return tuple(lines)
+
+
+def _loads(found: Iterable[Comparison]) -> str:
+    return ", ".join(comparison.load for comparison in found)
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by their key, in the order in which keys come up."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], list[Result]]:
     """Results that may stand side by side: of one test function, environment and set of output-changing arguments."""
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for test, result in measured:
-        locked = ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
-        key = (test.partition("[")[0], result.environment.slug, locked)
-        groups.setdefault(key, []).append(result)
-    return groups
+    groups = grouped((pair for pair in measured if pair[1].runs), _comparable_key)
+    return {key: [result for _, result in pairs] for key, pairs in groups.items()}
+
+
+def _comparable_key(pair: tuple[str, Result]) -> tuple[str, ...]:
+    test, result = pair
+    locked = ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
+    return test.partition("[")[0], result.environment.slug, locked
 
 
 def load_family(result: Result) -> str:
@@ -146,13 +157,8 @@ def load_family(result: Result) -> str:
 
 def comparisons(measured: Sequence[tuple[str, Result]]) -> tuple[Comparison, ...]:
     """One per load that several servers were measured at, from (test id, result)."""
-    found = []
-    for results in comparable([pair for pair in measured if pair[1].runs]).values():
-        by_load: dict[str, list[Result]] = {}
-        for result in results:
-            by_load.setdefault(result.load.name, []).append(result)
-        found += [_comparison(group) for group in by_load.values() if len(group) > 1]
-    return tuple(found)
+    by_load = [grouped(results, lambda result: result.load.name) for results in comparable(measured).values()]
+    return tuple(_comparison(held) for loads in by_load for held in loads.values() if len(held) > 1)
 
 
 def _comparison(results: Sequence[Result]) -> Comparison:

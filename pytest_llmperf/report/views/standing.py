@@ -7,38 +7,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
-from pytest_llmperf.report.views.verdicts import level, measured_change, regression_verdict, sla_verdict
+from pytest_llmperf.report.views.verdicts import SIDES, level, measured_change, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
 
 Kind = Literal["bad", "doubt", "good", "none"]
-WORDS: dict[str, Kind] = {
-    "FAIL": "bad",
-    "INVALID": "bad",
-    "ERROR": "bad",
-    "INTERRUPTED": "doubt",
-    "INCONCLUSIVE": "doubt",
-    "SKIPPED": "doubt",
-    "NONE": "bad",
-    "FOUND": "good",
-    "IMPROVED": "good",
-    "PASS": "good",
-    "MEASURED": "none",
+WORDS: dict[str, tuple[Kind, str]] = {
+    "FAIL": ("bad", "a limit is broken, something got worse than its margin allows, or the test failed otherwise"),
+    "INVALID": (
+        "bad",
+        "the client was the bottleneck or the server gave other lengths: the numbers are not to be trusted",
+    ),
+    "ERROR": ("bad", "nothing was measured: the server did not come up, or died"),
+    "INTERRUPTED": ("doubt", "the session ended first"),
+    "INCONCLUSIVE": ("doubt", "the runs cannot tell whether it got worse"),
+    "SKIPPED": ("doubt", "this machine cannot run the configuration"),
+    "NONE": ("bad", "no configuration keeps all limits"),
+    "FOUND": ("good", "a configuration keeps all limits"),
+    "IMPROVED": ("good", "better than the baseline by more than the margin"),
+    "PASS": ("good", "every limit holds and nothing got worse than its margin allows"),
+    "MEASURED": ("none", "measured; the test checks no limit and no baseline"),
 }
-"""Colour of every word, the gravest first: the order in which points are listed."""
-MEANINGS = {
-    "FAIL": "a limit is broken, something got worse than its margin allows, or the test failed otherwise",
-    "INVALID": "the client was the bottleneck or the server gave other lengths: the numbers are not to be trusted",
-    "ERROR": "nothing was measured: the server did not come up, or died",
-    "INTERRUPTED": "the session ended first",
-    "INCONCLUSIVE": "the runs cannot tell whether it got worse",
-    "SKIPPED": "this machine cannot run the configuration",
-    "IMPROVED": "better than the baseline by more than the margin",
-    "PASS": "every limit holds and nothing got worse than its margin allows",
-    "MEASURED": "measured; the test checks no limit and no baseline",
-}
+"""Colour and meaning of every word, the gravest first: the order in which points are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +42,7 @@ class Standing:
 
     @property
     def kind(self) -> Kind:
-        return WORDS[self.word]
+        return WORDS[self.word][0]
 
     @property
     def gravity(self) -> int:
@@ -61,8 +52,7 @@ class Standing:
 
 def standing(outcome: Outcome) -> Standing:
     """The gravest thing there is to say about a point."""
-    word = _word(outcome)
-    return Standing(word, tuple(_reasons(word, outcome)))
+    return Standing(word := _word(outcome), tuple(_reasons(word, outcome)))
 
 
 def _word(outcome: Outcome) -> str:
@@ -85,17 +75,14 @@ def _reasons(word: str, outcome: Outcome) -> Iterator[str]:
     if word in ("FAIL", "INCONCLUSIVE"):
         yield from (_limit_sentence(check) for check in outcome.sla or () if check.verdict == word)
     if outcome.regression and word in ("FAIL", "INCONCLUSIVE", "IMPROVED"):
-        yield from (
-            _change_sentence(metric, _old(outcome.regression))
-            for metric in outcome.regression.metrics
-            if metric.verdict == word
-        )
+        old, _ = outcome.regression.duet or SIDES
+        yield from (_change_sentence(metric, old) for metric in outcome.regression.metrics if metric.verdict == word)
     if outcome.error and word != "INVALID" and not _is_told(outcome):
         yield first_line(outcome.error)
 
 
 def _is_told(outcome: Outcome) -> bool:
-    """Whether the error is that of a gate, whose metrics say more than its first line."""
+    """True for the error of a gate, whose metrics say more than its first line."""
     broken = any(check.verdict == "FAIL" for check in outcome.sla or ())
     return broken or (outcome.regression is not None and outcome.regression.verdict == "FAIL")
 
@@ -110,11 +97,6 @@ def _limit_sentence(check: SlaCheck) -> str:
     doubt = ", which the runs cannot confirm" if check.verdict == "INCONCLUSIVE" else ""
     bound = quantity.shown(limit.value, "g")
     return f"{_title(quantity)} is {quantity.shown(check.value)}; the limit is {side} {bound}{doubt}"
-
-
-def _old(regression: Regression) -> str:
-    """Name of the other side: in a duet the old server's."""
-    return regression.duet[0] if regression.duet else "baseline"
 
 
 def _change_sentence(metric: MetricVerdict, old: str) -> str:

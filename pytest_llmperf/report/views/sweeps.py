@@ -13,7 +13,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import beyond
 from pytest_llmperf.metrics.stats.pareto import Front, pareto_front
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.report.views.comparison import comparable, load_family
+from pytest_llmperf.report.views.comparison import comparable, grouped, load_family
 
 _LATENCY = Quantity("e2e", "p50")
 LATENCIES = (Quantity("ttft", "p99"), Quantity("itl", "p99"), _LATENCY)
@@ -28,6 +28,23 @@ class Level:
     offered: float
     result: Result
 
+    @property
+    def throughput(self) -> float | None:
+        """Output tokens per second."""
+        return self.result.metrics.value(OUTPUT_RATE)
+
+    @property
+    def keeps_limits(self) -> bool:
+        """True where all runs together are within the load's limits; a figure that is not known breaks its limit."""
+        values = ((limit, self.result.metrics.value(limit.quantity)) for limit in self.result.load.sla)
+        return all(value is not None and not beyond(limit, value) for limit, value in values)
+
+    @property
+    def power(self) -> float | None:
+        """Kleinrock's power, throughput over latency: below its maximum the server is idle, above it requests queue."""
+        rate, latency = self.throughput, self.result.metrics.value(_LATENCY)
+        return rate / latency if self.result.valid and rate and latency else None
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -35,13 +52,17 @@ class Sweep:
 
     server: str
     levels: tuple[Level, ...]
-    knee: int | None
-    """Position of the level with the most throughput per latency; None below three valid levels."""
+
+    @property
+    def knee(self) -> int | None:
+        """Position of the level with the most power; None below three valid levels."""
+        power = {place: value for place, level in enumerate(self.levels) if (value := level.power) is not None}
+        return max(power, key=lambda place: power[place]) if len(power) > 2 else None
 
     def answer(self, axis: str) -> str:
         """The answer in a sentence: how far the limits hold; without limits, where throughput is highest."""
-        rated = [(level, rate) for level in self.levels if level.result.valid and (rate := _throughput(level.result))]
-        held = [pair for pair in rated if _keeps_limits(pair[0].result)]
+        rated = [(level, rate) for level in self.levels if level.result.valid and (rate := level.throughput)]
+        held = [pair for pair in rated if pair[0].keeps_limits]
         if not held:
             return f"{self.server} meets its limits at no {axis}" if rated else f"{self.server} has no valid level"
         if not any(level.result.load.sla for level in self.levels):
@@ -76,70 +97,36 @@ class SweepGroup:
         return limits.pop() if len(limits) == 1 else None
 
 
-def _throughput(result: Result) -> float | None:
-    return result.metrics.value(OUTPUT_RATE)
-
-
-def _keeps_limits(result: Result) -> bool:
-    """Whether the figures of all runs together are within the load's limits; one that is not known breaks its limit."""
-    values = ((limit, result.metrics.value(limit.quantity)) for limit in result.load.sla)
-    return all(value is not None and not beyond(limit, value) for limit, value in values)
-
-
 def sweep_groups(measured: Sequence[tuple[str, Result]]) -> tuple[SweepGroup, ...]:
     """One per load whose concurrency or rate has several values."""
     found = []
-    for results in comparable([pair for pair in measured if pair[1].runs]).values():
-        families: dict[tuple[str, str], list[Result]] = {}
-        for result in results:
-            if _offered(result) is not None:
-                axis = "request rate" if result.load.concurrency is None else "concurrency"
-                families.setdefault((load_family(result), axis), []).append(result)
-        found += [_group(load, axis, held) for (load, axis), held in families.items() if _levels(held) > 1]
+    for results in comparable(measured).values():
+        swept = grouped((result for result in results if _offered(result)), lambda r: (load_family(r), _axis(r)))
+        found += [_group(load, axis, held) for (load, axis), held in swept.items() if len(set(map(_offered, held))) > 1]
     return tuple(found)
 
 
-def _levels(results: Sequence[Result]) -> int:
-    return len({_offered(result) for result in results})
+def _axis(result: Result) -> str:
+    return "request rate" if result.load.concurrency is None else "concurrency"
 
 
 def _offered(result: Result) -> float | None:
-    load = result.load
-    return load.request_rate if load.concurrency is None else float(load.concurrency)
+    return result.load.request_rate if result.load.concurrency is None else float(result.load.concurrency)
 
 
 def _group(load: str, axis: str, results: Sequence[Result]) -> SweepGroup:
-    servers = dict.fromkeys(result.server.name for result in results)
-    sweeps = (_sweep(name, axis, [r for r in results if r.server.name == name]) for name in servers)
-    return SweepGroup(load, results[0].environment.slug, axis, tuple(sweeps))
-
-
-def _sweep(server: str, axis: str, results: Sequence[Result]) -> Sweep:
     unit = " req/s" if axis == "request rate" else ""
-    held = sorted(((_offered(result) or 0.0, result) for result in results), key=lambda pair: pair[0])
-    levels = tuple(Level(f"{offered:g}{unit}", offered, result) for offered, result in held)
-    return Sweep(server, levels, _knee(levels))
-
-
-def _knee(levels: Sequence[Level]) -> int | None:
-    """Where throughput over latency (Kleinrock's power) is largest: below it the server is idle, above it queues."""
-    power = {place: value for place, level in enumerate(levels) if (value := _power(level.result)) is not None}
-    return max(power, key=lambda place: power[place]) if len(power) > 2 else None
-
-
-def _power(result: Result) -> float | None:
-    rate, latency = _throughput(result), result.metrics.value(_LATENCY)
-    return rate / latency if result.valid and rate and latency else None
+    levels = [Level(f"{offered:g}{unit}", offered, result) for result in results if (offered := _offered(result))]
+    by_server = grouped(sorted(levels, key=lambda level: level.offered), lambda level: level.result.server.name)
+    names = dict.fromkeys(result.server.name for result in results)
+    sweeps = tuple(Sweep(name, tuple(by_server[name])) for name in names)
+    return SweepGroup(load, results[0].environment.slug, axis, sweeps)
 
 
 def fronts(measured: Sequence[tuple[str, Result]]) -> tuple[Front, ...]:
     """One per load that was measured at least three times, over servers and levels; invalid points are left out."""
-    found = []
-    for results in comparable(measured).values():
-        families: dict[str, list[Result]] = {}
-        for result in results:
-            families.setdefault(load_family(result), []).append(result)
-        found += [_front(load, held) for load, held in families.items() if len(held) > 2]
+    families = [item for results in comparable(measured).values() for item in grouped(results, load_family).items()]
+    found = [_front(load, results) for load, results in families]
     return tuple(front for front in found if len(front.points) > 2)
 
 

@@ -12,21 +12,19 @@ from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.runner.outcomes import Outcome
 
 _WIDTH = 44
-_SIDES = ("baseline", "now")
+SIDES = ("baseline", "now")
 """Names of a stored baseline and of this session; the sides of a duet have names of their own."""
 _HEADS: dict[Verdict, str] = {
-    "FAIL": "worse than its baseline",
+    "FAIL": "worse than {old}",
     "NO BASELINE": "there is no usable baseline to compare with",
-    "INCONCLUSIVE": "cannot be told from its baseline, nor shown to be as good",
-    "IMPROVED": "better than its baseline",
-    "PASS": "no worse than its baseline allows",
+    "INCONCLUSIVE": "cannot be told from {old}, nor shown to be as good",
+    "IMPROVED": "better than {old}",
+    "PASS": "no worse than {old} allows",
     "NOT GATED": "nothing of it is gated",
 }
 _DUET_HEADS: dict[Verdict, str] = {
-    "FAIL": "worse than {old}",
+    **_HEADS,
     "NO BASELINE": "{old} gave nothing to compare with",
-    "INCONCLUSIVE": "cannot be told from {old}, nor shown to be as good",
-    "IMPROVED": "better than {old}",
     "PASS": "no worse than {old} by more than the margins",
 }
 _NEXT: dict[Verdict, str] = {
@@ -63,10 +61,10 @@ def failure_text(point_id: str, regression: Regression) -> str:
     decisive = [metric for metric in regression.metrics if metric.verdict == verdict]
     others = [metric for metric in regression.metrics if metric.verdict not in (verdict, "NOT GATED")]
     lines = [headline(point_id, regression)]
-    sides = regression.duet or _SIDES
+    sides = regression.duet or SIDES
     for metric in decisive:
-        lines += [describe(metric, sides), *picture(metric, sides)]
-    lines += [describe(metric, sides) for metric in others]
+        lines += [describe(metric, regression.duet), *picture(metric, sides)]
+    lines += [describe(metric, regression.duet) for metric in others]
     lines += [f"note: {note}" for note in regression.notes]
     advice = (_DUET_NEXT if regression.duet else _NEXT).get(verdict, "")
     return "\n  ".join([*lines, *([advice.format(old=sides[0], new=sides[1])] if advice else [])])
@@ -74,12 +72,11 @@ def failure_text(point_id: str, regression: Regression) -> str:
 
 def headline(point_id: str, regression: Regression) -> str:
     """The verdict in one line."""
-    heads = {**_HEADS, **(_DUET_HEADS if regression.duet else {})}
-    old = (regression.duet or _SIDES)[0]
+    heads, old = (_DUET_HEADS, regression.duet[0]) if regression.duet else (_HEADS, "its baseline")
     return f"{point_id}: {heads[regression.verdict].format(old=old)} ({regression.verdict})"
 
 
-def describe(metric: MetricVerdict, sides: tuple[str, str] = _SIDES) -> str:
+def describe(metric: MetricVerdict, duet: tuple[str, str] | None) -> str:
     """One line: metric, now, then, the change with its interval, margin, runs, verdict and why."""
     series, estimate = metric.series, metric.estimate
     name = f"{series.quantity}{' against the anchor' if series.reference == 'anchor' else ''}"
@@ -90,7 +87,7 @@ def describe(metric: MetricVerdict, sides: tuple[str, str] = _SIDES) -> str:
     runs = f"{series.runs} runs against {sum(map(len, series.baseline))}"
     shown = series.quantity.shown
     return (
-        f"{name}: {shown(now)}, {sides[0]} {shown(then)}; {change(estimate.log_ratio)} ({interval}), "
+        f"{name}: {shown(now)}, {(duet or SIDES)[0]} {shown(then)}; {change(estimate.log_ratio)} ({interval}), "
         f"margin {series.margin:.0%}, {runs}: {metric.verdict}: {metric.reason}"
     )
 
@@ -116,8 +113,8 @@ def level(runs: Sequence[Sequence[float | None]]) -> float | None:
     return math.exp(math.fsum(map(math.log, present)) / len(present))
 
 
-def picture(metric: MetricVerdict, names: tuple[str, str] = _SIDES) -> Iterator[str]:
-    """Where the runs of both sides lie, on one scale; nothing where there is no number."""
+def picture(metric: MetricVerdict, names: tuple[str, str]) -> Iterator[str]:
+    """Lines that show the runs of both sides on one scale; none where there is no number."""
     series = metric.series
     shown = series.quantity.shown
     sides = [[v for launch in side for v in launch if v is not None] for side in (series.baseline, series.candidate)]

@@ -13,7 +13,7 @@ from search_samples import FACTS, PLAN, searched
 
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.report.json.search import search_csv, search_document, search_properties
-from pytest_llmperf.report.terminal.search import search_summary
+from pytest_llmperf.report.sections.search import search_summary
 from pytest_llmperf.search.candidates import candidates
 from pytest_llmperf.search.result import make_result
 from pytest_llmperf.search.strategy.contest import Contest

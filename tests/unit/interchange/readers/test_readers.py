@@ -10,12 +10,12 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.cli.main import main
 from pytest_llmperf.interchange.exports import EXPORTS
+from pytest_llmperf.interchange.perf_analyzer import profile_export
 from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.rows import requests_rows
 from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.metrics.frame import request_rows
-from pytest_llmperf.report.json.perf_analyzer import profile_export
 
 DATA = Path(__file__).parents[2] / "data"
 AIPERF, AIPERF_LINES = "aiperf_0.13.0_profile_export_aiperf.json", "aiperf_0.13.0_profile_export.jsonl"
