@@ -68,7 +68,7 @@ def _bind(listen: Listen) -> socket.socket:
 
 
 def _raise_file_limit() -> None:
-    """As many connections as the machine allows, since each is an open file; as vLLM does."""
+    """Allows as many connections as the machine does, since each is an open file; as vLLM does."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses an unlimited one
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

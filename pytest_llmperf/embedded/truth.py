@@ -5,9 +5,8 @@ client can have read the end of the answer.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +21,9 @@ class Emission:
     prompt_tokens: int
 
 
-def format_emission(emission: Emission) -> str:
-    return json.dumps(asdict(emission)) + "\n"
-
-
 def read_emission_log(path: Path | str) -> list[Emission]:
     """The finished requests in the order they finished. A last line that is still being written is left out."""
     text = Path(path).read_text(encoding="utf-8")
-    return [_emission(json.loads(line)) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _emission(given: dict[str, Any]) -> Emission:
-    token_ns, per_chunk = tuple(given.pop("token_ns")), tuple(given.pop("tokens_per_chunk"))
-    return Emission(token_ns=token_ns, tokens_per_chunk=per_chunk, **given)
+    found = (json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n"))
+    lists = ("token_ns", "tokens_per_chunk")
+    return [Emission(**{**given, **{name: tuple(given[name]) for name in lists}}) for given in found]

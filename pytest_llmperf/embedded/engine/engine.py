@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from pytest_llmperf.embedded.engine import tokenizer
@@ -44,34 +45,6 @@ class StepResult:
     stats: SchedulerStats
 
 
-@dataclass(frozen=True, slots=True)
-class _Abort:
-    request_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class _BeginRun:
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class _ResetPrefixCache:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Crash:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Command = Request | _Abort | _BeginRun | _ResetPrefixCache | _Crash | _Stop
-
-
 def make_step(settings: EngineSettings) -> Step:
     """The step function of the settings. Only the decoder imports numpy."""
     if settings.step == "decoder":
@@ -102,7 +75,9 @@ class Engine:
         self._scheduler = Scheduler(settings, tokenizer.EOS)
         self._step = step
         self._on_step, self._on_death = on_step, on_death
-        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )  # run by the thread; None: stop
         self._first_scheduled_ns: dict[int, int] = {}
         self._after_idle = True
         self._dead = False  # known before the thread has quite ended
@@ -118,25 +93,25 @@ class Engine:
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        self._commands.put(request)
+        self._commands.put(partial(self._scheduler.add, request))
 
     def abort(self, request_id: int) -> None:
-        self._commands.put(_Abort(request_id))
+        self._commands.put(partial(self._drop, request_id))
 
     def begin_run(self, index: int) -> None:
-        self._commands.put(_BeginRun(index))
+        self._commands.put(partial(self._step.begin_run, index))
 
     def reset_prefix_cache(self) -> None:
-        self._commands.put(_ResetPrefixCache())
+        self._commands.put(self._scheduler.reset_prefix_cache)
 
     def crash(self, reason: str) -> None:
         """A fault for tests: the thread dies as it does of an error in a step."""
-        self._commands.put(_Crash(reason))
+        self._commands.put(partial(_fail, reason))
 
     def stop(self, timeout_s: float) -> bool:
         """Ask the thread to end after its present step; whether it did in time."""
         self._stopping = True
-        self._commands.put(_Stop())
+        self._commands.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -154,22 +129,16 @@ class Engine:
         self._after_idle = False
         while not (self._scheduler.has_work and self._commands.empty()):
             self._after_idle |= not self._scheduler.has_work
-            match self._commands.get():
-                case Request() as request:
-                    self._scheduler.add(request)
-                case _Abort(request_id):
-                    self._scheduler.abort(request_id)
-                    self._first_scheduled_ns.pop(request_id, None)
-                    self._publish(())
-                case _BeginRun(index):
-                    self._step.begin_run(index)
-                case _ResetPrefixCache():
-                    self._scheduler.reset_prefix_cache()
-                case _Crash(reason):
-                    raise RuntimeError(reason)
-                case _Stop():
-                    return False
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
         return True
+
+    def _drop(self, request_id: int) -> None:
+        self._scheduler.abort(request_id)
+        self._first_scheduled_ns.pop(request_id, None)
+        self._publish(())
 
     def _one_step(self) -> None:
         plan = self._scheduler.schedule()
@@ -188,3 +157,7 @@ class Engine:
     def _publish(self, tokens: tuple[Token, ...]) -> None:
         if not self._stopping:
             self._loop.call_soon_threadsafe(self._on_step, StepResult(tokens, self._scheduler.stats()))
+
+
+def _fail(reason: str) -> None:
+    raise RuntimeError(reason)

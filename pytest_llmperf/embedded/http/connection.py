@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
 
     def reply(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         headers = [("content-type", content_type), ("content-length", str(len(body)))]
-        data = self._send(h11.Response(status_code=status, headers=headers, reason=_reason(status)))
+        reason = HTTPStatus(status).phrase.encode()
+        data = self._send(h11.Response(status_code=status, headers=headers, reason=reason))
         data += self._send(h11.Data(data=body))
         self._finish(data)
 
@@ -88,7 +89,9 @@ class Connection(asyncio.Protocol):
         try:
             self._read_events()
         except h11.RemoteProtocolError as error:
-            self._refuse(error)
+            if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self.reply(error.error_status_hint, str(error).encode(), "text/plain")
+            self.close()
 
     def _read_events(self) -> None:
         while True:
@@ -121,11 +124,6 @@ class Connection(asyncio.Protocol):
             ),
         )
 
-    def _refuse(self, error: h11.RemoteProtocolError) -> None:
-        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.reply(error.error_status_hint, str(error).encode(), "text/plain")
-        self.close()
-
     def _send(self, event: "h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage") -> bytes:
         return self._http.send(event) or b""
 
@@ -146,7 +144,3 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._read)
         else:
             self.close()
-
-
-def _reason(status: int) -> bytes:
-    return HTTPStatus(status).phrase.encode()

@@ -7,6 +7,7 @@ as the engine thread's steps come in.
 import asyncio
 import gc
 import itertools
+import json
 import logging
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 
 from pytest_llmperf import __version__
@@ -27,7 +29,7 @@ from pytest_llmperf.embedded.http.connection import Connection, HttpRequest
 from pytest_llmperf.embedded.http.metrics import Metrics
 from pytest_llmperf.embedded.http.streams import Generation, encode_json, fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.embedded.truth import Emission, format_emission
+from pytest_llmperf.embedded.truth import Emission
 
 logger = logging.getLogger(__name__)
 
@@ -238,14 +240,10 @@ async def serve(listening: socket.socket, settings: EngineSettings, step: Step) 
         resources.callback(listener.close)
         logger.info("Started server process on http://%s:%d", host, port)
         logger.info("Application startup complete.")
-        await _until_done(server.failed)
-
-
-async def _until_done(failed: "asyncio.Future[None]") -> None:
-    try:
-        await failed
-    except asyncio.CancelledError:
-        logger.info("Shutting down")
+        try:
+            await server.failed
+        except asyncio.CancelledError:
+            logger.info("Shutting down")
 
 
 @contextmanager
@@ -255,8 +253,4 @@ def _emission_log(path: str | None) -> Iterator[Callable[[Emission], None]]:
         return
     # Line buffered: a request is in the file as soon as it is finished.
     with open(path, "w", encoding="utf-8", buffering=1) as log:
-
-        def emit(emission: Emission) -> None:
-            log.write(format_emission(emission))
-
-        yield emit
+        yield lambda emission: print(json.dumps(asdict(emission)), file=log)

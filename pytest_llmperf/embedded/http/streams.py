@@ -21,7 +21,7 @@ _FAULT_AFTER_TOKENS = 2
 
 
 def fault_of(ordinal: int, settings: EngineSettings) -> Fault | None:
-    """What goes wrong with the Nth request, counted from 1."""
+    """The fault of the Nth request, counted from 1; None where it has none."""
     every: dict[Fault, int] = {
         "status": settings.fault_status_every,
         "stream error": settings.fault_stream_error_every,
@@ -69,6 +69,10 @@ class _Choice:
         self.first_scheduled_ns = 0
         self.finish_reason: str | None = None
 
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens, len(self.tokens))
+
     def add(self, token: Token) -> None:
         self.first_scheduled_ns = token.first_scheduled_ns
         self.finish_reason = token.finish_reason
@@ -77,7 +81,7 @@ class _Choice:
         self.pending_text += self.detokenizer.add(token.token, last=token.finish_reason is not None)
 
     def take(self, *, without_text: bool) -> Piece:
-        """What has come since the last chunk; text that is held back comes with the next one."""
+        """The tokens since the last chunk; text that is held back comes with the next one."""
         text = "" if without_text and not self.finish_reason else self.pending_text
         self.pending_text = self.pending_text[len(text) :]
         return Piece(self.index, text, tuple(self.pending_tokens), self.finish_reason)
@@ -148,7 +152,7 @@ class Generation:
         events = [] if self._role_sent else [self._role_event()]
         first = not choice.chunk_sizes
         piece = choice.take(without_text=self._textless())
-        events.append(self._event(encode_json(self._shapes.chunk(piece, self._usage(choice), first=first))))
+        events.append(self._event(encode_json(self._shapes.chunk(piece, choice.usage, first=first))))
         self._connection.send_chunks(*events)
         choice.written(time.time_ns())
         if choice.finish_reason:
@@ -216,11 +220,6 @@ class Generation:
     def _event(self, data: bytes) -> bytes:
         return b"data: " + data + self._newline * 2
 
-    @staticmethod
-    def _usage(choice: _Choice) -> Usage:
-        return Usage(choice.prompt_tokens, len(choice.tokens))
-
     def _total(self) -> Usage:
-        return Usage(
-            sum(choice.prompt_tokens for choice in self._choices), sum(len(choice.tokens) for choice in self._choices)
-        )
+        usages = [choice.usage for choice in self._choices]
+        return Usage(sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages))

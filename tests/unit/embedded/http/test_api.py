@@ -1,6 +1,7 @@
 """The OpenAI bodies and the emission log: what is read, what is refused, what is written."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -9,7 +10,7 @@ from pytest_llmperf.embedded.http import api
 from pytest_llmperf.embedded.http.api import ApiError, Piece, Shapes, Usage
 from pytest_llmperf.embedded.http.streams import fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
-from pytest_llmperf.embedded.truth import Emission, format_emission, read_emission_log
+from pytest_llmperf.embedded.truth import Emission, read_emission_log
 
 SETTINGS = EngineSettings(max_model_len=64)
 
@@ -101,5 +102,6 @@ def test_faults_recur():
 def test_an_emission_comes_back_from_the_log(tmp_path):
     emission = Emission("r-1", 1, 2, (3, 4, 4), (1, 2), 9)
     path = tmp_path / "emissions.jsonl"
-    path.write_text(format_emission(emission) * 2 + format_emission(emission)[:20])
+    line = json.dumps(asdict(emission)) + "\n"
+    path.write_text(line * 2 + line[:20])
     assert read_emission_log(path) == [emission, emission]
