@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-from pytest_llmperf.telemetry.gpu import Gpu, nvml_handle
+from pytest_llmperf.telemetry.gpu import Gpu, ask_nvml, nvml_handle
 
 _EVERY_S = 0.25
 
 
 def memory_readable(gpus: Sequence[Gpu]) -> str | None:
-    """Why the memory of these GPUs cannot be told here; None when it can."""
+    """Reason why the memory of these GPUs cannot be read here; None when it can."""
     if not gpus:
         return "there is no GPU"
     try:
@@ -37,32 +36,21 @@ class MemoryWatch:
         self.peak_gb: float | None = None
         """Peak memory of the fullest GPU in 1e9 bytes; None where nothing tells."""
         self._done = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._nvml: Any = None
+        self._thread = threading.Thread(target=ask_nvml, args=(self._watch,), daemon=True)
 
     def __enter__(self) -> MemoryWatch:
-        if self._gpus and memory_readable(self._gpus) is None:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._nvml = pynvml
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
+        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._thread is not None:
-            self._done.set()
-            self._thread.join()
-            self._nvml.nvmlShutdown()
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
 
-    def _watch(self) -> None:
-        while True:
+    def _watch(self, nvml: Any) -> None:
+        while self._gpus:
             for gpu in self._gpus:
-                with contextlib.suppress(self._nvml.NVMLError):
-                    used = self._nvml.nvmlDeviceGetMemoryInfo(nvml_handle(self._nvml, gpu)).used / 1e9
+                with contextlib.suppress(nvml.NVMLError):
+                    used = nvml.nvmlDeviceGetMemoryInfo(nvml_handle(nvml, gpu)).used / 1e9
                     self.peak_gb = max(used, self.peak_gb or 0.0)
             if self._done.wait(_EVERY_S):
                 return

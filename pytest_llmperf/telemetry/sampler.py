@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,8 +58,8 @@ class Absent(Exception):
     """This source tells nothing, and will not later; the text says why, without any URL."""
 
 
-class Track:
-    """What one source told, with the time of each sample (ns of CLOCK_REALTIME)."""
+class SourceLog:
+    """Samples of one source, with the time of each (ns of CLOCK_REALTIME)."""
 
     def __init__(self, source: str, read: Callable[[], Row]) -> None:
         self._source, self._read = source, read
@@ -88,7 +89,7 @@ class Track:
                 self._rows = self._rows[::2]
                 self._slower *= 2
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         with self._lock:
             names = dict.fromkeys(name for _, row in self._rows for name in row)
             return {
@@ -116,13 +117,11 @@ def metrics_reader(url: str, headers: Mapping[str, str]) -> Callable[[], Row]:
             raise
         if answer.status != 200:
             raise Absent(f"its metrics answer HTTP {answer.status}")
-        return parse(text) or _nothing_known()
+        if not (row := parse(text)):
+            raise Absent("its metrics hold none of the names that are known")
+        return row
 
     return read
-
-
-def _nothing_known() -> Row:
-    raise Absent("its metrics hold none of the names that are known")
 
 
 def parse(text: bytes) -> Row:
@@ -137,31 +136,28 @@ def parse(text: bytes) -> Row:
     return {name: combined[name](values) for name, values in found.items()}
 
 
-def process_reader(pid: int) -> Callable[[], Row]:
+def process_rows(pid: int) -> Iterator[Row]:
     """CPU (in cores) and resident memory of everything below `pid`, which is the server's supervisor."""
-    state: dict[str, Any] = {"count": 0, "family": [], "ticks": {}, "at": 0.0}
     tick_s, page = 1 / os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-
-    def read() -> Row:
-        if state["count"] % _FAMILY_EVERY == 0:
-            state["family"] = sorted(family(pid))
-        state["count"] += 1
-        now, ticks, pages = time.monotonic(), {}, 0
-        for member in state["family"]:
+    members: list[int] = []
+    before: dict[int, int] = {}
+    at = 0.0
+    for count in itertools.count():
+        if count % _FAMILY_EVERY == 0:
+            members = sorted(family(pid))
+        now, ticks, pages = time.monotonic(), dict[int, int](), 0
+        for member in members:
             with contextlib.suppress(OSError, IndexError):
                 fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
                 ticks[member], pages = int(fields[11]) + int(fields[12]), pages + int(fields[21])
         if not ticks:
             raise Absent("its processes cannot be looked at")
         row = {"rss_bytes": float(pages * page)}
-        before, state["ticks"] = state["ticks"], ticks
         if before:
             grown = sum(ticks[member] - before[member] for member in ticks if member in before)
-            row["cpu_cores"] = grown * tick_s / (now - state["at"])
-        state["at"] = now
-        return row
-
-    return read
+            row["cpu_cores"] = grown * tick_s / (now - at)
+        before, at = ticks, now
+        yield row
 
 
 def family(pid: int) -> set[int]:
@@ -179,43 +175,31 @@ def family(pid: int) -> set[int]:
     return found
 
 
-def gpu_reader(device: str) -> Callable[[], Row]:
+def gpu_rows(device: str) -> Iterator[Row]:
     """Utilisation, memory and power by NVML, of an index or a UUID; what the device does not tell is left out."""
     try:
         import pynvml
-    except ImportError:
-        return _absent("NVML's module is not installed: pip install 'pytest-llmperf[gpu]'")
+    except ImportError as error:
+        raise Absent("NVML's module is not installed: pip install 'pytest-llmperf[gpu]'") from error
     try:
         pynvml.nvmlInit()
-        by_index = device.isdigit()
-        handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(device)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(device)
-        )
+        find = pynvml.nvmlDeviceGetHandleByIndex if device.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        handle = find(int(device) if device.isdigit() else device)
     except pynvml.NVMLError as error:
-        return _absent(f"NVML: {error}")
+        raise Absent(f"NVML: {error}") from error
     questions: dict[str, Callable[[], float]] = {
         "gpu_utilization": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
         "gpu_memory_bytes": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
         "gpu_power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
     }
-
-    def read() -> Row:
+    while True:
         row: Row = {}
         for name, ask in questions.items():
             with contextlib.suppress(pynvml.NVMLError):
                 row[name] = ask()
         if not row:
             raise Absent("NVML tells nothing about it")
-        return row
-
-    return read
-
-
-def _absent(why: str) -> Callable[[], Row]:
-    def read() -> Row:
-        raise Absent(why)
-
-    return read
+        yield row
 
 
 class Watch:
@@ -223,18 +207,18 @@ class Watch:
 
     def __init__(self, asked: Mapping[str, Any]) -> None:
         self._stop = threading.Event()
-        self._tracks = [
-            *(Track(one["source"], metrics_reader(one["url"], one["headers"])) for one in asked["metrics"]),
-            *(Track(one["source"], process_reader(one["pid"])) for one in asked["processes"]),
-            *(Track(one["source"], gpu_reader(one["device"])) for one in asked["gpus"]),
+        self._logs = [
+            *(SourceLog(one["source"], metrics_reader(one["url"], one["headers"])) for one in asked["metrics"]),
+            *(SourceLog(one["source"], process_rows(one["pid"]).__next__) for one in asked["processes"]),
+            *(SourceLog(one["source"], gpu_rows(one["device"]).__next__) for one in asked["gpus"]),
         ]
-        for track in self._tracks:
-            threading.Thread(target=track.follow, args=(self._stop, asked["interval_s"]), daemon=True).start()
+        for log in self._logs:
+            threading.Thread(target=log.follow, args=(self._stop, asked["interval_s"]), daemon=True).start()
 
     def end(self) -> list[dict[str, Any]]:
         """At once: a question that is still open is not waited for."""
         self._stop.set()
-        return [track.told() for track in self._tracks]
+        return [log.as_dict() for log in self._logs]
 
 
 def _lines() -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Triton's own account of a run: what its statistics and metrics gained between two readings. Pure, no I/O."""
+"""Triton's own account of a run: the gain of its statistics and metrics between two readings. Pure, no I/O."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class MetricsSource(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What is looked at during a run. Each has the name by which the report calls it."""
+    """Sources of samples during a run, each with its name in the report."""
 
     metrics: tuple[MetricsSource, ...] = ()
     processes: tuple[tuple[str, int], ...] = ()
@@ -72,7 +72,7 @@ class Watcher:
         )
 
     def end(self) -> Telemetry:
-        """What was seen since `begin`."""
+        """The samples since `begin`."""
         self._tell("end")
         return telemetry(self._answer())
 
@@ -83,7 +83,7 @@ class Watcher:
             self._process.stdin.flush()
 
     def _answer(self) -> Any:
-        """To the last question; those that came too late for theirs are passed over.
+        """The answer to the last question; those that came too late for theirs are passed over.
 
         None where none comes in time: telemetry is never worth a run.
         """

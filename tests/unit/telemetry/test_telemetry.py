@@ -174,9 +174,9 @@ def test_a_long_run_keeps_a_bounded_number_of_samples():
             stop.set()
         return {"requests_running": float(number)}
 
-    track = sampler.Track("s", read)
+    track = sampler.SourceLog("s", read)
     track.follow(stop, 0.0)
-    told = track.told()
+    told = track.as_dict()
     assert sampler.MOST / 2 <= len(told["at_ns"]) <= sampler.MOST + 1
     assert told["values"]["requests_running"][0] == 0.0
     assert told["values"]["requests_running"][-1] >= 4 * sampler.MOST
