@@ -16,7 +16,7 @@ from pytest_llmperf.embedded.engine.modelled import ModelledStep
 from pytest_llmperf.embedded.engine.scheduler import Output, Request, Scheduler
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.load.trace.arrivals import due_offsets_ns
-from pytest_llmperf.load.trace.lengths import lengths
+from pytest_llmperf.load.trace.trace import lengths
 from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.prompts import Lengths

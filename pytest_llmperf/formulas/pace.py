@@ -142,5 +142,5 @@ def chunk_times(record: RequestRecord) -> list[Sequence[int]]:
 
 
 def came_at_once(record: RequestRecord) -> bool:
-    """Whether an answer of several tokens came all at one moment, so that the request has no inter-token latency."""
+    """True where an answer of several tokens came all at one moment, so that the request has no inter-token latency."""
     return None in token_gaps_ms(record)

@@ -116,23 +116,23 @@ class _Load:
                         await self.loop.run()
                         watch.cancel()
             except BaseExceptionGroup as group:
-                raise _told(group) from None
+                raise _cause(group) from None
             except asyncio.CancelledError:
                 if on_interrupt is not None:
                     on_interrupt(self._result(index))
                 raise
             if progress is not None:
-                self._tell(progress)
+                self._report(progress)
             return self._result(index)
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         progress(self.sender.done, len(self.sender.requests), self.sender.failed)
 
     async def _watch(self, progress: Progress | None) -> None:
         """Looks after time limits and progress, beside the requests."""
         point = self.point
         pause = min(0.1, point.no_data_timeout / 10, point.read_timeout / 10)
-        told = 0.0
+        reported_s = 0.0
         while True:
             wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
@@ -142,9 +142,9 @@ class _Load:
                 self.period.loop_lags_s.append(now - wanted)
             for connection in self.sender.connections:
                 connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
-            if progress is not None and now - told > _PROGRESS_S:
-                told = now
-                self._tell(progress)
+            if progress is not None and now - reported_s > _PROGRESS_S:
+                reported_s = now
+                self._report(progress)
 
     def _result(self, run_index: int) -> Run:
         """Everything that was sent, as records in trace order; requests that had not ended are failed ones."""
@@ -163,7 +163,7 @@ class _Load:
             started_ns=self.period.started_ns,
             ended_ns=self.period.ended_ns,
             trace_hash=self.trace.hash,
-            records=with_missing_ends_failed(tuple(lateness.told(records))),
+            records=with_missing_ends_failed(tuple(lateness.added_to(records))),
             client=client_health(
                 self.period,
                 stamps,
@@ -191,7 +191,7 @@ class _Load:
         )
 
 
-def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Our own error among those that ended the load, or a time limit of the test's; else all of them."""
     own: BaseException | None = group.subgroup(lambda error: isinstance(error, LlmPerfError)) or group.subgroup(
         lambda error: not isinstance(error, Exception | BaseExceptionGroup)

@@ -80,7 +80,7 @@ _Heard = tuple[_Worker, Any]
 
 
 def most_workers(point: LoadPoint) -> int:
-    """As many as can have work, and a core left for everything else."""
+    """The most processes that have work, with a core left for everything else."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores - 1, _shareable(point)))
 

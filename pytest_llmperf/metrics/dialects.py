@@ -194,9 +194,11 @@ def _aiperf(run: Run) -> _Report:
     first_answer = [(record, seen[0]) for record, _ in answered if (seen := _with_answer(record))]
     prefill = [(record.input_tokens, seen[0] - _sent(record)) for record, seen in answered]
     by_usage = [record for record in good if record.token_source == "usage"]
-    told = [float(r.input_tokens) for r in good if r.input_tokens is not None and r.input_tokens_source != "tokenizer"]
+    prompts = [
+        float(r.input_tokens) for r in good if r.input_tokens is not None and r.input_tokens_source != "tokenizer"
+    ]
     own = {
-        "usage_prompt_tokens": ("tokens", told),
+        "usage_prompt_tokens": ("tokens", prompts),
         "usage_completion_tokens": ("tokens", [float(_tokens(record)) for record in by_usage]),
         "decode_duration": ("ms", [(seen[-1] - seen[0]) / _MS for record, seen in answered if _tokens(record) > 1]),
         "time_to_first_output_token": ("ms", [(moment - _sent(record)) / _MS for record, moment in first_answer]),

@@ -1,1 +1,1 @@
-"""What the machine is: GPUs, processor, versions."""
+"""Facts of machine and server: GPUs, processor, versions, and samples during a run."""

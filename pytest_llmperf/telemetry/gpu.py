@@ -21,7 +21,7 @@ class Gpu:
     """A GPU, or a MIG instance of one."""
 
     device: str
-    """What CUDA_VISIBLE_DEVICES takes: an index or a UUID."""
+    """Name for CUDA_VISIBLE_DEVICES: an index or a UUID."""
     name: str
     uuid: str | None = None
     """By which every process of the machine knows it; None where the driver does not tell."""

@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 def read(statistics: Mapping[str, Any], metrics: str) -> Reading:
-    """What `/v2/models/stats` (its JSON, where gRPC writes numbers as texts) and `/metrics` say."""
+    """Reads `/v2/models/stats` (its JSON, where gRPC writes numbers as texts) and `/metrics`."""
     models: dict[str, Counter[str]] = {}
     for stats in statistics.get("model_stats", ()):
         models.setdefault(stats["name"], Counter()).update(_counters(stats))  # versions of a model together
@@ -57,7 +57,7 @@ def _growing(text: str) -> Counter[str]:
 
 
 def gained(before: Sequence[Reading], after: Sequence[Reading]) -> ServerSide:
-    """What all replicas together did between the readings; models that did nothing are left out."""
+    """The work of all replicas between the readings; models that did nothing are left out."""
     totals: dict[str, Counter[str]] = {}
     metrics: Counter[str] = Counter()
     for old, new in zip(before, after, strict=True):

@@ -1,4 +1,4 @@
-"""Our end of the sampler process: what it is asked to look at, and what of its answer goes into a Run."""
+"""Our end of the sampler process: its questions, and the part of its answer that goes into a Run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Watcher:
         self._process = process
         self._rest = b""
         self._is_known = False
-        """Whether it was waited for once: one that starts slowly must not hold up every run."""
+        """It was waited for once: one that starts slowly must not hold up every run."""
         self._owed = 0
         """Answers still to come."""
 

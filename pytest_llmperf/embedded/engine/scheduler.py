@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one step computes for one request: `tokens`, the first of them at position `start`."""
+    """The part of a step for one request: `tokens`, the first of them at position `start`."""
 
     request: Request
     tokens: tuple[int, ...]

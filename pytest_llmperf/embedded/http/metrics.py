@@ -40,7 +40,7 @@ class Histogram:
 
 
 class Metrics:
-    """What the server has done. `scheduler` is replaced after every step, the rest adds up."""
+    """Counts of the server's work. `scheduler` is replaced after every step, the rest adds up."""
 
     def __init__(self, model: str) -> None:
         self._labels = f'engine="0",model_name="{model}"'

@@ -1,4 +1,4 @@
-"""Which chunks carry tokens and how many there were: the stream is the witness of time, the server's usage of counts.
+"""Chunks that carry tokens, and their number: the stream is the witness of time, the server's usage of counts.
 
 A count is believed where the stream does not contradict it; docs/metrics.md has the rules in a table.
 """
@@ -118,8 +118,10 @@ def _is_believable(total: int | None, pieces: int) -> bool:
 
 def _has_running_totals(events: Sequence[SameEvents]) -> bool:
     """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
-    told = [some.event.completion_tokens is not None for some in events if some.speaks]
-    return all(told) and (bool(told) or any(some.event.has_choices and some.event.completion_tokens for some in events))
+    has_count = [some.event.completion_tokens is not None for some in events if some.speaks]
+    return all(has_count) and (
+        bool(has_count) or any(some.event.has_choices and some.event.completion_tokens for some in events)
+    )
 
 
 def _believed_growth(events: Sequence[SameEvents], final: int | None) -> Growth | None:
@@ -142,12 +144,12 @@ def _growth(events: Sequence[SameEvents], own: bool) -> Growth | None:
             continue
         answer = some.event.choice if own else 0
         then, pieces = growth.totals.get(answer, 0), spoken.get(answer, 0)
-        told = [count for count in some.counts if count is not None]
-        grown = list(map(sub, told, [then, *told[:-1]]))
-        if min(grown, default=0) < 0 or (some.speaks and any(map(lt, told, count_from(pieces + 1)))):
+        totals = [count for count in some.counts if count is not None]
+        grown = list(map(sub, totals, [then, *totals[:-1]]))
+        if min(grown, default=0) < 0 or (some.speaks and any(map(lt, totals, count_from(pieces + 1)))):
             return None
-        growth.totals[answer] = told[-1] if told else then
-        spoken[answer] = pieces + (len(told) if some.speaks else 0)
+        growth.totals[answer] = totals[-1] if totals else then
+        spoken[answer] = pieces + (len(totals) if some.speaks else 0)
         if some.speaks or any(grown):
             growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length, some.texts))
             idle += grown.count(0)
@@ -158,12 +160,14 @@ def _growth(events: Sequence[SameEvents], own: bool) -> Growth | None:
 
 
 def _by_content(events: Sequence[SameEvents]) -> tuple[list[Chunks], list[int]]:
-    told = all(some.event.token_ids for some in events if some.speaks)
+    has_ids = all(some.event.token_ids for some in events if some.speaks)
     chunks: list[Chunks] = []
     tokenless: list[int] = []
     for reads, event, _, first_length, texts in events:
         if event.output or event.reasoning or event.token_ids:
-            chunks.append(Chunks(reads, [event.token_ids if told else None] * len(reads), event, first_length, texts))
+            chunks.append(
+                Chunks(reads, [event.token_ids if has_ids else None] * len(reads), event, first_length, texts)
+            )
         elif event.has_choices:
             tokenless += reads
     return chunks, tokenless
@@ -175,8 +179,8 @@ def _last_counts(events: Sequence[SameEvents], pieces: int) -> dict[int, int]:
     speaks: dict[int, bool] = {}
     for some in events:
         if some.event.has_choices and some.event.completion_tokens is not None:
-            told = [count for count in some.counts if count is not None]
-            series[some.event.choice] += told
+            known = [count for count in some.counts if count is not None]
+            series[some.event.choice] += known
             speaks[some.event.choice] = some.speaks
     totals = {answer: counts[-1] for answer, counts in series.items() if _is_last_total(counts, speaks[answer])}
     return totals if _is_believable(sum(totals.values()), pieces) else {}
@@ -190,14 +194,14 @@ def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
 
 def _doubt(events: Sequence[SameEvents], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:
     """What is wrong with the counts themselves, and first with the request's own total where it tells one."""
-    told = [count for some in events if (count := some.event.completion_tokens) is not None]
-    if min(told, default=0) < 0:
+    counts = [count for some in events if (count := some.event.completion_tokens) is not None]
+    if min(counts, default=0) < 0:
         return NO_NUMBERS
     own = [count for count in finals if count is not None]
-    told = own or ([] if total else told)
-    if not told or not pieces or _is_believable(max(told), pieces):
+    counts = own or ([] if total else counts)
+    if not counts or not pieces or _is_believable(max(counts), pieces):
         return None
-    return TOTAL_TOO_LARGE if max(told) > _MOST_TOKENS else TOTAL_TOO_SMALL
+    return TOTAL_TOO_LARGE if max(counts) > _MOST_TOKENS else TOTAL_TOO_SMALL
 
 
 def _total(
@@ -208,9 +212,9 @@ def _total(
         return total, "usage"
     if not chunks:
         return None, None
-    told = chunk_tokens(chunks)
-    if told is not None:
-        return sum(told), "usage"
+    per_chunk = chunk_tokens(chunks)
+    if per_chunk is not None:
+        return sum(per_chunk), "usage"
     if count is not None:
         return sum(map(count, _texts(events))), "tokenizer"
     return sum(tokens or 1 for some in chunks for tokens in some.tokens), "chunks"
@@ -225,12 +229,12 @@ def _texts(events: Sequence[SameEvents]) -> Iterator[str]:
 
 def _prompt_tokens(events: Sequence[SameEvents], n: int) -> tuple[int | None, str | None]:
     """The last count of an event without choices, else the sum over the prompts; and what is wrong with it."""
-    told = [some.event for some in events if some.event.prompt_tokens is not None]
-    good = [event for event in told if 0 < (event.prompt_tokens or 0) <= _MOST_TOKENS]
+    given = [some.event for some in events if some.event.prompt_tokens is not None]
+    good = [event for event in given if 0 < (event.prompt_tokens or 0) <= _MOST_TOKENS]
     whole = [event.prompt_tokens for event in good if not event.has_choices]
     per_prompt: dict[int, int] = {}
     for event in good:
         prompt = event.choice // n
         per_prompt[prompt] = max(event.prompt_tokens or 0, per_prompt.get(prompt, 0))
     found = whole[-1] if whole else sum(per_prompt.values()) or None
-    return found, NO_PROMPT_COUNT if told and found is None else None
+    return found, NO_PROMPT_COUNT if given and found is None else None

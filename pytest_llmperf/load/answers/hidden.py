@@ -26,12 +26,12 @@ def without_hidden(events: Sequence[SameEvents], counted: Counted) -> Counted:
     if not chunks:
         return counted._replace(hidden=total)
     reasoned = _unseen_reasoning(events, chunks, total)
-    told = chunk_tokens(chunks)
-    if told is None:
+    per_chunk = chunk_tokens(chunks)
+    if per_chunk is None:
         return counted._replace(hidden=reasoned or _beyond_text(chunks, counted.tokenless_reads, total))
-    if sum(told) < total:  # ids of the streamed tokens: the others were not
-        return counted._replace(hidden=min(reasoned, total - sum(told)))
-    return _without_jumps(counted, told, reasoned)
+    if sum(per_chunk) < total:  # ids of the streamed tokens: the others were not
+        return counted._replace(hidden=min(reasoned, total - sum(per_chunk)))
+    return _without_jumps(counted, per_chunk, reasoned)
 
 
 def _unseen_reasoning(events: Sequence[SameEvents], chunks: Sequence[Chunks], total: int) -> int:
@@ -65,23 +65,25 @@ def _can_hold(chunks: Sequence[Chunks], tokens: int) -> bool:
     return tokens <= size - letters // 2 + _UNSEEN
 
 
-def _without_jumps(counted: Counted, told: tuple[int, ...], reasoned: int) -> Counted:
+def _without_jumps(counted: Counted, per_chunk: tuple[int, ...], reasoned: int) -> Counted:
     """Takes out of the chunks' tokens what they cannot hold; a first chunk of nothing else is none."""
-    if not reasoned and max(told) <= _UNSEEN:
+    if not reasoned and max(per_chunk) <= _UNSEEN:
         return counted
     sizes = [size for some in counted.chunks for size in _sizes(some)]
-    usual = sorted(told)[(len(told) - 1) * 9 // 10]
-    jumps = [at for at, grown in enumerate(told) if grown > sizes[at] + _UNSEEN and grown > _JUMP * usual]
+    usual = sorted(per_chunk)[(len(per_chunk) - 1) * 9 // 10]
+    jumps = [at for at, grown in enumerate(per_chunk) if grown > sizes[at] + _UNSEEN and grown > _JUMP * usual]
     jumps = jumps if any(sizes) else []
     if reasoned and not jumps:
         jumps = [0]
-    rate = (sum(told) - sum([told[at] for at in jumps])) / max(1, sum(sizes) - sum([sizes[at] for at in jumps]))
-    left, kept = reasoned or sum(told), list(told)
+    rate = (sum(per_chunk) - sum([per_chunk[at] for at in jumps])) / max(
+        1, sum(sizes) - sum([sizes[at] for at in jumps])
+    )
+    left, kept = reasoned or sum(per_chunk), list(per_chunk)
     for at in jumps:
         held = max(1, round(sizes[at] * rate)) if sizes[at] else 0
-        kept[at] -= min(left, max(0, told[at] - held))
-        left -= told[at] - kept[at]
-    hidden = sum(told) - sum(kept)
+        kept[at] -= min(left, max(0, per_chunk[at] - held))
+        left -= per_chunk[at] - kept[at]
+    hidden = sum(per_chunk) - sum(kept)
     if not hidden:
         return counted
     rest = iter(kept)

@@ -26,7 +26,7 @@ _EMPTY = (b"", b"null", b"{}", b'""')
 
 
 def read_message(message: Message, read_event: Callable[[bytes], Event]) -> Event:
-    """What an event says that has more to it than data. Raises what `read_event` does."""
+    """Reads an event that has more to it than data. Raises what `read_event` does."""
     data, name, stray = message
     if not stray and (not name or name.startswith(b"response.")) and data.startswith(b'{"'):
         return read_event(data)

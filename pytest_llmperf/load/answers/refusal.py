@@ -1,4 +1,4 @@
-"""What an answer says that is none: its status, the server's words, where a redirect leads. Pure."""
+"""Reasons why a response is no answer: its status, the server's words, where a redirect leads. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(status: int, body: bytes, location: str = "", error: str | None = No
 
 
 def is_event_stream(content_type: str, body: bytes) -> bool:
-    """Whether the answer is a stream of server-sent events; of one without a type, whether its body begins like one."""
+    """True for a stream of server-sent events: by its type, without one by how its body begins."""
     kind = re.split("[;,]", content_type)[0].strip().lower()
     return kind == _STREAM or (not kind and _EVENT.match(body) is not None)
 

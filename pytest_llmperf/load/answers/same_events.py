@@ -16,7 +16,7 @@ class SameEvents(NamedTuple):
     """Events that follow each other and differ in text and counts only: most of a stream's, or a single one."""
 
     reads: Sequence[int]
-    """The read that completed each event."""
+    """Number of the read that completed each event."""
     event: Event
     """One event for all of them: texts joined, counts the largest."""
     counts: Sequence[int | None]
@@ -38,7 +38,7 @@ class SameEvents(NamedTuple):
 
 
 def events_in(read: int, event: Event) -> Iterator[SameEvents]:
-    """What one event says: of each answer in it, and of all together."""
+    """Splits an event into those of each answer in it, and of all together."""
     for one in (event, *event.others):
         yield SameEvents((read,), one, (one.completion_tokens,), len(one.text) + len(one.other_text))
 

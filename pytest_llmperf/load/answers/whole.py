@@ -1,4 +1,4 @@
-"""What a whole answer is: one whose end the server told, with nothing wrong before."""
+"""Tells whole answers from others: the server wrote that they ended, and nothing was wrong before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GOOD_REASONS = frozenset((
 ))  # fmt: skip
 """Ends as OpenAI, Triton, TGI, llama.cpp, SGLang, TensorRT-LLM, Mistral, Cohere, Gemini, watsonx and others say it."""
 _NO_REASONS = ("", "null", "none", "not_finished", "not_stopped", "finish_reason_unspecified")
-"""What servers write where an answer goes on."""
+"""Reasons that servers write where an answer goes on."""
 _OTHERS_TOLD = "stream ended early: its end was not told, as that of other answers of the run was"
 _OTHERS_SAID_WHY = "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
 

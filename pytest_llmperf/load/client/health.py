@@ -1,4 +1,4 @@
-"""How the client fared: what is watched in the window, and the ClientHealth that comes of it."""
+"""The client's health: what is watched while requests are sent, and the ClientHealth that comes of it."""
 
 from __future__ import annotations
 

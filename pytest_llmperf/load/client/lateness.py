@@ -1,4 +1,4 @@
-"""How late the client read, of all connections of a load together: what the kernel's stamps tell of ourselves."""
+"""Lateness of the client's reads on all connections of a load, by the kernel's stamps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AROUND_NS = 1_000_000
 
 
 class Lateness:
-    """How late every read with a stamp of the kernel was. Add each request's, then ask."""
+    """Lateness of every read with a stamp of the kernel. Add each request's, then ask."""
 
     def __init__(self) -> None:
         self._user_ns: list[NDArray[np.int64]] = []
@@ -37,10 +37,10 @@ class Lateness:
             self._shared[record.index] = [reads[ns] for ns in record.chunk_ns if counts[ns] > 1 and reads.get(ns)]
 
     def lags_us(self) -> NDArray[np.float64]:
-        """How long each read waited for us."""
+        """Time that each read waited for us."""
         return np.concatenate(self._lags_ns) / 1e3 if self._lags_ns else np.empty(0)
 
-    def told(self, records: Sequence[RequestRecord]) -> Iterator[RequestRecord]:
+    def added_to(self, records: Sequence[RequestRecord]) -> Iterator[RequestRecord]:
         """The records, with `first_late_ns` and `shared_late_ns` where they are known."""
         late_ns = self._late_ns() if any(self._shared.values()) else {}
         for record in records:

@@ -1,4 +1,4 @@
-"""What a delta carries: text, reasoning, calls of tools, and content in fields that no known API has."""
+"""Content of a delta: text, reasoning, calls of tools, and content in fields that no known API has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Unknown = tuple[str, str]
 
 
 class Content(NamedTuple):
-    """What one delta carries."""
+    """Content of one delta."""
 
     text: str = ""
     thought: str = ""
@@ -42,12 +42,12 @@ class Content(NamedTuple):
 def read_delta(delta: Mapping[str, Any]) -> Content:
     """Raises ValueError where something that is no text stands for content."""
     text, thought = _parts(delta.get("content") or delta.get("text"))
-    thoughts = (words(delta[name]) for name in _THOUGHTS if delta.get(name))
+    thoughts = (all_text(delta[name]) for name in _THOUGHTS if delta.get(name))
     calls = [delta[name] for name in _CALLS if delta.get(name)]
     return Content(
         text,
         thought or next(filter(None, thoughts), ""),
-        "".join([words(calls), *(words(delta[name]) for name in _SPOKEN if delta.get(name))]),
+        "".join([all_text(calls), *(all_text(delta[name]) for name in _SPOKEN if delta.get(name))]),
         bool(calls),
         tuple(_unknown(delta)),
     )
@@ -55,8 +55,8 @@ def read_delta(delta: Mapping[str, Any]) -> Content:
 
 def _unknown(delta: Mapping[str, Any]) -> list[Unknown]:
     fields = [(name, value) for name, value in delta.items() if value and name not in _KNOWN]
-    told = [(name, value, words(value)) for name, value in fields if isinstance(value, str | list | dict)]
-    return [(name, text) for name, value, text in told if text or isinstance(value, list)]
+    found = [(name, value, all_text(value)) for name, value in fields if isinstance(value, str | list | dict)]
+    return [(name, text) for name, value, text in found if text or isinstance(value, list)]
 
 
 def _parts(content: Any) -> tuple[str, str]:
@@ -69,21 +69,21 @@ def _parts(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, list) else [content]:
         kind = str(part.get("type")).lower() if isinstance(part, dict) else ""
         if kind.startswith(("think", "reason")):
-            thought += words(part)
+            thought += all_text(part)
         else:
-            text += words(part)
+            text += all_text(part)
     return text, thought
 
 
-def words(value: Any) -> str:
+def all_text(value: Any) -> str:
     """All text in a value, without marks such as ids and types, and without what is encrypted."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "".join(map(words, value))
+        return "".join(map(all_text, value))
     if not isinstance(value, dict) or _is_sealed(str(value.get("type"))):
         return ""
-    return "".join(words(inner) for name, inner in value.items() if name not in _MARKS)
+    return "".join(all_text(inner) for name, inner in value.items() if name not in _MARKS)
 
 
 def _is_sealed(kind: str) -> bool:

@@ -124,7 +124,7 @@ _TEXT_FIELDS = frozenset((
     "content", "delta", "finish_reason", "index", "logprobs", "prompt_logprobs", "prompt_token_ids", "reasoning",
     "reasoning_content", "role", "stop_reason", "text", "token_ids",
 ))  # fmt: skip
-"""Of a delta, or of a choice without one, that holds text as nearly all do."""
+"""Fields of a delta, or of a choice without one, that holds text as nearly all do."""
 _PINGS = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
 _COMPLAINTS = (
     "detail", "message", "msg", "err", "errors", "error_code", "error_msg", "error_message", "exception",
@@ -155,12 +155,12 @@ def read_event(data: bytes) -> Event:
         return _read_choices(event, choices)
     choice = choices[0]
     usage: tuple[int | None, int | None, int] = NO_USAGE
-    if (told := event.get("usage")).__class__ is dict:
-        prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
-        if prompt.__class__ is int and completion.__class__ is int and len(told) == 3 and prompt >= 0 <= completion:
+    if (counts := event.get("usage")).__class__ is dict:
+        prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        if prompt.__class__ is int and completion.__class__ is int and len(counts) == 3 and prompt >= 0 <= completion:
             usage = (prompt, completion, 0)
         else:
-            usage = read_usage(told)
+            usage = read_usage(counts)
     elif not ELSEWHERE.isdisjoint(event):
         usage = event_usage(event)
     delta = choice.get("delta") or choice

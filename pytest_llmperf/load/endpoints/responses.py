@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmperf.load.endpoints.content import words
+from pytest_llmperf.load.endpoints.content import all_text
 from pytest_llmperf.load.endpoints.openai import (
     DONE,
     Content,
@@ -74,7 +74,7 @@ def read_event(data: bytes) -> Event:
 
 
 def _delta(kind: str, delta: Any) -> Event:
-    text = words(delta)
+    text = all_text(delta)
     if kind.startswith("response.reasoning"):
         return Event(True, reasoning=True, other_text=text)
     if kind in _OUTPUT:

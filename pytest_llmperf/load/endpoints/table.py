@@ -78,7 +78,7 @@ class Endpoint(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What the requests of a load ask for, as far as it decides how their answers are read."""
+    """The parts of a load's requests that decide how their answers are read."""
 
     n: int = 1
     """Answers to each prompt."""
@@ -90,7 +90,7 @@ ONE_ANSWER = Asked()
 
 
 def asked_by(point: LoadPoint) -> Asked:
-    """What the requests of a point ask for; `n` is OpenAI's, in the body that the plan writes."""
+    """Returns how answers to a point's requests are read; `n` is OpenAI's, in the body that the plan writes."""
     n = point.extra_body.get("n") if point.endpoint in ("chat", "completions") else None
     return Asked(n if isinstance(n, int) and n > 0 else 1, point.good_finish_reasons)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_llmperf.load.endpoints.content import Unknown, words
+from pytest_llmperf.load.endpoints.content import Unknown, all_text
 from pytest_llmperf.load.endpoints.openai import (
     DONE,
     Content,
@@ -80,7 +80,7 @@ def _read_tgi(event: dict[str, Any]) -> Event:
 
 
 def _read_llama_cpp(event: dict[str, Any]) -> Event:
-    """Of a slot that streams; the last event says why it stopped, and what was counted."""
+    """An event of llama.cpp's stream; the last one says why it stopped, and what was counted."""
     usage = event_usage(event)
     ended = event.get("stop") is True
     text = event["content"] or ""
@@ -106,7 +106,7 @@ def read_infer(data: bytes) -> Event:
 
 
 def read_outputs(outputs: Mapping[str, Any], *, any_output: bool = False) -> Event:
-    """What the outputs of one response say, by their names; `any_output` is one where none is called text_output.
+    """The event in the outputs of one response, by their names; `any_output` is one where none is called text_output.
 
     A model that gives several answers at once has one element for each in its outputs.
     """
@@ -135,7 +135,7 @@ def _answer(outputs: Mapping[str, Any], place: int, any_output: bool) -> Event:
 
 def _unknown(outputs: Mapping[str, Any]) -> tuple[Unknown, ...]:
     """Outputs of a model that calls none of them text_output."""
-    named = ((name, words(value)) for name, value in outputs.items() if name not in _NO_TEXT)
+    named = ((name, all_text(value)) for name, value in outputs.items() if name not in _NO_TEXT)
     return tuple((name, text) for name, text in named if text)
 
 

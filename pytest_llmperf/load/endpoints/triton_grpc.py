@@ -78,25 +78,21 @@ def read_response(data: bytes) -> Event:
     message = _messages().ModelStreamInferResponse()
     try:
         message.ParseFromString(data)
-    except Exception as error:  # protobuf's DecodeError, whose module is not imported here
+        response = message.infer_response
+        raws = zip(response.outputs, response.raw_output_contents, strict=False)
+        outputs = {output.name: _unpacked(output.datatype, raw) for output, raw in raws}
+    except Exception as error:  # of struct, or protobuf's DecodeError, whose module is not imported here
         raise ValueError(str(error)) from error
     if message.error_message:
         return Event(error=shorten(message.error_message))
-    response = message.infer_response
-    outputs = dict(zip((o.name for o in response.outputs), map(list, _values(response)), strict=False))
     return read_outputs(outputs, any_output=True)
 
 
-def _values(response: Any) -> Iterable[tuple[Any, ...]]:
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
-        yield _unpacked(output.datatype, raw)
-
-
-def _unpacked(datatype: str, raw: bytes) -> tuple[Any, ...]:
+def _unpacked(datatype: str, raw: bytes) -> list[Any]:
     if datatype == "BYTES":
-        return tuple(_texts(raw))
+        return list(_texts(raw))
     kind = _FORMATS.get(datatype)
-    return struct.unpack(f"<{len(raw) // struct.calcsize('<' + kind)}{kind}", raw) if kind else ()
+    return [value for (value,) in struct.iter_unpack(f"<{kind}", raw)] if kind else []
 
 
 def _texts(raw: bytes) -> Iterable[str]:

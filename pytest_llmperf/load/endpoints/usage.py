@@ -51,10 +51,10 @@ def request_usage(event: Mapping[str, Any]) -> Usage:
     """The counts of a whole request. Some servers (xAI) count reasoning apart, which only the sum of all shows."""
     usage = event_usage(event)
     prompt, completion, reasoned = usage
-    told = event.get("usage")
-    if not reasoned or prompt is None or completion is None or not isinstance(told, dict):
+    own = event.get("usage")
+    if not reasoned or prompt is None or completion is None or not isinstance(own, dict):
         return usage
-    is_apart = told.get("total_tokens") == prompt + completion + reasoned
+    is_apart = own.get("total_tokens") == prompt + completion + reasoned
     return Usage(prompt, completion + reasoned, reasoned) if is_apart else usage
 
 

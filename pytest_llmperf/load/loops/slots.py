@@ -10,7 +10,7 @@ from pytest_llmperf.records import Phase
 
 
 class WorkerShare(NamedTuple):
-    """Which part of a load is this process's: slots and requests `number`, `number + of`, …"""
+    """The part of a load that is this process's: slots and requests `number`, `number + of`, …"""
 
     number: int
     of: int
@@ -36,7 +36,7 @@ class Slots:
         return not self._over
 
     def phase(self, number: int) -> Phase:
-        """Of the request that slot `number` takes now. A slot's first one fills the server, before it is measured."""
+        """Phase of the request that slot `number` takes now; a slot's first one may only fill the server."""
         first = number not in self._joined
         self._joined.add(number)
         fills = first and (self._plan.ramp_s > 0 or number < self._plan.levels[0].slots)

@@ -26,7 +26,7 @@ _FILLERS = (" a", ",", ".", " I", "!", " .", "\n", ";", "1", "s")
 
 
 class Prompt(NamedTuple):
-    """What is sent; `tokens` as a server counts them, None where that is not known."""
+    """Content of a request; `tokens` as a server counts them, None where that is not known."""
 
     content: Content
     tokens: int | None = None
@@ -123,7 +123,7 @@ def _content(pieces: list[str | int]) -> Content:
 
 
 def _measure(tokenizer: TextTokenizer, point: LoadPoint) -> Callable[[str], int]:
-    """Of a conversation only what a turn adds counts, without the template around it."""
+    """Returns how prompts are counted; a turn of a conversation counts without the template around it."""
     if point.conversation is not None:
         return tokenizer.count
     return tokenizer.count_chat if point.endpoint in ("chat", "responses") else tokenizer.count_completion

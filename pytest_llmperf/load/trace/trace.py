@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,13 @@ from pytest_llmperf.embedded.engine.vocabulary import WORDS
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.openai import Content
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
-from pytest_llmperf.load.trace.lengths import lengths
 from pytest_llmperf.load.trace.schedule import SlotPlan, cancelled, open_loop, slot_plan
 from pytest_llmperf.load.trace.texts import Prompt, Writer, joined, make_prefixes, make_writer, with_mark
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.plan.load.files.datasets import Dataset, Dialogue, parse_dataset, read_prompts
 from pytest_llmperf.plan.load.files.traces import RecordedTrace, TraceEntry, read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.plan.load.shapes import Cancel
 from pytest_llmperf.records import Phase
 
@@ -53,10 +54,10 @@ class PlannedRequest:
     prefix: Content = ""
     """Shared with other requests, so never marked."""
     input_tokens: int | None = None
-    """As the tokenizer counts all of the request's prompts; None where none did."""
+    """Tokens of all the request's prompts by the tokenizer; None without one."""
     conversation: int | None = None
     turn: int = 0
-    """Of a conversation; 0 is its first."""
+    """Number of the turn in its conversation, from 0."""
     batch: tuple[BatchPrompt, ...] = ()
     """Further prompts of the same request (`batch_size`)."""
     think_s: float | None = None
@@ -75,13 +76,13 @@ class PlannedRequest:
 
     @property
     def unit(self) -> int:
-        """What a slot takes at a time: the conversation's number, or the request's."""
+        """Number of the conversation, or of the request by itself: a slot takes a whole unit at a time."""
         return self.index if self.conversation is None else self.conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a load sends, and when.
+    """All that a load sends, with the times.
 
     `hash` covers everything that is sent and when, except model name, marks of `marked_prompt`, and the keys of a
     load that gate/load_facts compares by themselves (where it is sent to, who counts its tokens).
@@ -91,7 +92,7 @@ class Trace:
     requests: tuple[PlannedRequest, ...]
     hash: str
     pieces: tuple[str, ...] | tuple[int, ...] = WORDS
-    """What marks are made of."""
+    """Vocabulary of the marks."""
     slots: SlotPlan | None = None
     """A closed loop that goes by time: after the last of `requests` it goes on with the first."""
     notes: tuple[str, ...] = ()
@@ -108,12 +109,12 @@ class _Turn(NamedTuple):
 
 
 class _Script(NamedTuple):
-    """What one conversation says; a single request is a conversation of one turn."""
+    """The turns of one conversation; a single request is a conversation of one turn."""
 
     entry: int | None
     turns: tuple[_Turn, ...]
     batch: tuple[_Script, ...] = ()
-    """Those whose first turns go into the same request."""
+    """Further scripts whose first turns go into the same request."""
 
 
 def make_trace(point: LoadPoint, key: str) -> Trace:
@@ -149,7 +150,7 @@ def _prompts_text(point: LoadPoint) -> str:
 
 
 def _source(point: LoadPoint, text: str) -> RecordedTrace | Dataset | None:
-    """What the load's file holds; None for synthetic prompts."""
+    """Contents of the load's file; None for synthetic prompts."""
     if point.trace is not None:
         return read_trace(point.trace)
     if point.prompts is None:
@@ -269,7 +270,7 @@ def _scripts(
 
 
 def _batches(size: int, scripts: Iterator[_Script]) -> Iterator[_Script]:
-    """As many at a time as a request has prompts."""
+    """Joins as many scripts as a request has prompts."""
     while True:
         yield next(scripts)._replace(batch=tuple(itertools.islice(scripts, size - 1)))
 
@@ -315,7 +316,7 @@ def _lead_in(point: LoadPoint, slots: SlotPlan | None, scripts: Iterator[_Script
 
 
 def _measured(point: LoadPoint, slots: SlotPlan | None, scripts: Iterator[_Script]) -> Iterator[tuple[Phase, _Script]]:
-    """As many conversations as make `requests` turns; the last one is cut. A loop by time changes phases later."""
+    """Yields conversations until they make `requests` turns; the last is cut. A loop by time changes phases later."""
     left = max(_ENDLESS_REQUESTS, slots.most) if slots else point.requests or 0
     while left > 0:
         script = next(scripts)
@@ -370,6 +371,22 @@ def _warmup(
         script = next(scripts)
         said = script.turns[0]._replace(prefix=prefixes[index % len(prefixes)])
         yield _request(index, "lead-in", None, script, said, next(answers))
+
+
+def lengths(asked: int | Lengths, seed: tuple[int, int]) -> Iterator[int]:
+    """One length per request, without end: a constant, or raw draws from `seed`, the same in every version of numpy."""
+    if isinstance(asked, int):
+        return itertools.repeat(asked)
+    return _drawn(asked, np.random.PCG64(seed))
+
+
+def _drawn(asked: Lengths, draws: np.random.PCG64) -> Iterator[int]:
+    standard = NormalDist()
+    while True:
+        # In (0, 1): the inverse of the distribution has no value at its ends.
+        uniform = ((int(draws.random_raw()) >> 11) + 0.5) * 2.0**-53
+        length = round(asked.mean + asked.sd * standard.inv_cdf(uniform))
+        yield max(asked.min, length if asked.max is None else min(length, asked.max))
 
 
 def _hash(point: LoadPoint, requests: _Requests, text: str, slots: SlotPlan | None) -> str:

@@ -1,4 +1,4 @@
-"""What the transport saw of one request: plain data between the hot path and everything that is done after the run."""
+"""Facts of the transport on one request: plain data between the hot path and everything that is done after the run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Capture:
 
     @property
     def pieces(self) -> list[bytes]:
-        """Of the body, one per read."""
+        """Pieces of the body, one per read."""
         return [self.body[begin:end] for begin, end in pairwise((0, *self.ends))]
 
     @property

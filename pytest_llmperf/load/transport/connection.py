@@ -25,7 +25,7 @@ from pytest_llmperf.load.transport.tls import TlsSession
 # Not in Python's socket module. The value of asm-generic, which x86, arm64, riscv, ppc and s390 share.
 _SO_TIMESTAMPNS = 35
 _FIRST_READS = 2
-"""Of a response: the head, then a role and the first token, which many servers write at once."""
+"""Reads at the begin of a response: the head, then a role and the first token, which many servers write at once."""
 
 
 class Origin:

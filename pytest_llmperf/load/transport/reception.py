@@ -1,4 +1,4 @@
-"""Reads what the connections of a load receive: where tokens come thick and fast, of several of them at once.
+"""Reads from the connections of a load: where tokens come thick and fast, of several of them at once.
 
 Between two tokens of 256 evenly spaced streams the processor falls asleep, and each time it wakes with cold caches:
 that costs more than what is done then. So the load naps before it looks, and serves what has come meanwhile. The
@@ -49,14 +49,14 @@ Take = Callable[[bytes, Ancillary, int], None]
 Fail = Callable[[OSError], None]
 
 
-class _Line(NamedTuple):
+class _Socket(NamedTuple):
     recvmsg: Callable[[int, int], tuple[bytes, Ancillary, int, object]]
     take: Take
     fail: Fail
 
 
 class Reception:
-    """Of one load, in the running event loop, whichever it is. Close it after its connections."""
+    """The sockets of one load in the running event loop, whichever it is. Close it after its connections."""
 
     def __init__(self) -> None:
         self.due_s = math.inf
@@ -68,7 +68,7 @@ class Reception:
         self.unstamped = 0
         """Reads without a stamp of the kernel, in this period."""
         self._loop = asyncio.get_running_loop()
-        self._lines: dict[int, _Line] = {}
+        self._sockets: dict[int, _Socket] = {}
         self._began_s = self._loop.time()
         self._reads = self._last_reads = 0
         self._nap_s = 0.0
@@ -80,16 +80,16 @@ class Reception:
             self._loop.add_reader(self._epoll.fileno(), self._serve)
 
     def add(self, sock: socket.socket, take: Take, fail: Fail) -> None:
-        line = _Line(sock.recvmsg, take, fail)
+        found = _Socket(sock.recvmsg, take, fail)
         if sys.platform == "linux":
-            self._lines[sock.fileno()] = line
+            self._sockets[sock.fileno()] = found
             self._epoll.register(sock.fileno(), select.EPOLLIN)
         else:
-            self._loop.add_reader(sock, _read, [line])
+            self._loop.add_reader(sock, _read, [found])
 
     def remove(self, sock: socket.socket) -> None:
         if sys.platform == "linux":
-            del self._lines[sock.fileno()]
+            del self._sockets[sock.fileno()]
             self._epoll.unregister(sock.fileno())
         else:
             self._loop.remove_reader(sock)
@@ -132,7 +132,7 @@ class Reception:
             events = self._epoll.poll(0, 1024)
             self._last_reads = len(events)
             self._reads += len(events)
-            _read([self._lines[fd] for fd, _ in events])
+            _read([self._sockets[fd] for fd, _ in events])
             self._looked_s = self._loop.time()
 
         def _next_nap_s(self, period_s: float) -> float:
@@ -146,11 +146,11 @@ class Reception:
             return nap_s(self._reads / period_s, self.streams) if may_nap else 0.0
 
 
-def _read(lines: list[_Line]) -> None:
+def _read(sockets: list[_Socket]) -> None:
     """Reads each once; the hot path: two turns per token."""
     taken: list[tuple[Take, bytes, Ancillary, int]] = []
     now_ns = clock.now_ns
-    for recvmsg, take, fail in lines:
+    for recvmsg, take, fail in sockets:
         try:
             data, ancillary, _, _ = recvmsg(READ_SIZE, _STAMP_SPACE)
         except (BlockingIOError, InterruptedError):

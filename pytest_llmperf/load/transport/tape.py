@@ -1,4 +1,4 @@
-"""What came of each response, kept as bytes: in memory up to a limit, what is more in a file that has no name.
+"""The reads of each response, kept as bytes: in memory up to a limit, what is more in a file that has no name.
 
 Python objects for the same facts would take three times the memory, and a long run has millions of chunks.
 """
@@ -18,15 +18,15 @@ from typing import IO, NamedTuple
 import numpy as np
 
 KEPT_BYTES = 256 * 1024 * 1024
-"""Of all tapes of a process together; about a million chunks."""
+"""Most bytes of all tapes of a process together; about a million chunks."""
 
 STAMP_SIZE = struct.calcsize("@ll")
-"""Of a `struct timespec`."""
+"""Size of a `struct timespec`."""
 _HEAD = struct.Struct(f"={STAMP_SIZE}sqI")
 _HEAD_FIELDS = np.dtype([("s", "l"), ("ns", "l"), ("user_ns", "=i8"), ("size", "=u4")])
 _pack = _HEAD.pack
 _OVERHEAD = _HEAD.size + sys.getsizeof(b"") + 8
-"""What a read takes besides its bytes."""
+"""Bytes that a read takes besides its own."""
 
 
 class Reads(NamedTuple):
@@ -137,7 +137,7 @@ class Store:
 
 
 def _columns(heads: bytes) -> tuple[list[int], list[int], list[int]]:
-    """What was packed by _HEAD: the kernel's times in ns, ours, sizes."""
+    """The columns of what _HEAD packed: the kernel's times in ns, ours, sizes."""
     table = np.frombuffer(heads, dtype=_HEAD_FIELDS)
     kernel_ns = table["s"].astype("=i8") * 1_000_000_000 + table["ns"]
     return kernel_ns.tolist(), table["user_ns"].tolist(), table["size"].tolist()

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection: losses on the way to the server and on the way back. Linux only."""
+"""Facts of the kernel on a TCP connection: losses on the way to the server and on the way back. Linux only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TcpLosses(NamedTuple):
     """Segments of one or more connections; None where the kernel does not tell."""
 
     retransmitted: int | None
-    """Of ours, sent again: a request arrived late."""
+    """Segments of ours that were sent again: a request arrived late."""
     out_of_order: int | None
-    """Of the server's, received after a gap: tokens were lost on the way and arrived late."""
+    """Segments of the server's after a gap: tokens were lost on the way and arrived late."""
 
     def plus(self, other: TcpLosses) -> TcpLosses:
         return TcpLosses(_sum(self.retransmitted, other.retransmitted), _sum(self.out_of_order, other.out_of_order))

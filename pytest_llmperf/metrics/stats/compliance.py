@@ -80,8 +80,8 @@ class SlaCheck:
         line = f"{measured}, {limit}{self._excess()}, n = {self.n}"
         if self.verdict == "INCONCLUSIVE":
             return f"{line}; INCONCLUSIVE: {self.reason}"
-        is_told = self.reason and (self.lacking or (self.verdict == "FAIL" and not self.verified))
-        return f"{line}; {self.reason}" if is_told else line
+        is_shown = self.reason and (self.lacking or (self.verdict == "FAIL" and not self.verified))
+        return f"{line}; {self.reason}" if is_shown else line
 
     def _excess(self) -> str:
         if self.value is None or not self.limit.value or not beyond(self.limit, self.value):

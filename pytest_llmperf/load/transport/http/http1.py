@@ -50,7 +50,7 @@ class ResponseReader:
         """Whether the connection may carry another request after this response."""
         self.until_close = False
         self.chunks = 0
-        """That began in the last read; of one that is exactly one chunk, 0."""
+        """Number of chunks that began in the last read; 0 where it is exactly one."""
         self._buffer = bytearray()
         self._scanned = 0
         self._left = 0  # bytes to come of the body (content-length) or of the chunk

@@ -34,14 +34,14 @@ def _told_of_all(requests: Sequence[tuple[Capture, RequestRecord]]) -> list[tupl
     lateness = Lateness()
     for capture, own in requests:
         lateness.add(capture, own)
-    return [own.shared_late_ns for own in lateness.told([own for _, own in requests])]
+    return [own.shared_late_ns for own in lateness.added_to([own for _, own in requests])]
 
 
 def _told(requests: Sequence[tuple[Capture, RequestRecord]]) -> list[int | None]:
     lateness = Lateness()
     for capture, own in requests:
         lateness.add(capture, own)
-    return [own.first_late_ns for own in lateness.told([own for _, own in requests])]
+    return [own.first_late_ns for own in lateness.added_to([own for _, own in requests])]
 
 
 def test_reads_that_brought_one_token_each_are_not_asked() -> None:

@@ -175,6 +175,9 @@ def test_messages_of_a_stream() -> None:
     assert read_response(error).error == "no such token"
     with pytest.raises(ValueError, match=r"DecodeError|arsing"):
         read_response(b"\xff\xff\xff")
+    for cut_short in (("text_output", "BYTES", b"\x05\0"), ("OUTPUT0", "FP32", b"\0\0\0")):
+        with pytest.raises(ValueError, match=r"unpack|iterative"):
+            read_response(_message(cut_short))
 
 
 def test_an_answer_of_infer() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pytest_llmperf.load.trace.lengths import lengths
+from pytest_llmperf.load.trace.trace import lengths
 from pytest_llmperf.plan.load.prompts import Lengths
 
 
