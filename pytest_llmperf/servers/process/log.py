@@ -28,6 +28,7 @@ _USAGE_ERROR = re.compile(r"[\w .-]+: error: |\S+: (?:(?:unrecognized|invalid|am
 _LOOSE_ERROR = re.compile(
     r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: |\w+(?:Error|Exception): )"
     r"|.*: (?:command )?not found$|.*: error while loading "
+    r"|.*\[TRT-LLM\] \[E\] "
 )
 _NATIVE_CRASH = re.compile(r"Fatal Python error: |terminate called after throwing|Segmentation fault")
 # Triton's own: E1121 07:33:05.713238 25787 model_lifecycle.cc:642] "failed to load 'm' version 1: …"

@@ -146,6 +146,8 @@ terminate called after throwing an instance of 'std::bad_alloc'
             "tritonserver: option '--y' doesn't allow an argument",
             "tritonserver: option '--y' doesn't allow an argument",
         ),
+        ("[07/15/2024-08:38:11] [TRT-LLM] [I] fine\n[07/15/2024-08:38:12] [TRT-LLM] [E] no engine", "[E] no engine"),
+        ("[TensorRT-LLM][ERROR] Assertion failed: mpiSize == tp * pp", "Assertion failed: mpiSize == tp * pp"),
         (TGI, "2026-11-21T04:00:05.000001Z ERROR text_generation_launcher: Shard 0 failed to start"),
         ("Error: listen tcp 127.0.0.1:11434: bind: address already in use", "Error: listen tcp 127.0.0.1:11434: bind"),
         ("./start.sh: line 2: llama-server: command not found", "./start.sh: line 2: llama-server: command not found"),
