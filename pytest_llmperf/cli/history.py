@@ -19,9 +19,10 @@ from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.analysis import differences, trends
 from pytest_llmperf.history.compressa import session_of_experiment
-from pytest_llmperf.history.database import FoundPoint, History, open_history
+from pytest_llmperf.history.database import FoundPoint, History, found_points, open_history
 from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
+from pytest_llmperf.report.experiments import FORMATS
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -144,6 +145,42 @@ def _quantity(name: str) -> Quantity:
         return parse_quantity(name)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+@history.command()
+@_file
+@click.argument("sessions", nargs=-1)
+@click.option("--report", "reports", multiple=True, type=_FILE, help="Points of this report.json, not of the history")
+@click.option("--metric", "metrics", multiple=True, help="Rows  [default: mean TTFT, latency, TPOT, and throughput]")
+@click.option("--format", "form", default="terminal", show_default=True, type=click.Choice(list(FORMATS)))
+@click.option("-o", "--output", type=_PATH, help="Write it here")
+@_told
+def table(
+    path: Path,
+    sessions: tuple[str, ...],
+    reports: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    form: str,
+    output: Path | None,
+) -> None:
+    """Experiments by metrics and configurations, of SESSIONS (beginnings of their ids) or of the newest one."""
+    from pytest_llmperf.report.views.experiments import QUANTITIES, experiments
+
+    if reports:
+        points = [found for file in reports for found in found_points(next(_sessions_of(file)))]
+    else:
+        with open_history(path) as held:
+            ids = [held.session(start).id for start in sessions] or [one.session for one in _first(held.newest())]
+            points = [found for id in ids for found in held.of_session(id)]
+    text = FORMATS[form](experiments(points, [_quantity(name) for name in metrics] or QUANTITIES))
+    if output:
+        write_at(output, text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
+    return list(itertools.islice(found, 1))
 
 
 @history.command()

@@ -174,6 +174,11 @@ class History:
             self._sql.execute("COMMIT")
 
 
+def found_points(session: StoredSession) -> list[FoundPoint]:
+    """Returns the points of a session that is in no history, numbered from 1."""
+    return [FoundPoint(n, session.id, session.started, session.commit, one) for n, one in enumerate(session.points, 1)]
+
+
 _ONCE = "GROUP BY p.test, p.environment, p.measured ORDER BY p.measured"
 _COLUMNS = (
     "p.id, p.session, s.started, s.commit_id, p.test, p.name, p.environment, p.engine, p.measured, p.verdict, "

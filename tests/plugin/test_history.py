@@ -92,3 +92,20 @@ def test_mistakes_are_told(tmp_path, args, message):
     assert done.exit_code != 0
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("form", "holds"),
+    [
+        ("terminal", "experiments"),
+        ("markdown", "| experiment | metric | tp1pp1 | tp4pp2 |"),
+        ("csv", "short,output_token_throughput,tok/s,tp4pp2,"),
+        ("html", '<th scope="col">tp4pp2</th>'),
+    ],
+)
+def test_experiments_by_configurations_as_a_table(measured, form, holds):
+    path = measured.pytester.path / "llmperf-history.sqlite"
+    of_history = llmperf("history", "table", "--history", path, "--format", form)
+    of_report = llmperf("history", "table", "--report", measured.output / "report.json", "--format", form)
+    assert holds in of_history
+    assert of_history == of_report

@@ -190,11 +190,9 @@ def _row(quantity: Quantity, results: Sequence[Result]) -> Row:
     few = too_few(quantity, [summary.n(quantity) for result in results for summary in result.summaries])
     if few:
         return Row(quantity, levels, None, few)
-    leaders = _leaders(
-        quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)]
-    )
-    best = leaders[0] if len(leaders) == 1 else None
-    return Row(quantity, levels, best, "" if best is not None else _why_none(levels), leaders)
+    found = leaders(quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)])
+    best = found[0] if len(found) == 1 else None
+    return Row(quantity, levels, best, "" if best is not None else _why_none(levels), found)
 
 
 def _why_none(levels: Sequence[Level | None]) -> str:
@@ -211,7 +209,7 @@ def _level(quantity: Quantity, result: Result) -> Level | None:
     return level_of(runs, coarsened(prior, result.capacity.resolution) if result.capacity else prior)
 
 
-def _leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:
+def leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:
     """Positions whose interval no other's is apart from on the better side; none without two to compare."""
     present = [(level, place) for place, level in enumerate(levels) if level is not None]
     if len(present) < 2:
