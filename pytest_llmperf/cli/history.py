@@ -22,7 +22,7 @@ from pytest_llmperf.history.compressa import session_of_experiment
 from pytest_llmperf.history.database import FoundPoint, History, found_points, open_history
 from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
-from pytest_llmperf.report.experiments import FORMATS
+from pytest_llmperf.report.history.formats import FORMATS
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -77,7 +77,7 @@ def list_(
     last: int,
 ) -> None:
     """A table of the newest points."""
-    from pytest_llmperf.report.terminal.history import compressa_table, csv_text, list_table
+    from pytest_llmperf.report.history.tables import compressa_table, csv_text, list_table
 
     with open_history(path) as held:
         found = held.newest(name=name_filter, parameters=param_filter)
@@ -98,7 +98,7 @@ def list_(
 @_told
 def show(path: Path, number: int) -> None:
     """Parameters, verdict and runs of the point with this NUMBER."""
-    from pytest_llmperf.report.terminal.history import facts, runs_table
+    from pytest_llmperf.report.history.tables import facts, runs_table
 
     with open_history(path) as held:
         found = held.point(number)
@@ -115,7 +115,7 @@ def show(path: Path, number: int) -> None:
 @_told
 def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> None:
     """How two points differ, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
-    from pytest_llmperf.report.terminal.history import differences_table
+    from pytest_llmperf.report.history.tables import differences_table
 
     quantities = [_quantity(name) for name in metrics or _gated()]
     with open_history(path) as held:
@@ -164,7 +164,7 @@ def table(
     output: Path | None,
 ) -> None:
     """Experiments by metrics and configurations, of SESSIONS (beginnings of their ids) or of the newest one."""
-    from pytest_llmperf.report.views.experiments import QUANTITIES, experiments
+    from pytest_llmperf.report.history.experiments import QUANTITIES, experiments
 
     if reports:
         points = [found for file in reports for found in found_points(next(_sessions_of(file)))]
@@ -192,7 +192,7 @@ def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
 @_told
 def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
     """How METRIC (itl_p50, say) of POINT, a name or a test's id, went over the sessions, and where it changed."""
-    from pytest_llmperf.report.terminal.history import step_lines, trend_table
+    from pytest_llmperf.report.history.tables import step_lines, trend_table
 
     quantity = _quantity(metric)
     with open_history(path) as held:
@@ -222,7 +222,7 @@ def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
 
 def _write_html(path: Path, found: Any) -> None:
     from pytest_llmperf.report.files import missing_for_html
-    from pytest_llmperf.report.html.history import history_page
+    from pytest_llmperf.report.history.page import history_page
 
     if missing := missing_for_html():
         raise click.ClickException(f"a page {missing}")

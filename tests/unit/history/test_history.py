@@ -23,7 +23,7 @@ from pytest_llmperf.history.session import (
     session_of,
     stored_session,
 )
-from pytest_llmperf.report.html.history import history_page
+from pytest_llmperf.report.history.page import history_page
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pytest_llmperf.history.analysis import Trend
+from pytest_llmperf.report.history.tables import step_lines
 from pytest_llmperf.report.html.charts import Chart, figure_of, safe
 from pytest_llmperf.report.html.templating import render_page
-from pytest_llmperf.report.terminal.history import step_lines
 
 _TEMPLATE = """
 <p class="says">{{ says }}</p>

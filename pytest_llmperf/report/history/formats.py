@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Column
 
 from pytest_llmperf.boundary.text import visible
+from pytest_llmperf.report.history.experiments import Experiments, Row
 from pytest_llmperf.report.text import left, make_table, number, right
-from pytest_llmperf.report.views.experiments import Experiments, Row
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Experiments</title><style>
