@@ -14,8 +14,8 @@ from rich.markup import escape
 from pytest_llmperf import __version__
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.templating import render_page
-from pytest_llmperf.report.section import Baselines, Content
 from pytest_llmperf.report.sections import appendix, capacity, comparison, curves, points, search, server_side, sweeps
+from pytest_llmperf.report.sections.section import Baselines, Content
 from pytest_llmperf.report.terminal.remarks import remark_lines
 from pytest_llmperf.report.views.standing import headline
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder

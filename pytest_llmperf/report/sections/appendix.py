@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.series import SERIES
-from pytest_llmperf.report.section import Content, Section
+from pytest_llmperf.report.sections.section import Content, Section
 
 
 class Place(NamedTuple):

@@ -10,7 +10,7 @@ from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import Trial
 from pytest_llmperf.report.html.capacity import capacity_charts, trial_label
-from pytest_llmperf.report.section import Content, Section, Shown
+from pytest_llmperf.report.sections.section import Content, Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right, two_lines
 
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pytest_llmperf.report.json.plain import plain
-from pytest_llmperf.report.section import Section, Shown
+from pytest_llmperf.report.sections.section import Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right
 from pytest_llmperf.report.views.comparison import NO_WINNER, Comparison, Row, comparisons, overall
 

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import rounded
-from pytest_llmperf.report.section import Section, Shown
+from pytest_llmperf.report.sections.section import Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right, styled
 from pytest_llmperf.report.views.comparison import grouped
 

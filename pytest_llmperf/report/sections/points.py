@@ -20,7 +20,7 @@ from pytest_llmperf.report.html.distributions import BASELINE, distribution_char
 from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.json.point import point_document
-from pytest_llmperf.report.section import Content, Section, Shown
+from pytest_llmperf.report.sections.section import Content, Section, Shown
 from pytest_llmperf.report.sections.server_side import merged_models
 from pytest_llmperf.report.text import heading, left, make_table, number, right, simulated_label, styled, two_lines
 from pytest_llmperf.report.views.standing import WORDS, Standing, standing

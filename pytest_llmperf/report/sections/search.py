@@ -15,7 +15,7 @@ from pytest_llmperf.report.html.charts import Chart
 from pytest_llmperf.report.html.tradeoffs import front_chart
 from pytest_llmperf.report.html.trials import trials_chart
 from pytest_llmperf.report.json.search import search_document
-from pytest_llmperf.report.section import Content, Section
+from pytest_llmperf.report.sections.section import Content, Section
 from pytest_llmperf.report.text import left, make_table, number, right
 from pytest_llmperf.report.views.standing import Standing
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level

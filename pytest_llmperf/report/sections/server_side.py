@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import ModelSide
-from pytest_llmperf.report.section import Content, Section
+from pytest_llmperf.report.sections.section import Content, Section
 from pytest_llmperf.report.text import left, make_table, number, right
 
 _NAME = 22

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_llmperf.report.html.tradeoffs import front_chart, sweep_charts
-from pytest_llmperf.report.section import Answer, Section, Shown
+from pytest_llmperf.report.sections.section import Answer, Section, Shown
 from pytest_llmperf.report.views.sweeps import SweepGroup, fronts, sweep_groups
 
 _FIRST = 8
