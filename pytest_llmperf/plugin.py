@@ -16,6 +16,7 @@ from pytest_llmperf.session.command_line import add_options, check_options, opti
 from pytest_llmperf.session.stash import (
     PREPARED,
     SESSION,
+    encoding_of,
     is_worker,
     known_session,
     live_of,
@@ -219,7 +220,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if session and session.folder.outcomes:
         terminalreporter.section("llmperf")
         writer = config.get_terminal_writer()
-        terminalreporter.write(session.tables(writer.fullwidth, writer.hasmarkup, config.get_verbosity()))
+        terminalreporter.write(
+            session.tables(writer.fullwidth, writer.hasmarkup, config.get_verbosity(), encoding_of(writer))
+        )
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from pytest_llmperf.session.stash import known_session
+    from pytest_llmperf.session.stash import encoding_of, known_session
 
     session = known_session(config)
     if session and session.searches:
@@ -57,8 +57,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
         terminalreporter.section("llmperf search")
         writer = config.get_terminal_writer()
+        width = writer.fullwidth
         for result in session.searches.values():
-            terminalreporter.write(search_summary(result, writer.fullwidth, writer.hasmarkup, config.get_verbosity()))
+            terminalreporter.write(
+                search_summary(result, width, writer.hasmarkup, config.get_verbosity(), encoding_of(writer))
+            )
         if not session.folder.outcomes:
             terminalreporter.write("".join(f"{line}\n" for line in session.folder.written))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from pytest_llmperf.boundary.secrets import redacted
@@ -10,6 +11,19 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
 """Terminals obey control characters, marks of direction turn a line around, and no file holds half a surrogate pair."""
+
+_PLAIN = {"×": "x", "–": "-", "…": "...", "≤": "<=", "≥": ">=", "µ": "u", "→": "->", "±": "+-", "Δ": "d"}
+READABLE = "llmperf.readable"
+"""Way to handle what an encoding lacks (an error handler of `codecs`): similar characters, else `?`."""
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(READABLE, _readable)
 
 
 def visible(text: str) -> str:

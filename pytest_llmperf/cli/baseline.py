@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import folder as baseline_folder
 from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines.growth import promoted, trimmed
 from pytest_llmperf.gate.baselines.model import Baseline
+from pytest_llmperf.report.text import Screen
 
 _REPORT = Path("llmperf-results") / "latest" / "report.json"
 _PATH = click.Path(path_type=Path)
@@ -180,5 +180,5 @@ def _end(problems: list[str]) -> None:
         sys.exit(1)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+def _console() -> Screen:
+    return Screen(width=None if sys.stdout.isatty() else 160)

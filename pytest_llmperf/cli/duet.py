@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.cli.input import problem, report, server_at, stderr_line
@@ -28,6 +27,7 @@ from pytest_llmperf.plan.server.axes import single_config
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.terminal.duet import duet_table
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.report.views.verdicts import headline
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
@@ -206,7 +206,7 @@ def _planned(pair: Duet, point: LoadPoint, margins: Mapping[str, float], runs: i
 
 def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolder) -> Verdict | None:
     """The verdict, noted in the folder and printed."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     if result.incomparable:
         lines = [f"{planned.point_id}: INVALID, so nothing can be said about it", *result.incomparable]
         folder.note(planned.test, planned.point_id, passed=False, error=lines[0])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from pytest_llmperf.boundary.files import write_at
 from pytest_llmperf.definitions import Quantity, parse_quantity
@@ -23,6 +22,7 @@ from pytest_llmperf.history.database import FoundPoint, History, found_points, o
 from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 from pytest_llmperf.report.history.formats import FORMATS
+from pytest_llmperf.report.text import Screen
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -311,5 +311,5 @@ def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
             held.delete(session.id for session in old)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+def _console() -> Screen:
+    return Screen(width=None if sys.stdout.isatty() else 200)

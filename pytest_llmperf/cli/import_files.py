@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.interchange.files import ImportedFile, read_files
@@ -18,6 +17,7 @@ from pytest_llmperf.report.files import write_html, write_report
 from pytest_llmperf.report.sections.comparison import comparison_tables
 from pytest_llmperf.report.sections.points import metrics_table
 from pytest_llmperf.report.terminal.imported import imported_tables
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.report.views.comparison import comparisons
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 
@@ -80,7 +80,7 @@ def _read(paths: Sequence[Path], options: dict[str, Any]) -> list[ImportedFile]:
 
 
 def _show(read: Sequence[ImportedFile]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     for file in read:
         for table in imported_tables(file.found, file.path.name):
             console.print(table)
@@ -118,7 +118,7 @@ def _write_reports(read: Sequence[ImportedFile], options: dict[str, Any]) -> Non
 
 
 def _show_comparisons(session: RunFolder) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     for found in comparisons([(test, one.result) for test, one in session.outcomes.items() if one.result]):
         console.print(*comparison_tables(found, console.width))
 

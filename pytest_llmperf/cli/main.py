@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import click
 from pytest_llmperf import __version__
 from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.boundary.secrets import remember
-from pytest_llmperf.boundary.text import foreign
+from pytest_llmperf.boundary.text import READABLE, foreign
 from pytest_llmperf.cli.baseline import baseline
 from pytest_llmperf.cli.compressa import measure_from_yaml
 from pytest_llmperf.cli.duet import duet
@@ -36,6 +38,9 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=READABLE)
         try:
             return super().invoke(ctx)
         except click.UsageError as error:

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from pytest_llmperf.boundary.files import write_at
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
@@ -31,6 +30,7 @@ from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.sections.capacity import capacity_table
 from pytest_llmperf.report.sections.points import dialect_table, metrics_table
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
@@ -202,7 +202,7 @@ def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder:
 
 def show(result: Result, dialect: str | None) -> None:
     """Prints all that there is to say of a result."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     if result.capacity is not None:
         console.print(capacity_table(result.point_id, result.capacity))
         _print(result.capacity.sentence)
@@ -218,4 +218,4 @@ def show(result: Result, dialect: str | None) -> None:
 
 
 def _print(line: str) -> None:
-    Console(highlight=False).print(line, markup=False, soft_wrap=True)
+    Screen().print(line, markup=False, soft_wrap=True)

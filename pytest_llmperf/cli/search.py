@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.definitions import did_you_mean
@@ -18,6 +17,7 @@ from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.report.files import missing_for_html, write_search
 from pytest_llmperf.report.sections.search import search_summary
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
@@ -95,7 +95,7 @@ def _checkpoint(name: str, output: Path | None) -> Path:
 
 def _keep(session: RunFolder, options: dict[str, Any], result: SearchResult) -> None:
     """Prints and stores it, an interrupted one too."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 120)
     click.echo(search_summary(result, console.width, sys.stdout.isatty()), nl=False)
     for path in write_search(result, session, options["json_path"], options["csv_path"], options["html_path"]):
         click.echo(f"written: {path}")

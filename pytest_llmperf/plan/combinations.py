@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 from pytest_llmperf.plan.fields import EntryError
 
 KEY = "combinations"
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*\Z")
 """Names of servers, loads and combinations: what can be part of a test id."""
 
 

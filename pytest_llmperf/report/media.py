@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from pytest_llmperf import __version__
+from pytest_llmperf.boundary.text import READABLE
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.sections import appendix, capacity, comparison, curves, points, search, server_side, sweeps
 from pytest_llmperf.report.sections.section import Baselines, Content
 from pytest_llmperf.report.terminal.remarks import remark_lines
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.report.views.standing import headline
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 from pytest_llmperf.search.result import SearchResult
@@ -38,10 +39,13 @@ SECTIONS = (
 """Every section, in the order in which each medium shows those that it has."""
 
 
-def summary(folder: RunFolder, width: int, color: bool, verbosity: int) -> str:
-    """The whole terminal summary; with -v the full statistics of every point too, with -q only trouble and paths."""
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
+def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding: str = "utf-8") -> str:
+    """The whole terminal summary, as far as `encoding` goes.
+
+    With -v the full statistics of every point too, with -q only trouble and paths.
+    """
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding, READABLE, newline="")
+    console = Screen(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color)
     outcomes = list(folder.outcomes.values())
     content = Content(outcomes, dialect=folder.dialect)
     for section in SECTIONS:
@@ -51,7 +55,8 @@ def summary(folder: RunFolder, width: int, color: bool, verbosity: int) -> str:
     report = f"report: {folder.report_path}"
     for line in (*remark_lines(outcomes), *folder.notes, *folder.written, report):
         console.print(escape(line), soft_wrap=True)
-    return buffer.getvalue()
+    buffer.seek(0)
+    return buffer.read()
 
 
 def report_document(

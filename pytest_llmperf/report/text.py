@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
+from rich.console import Console
+from rich.errors import MarkupError
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
+from pytest_llmperf.boundary.text import visible
 from pytest_llmperf.definitions import Quantity
 
 STYLES = {
@@ -25,6 +31,19 @@ _SHORT = {
     "output_token_throughput_per_user": "decode tok/s/user",
     "prefill_throughput_per_user": "prefill tok/s",
 }
+
+
+class Screen(Console):
+    """A console on which the texts of others do nothing: control characters, names of emoji and stray brackets."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        try:
+            return super().render_str(visible(text), **options)
+        except MarkupError:
+            return Text(visible(text))
 
 
 def number(value: float | None) -> str:

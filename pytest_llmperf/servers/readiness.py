@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from pytest_llmperf import clock
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.answers.messages import read_message
 from pytest_llmperf.load.answers.refusal import is_event_stream, not_streamed, refused
@@ -255,6 +256,17 @@ def _check_credentials(url: str, answer: httpx.Response) -> None:
         raise ServerError(f"{urls.bare(url)} {what}; {_refused(answer)}")
 
 
+def _certificate_cure(error: str) -> str:
+    """What helps against a certificate that was not accepted, by OpenSSL's words."""
+    if "mismatch" in error or "not valid for" in error:
+        return "the certificate is another host's: write the URL with a name or an address that it holds"
+    if "has expired" in error:
+        return "the certificate must be renewed, or this machine's clock is wrong"
+    if "not yet valid" in error:
+        return "the certificate is valid later, or this machine's clock is wrong"
+    return "SSL_CERT_FILE names a file of certificates to trust"
+
+
 def _asked(
     target: Target,
     method: str,
@@ -268,6 +280,5 @@ def _asked(
         return ask(method, url, headers=(headers or dict(target.headers)).items(), body=body, timeout_s=timeout_s)
     except httpx.TransportError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            trust = "SSL_CERT_FILE names a file of certificates to trust"
-            raise ServerError(f"{target.shown}: {error}; {trust}") from error
+            raise ServerError(f"{target.shown}: {foreign(str(error))}; {_certificate_cure(str(error))}") from error
         return f"{type(error).__name__}: {error}"

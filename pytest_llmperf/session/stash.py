@@ -41,6 +41,11 @@ def preparation_of(config: pytest.Config) -> Preparation:
     return prepared
 
 
+def encoding_of(writer: object) -> str:
+    """What a terminal can show; pytest's writer tells nobody, and writes escapes for the whole text instead."""
+    return getattr(getattr(writer, "_file", None), "encoding", None) or "utf-8"
+
+
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process is one of pytest-xdist's workers."""
     return hasattr(config, "workerinput")

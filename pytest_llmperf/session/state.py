@@ -273,9 +273,9 @@ class PytestSession:
         """Lines that say what a run would do."""
         return describe_points(points, self.options.runs_of, self.gpus)
 
-    def tables(self, width: int, color: bool, verbosity: int) -> str:
+    def tables(self, width: int, color: bool, verbosity: int, encoding: str) -> str:
         """The terminal summary."""
-        return summary(self.folder, width, color, verbosity)
+        return summary(self.folder, width, color, verbosity, encoding)
 
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:

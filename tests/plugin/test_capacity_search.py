@@ -88,7 +88,7 @@ def test_a_server_that_dies_at_a_level_has_a_capacity_below_it(searching):
     searching.edit_plan("max-num-seqs: 4", "max-num-seqs: 4, fault-die-after: 70")
     result = searching.run()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["a-slots: the server died at * requests in flight: server 'a' died; exit code *"])
+    result.stdout.fnmatch_lines(["a-slots: the server gave out at * requests in flight: server 'a' died; exit code *"])
     found = searching.points()["a-slots"]["capacity"]
     assert found["searches"][0]["ended"] == "died"
     assert found["searches"][0]["levels"][-1]["verdict"] == "DIED"

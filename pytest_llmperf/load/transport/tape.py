@@ -116,7 +116,7 @@ class Store:
                 self.holding[0].move()
             except OSError as error:
                 self._limit_bytes = float("inf")
-                warnings.warn(f"raw capture stays in memory, its file cannot be written: {error}", stacklevel=1)
+                _warn(f"raw capture stays in memory, its file cannot be written: {error}")
                 return
             self.holding.popleft()
             await asyncio.sleep(0)
@@ -134,6 +134,13 @@ class Store:
     def read(self, at: int, size: int) -> bytes:
         assert self._file is not None
         return os.pread(self._file.fileno(), size, at)
+
+
+def _warn(text: str) -> None:
+    """Warns, where a filter makes errors of warnings (`-W error`) too: what was received is worth more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.warn(text, stacklevel=3)
 
 
 def _columns(heads: bytes) -> tuple[list[int], list[int], list[int]]:

@@ -108,7 +108,7 @@ class Capacity:
     def _ends(self) -> Iterator[str]:
         for search in self.searches:
             if (last := search.stopped_by) is not None and last.verdict == "DIED":
-                yield f"the server died at {self._shown(last.level)}: {last.reason}"
+                yield f"the server gave out at {self._shown(last.level)}: {last.reason}"
             elif last is not None and search.breaks is not None:
                 yield f"INVALID at {self._shown(last.level)}, where the search had to stop: {last.reason}"
             if search.ended == "interrupted":

@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from pytest_llmperf.boundary.text import READABLE
 from pytest_llmperf.report.html.charts import Chart
 from pytest_llmperf.report.html.tradeoffs import front_chart
 from pytest_llmperf.report.html.trials import trials_chart
 from pytest_llmperf.report.json.search import search_document
 from pytest_llmperf.report.sections.section import Content, Section
-from pytest_llmperf.report.text import left, make_table, number, right
+from pytest_llmperf.report.text import Screen, left, make_table, number, right
 from pytest_llmperf.report.views.standing import Standing
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level
 
@@ -89,10 +89,10 @@ def _per_gpu(found: Ranked, result: SearchResult) -> str:
     return number(found.metrics.get(result.loads[0], {}).get(str(PER_GPU)))
 
 
-def search_summary(result: SearchResult, width: int, color: bool, verbosity: int = 0) -> str:
+def search_summary(result: SearchResult, width: int, color: bool, verbosity: int = 0, encoding: str = "utf-8") -> str:
     """Text that is printed when a search has ended; with less verbosity the answer alone."""
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color, highlight=False)
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding, READABLE, newline="")
+    console = Screen(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color)
     if verbosity >= 0 and result.ranked:
         console.print(_table(result))
         for line in _front_lines(result):
@@ -101,7 +101,8 @@ def search_summary(result: SearchResult, width: int, color: bool, verbosity: int
     if verbosity >= 0:
         for line in _details(result):
             console.print(escape(line), soft_wrap=True)
-    return buffer.getvalue()
+    buffer.seek(0)
+    return buffer.read()
 
 
 def _table(result: SearchResult) -> Table:

@@ -28,7 +28,7 @@ def list_table(baselines: Iterable[Baseline], now: datetime) -> Table:
         table.add_row(
             *(escape(held.identity.environment), escape(held.point_id), sessions_by_runs(held.rolling)),
             *(sessions_by_runs(held.anchor), _age(held.anchor[-1].started, now), f"{last.started:%Y-%m-%d %H:%M}"),
-            *((last.git_sha or "")[:9], "provisional" if held.provisional else ""),
+            *(escape((last.git_sha or "")[:9]), "provisional" if held.provisional else ""),
         )
     return table
 
@@ -78,7 +78,7 @@ def sessions_table(baseline: Baseline) -> Table:
     for session in baseline.sessions:
         held = [name for name, ids in (("rolling", rolling), ("anchor", anchor)) if session.id in ids]
         table.add_row(
-            *(f"{session.started:%Y-%m-%d %H:%M} × {len(session.runs)}", (session.git_sha or "")[:9]),
+            *(f"{session.started:%Y-%m-%d %H:%M} × {len(session.runs)}", escape((session.git_sha or "")[:9])),
             *("\n".join(held), *(_range(session.runs, quantity) for quantity in quantities)),
         )
     return table

@@ -263,7 +263,7 @@ def test_a_server_that_died_is_told():
     spec = asked()
     found = Capacity(spec, (concluded([trial(spec, 1, 9), Trial(2, "DIED", True, "exit code 1")], spec),))
     assert (found.value, found.is_bound, found.resolution) == (1, False, 1.0)
-    assert found.notes == ("the server died at 2 req/s: exit code 1",)
+    assert found.notes == ("the server gave out at 2 req/s: exit code 1",)
 
 
 def test_searches_that_disagree_are_told():
