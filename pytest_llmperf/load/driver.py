@@ -12,8 +12,7 @@ from typing import Any
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError, ServerError
-from pytest_llmperf.load.answers.interpret import interpret
-from pytest_llmperf.load.answers.templates import Templates
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.answers.whole import with_missing_ends_failed
 from pytest_llmperf.load.client.health import RunPeriod, client_health, no_collection, stamps_of
 from pytest_llmperf.load.client.lateness import Lateness
@@ -91,16 +90,15 @@ class _Load:
         self.point = point
         self.trace = trace
         self.store = Store(KEPT_BYTES)
-        self.endpoint = ENDPOINTS[point.endpoint]
-        self.templates = Templates(self.endpoint.read)
-        self.asked = asked_by(point)
-        self.count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
-        self.period = RunPeriod(every_thread=self.endpoint.framing == "messages")
+        endpoint = ENDPOINTS[point.endpoint]
+        count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
+        self.reader = AnswerReader(endpoint, asked=asked_by(point), count=count)
+        self.period = RunPeriod(every_thread=endpoint.framing == "messages")
         self.request_bytes = RequestBytes(targets, point, trace, mark)
         self.request_bytes.prepare(requests)
         self.sender = Sender(targets, point, requests, self.request_bytes, self.store, self.period)
         is_closed = requests[0].due_ns is None
-        closed = ClosedLoop(self.sender, slot_plan, share, barrier, self.templates)
+        closed = ClosedLoop(self.sender, slot_plan, share, barrier, self.reader)
         self.loop = closed if is_closed else OpenLoop(self.sender, barrier)
 
     async def run(
@@ -178,17 +176,8 @@ class _Load:
 
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
         due_ns = None if request.due_ns is None else self.period.started_ns + request.due_ns
-        return interpret(
-            capture,
-            request,
-            stamps,
-            request_id=self.request_bytes.request_id(request),
-            due_ns=due_ns,
-            endpoint=self.endpoint,
-            count=self.count,
-            templates=self.templates,
-            asked=self.asked,
-        )
+        request_id = self.request_bytes.request_id(request)
+        return self.reader.record(capture, request, stamps, request_id=request_id, due_ns=due_ns)
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -7,7 +7,7 @@ from typing import Any
 
 from samples import cut
 
-from pytest_llmperf.load.answers.interpret import interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
 from pytest_llmperf.load.trace.trace import BatchPrompt, PlannedRequest
@@ -52,11 +52,10 @@ def read(
     asked = asked or Asked()
     templates = Templates(ENDPOINTS[endpoint].read)
     slowly, *others = [
-        interpret(
-            capture, planned, "kernel", request_id="", due_ns=None, endpoint=ENDPOINTS[endpoint], count=count,
-            templates=used, asked=asked,
+        AnswerReader(ENDPOINTS[endpoint], asked=asked, count=count, templates=used).record(
+            capture, planned, "kernel", request_id="", due_ns=None
         )
         for used in (Templates(ENDPOINTS[endpoint].read, tries=0), templates, templates)
-    ]  # fmt: skip
+    ]
     assert others == [slowly, slowly]
     return slowly

@@ -24,7 +24,7 @@ from pytest_llmperf.interchange.readers.shared.fields import (
 )
 from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, in_order
 from pytest_llmperf.interchange.readers.shared.unknown import unless_streamed
-from pytest_llmperf.load.answers.interpret import interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
@@ -247,7 +247,7 @@ def _record(
     # What is turned into OpenAI's events is read as chat.
     paths = {"v1/completions": "completions", "v1/responses": "responses"}
     made = ENDPOINTS[next((api for path, api in paths.items() if endpoint.endswith(path)), "chat")]
-    record = interpret(capture, planned, "user", request_id="", due_ns=None, endpoint=made, count=count)
+    record = AnswerReader(made, count=count).record(capture, planned, "user", request_id="", due_ns=None)
     if record.token_source == "chunks" and (answer.whole or single):
         return replace(record, output_tokens=None, token_source=None)
     return record

@@ -38,70 +38,109 @@ class _Stream:
     end_told: bool = False
 
 
-def interpret(
-    capture: Capture,
-    planned: PlannedRequest,
-    stamps: Stamps,
-    *,
-    request_id: str,
-    due_ns: int | None,
-    endpoint: Endpoint = ENDPOINTS["chat"],
-    count: Callable[[str], int] | None = None,
-    templates: Templates | None = None,
-    asked: Asked = ONE_ANSWER,
-) -> RequestRecord:
-    """The record of a finished, failed, cancelled or interrupted request. `count` is the tokenizer's, if any;
-    `templates` are what the requests of one load share, and `asked` is what these ask for.
-    """
-    stream = _read_stream(capture, endpoint, asked, planned.prompts, count, templates)
-    counted, chunks = stream.counted, stream.counted.chunks
-    input_tokens, input_tokens_source = _input_tokens(stream, planned)
-    cancelled = capture.cancelled and stream.error == capture.error
-    read_ns = capture.read_ns(stamps)
-    return RequestRecord(
-        index=planned.index,
-        phase=planned.phase,
-        request_id=request_id,
-        due_ns=due_ns,
-        sent_ns=capture.sent_ns,
-        chunk_ns=tuple([read_ns[read] for some in chunks for read in some.reads]),
-        chunk_tokens=chunk_tokens(chunks),
-        first_output_ns=_first_output_ns(chunks, read_ns),
-        end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
-        input_tokens=input_tokens,
-        output_tokens=counted.output_tokens,
-        requested_output_tokens=planned.output_tokens * planned.prompts * asked.n,
-        token_source=counted.source,
-        finish_reason=stream.finish_reason and foreign(stream.finish_reason),
-        status=capture.status,
-        error=None if cancelled or stream.error is None else foreign(stream.error),
-        coalesced_chunks=_coalesced(chunks),
-        prompts=planned.prompts,
-        cancelled=cancelled,
-        held_ns=capture.held_ns,
-        connect_ns=capture.connect_ns,
-        input_tokens_source=input_tokens_source,
-        server_ns=stream.server_ns,
-        conversation=planned.conversation,
-        turn=planned.turn,
-        tokenless_ns=tuple([read_ns[read] for read in counted.tokenless_reads]),
-        textless_chunks=_textless(chunks),
-        answers=planned.prompts * asked.n,
-        chunk_answers=_chunk_answers(chunks, planned.prompts * asked.n),
-        first_chunk_tokens=stream.first_chunk_tokens,
-        hidden_tokens=counted.hidden,
-        unknown_fields=tuple(map(foreign, stream.unknown_fields)),
-        usage_doubt=counted.doubt,
-        end_told=stream.end_told,
-    )
+class AnswerReader:
+    """Reads the answers to the requests of one load, which share `templates`; `count` is the tokenizer's, if any."""
 
+    def __init__(
+        self,
+        endpoint: Endpoint = ENDPOINTS["chat"],
+        *,
+        asked: Asked = ONE_ANSWER,
+        count: Callable[[str], int] | None = None,
+        templates: Templates | None = None,
+    ) -> None:
+        self._endpoint, self._asked, self._count = endpoint, asked, count
+        self._templates = templates or Templates(endpoint.read)
 
-def answer_text(
-    capture: Capture, endpoint: Endpoint, templates: Templates | None = None, asked: Asked = ONE_ANSWER
-) -> str | None:
-    """Text of the answer, for the history of a conversation; None when the request failed."""
-    stream = _read_stream(capture, endpoint, asked, 1, None, templates)
-    return None if stream.error else stream.text
+    def record(
+        self, capture: Capture, planned: PlannedRequest, stamps: Stamps, *, request_id: str, due_ns: int | None
+    ) -> RequestRecord:
+        """The record of a finished, failed, cancelled or interrupted request."""
+        stream = self._read(capture, planned.prompts)
+        counted, chunks = stream.counted, stream.counted.chunks
+        input_tokens, input_tokens_source = _input_tokens(stream, planned)
+        cancelled = capture.cancelled and stream.error == capture.error
+        read_ns = capture.read_ns(stamps)
+        return RequestRecord(
+            index=planned.index,
+            phase=planned.phase,
+            request_id=request_id,
+            due_ns=due_ns,
+            sent_ns=capture.sent_ns,
+            chunk_ns=tuple([read_ns[read] for some in chunks for read in some.reads]),
+            chunk_tokens=chunk_tokens(chunks),
+            first_output_ns=_first_output_ns(chunks, read_ns),
+            end_ns=read_ns[-1] if capture.error is None and read_ns else capture.ended_ns,
+            input_tokens=input_tokens,
+            output_tokens=counted.output_tokens,
+            requested_output_tokens=planned.output_tokens * planned.prompts * self._asked.n,
+            token_source=counted.source,
+            finish_reason=stream.finish_reason and foreign(stream.finish_reason),
+            status=capture.status,
+            error=None if cancelled or stream.error is None else foreign(stream.error),
+            coalesced_chunks=_coalesced(chunks),
+            prompts=planned.prompts,
+            cancelled=cancelled,
+            held_ns=capture.held_ns,
+            connect_ns=capture.connect_ns,
+            input_tokens_source=input_tokens_source,
+            server_ns=stream.server_ns,
+            conversation=planned.conversation,
+            turn=planned.turn,
+            tokenless_ns=tuple([read_ns[read] for read in counted.tokenless_reads]),
+            textless_chunks=_textless(chunks),
+            answers=planned.prompts * self._asked.n,
+            chunk_answers=_chunk_answers(chunks, planned.prompts * self._asked.n),
+            first_chunk_tokens=stream.first_chunk_tokens,
+            hidden_tokens=counted.hidden,
+            unknown_fields=tuple(map(foreign, stream.unknown_fields)),
+            usage_doubt=counted.doubt,
+            end_told=stream.end_told,
+        )
+
+    def text(self, capture: Capture) -> str | None:
+        """Text of the answer, for the history of a conversation; None when the request failed."""
+        stream = self._read(capture, 1)
+        return None if stream.error else stream.text
+
+    def _read(self, capture: Capture, prompts: int) -> _Stream:
+        if capture.status is None:
+            return _Stream(error=capture.error)
+        if capture.status != 200:
+            return _Stream(error=refused(capture.status, capture.body, capture.location, capture.error))
+        if self._endpoint.framing == "sse" and not is_event_stream(capture.content_type, capture.body):
+            return _Stream(error=capture.error or not_streamed(capture.content_type, capture.body))
+        events, bad_event = _read_events(capture, self._endpoint, self._templates)
+        return self._judge(events, capture.error or bad_event, prompts)
+
+    def _judge(self, events: Sequence[SameEvents], error: str | None, prompts: int) -> _Stream:
+        events, unknown, counted = self._count_tokens(without_repetition(events))
+        counted = without_hidden(events, counted)
+        spoken = {some.event.choice for some in counted.chunks}
+        ends, answers = count_ends(events, spoken), prompts * self._asked.n
+        # Of an answer that is hidden as a whole nobody can say whether it carried a token.
+        carried = answers if counted.hidden else len(spoken)
+        missed = incomplete_reason(events, ends, answers, carried, counted.output_tokens, self._endpoint.says_end)
+        first = min([some.event.choice for some in events if some.event.has_choices], default=0)
+        return _Stream(
+            counted=counted,
+            finish_reason=finish_reason(events),
+            error=failure(events, self._asked.good_finish_reasons) or error or missed,
+            text="".join([some.event.text for some in events if some.event.choice == first]),
+            server_ns=next((some.event.server_ns for some in reversed(events) if some.event.server_ns), None),
+            first_chunk_tokens=first_chunk_tokens(counted),
+            unknown_fields=unknown,
+            end_told=ends >= answers or self._endpoint.framing == "body",
+        )
+
+    def _count_tokens(self, events: Sequence[SameEvents]) -> tuple[Sequence[SameEvents], tuple[str, ...], Counted]:
+        """The events with their tokens; unknown fields hold no content where the server counted fewer tokens."""
+        read, unknown = with_unknown_content(events)
+        counted = count_tokens(read, self._asked.n, self._count)
+        if not unknown or counted.doubt != TOTAL_TOO_SMALL:
+            return read, unknown, counted
+        known = count_tokens(events, self._asked.n, self._count)
+        return (events, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
 
 
 def _input_tokens(stream: _Stream, planned: PlannedRequest) -> tuple[int | None, InputTokensSource | None]:
@@ -112,26 +151,8 @@ def _input_tokens(stream: _Stream, planned: PlannedRequest) -> tuple[int | None,
     return planned.input_tokens, "token-ids" if isinstance(planned.prompt, tuple) else "tokenizer"
 
 
-def _read_stream(
-    capture: Capture,
-    endpoint: Endpoint,
-    asked: Asked,
-    prompts: int,
-    count: Callable[[str], int] | None,
-    templates: Templates | None,
-) -> _Stream:
-    if capture.status is None:
-        return _Stream(error=capture.error)
-    if capture.status != 200:
-        return _Stream(error=refused(capture.status, capture.body, capture.location, capture.error))
-    if endpoint.framing == "sse" and not is_event_stream(capture.content_type, capture.body):
-        return _Stream(error=capture.error or not_streamed(capture.content_type, capture.body))
-    events, bad_event = _read_events(capture, endpoint, templates or Templates(endpoint.read))
-    return _judge(events, capture.error or bad_event, endpoint, asked, prompts, count)
-
-
 def _read_events(capture: Capture, endpoint: Endpoint, templates: Templates) -> tuple[list[SameEvents], str | None]:
-    """What the events say, up to the first that is not understood, and what is wrong with that."""
+    """The events up to the first that is not understood, and what is wrong with that."""
     events: list[SameEvents] = []
     try:
         if endpoint.framing == "sse":
@@ -208,46 +229,6 @@ def _checked(some: SameEvents) -> SameEvents:
     if index.__class__ is not int or text.__class__ is not str or (reason is not None and reason.__class__ is not str):
         raise ValueError("a value of another kind where a text, a finish_reason or an index belongs")
     return some
-
-
-def _judge(
-    events: Sequence[SameEvents],
-    error: str | None,
-    endpoint: Endpoint,
-    asked: Asked,
-    prompts: int,
-    count: Callable[[str], int] | None,
-) -> _Stream:
-    events, unknown, counted = _counted(without_repetition(events), asked, count)
-    counted = without_hidden(events, counted)
-    spoken = {some.event.choice for some in counted.chunks}
-    ends, answers = count_ends(events, spoken), prompts * asked.n
-    # Of an answer that is hidden as a whole nobody can say whether it carried a token.
-    carried = answers if counted.hidden else len(spoken)
-    missed = incomplete_reason(events, ends, answers, carried, counted.output_tokens, endpoint.says_end)
-    first = min([some.event.choice for some in events if some.event.has_choices], default=0)
-    return _Stream(
-        counted=counted,
-        finish_reason=finish_reason(events),
-        error=failure(events, asked.good_finish_reasons) or error or missed,
-        text="".join([some.event.text for some in events if some.event.choice == first]),
-        server_ns=next((some.event.server_ns for some in reversed(events) if some.event.server_ns), None),
-        first_chunk_tokens=first_chunk_tokens(counted),
-        unknown_fields=unknown,
-        end_told=ends >= answers or endpoint.framing == "body",
-    )
-
-
-def _counted(
-    events: Sequence[SameEvents], asked: Asked, count: Callable[[str], int] | None
-) -> tuple[Sequence[SameEvents], tuple[str, ...], Counted]:
-    """The events with their tokens; what unknown fields hold is no content where the server counted fewer tokens."""
-    read, unknown = with_unknown_content(events)
-    counted = count_tokens(read, asked.n, count)
-    if not unknown or counted.doubt != TOTAL_TOO_SMALL:
-        return read, unknown, counted
-    known = count_tokens(events, asked.n, count)
-    return (events, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
 
 
 def _textless(chunks: Sequence[Chunks]) -> tuple[int, ...]:

@@ -8,11 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from pytest_llmperf.load.answers.interpret import answer_text
-from pytest_llmperf.load.answers.templates import Templates
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.client.open_files import raise_file_limit
 from pytest_llmperf.load.endpoints.openai import Message
-from pytest_llmperf.load.endpoints.table import asked_by
 from pytest_llmperf.load.loops.sender import Sender, StartBarrier
 from pytest_llmperf.load.loops.slots import Slots, WorkerShare
 from pytest_llmperf.load.trace.schedule import SlotCount, SlotPlan
@@ -28,14 +26,13 @@ class ClosedLoop:
     """The slots of this `share`. With a `plan` they go by time, and through the requests over and over."""
 
     def __init__(
-        self, sender: Sender, plan: SlotPlan | None, share: WorkerShare, barrier: StartBarrier, templates: Templates
+        self, sender: Sender, plan: SlotPlan | None, share: WorkerShare, barrier: StartBarrier, reader: AnswerReader
     ) -> None:
         self._sender = sender
         self._plan = plan
         self._share = share
         self._barrier = barrier
-        self._templates = templates
-        self._asked = asked_by(sender.point)
+        self._reader = reader
 
     async def run(self) -> None:
         sender = self._sender
@@ -102,7 +99,7 @@ class ClosedLoop:
         think_s = (conversation.think_time if conversation else None) or 0.0
         clock = asyncio.get_running_loop().time
         due_s = clock() + (think_s if later[0].think_s is None else later[0].think_s)
-        answer = answer_text(exchange.capture(), self._sender.request_bytes.endpoint, self._templates, self._asked)
+        answer = self._reader.text(exchange.capture())
         if answer is None:
             self._give_up(later[0].turn, later)
             return False

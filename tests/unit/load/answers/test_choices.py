@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from streams import DONE, delta, end, read, sse, with_usage
 
-from pytest_llmperf.load.answers.interpret import answer_text
-from pytest_llmperf.load.endpoints.table import ENDPOINTS, Asked
+from pytest_llmperf.load.answers.interpret import AnswerReader
+from pytest_llmperf.load.endpoints.table import Asked
 from pytest_llmperf.load.transport.capture import Capture
 
 TWO = Asked(n=2)
@@ -104,7 +104,7 @@ def test_choices_without_an_index_are_told_apart_by_their_place() -> None:
 def test_a_conversation_goes_on_with_the_first_answer() -> None:
     body = delta("no", index=1) + delta("yes") + _apart("", "stop")
     capture = Capture(0, 9, (1,), (1,), (len(body),), body, 200, "text/event-stream", None)
-    assert answer_text(capture, ENDPOINTS["chat"], None, TWO) == "yes"
+    assert AnswerReader(asked=TWO).text(capture) == "yes"
 
 
 def test_outputs_of_several_answers_in_one_response_of_triton() -> None:

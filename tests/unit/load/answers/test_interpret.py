@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from samples import cut
 
-from pytest_llmperf.load.answers.interpret import interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.endpoints.openai import error_text, request_body, shorten
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
@@ -53,7 +53,7 @@ def _record(*reads: bytes, error: str | None = None, **changes: Any) -> RequestR
         "content_type": "text/event-stream; charset=utf-8",
         "error": error,
     }
-    return interpret(Capture(**(given | changes)), PLANNED, "kernel", request_id="id", due_ns=None)
+    return AnswerReader().record(Capture(**(given | changes)), PLANNED, "kernel", request_id="id", due_ns=None)
 
 
 ROLE = _chat({"role": "assistant", "content": ""})
@@ -398,7 +398,7 @@ BATCH = PlannedRequest(0, "measured", None, "p", 2, batch=("q",))
 def _of_batch(*reads: bytes, error: str | None = None, cancelled: bool = False) -> RequestRecord:
     stamps = tuple(1000 * (i + 1) for i in range(len(reads)))
     capture = Capture(500, 99_999, stamps, stamps, *cut(reads).values(), 200, "text/event-stream", error, cancelled)
-    return interpret(capture, BATCH, "kernel", request_id="id", due_ns=None)
+    return AnswerReader().record(capture, BATCH, "kernel", request_id="id", due_ns=None)
 
 
 def _part(index: int, finish_reason: str | None = None, usage: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import cut
 
-from pytest_llmperf.load.answers.interpret import answer_text, interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.endpoints import openai, responses, triton_generate
 from pytest_llmperf.load.endpoints.openai import Event
@@ -90,10 +90,9 @@ def _record(pieces: list[bytes], read_event: Callable[[bytes], Event], templates
         texts.append(text)
         return len(text)
 
-    record = interpret(
-        capture, PLANNED, "kernel", request_id="", due_ns=None, endpoint=endpoint, count=count, templates=templates
-    )
-    return record, texts, answer_text(capture, endpoint, templates)
+    reader = AnswerReader(endpoint, count=count, templates=templates)
+    record = reader.record(capture, PLANNED, "kernel", request_id="", due_ns=None)
+    return record, texts, reader.text(capture)
 
 
 def _same(pieces: list[bytes], read_event: Callable[[bytes], Event], templates: Templates) -> None:

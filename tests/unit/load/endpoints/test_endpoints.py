@@ -10,7 +10,7 @@ import pytest
 from samples import cut
 from tiny_tokenizer import make_tokenizer
 
-from pytest_llmperf.load.answers.interpret import answer_text, interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.load.trace.trace import PlannedRequest
@@ -40,9 +40,8 @@ def _record(
     endpoint: str, *reads: bytes, planned: PlannedRequest = PLANNED, count: Any = None, **changes: Any
 ) -> RequestRecord:
     capture = _capture(*reads, **changes)
-    return interpret(
-        capture, planned, "kernel", request_id="id", due_ns=None, endpoint=ENDPOINTS[endpoint], count=count
-    )
+    reader = AnswerReader(ENDPOINTS[endpoint], count=count)
+    return reader.record(capture, planned, "kernel", request_id="id", due_ns=None)
 
 
 def _event(kind: str, **more: Any) -> bytes:
@@ -84,7 +83,7 @@ def test_responses() -> None:
     assert (record.first_output_ns, record.chunk_tokens) == (6000, None)
     assert (record.input_tokens, record.output_tokens, record.token_source) == (7, 4, "usage")
     assert (record.input_tokens_source, record.finish_reason, record.end_ns) == ("usage", "stop", 9000)
-    assert answer_text(_capture(*RESPONSES), ENDPOINTS["responses"]) == "Héllo"
+    assert AnswerReader(ENDPOINTS["responses"]).text(_capture(*RESPONSES)) == "Héllo"
 
 
 def test_an_answer_of_full_length_is_incomplete_and_no_error() -> None:
@@ -225,7 +224,7 @@ def test_reasoning_tool_calls_and_text_are_counted_together(tmp_path: Path) -> N
     assert counted == ["the get man" + "é"]
     assert (record.output_tokens, record.token_source) == (5, "tokenizer")
     assert (record.chunk_ns, record.first_output_ns) == ((2000, 3000, 4000, 5000), 3000)
-    assert answer_text(_capture(*CHAT), ENDPOINTS["chat"]) == "é"
+    assert AnswerReader().text(_capture(*CHAT)) == "é"
 
 
 def test_usage_and_token_ids_are_better_than_a_tokenizer() -> None:
@@ -238,7 +237,7 @@ def test_usage_and_token_ids_are_better_than_a_tokenizer() -> None:
 
 
 def test_failed_request_has_no_answer_and_no_input_length() -> None:
-    assert answer_text(_capture(b"busy", status=503), ENDPOINTS["chat"]) is None
+    assert AnswerReader().text(_capture(b"busy", status=503)) is None
     record = _record("generate", b"busy", status=503, planned=KNOWN)
     assert (record.input_tokens, record.input_tokens_source) == (None, None)
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.answers.interpret import interpret
+from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.client.health import stamps_of
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.capture import Capture
@@ -44,7 +44,7 @@ def _stamp(kernel_ns: int) -> bytes:
 
 def _record(tape: Tape) -> RequestRecord:
     capture = Capture(NS, NS, *tape.reads(), 200, "text/event-stream", None)
-    return interpret(capture, PLANNED, "kernel", request_id="id", due_ns=None)
+    return AnswerReader().record(capture, PLANNED, "kernel", request_id="id", due_ns=None)
 
 
 Read = tuple[int, int, bytes]
