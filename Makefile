@@ -45,7 +45,7 @@ perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
 
 perf-deployments: $(STAMP)  ## engines that are deployed in steps, on stand-ins; TensorRT-LLM's engines in real Triton, where it is
 	PATH="$(CURDIR)/tests/standins/trtllm/bin:$(CURDIR)/$(BIN):$$PATH:$(CURDIR)/.engines/triton/bin" \
-	  $(PERF) perf_tests/test_deployments.py
+	  $(PERF) perf_tests/test_deployments.py perf_tests/test_mlnode_guide.py
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

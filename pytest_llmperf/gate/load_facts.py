@@ -45,7 +45,7 @@ UNRELATED: Mapping[str, str] = {
 }
 
 _DEFAULTS = LoadPoint.model_validate({"name": ""}).model_dump(mode="json")
-_USAGE_IN_EVERY_CHUNK = ("vllm", "embedded")
+_USAGE_IN_EVERY_CHUNK = ("vllm", "embedded", "mlnode")
 """Engines whose `stream_usage` is every-chunk where the load says nothing."""
 _Facts = Mapping[str, Any]
 

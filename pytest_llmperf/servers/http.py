@@ -10,7 +10,7 @@ import queue
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import httpx
 
@@ -25,6 +25,12 @@ _VERSION_TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 """Far more than any answer that is asked for here: one that goes on is a stream without an end."""
+_KEPT_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30),
+)
+"""An answer may take minutes, in which routers and proxies forget a connection that nothing goes over."""
 _TOLD = ("content-type", "location", "retry-after")
 """Headers of an answer that are looked at."""
 
@@ -37,25 +43,39 @@ def ask(
     `body` is sent as it is where it is bytes, else as JSON. `timeout_s` is for all of it, from the name's address to
     the last byte. Raises httpx.TransportError, also where the answer does not come to its end.
     """
-    deadline = clock.monotonic() + timeout_s
-    content = {"content" if isinstance(body, bytes) else "json": body}
-    request = httpx.Request(method, url, headers=dict(headers), **content)  # type: ignore[arg-type]
-    try:
-        with _connected(request.url, deadline) as connection:
-            connection.settimeout(_left_s(deadline))
-            connection.sendall(_bytes(request))
-            answer, raw = _answer(connection, deadline)
-    except TimeoutError as error:
-        raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:.3g} s ({error})") from None
-    except ProtocolError as error:
-        raise httpx.RemoteProtocolError(str(error)) from None
-    except OSError as error:
-        raise httpx.ConnectError(str(error)) from error
+    with asking(method, url, timeout_s=timeout_s, headers=headers, body=body) as (connection, deadline):
+        answer, raw = _answer(connection, deadline)
     reads, undecodable = decoded(Reads(ends=(len(raw),), body=raw), answer.headers.get("content-encoding", ""))
     if undecodable and answer.status == 200:
         raise httpx.RemoteProtocolError(undecodable)
     told = {name: answer.headers[name] for name in _TOLD if name in answer.headers}
     return httpx.Response(answer.status or 0, headers=told, content=reads.body)
+
+
+@contextlib.contextmanager
+def asking(
+    method: str, url: str, *, timeout_s: float, headers: Iterable[tuple[str, str]] = (), body: object = None
+) -> Iterator[tuple[socket.socket, float]]:
+    """The connection over which the request of `ask` was sent, closed on leaving, and the end of its time.
+
+    Raises httpx.TransportError for what goes wrong on it: ConnectError before the request was sent, else others.
+    """
+    deadline = clock.monotonic() + timeout_s
+    content = {"content" if isinstance(body, bytes) else "json": body}
+    request = httpx.Request(method, url, headers=dict(headers), **content)  # type: ignore[arg-type]
+    was_sent = False
+    try:
+        with _connected(request.url, deadline) as connection:
+            connection.settimeout(_left_s(deadline))
+            connection.sendall(_bytes(request))
+            was_sent = True
+            yield connection, deadline
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(f"no end of the answer within {timeout_s:.3g} s ({error})") from None
+    except ProtocolError as error:
+        raise httpx.RemoteProtocolError(str(error)) from None
+    except OSError as error:
+        raise (httpx.ReadError if was_sent else httpx.ConnectError)(str(error)) from error
 
 
 def _left_s(deadline: float) -> float:
@@ -75,6 +95,8 @@ def _connected(url: httpx.URL, deadline: float) -> socket.socket:
         except OSError as error:
             failure = error
             continue
+        for option in _KEPT_ALIVE:
+            connection.setsockopt(*option)
         if url.scheme != "https":
             return connection
         try:

@@ -41,6 +41,9 @@ class Launch:
     """One start of a server, up to its end."""
 
     targets: tuple[Target, ...]
+    """Where the load goes."""
+    instances: tuple[Target, ...]
+    """What serves it: the targets, or what is behind them where a proxy spreads the load."""
     processes: tuple[ServerProcess, ...]
     version: str | None
     gpus: tuple[Gpu, ...]
@@ -190,7 +193,7 @@ class LlmServer:
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
         if self._watcher is not None:
-            self._watcher.begin(sources(self.config, self.targets, self.processes, self.gpus))
+            self._watcher.begin(sources(self.config, self._up.instances, self.processes, self.gpus))
 
     def end_watching(self) -> Telemetry | None:
         """What was sampled since; None where nothing is."""

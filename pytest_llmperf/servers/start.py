@@ -122,10 +122,10 @@ def _launched(
         yield _remote(config, loads)
         return
     gpus = own_gpus()
-    share = config.local_gpus // config.replicas
+    share = config.local_gpus // config.process_count
     with contextlib.ExitStack() as stack:
         started = []
-        for number in range(config.replicas):
+        for number in range(config.process_count):
             own = gpus[number * share : (number + 1) * share]
             started.append(stack.enter_context(_replica(config, start, log_dir, number, own)))
             under_way.append(started[-1][1])
@@ -133,14 +133,16 @@ def _launched(
         for target, process in started:
             check_ours(config, target, process)
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
-        yield Launch(targets, processes, ENGINES[config.engine].version(targets[0]), tuple(gpus))
+        engine = ENGINES[config.engine]
+        instances = tuple(instance for target in targets for instance in engine.instances(config, target))
+        yield Launch(targets, instances, processes, engine.version(targets[0]), tuple(gpus))
 
 
 @contextlib.contextmanager
 def _replica(
     config: ServerConfig, start: Start, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
-    name = config.name if config.replicas == 1 else f"{config.name}-{number}"
+    name = config.name if config.process_count == 1 else f"{config.name}-{number}"
     log = _fresh_log(log_dir, file_name(name))
     with start.placed(config, log) as place:
         command = server_command(config, place, gpus)
@@ -160,7 +162,7 @@ def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> Launch:
     target = engine.target(config, None)
     if engine.ready is not None:
         target = engine.ready(config, target, None, loads)
-    return Launch((target,), (), engine.version(target), ())
+    return Launch((target,), (target,), (), engine.version(target), ())
 
 
 def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:

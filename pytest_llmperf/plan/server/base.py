@@ -47,8 +47,8 @@ _ALIASES = {
     "q": "quantization",
     "sc": "speculative-config",
 }
-_OWN_ARGS = ("host", "port", "uds")
-"""The plugin chooses where a server that it starts listens."""
+OWN_ARGS = ("host", "port", "uds")
+"""Where a server listens is chosen by who starts it: the plugin, or a node."""
 
 
 def changes_output(arg: str) -> bool:
@@ -60,6 +60,25 @@ def argument_name(name: str) -> str:
     """The one name that stands for all spellings: `--tensor_parallel_size` and `tp` are `tensor-parallel-size`."""
     bare = name.lstrip("-").replace("_", "-")
     return _ALIASES.get(bare, bare)
+
+
+def check_parallelism(args: Mapping[str, ArgValue]) -> None:
+    """Raises EntryError where TP, PP or DP is no whole number from 1 on."""
+    for name in _GPU_ARGS:
+        value = args.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise EntryError(f"{name} is a whole number of at least 1, not {value!r}", name)
+
+
+def parallel_size(args: Mapping[str, ArgValue]) -> int:
+    """GPUs of one instance with these arguments: TP x PP x DP."""
+    return math.prod(int(str(args.get(name, 1))) for name in _GPU_ARGS)
+
+
+def served_model(model: str, args: Mapping[str, ArgValue]) -> str:
+    """The name under which an instance with these arguments answers: `served-model-name`, else the model's."""
+    served = args.get("served-model-name", model)
+    return str(served[0] if isinstance(served, list) else served)
 
 
 def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
@@ -137,6 +156,11 @@ class BaseServer(Frozen):
         return 0
 
     @property
+    def process_count(self) -> int:
+        """Processes that are started for it, each with GPUs of its own."""
+        return 1
+
+    @property
     def machine(self) -> str | None:
         """The machine that it runs on, as its baselines' folder names it; None: this one."""
         return None
@@ -181,17 +205,15 @@ class LaunchedServer(BaseServer):
     @field_validator("args", mode="after")
     @classmethod
     def _args_that_we_use(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
-        for name, value in args.items():
-            if name in _OWN_ARGS:
-                raise EntryError(f"{name} is the plugin's to choose: it starts servers on free ports", name)
-            if name in _GPU_ARGS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise EntryError(f"{name} is a whole number of at least 1, not {value!r}", name)
+        for name in args.keys() & {*OWN_ARGS}:
+            raise EntryError(f"{name} is the plugin's to choose: it starts servers on free ports", name)
+        check_parallelism(args)
         return args
 
     @property
     def parallel_size(self) -> int:
         """TP x PP x DP."""
-        return math.prod(int(str(self.args.get(name, 1))) for name in _GPU_ARGS)
+        return parallel_size(self.args)
 
     @property
     def gpu_count(self) -> int:
@@ -204,10 +226,13 @@ class LaunchedServer(BaseServer):
         return self.gpu_count
 
     @property
+    def process_count(self) -> int:
+        return self.replicas
+
+    @property
     def served_model(self) -> str:
         """The name under which it answers."""
-        served = self.args.get("served-model-name", self.model)
-        return str(served[0] if isinstance(served, list) else served)
+        return served_model(self.model, self.args)
 
     @property
     def in_container(self) -> bool:

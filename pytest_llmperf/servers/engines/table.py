@@ -12,6 +12,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import LaunchedServer, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.deployments.mlnode import engine as mlnode
 from pytest_llmperf.servers.deployments.trtllm.describe import describe
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
 from pytest_llmperf.servers.engines.missing import missing_program_or_model
@@ -69,6 +70,8 @@ class Engine(NamedTuple):
     """What it counts itself, for engines that do. Raises ServerError and httpx.TransportError."""
     metrics: Callable[[Target], Question | None] = lambda target: (target.at("/metrics"), target.headers)
     """Where its Prometheus metrics are; None where it has none."""
+    instances: Callable[[Any, Target], tuple[Target, ...]] = lambda config, target: (target,)
+    """What is behind a target, each with metrics of its own."""
     from_words: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
     """The configuration (of this name) of a command typed in a shell; None when that is of another engine."""
     service_kind: str = "openai"
@@ -82,6 +85,14 @@ ENGINES: dict[str, Engine] = {
         health=command.health,
     ),
     "embedded": Engine(vllm.target, Start(embedded.command, missing=lambda config: None)),
+    "mlnode": Engine(
+        mlnode.target,
+        Start(mlnode.command, mlnode.missing, mlnode.placed, mlnode.grace_s, steps=mlnode.steps),
+        ready=mlnode.ready,
+        ailment=mlnode.ailment,
+        metrics=mlnode.metrics,
+        instances=mlnode.instances,
+    ),
     "openai": Engine(remote.openai, ready=remote.openai_ready),
     "sglang": Engine(
         sglang.target,

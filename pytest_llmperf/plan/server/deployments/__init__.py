@@ -1,0 +1,1 @@
+"""Engines that are deployed in steps, in a plan."""

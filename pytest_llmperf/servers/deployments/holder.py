@@ -1,0 +1,106 @@
+"""What the holder programs of all deployments share: steps in the log, signals, and facts for the plugin.
+
+A holder runs under the supervisor like any server. It brings a deployment up step by step, a line in its log for each,
+writes what only the running deployment knows beside its log, holds it, and takes it down when it is told to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytest_llmperf.boundary.secrets import redacted
+from pytest_llmperf.servers.process.process import ServerProcess, wait_until
+
+_OWN_WORDS_S = 10.0
+
+
+class Stopped(BaseException):
+    """The holder was told to end: raised in its main thread by the first SIGTERM or SIGINT."""
+
+
+class StepFailed(Exception):
+    """A step of a deployment failed; the message names step, cause and cure."""
+
+
+def stop_on_signals() -> None:
+    """Lets the first SIGTERM or SIGINT raise Stopped; what comes later must not break the taking down."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        ignore_signals()
+        raise Stopped
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+
+
+def ignore_signals() -> None:
+    """Lets nothing but SIGKILL interrupt what follows."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def log(line: str, level: str = "INFO") -> None:
+    """Writes a line of the holder's log."""
+    sys.stderr.write(f"{level} {time.strftime('%m-%d %H:%M:%S')} {redacted(line)}\n")
+    sys.stderr.flush()
+
+
+def log_error(program: str, error: Exception) -> None:
+    """Writes why the holder ends, in the form in which a log's reader takes it for the cause of that."""
+    sys.stderr.write(f"{program}: error: {redacted(str(error))}\n")
+    sys.stderr.flush()
+
+
+def settings_path(log_path: Path) -> Path:
+    """Where the settings of the holder with this log are."""
+    return log_path.with_suffix(".settings.json")
+
+
+def facts_path(log_path: Path) -> Path:
+    """Where the holder with this log writes what only the running deployment knows."""
+    return log_path.with_suffix(".deployed.json")
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes the facts, whole or not at all; that they are there says that the deployment is up."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any]:
+    """Returns the facts of a deployment as soon as it is up.
+
+    Raises ServerError. The holder itself ends after `timeout_s` and knows better why: it has a little longer.
+    """
+    path = facts_path(process.log)
+    wait_until(
+        path.exists, process, process.name, timeout_s + _OWN_WORDS_S, lambda: f"; it was at {_last_step(process.log)}"
+    )
+    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def _last_step(path: Path) -> str:
+    steps = [line for line in path.read_text("utf-8", "replace").splitlines() if " step " in line]
+    return steps[-1].partition(" step ")[2] if steps else "its start"
+
+
+def attempts(deadline: float) -> Iterator[None]:
+    """Yields at growing pauses, 0.2 s to 3 s, until `deadline` (of the monotonic clock), and once at it."""
+    pause_s = 0.2
+    while True:
+        yield
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(1.5 * pause_s, 3.0)

@@ -1,0 +1,1 @@
+"""A Gonka MLNode: vLLM instances that a node starts when its REST API is asked to."""

@@ -1,0 +1,180 @@
+"""Gonka MLNodes for the table of engines: the holder's command, the calls that it makes, where the load goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.base import parallel_size
+from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
+from pytest_llmperf.plan.server.urls import shown
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
+from pytest_llmperf.servers.deployments.mlnode.api import PREFIX, refusal
+from pytest_llmperf.servers.http import ask
+from pytest_llmperf.servers.process.process import Command, ServerProcess, command_line_flags
+from pytest_llmperf.servers.readiness import first_failure
+from pytest_llmperf.servers.secrets import bearer, expand, expand_url
+from pytest_llmperf.telemetry.gpu import Gpu
+
+END_S = 90.0
+"""What a node may take to end its instances: it gives each 20 s, and answers nothing while a start is under way."""
+_GRACE_S = END_S + 30.0
+_HEALTH_TIMEOUT_S = 5.0
+
+
+class Place(NamedTuple):
+    """The files by which the plugin and a holder know of each other."""
+
+    settings: Path
+    facts: Path
+
+
+@contextlib.contextmanager
+def placed(config: MlnodeServer, log: Path) -> Iterator[Place]:
+    """The settings of a holder with this log, secrets as references; warns where it could not take the model down."""
+    place = Place(settings_path(log), facts_path(log))
+    place.settings.parent.mkdir(parents=True, exist_ok=True)
+    entry = {**config.model_dump(mode="json"), "ready_timeout": f"{config.ready_timeout} s"}
+    place.settings.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    try:
+        yield place
+    finally:
+        if left := left_behind(log):
+            warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
+
+
+LEFT_MARK = "LEFT BEHIND: "
+"""Begins the holder's last line where the node did not confirm that its instances ended."""
+
+
+def left_behind(log: Path) -> str | None:
+    """What the holder with this log said that it had to leave running; None where it took everything down."""
+    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+    return next((line.partition(LEFT_MARK)[2] for line in reversed(lines) if LEFT_MARK in line), None)
+
+
+def command(config: MlnodeServer, place: Place | int | str, gpus: Sequence[Gpu]) -> Command:
+    """The holder, in this Python; it reads secrets from its environment."""
+    settings = str(place.settings) if isinstance(place, Place) else "SETTINGS.json"
+    return Command((sys.executable, "-m", "pytest_llmperf.servers.deployments.mlnode", settings), {})
+
+
+def missing(config: MlnodeServer) -> str | None:
+    """What the node lacks, as far as the plan says what it has."""
+    needed = parallel_size(config.args)
+    if needed > config.gpus:
+        return f"needs {needed} GPUs, the node has {config.gpus}"
+    if config.instance_urls and len(config.instance_urls) < config.replicas:
+        return f"needs {config.replicas} instance_urls, one per instance; the plan has {len(config.instance_urls)}"
+    return None
+
+
+def grace_s(config: MlnodeServer) -> float:
+    """How long the holder may take to end the instances."""
+    return _GRACE_S
+
+
+def up_body(config: MlnodeServer) -> dict[str, Any]:
+    """What `/inference/up` is sent; `dtype` is a field of its own there, and no default of the node's."""
+    args = {name: value for name, value in config.args.items() if name != "dtype"}
+    dtype = str(config.args.get("dtype", "auto"))
+    return {"model": config.model, "dtype": dtype, "additional_args": list(command_line_flags(args))}
+
+
+def expanded(value: Any) -> Any:
+    """A body with the references in its texts filled in. Raises MissingRequirement."""
+    if isinstance(value, dict):
+        return {name: expanded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [expanded(inner) for inner in value]
+    return expand(value) if isinstance(value, str) else value
+
+
+def steps(config: MlnodeServer) -> Iterator[str]:
+    """The calls in their order, as shell lines."""
+    url, inference, curl = shown(config.url) + PREFIX, shown(config.inference_url), f"curl {_headers_shown(config)}"
+    body = shlex.quote(json.dumps(up_body(config)))
+    busy = f"what it runs is stopped by POST {url}/stop" if config.replace else "anything but STOPPED is an error"
+    count = f"{config.replicas} instance{'s' * (config.replicas > 1)} of {parallel_size(config.args)} GPUs"
+    yield f"{curl}{url}/state  # 1/5 state: {busy}"
+    yield f"{curl}-H 'Content-Type: application/json' -d {body} {url}/inference/up  # 2/5 up: {count}"
+    yield f"{curl}{url}/state  # 3/5 state: until INFERENCE"
+    yield f"{curl}{inference}/v1/models  # 4/5 model: until it lists {config.served_model}"
+    yield f"# 5/5 instances: {_counted_how(config)}"
+    yield f"{curl}-X POST {url}{end_call(config)}  # afterwards, whatever happened"
+
+
+def _headers_shown(config: MlnodeServer) -> str:
+    headers = {**config.headers, **({"Authorization": f"Bearer {config.bearer}"} if config.bearer else {})}
+    return "".join(f'-H "{name}: {value}" ' for name, value in headers.items())
+
+
+def _counted_how(config: MlnodeServer) -> str:
+    if config.replicas == 1 or not config.count_instances:
+        return "not counted"
+    if config.instance_urls:
+        return f"until each answers at {', '.join(map(shown, config.instance_urls[: config.replicas]))}"
+    return f"counted at {shown(config.inference_url)}/metrics while streams are held open, until all answer"
+
+
+def end_call(config: MlnodeServer) -> str:
+    """The call that ends the instances."""
+    return "/stop" if config.stop == "stop" else "/inference/down"
+
+
+def node_headers(config: MlnodeServer) -> dict[str, str]:
+    """The headers of calls to the management port. Raises MissingRequirement where a variable is not set."""
+    return {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
+
+
+def target(config: MlnodeServer, place: Place | None) -> Target:
+    """The node's proxy; its metrics are those of its only instance, and of nobody where there are several."""
+    url, headers = expand_url(config.inference_url), node_headers(config) | dict(bearer(config.args.get("api-key")))
+    made = Target(url, config.served_model, tuple(headers.items()), continuous_usage=True)
+    metrics = made.at("/metrics") if config.replicas == 1 and config.server_metrics else ""
+    return Target(url, made.model, made.headers, continuous_usage=True, metrics=metrics)
+
+
+def instance_targets(config: MlnodeServer) -> tuple[Target, ...]:
+    """The instances themselves, in the plan's order; none where it does not say how to reach them."""
+    headers = target(config, None).headers
+    urls = map(expand_url, config.instance_urls[: config.replicas])
+    return tuple(Target(url, config.served_model, headers, metrics=f"{url}/metrics") for url in urls)
+
+
+def instances(config: MlnodeServer, target: Target) -> tuple[Target, ...]:
+    """The instances themselves where the plan says how to reach them, else the proxy."""
+    return instance_targets(config) or (target,)
+
+
+def ready(config: MlnodeServer, target: Target, process: ServerProcess | None, loads: Sequence[LoadPoint]) -> Target:
+    """Waits until the holder says that all is up, then for a first answer. Raises ServerError."""
+    assert process is not None
+    wait_for_facts(process, config.ready_timeout)
+    if failure := first_failure(target, config, loads, process=process, is_patient=True):
+        raise process.error(f"says that it is up, but its first request failed: {failure}")
+    return target
+
+
+def ailment(target: Target) -> str | None:
+    """What is wrong with the instances, None when one is well: the proxy has no health of its own."""
+    try:
+        answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_HEALTH_TIMEOUT_S)
+    except httpx.TransportError as error:
+        return f"GET /v1/models: {type(error).__name__}: {error}"
+    return None if answer.status_code == 200 else f"GET /v1/models: {refusal(answer)}"
+
+
+def metrics(target: Target) -> tuple[str, tuple[tuple[str, str], ...]] | None:
+    """Where the metrics of one instance are; None where no question reaches a certain one."""
+    return (target.metrics, target.headers) if target.metrics else None

@@ -1,0 +1,81 @@
+"""How many instances answer behind a node's proxy, which says nothing of them.
+
+The node counts as up when its first instance is, and its proxy takes the others in one by one. It sends each request to
+the instance with the fewest, so that streams which are held open take one instance each, and the next question reaches
+one that runs nothing as long as there is one more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import httpx
+
+from pytest_llmperf.load.endpoints.openai import shorten
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.servers.http import ask, asking
+from pytest_llmperf.telemetry.sampler import parse
+
+_TIMEOUT_S = 30.0
+_HELD_TOKENS = 4096
+"""Length of a stream that is held open, which must outlast the questions."""
+_PROMPT_ROOM = 64
+_WELL = b"HTTP/1.1 200"
+
+
+class NotCountable(Exception):
+    """A proxy does not pass on what tells its instances apart; the message says what."""
+
+
+def instances_up(target: Target, wanted: int) -> int:
+    """Returns how many of the `wanted` instances answer. Raises NotCountable, or httpx.TransportError for no answer."""
+    with contextlib.ExitStack() as held:
+        for found in range(wanted):
+            if _requests_running(target):
+                return found
+            if found < wanted - 1:
+                held.enter_context(_stream(target))
+    return wanted
+
+
+def _requests_running(target: Target) -> float:
+    answer = ask("GET", target.at("/metrics"), headers=target.headers, timeout_s=_TIMEOUT_S)
+    told = parse(answer.content) if answer.status_code == 200 else {}
+    if "requests_running" not in told:
+        raise NotCountable(f"GET /metrics: HTTP {answer.status_code}, and no vllm:num_requests_running")
+    return told["requests_running"]
+
+
+@contextlib.contextmanager
+def _stream(target: Target) -> Iterator[None]:
+    """A request that one instance is busy with."""
+    tokens = max(1, min(_HELD_TOKENS, longest_context(target) - _PROMPT_ROOM))
+    body = {"model": target.model, "prompt": "Hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}
+    url = target.at("/v1/completions")
+    with asking("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, _):
+        begin = b""
+        while b"data:" not in begin:
+            data = connection.recv(1 << 16)
+            begin += data
+            if not data or not begin.startswith(_WELL[: len(begin)]):
+                raise NotCountable(f"POST /v1/completions: {shorten(begin.decode('utf-8', 'replace'))}")
+        yield
+
+
+def longest_context(target: Target) -> int:
+    """Tokens of prompt and answer that the model takes at most; a guess where the server does not tell."""
+    answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_TIMEOUT_S)
+    try:
+        return int(answer.json()["data"][0]["max_model_len"])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return 1024
+
+
+def missing_model(answer: httpx.Response, model: str) -> str | None:
+    """What keeps an answer to `/v1/models` from being that of a server of `model`; None when it is one."""
+    try:
+        names = [str(entry["id"]) for entry in answer.json()["data"]]
+    except (ValueError, KeyError, TypeError):
+        return "GET /v1/models: not the answer of a vLLM server"
+    return None if model in names else f"GET /v1/models: serves {', '.join(names) or 'nothing'}, not {model}"
