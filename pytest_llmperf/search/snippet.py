@@ -69,6 +69,6 @@ def launch_command(config: ServerConfig, gpus: Sequence[Gpu]) -> str:
     Secrets are `${NAME}` references in it, PLAN is the plan of the best.
     """
     if lines := steps(config):
-        return "\n".join(lines)
+        return "; ".join(lines)
     command = shown_command(config, "8000", gpus[: config.local_gpus // config.process_count])
     return " && ".join(line for line in (preparation(config), command) if line)

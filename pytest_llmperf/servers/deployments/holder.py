@@ -7,7 +7,6 @@ writes what only the running deployment knows beside its log, holds it, and take
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.servers.process.process import ServerProcess, wait_until
 
@@ -71,9 +71,7 @@ def facts_path(log_path: Path) -> Path:
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """Writes the facts, whole or not at all; that they are there says that the deployment is up."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(facts, indent=2) + "\n")
 
 
 def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any]:

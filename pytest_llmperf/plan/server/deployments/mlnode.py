@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
@@ -15,7 +16,6 @@ from pytest_llmperf.plan.server.base import (
     BaseServer,
     check_parallelism,
     parallel_size,
-    refuse_secret,
     refuse_secrets,
     served_model,
 )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import parallel_size
@@ -45,7 +46,7 @@ def placed(config: MlnodeServer, log: Path) -> Iterator[Place]:
     place = Place(settings_path(log), facts_path(log))
     place.settings.parent.mkdir(parents=True, exist_ok=True)
     entry = {**config.model_dump(mode="json"), "ready_timeout": f"{config.ready_timeout} s"}
-    place.settings.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    write_whole(place.settings, json.dumps(entry, indent=2) + "\n")
     try:
         yield place
     finally:

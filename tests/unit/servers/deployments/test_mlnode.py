@@ -48,7 +48,7 @@ def test_steps_are_shell_lines_with_references_for_secrets():
         'curl -H "Authorization: Bearer ${KEY}" -X POST http://10.0.0.5:8080/api/v1/stop  # afterwards, whatever '
         "happened",
     ]
-    assert launch_command(server(entry), ()) == "\n".join(lines)
+    assert launch_command(server(entry), ()) == "; ".join(lines)
 
 
 @pytest.mark.parametrize(
