@@ -122,6 +122,7 @@ def _error_rate(requests: Requests) -> float | None:
 
 
 _latency = partial(Metric, unit="ms", better="lower")
+_throughput = partial(Metric, unit="tok/s", better="higher")
 _ALL = (
     _latency(
         name="ttft",
@@ -234,28 +235,22 @@ _ALL = (
         definition="generated tokens of a request, streamed or not",
         sample=lambda requests: [count for r in requests if (count := r.record.output_tokens) is not None],
     ),
-    Metric(
+    _throughput(
         name="output_token_throughput",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="output tokens received, or made unseen, in the window / window",
         rate=lambda run: run.output_token_rate,
         needs=("chunks",),
     ),
-    Metric(
+    _throughput(
         name="input_token_throughput",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="prompt tokens of requests whose first token fell in the window / window",
         rate=lambda run: run.input_token_rate,
         needs=("chunks",),
     ),
-    Metric(
+    _throughput(
         name="total_token_throughput",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="input_token_throughput + output_token_throughput",
         rate=_total_rate,
@@ -269,29 +264,23 @@ _ALL = (
         definition="successful requests that ended in the window / window",
         rate=lambda run: len(run.finished) / run.seconds,
     ),
-    Metric(
+    _throughput(
         name="output_token_throughput_per_user",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="mean over requests of 1 / itl",
         total=lambda point: complete_mean(1e3 / itl for itl in _inter_token_latencies(point.ok)),
         n_of="itl",
     ),
-    Metric(
+    _throughput(
         name="prefill_throughput_per_user",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="mean over requests of input tokens / ttft",
         total=lambda point: complete_mean(_prefill_speeds(point.ok)),
         n_of="ttft",
         needs=("due", "first token"),
     ),
-    Metric(
+    _throughput(
         name="output_token_throughput_per_gpu",
-        unit="tok/s",
-        better="higher",
         since=2,
         definition="output_token_throughput / GPUs of the configuration",
         rate=lambda run: run.output_token_rate / run.gpu_count if run.gpu_count else None,

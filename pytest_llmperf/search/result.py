@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_llmperf.definitions import METRICS, OUTPUT_RATE, Quantity
-from pytest_llmperf.metrics.stats.estimate import Level
+from pytest_llmperf.metrics.stats.estimate import Interval
 from pytest_llmperf.metrics.stats.pareto import Front, pareto_front
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -35,7 +35,7 @@ class Ranked:
     standing: Standing
     why: str
     """What is wrong with it; empty when all limits hold."""
-    objective: Level | None
+    objective: Interval | None
     """In the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
     checks: tuple[Check, ...]
     runs: int
@@ -134,7 +134,7 @@ class SearchResult:
         return tried if len(self.ranked) == self.configurations else f"{tried}; brute force takes {self.brute_runs}"
 
 
-def shown_level(level: Level | None, unit: str) -> str:
+def shown_level(level: Interval | None, unit: str) -> str:
     """`412 tok/s (398 to 427)`, a dash for None."""
     if level is None:
         return "-"
@@ -193,12 +193,12 @@ class _Scale:
         levels = (contest.assessment(position).level for position in contest.held)
         self._reference = next((level.value for level in levels if level is not None), 1.0)
 
-    def level(self, level: Level | None) -> Level | None:
+    def level(self, level: Interval | None) -> Interval | None:
         if level is None:
             return None
         if self.better == "lower":
-            return Level(1 / level.value, 1 / level.high, 1 / level.low)
-        return Level(*(value / self._reference for value in (level.value, level.low, level.high)))
+            return Interval(1 / level.value, 1 / level.high, 1 / level.low)
+        return Interval(*(value / self._reference for value in (level.value, level.low, level.high)))
 
 
 def _ranked(

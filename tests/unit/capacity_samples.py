@@ -14,7 +14,7 @@ from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Start, Trial, concluded, most_levels, next_level
+from pytest_llmperf.metrics.capacity.bracket import LevelTrial, Start, concluded, most_levels, next_level
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
@@ -33,16 +33,16 @@ def asked(capacity: str = RATES) -> CapacitySpec:
     return point.capacity
 
 
-def trial(spec: CapacitySpec, level: float, threshold: float, steepness: float = 3.0) -> Trial:
+def trial(spec: CapacitySpec, level: float, threshold: float, steepness: float = 3.0) -> LevelTrial:
     """A server whose TTFT reaches the limit at `threshold`."""
     limit = spec.sla[0]
     value = limit.value * (level / threshold) ** steepness
     verdict = "HOLDS" if value <= limit.value else "FAILS"
-    return Trial(level, verdict, True, f"ttft {value:.3g}", ((limit, value),), figures={"ttft_p50": value})
+    return LevelTrial(level, verdict, True, f"ttft {value:.3g}", ((limit, value),), figures={"ttft_p50": value})
 
 
 def searched(spec: CapacitySpec, threshold: float, start: Start | None = None, ceiling: float = math.inf):
-    trials: list[Trial] = []
+    trials: list[LevelTrial] = []
     while (level := next_level(spec, trials, start, ceiling)) is not None:
         trials.append(trial(spec, level, threshold))
         assert len(trials) <= 3 * most_levels(spec), "a search ends"
@@ -54,7 +54,7 @@ def capacity(*thresholds: float, spec: CapacitySpec | None = None) -> Capacity:
     return Capacity(spec, tuple(searched(spec, threshold) for threshold in thresholds))
 
 
-def level(*executions: Execution) -> Trial:
+def level(*executions: Execution) -> LevelTrial:
     return judge_level(20, asked().sla, executions)
 
 

@@ -29,10 +29,8 @@ class Body(Protocol):
     ) -> dict[str, Any]: ...
 
 
-class Encode(Protocol):
-    """The bytes of a body for a model with these inputs (empty where they are not known)."""
-
-    def __call__(self, body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes: ...
+Encode = Callable[[dict[str, Any], str, Sequence[TensorSpec]], bytes]
+"""Makes the bytes of a body for a model by name, with its inputs (empty where they are not known)."""
 
 
 def _as_json(body: dict[str, Any], model: str, inputs: Sequence[TensorSpec]) -> bytes:

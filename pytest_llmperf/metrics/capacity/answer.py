@@ -9,8 +9,8 @@ from statistics import geometric_mean
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.formulas.pace import complete
-from pytest_llmperf.metrics.capacity.bracket import Search, Trial
-from pytest_llmperf.metrics.stats.estimate import Level, level_of
+from pytest_llmperf.metrics.capacity.bracket import LevelSearch, LevelTrial
+from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 
@@ -20,7 +20,7 @@ class Capacity:
     """The highest level that meets the limits of `asked`; one search per run."""
 
     asked: CapacitySpec
-    searches: tuple[Search, ...]
+    searches: tuple[LevelSearch, ...]
 
     @property
     def quantity(self) -> Quantity:
@@ -53,15 +53,15 @@ class Capacity:
         return max((_width(search) for search in self.searches), default=0.0)
 
     @property
-    def interval(self) -> Level | None:
+    def interval(self) -> Interval | None:
         """The value with its 90 % interval, as another session would see it; None for a bound, and without a value."""
         found = [search.estimate for search in self.searches if search.estimate]
         if self.value is None or self.is_bound:
             return None
-        return level_of([found], coarsened(tolerance(self.quantity).prior, self.resolution))
+        return interval_of([found], coarsened(tolerance(self.quantity).prior, self.resolution))
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[LevelTrial, ...]:
         return tuple(trial for search in self.searches for trial in search.trials)
 
     @property
@@ -87,13 +87,13 @@ class Capacity:
         count = f"{level:.4g} request{'' if level == 1 else 's'} in flight"
         return f"{level:.4g} req/s" if self.asked.request_rate else count
 
-    def _no_level(self, search: Search) -> str:
+    def _no_level(self, search: LevelSearch) -> str:
         if not search.trials:
             return "the search was interrupted before a level was measured"
         lowest = min(search.trials, key=lambda trial: trial.level)
         return f"even {self._shown(lowest.level)} {_does_not(lowest)} ({lowest.reason})"
 
-    def _why_bound(self, search: Search) -> str:
+    def _why_bound(self, search: LevelSearch) -> str:
         if search.stopped_by is not None:
             return f"the client could not offer {self._shown(search.stopped_by.level)} ({search.stopped_by.reason})"
         return "the search was interrupted" if search.ended == "interrupted" else "the end of the range still holds"
@@ -132,11 +132,11 @@ class Capacity:
             yield f"in doubt after all repeats, taken by the mean: {', '.join(open_)}"
 
 
-def _does_not(trial: Trial) -> str:
+def _does_not(trial: LevelTrial) -> str:
     return {"DIED": "ended the server", "INVALID": "could not be offered"}.get(trial.verdict, "does not hold")
 
 
-def _width(search: Search) -> float:
+def _width(search: LevelSearch) -> float:
     if search.interpolated or search.holds is None or search.breaks is None:
         return 0.0
     return search.breaks / search.holds - 1

@@ -26,7 +26,7 @@ Values = tuple[tuple[Limit, float | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LevelTrial:
     """One level in one search."""
 
     level: float
@@ -58,10 +58,10 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class LevelSearch:
     """One whole search, in the order in which levels were tried."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[LevelTrial, ...]
     ended: Ended
     holds: float | None
     """The highest level that holds; None when none does."""
@@ -70,7 +70,7 @@ class Search:
     estimate: float | None
     """Where the limit is met: between the two, interpolated; `holds` where it cannot be. None when none holds."""
     interpolated: bool = False
-    stopped_by: Trial | None = None
+    stopped_by: LevelTrial | None = None
     """The level beyond which nothing was offered, in this search or an earlier one: INVALID or DIED."""
 
     @property
@@ -80,7 +80,7 @@ class Search:
 
 
 def next_level(
-    asked: CapacitySpec, trials: Sequence[Trial], start: Start | None = None, ceiling: float = math.inf
+    asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None = None, ceiling: float = math.inf
 ) -> float | None:
     """The level to offer next; None when there is no more to learn.
 
@@ -104,13 +104,13 @@ def next_level(
     return None if above >= ceiling else above
 
 
-def _bounds(trials: Sequence[Trial]) -> tuple[float | None, float | None]:
+def _bounds(trials: Sequence[LevelTrial]) -> tuple[float | None, float | None]:
     """The highest level that holds and the lowest that does not."""
     holds = max((trial.level for trial in trials if trial.verdict == "HOLDS"), default=None)
     return holds, min((trial.level for trial in trials if trial.verdict in ("FAILS", "DIED")), default=None)
 
 
-def _above(asked: CapacitySpec, trials: Sequence[Trial], start: Start | None, holds: float) -> float:
+def _above(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None, holds: float) -> float:
     """Twice as much; a later search begins with the level that failed before, and widens its steps from there."""
     if start is not None and start.high is not None and holds < start.high:
         return start.high
@@ -123,7 +123,7 @@ def _below(asked: CapacitySpec, breaks: float, stride: float) -> float:
     return float(max(asked.span[0], min(level, breaks - 1) if asked.concurrency else level))
 
 
-def _stride(asked: CapacitySpec, trials: Sequence[Trial], start: Start | None) -> float:
+def _stride(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None) -> float:
     """By which factor to go on: 2, or of a later search what it began with, squared with every step."""
     if start is None:
         return 2.0
@@ -163,28 +163,28 @@ def levels_upwards(asked: CapacitySpec) -> tuple[float, ...]:
 
 
 def concluded(
-    trials: Sequence[Trial], asked: CapacitySpec, ceiling: Trial | None = None, *, interrupted: bool = False
-) -> Search:
+    trials: Sequence[LevelTrial], asked: CapacitySpec, ceiling: LevelTrial | None = None, *, interrupted: bool = False
+) -> LevelSearch:
     """The search of these trials, which has ended; `ceiling` is the earlier trial above which nothing is offered."""
     holds, breaks = _bounds(trials)
     own = trials[-1] if trials and trials[-1].verdict in ENDS else None
     stopped_by = own or (ceiling if holds is not None and breaks is None and holds < asked.span[1] else None)
     if stopped_by is not None and stopped_by.verdict == "DIED":
         breaks = min(breaks or math.inf, stopped_by.level)
-    ended = "interrupted" if interrupted else _why_ended(trials, stopped_by, holds, breaks)
+    ended = "interrupted" if interrupted else _why_ended(bool(trials), stopped_by, holds, breaks)
     crossing = _crossing(trials, holds, breaks) if ended == "found" else None
-    return Search(tuple(trials), ended, holds, breaks, crossing or holds, crossing is not None, stopped_by)
+    return LevelSearch(tuple(trials), ended, holds, breaks, crossing or holds, crossing is not None, stopped_by)
 
 
-def _why_ended(trials: Sequence[Trial], stopped_by: Trial | None, holds: float | None, breaks: float | None) -> Ended:
+def _why_ended(is_begun: bool, stopped_by: LevelTrial | None, holds: float | None, breaks: float | None) -> Ended:
     if stopped_by is not None:
         return "invalid" if stopped_by.verdict == "INVALID" else "died"
     if holds is None:
-        return "none" if trials else "interrupted"
+        return "none" if is_begun else "interrupted"
     return "range" if breaks is None else "found"
 
 
-def _crossing(trials: Sequence[Trial], holds: float | None, breaks: float | None) -> float | None:
+def _crossing(trials: Sequence[LevelTrial], holds: float | None, breaks: float | None) -> float | None:
     """Where the first limit is met between two levels, by a straight line between logarithms; None without one.
 
     A level that fails for another reason (requests that failed) has no such place.

@@ -15,7 +15,7 @@ from statistics import fmean, geometric_mean
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.formulas.pace import complete
-from pytest_llmperf.metrics.capacity.bracket import Trial
+from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.metrics.stats.compliance import (
     Compliance,
     allowed_share,
@@ -80,7 +80,7 @@ class _Finding:
         return f"{self.limit.quantity} {measured}, limit {self.limit.op} {shown(self.limit.value, 'g')}{caveat}"
 
 
-def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
+def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> LevelTrial:
     """The verdict of one execution or more; where it is not `sure`, another may tell.
 
     Executions that the client spoiled are left out, unless there is no other.
@@ -112,11 +112,11 @@ def _behind(found: Saturation) -> str:
     )
 
 
-def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> Trial:
+def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> LevelTrial:
     """Everything but the verdict."""
     summaries = [execution.summary for execution in executions]
     shown = dict.fromkeys((*(limit.quantity for limit in criterion), *HEADLINE))
-    return Trial(
+    return LevelTrial(
         level=level,
         verdict="HOLDS",
         sure=True,

@@ -20,7 +20,7 @@ from typing import Literal
 from scipy.special import betaincinv
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.metrics.stats.estimate import level_of
+from pytest_llmperf.metrics.stats.estimate import interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.plan.limits import Limit
@@ -235,7 +235,7 @@ def by_level(limit: Limit, values: Sequence[float], prior: Prior) -> tuple[Compl
 
     `prior.session_sd` is the part of the noise that a session adds: 0 asks about this launch of the server alone.
     """
-    held = level_of([values], prior)
+    held = interval_of([values], prior)
     ends = {beyond(limit, held.low), beyond(limit, held.high)}
     verdict: Compliance = "INCONCLUSIVE" if len(ends) > 1 else "FAIL" if ends.pop() else "PASS"
     shown = limit.quantity.shown

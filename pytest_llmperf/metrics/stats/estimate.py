@@ -90,7 +90,7 @@ def compare(baseline: Sessions, candidate: Sessions, prior: Prior, better: Liter
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class Interval:
     """Geometric mean of one side's runs, and the 90 % interval in which another session's would be expected too."""
 
     value: float
@@ -98,14 +98,14 @@ class Level:
     high: float
 
 
-def level_of(sessions: Sessions, prior: Prior) -> Level:
+def interval_of(sessions: Sessions, prior: Prior) -> Interval:
     """The level of runs that are compared with nothing; ValueError as `compare`."""
     logs = _logs(sessions, "lower")
     run_variance, df = _run_variance(logs, prior)
     mean, (of_runs, of_sessions) = _weighted(logs, run_variance, prior.session_sd**2)
     error = math.sqrt(run_variance * of_runs + prior.session_sd**2 * of_sessions)
     half = float(stdtrit(df, 0.95)) * error
-    return Level(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
 def _logs(sessions: Sessions, better: Literal["lower", "higher"]) -> list[list[float]]:

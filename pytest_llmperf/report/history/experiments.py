@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.history.database import FoundPoint
-from pytest_llmperf.metrics.stats.estimate import Level, level_of
+from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.report.views.comparison import leaders
 
@@ -27,7 +27,7 @@ class Row:
 
     experiment: str
     quantity: Quantity
-    levels: tuple[Level | None, ...]
+    levels: tuple[Interval | None, ...]
     """By configuration, over the valid runs; None where there is no value."""
     best: frozenset[int]
     """Positions of all that no other is better than beyond noise; empty without two to compare."""
@@ -79,9 +79,9 @@ def _row(experiment: str, quantity: Quantity, points: Sequence[FoundPoint | None
     return Row(experiment, quantity, levels, best)
 
 
-def _level(one: FoundPoint | None, quantity: Quantity) -> Level | None:
+def _level(one: FoundPoint | None, quantity: Quantity) -> Interval | None:
     values = list(_values(one, quantity)) if one else []
-    return level_of([values], tolerance(quantity).prior) if values else None
+    return interval_of([values], tolerance(quantity).prior) if values else None
 
 
 def _values(one: FoundPoint, quantity: Quantity) -> Iterator[float]:

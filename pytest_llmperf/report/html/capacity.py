@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Trial
+from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, scatter
 
@@ -12,7 +12,7 @@ _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "c
 _ROLES = {"HOLDS": "now", "FAILS": "bad", "INVALID": "queue", "DIED": "bad"}
 
 
-def trial_label(trial: Trial) -> str:
+def trial_label(trial: LevelTrial) -> str:
     """The verdict, with a question mark where it is not sure."""
     return trial.verdict if trial.sure else f"{trial.verdict}?"
 
@@ -25,7 +25,7 @@ def capacity_charts(point_id: str, capacity: Capacity) -> tuple[Chart, ...]:
     return tuple(_chart(point_id, capacity, limit) for limit in limits or capacity.asked.sla[:1])
 
 
-def _shown(trial: Trial, limit: Limit) -> bool:
+def _shown(trial: LevelTrial, limit: Limit) -> bool:
     return bool(dict(trial.values).get(limit))
 
 

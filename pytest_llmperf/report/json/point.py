@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Search, Trial
+from pytest_llmperf.metrics.capacity.bracket import LevelSearch, LevelTrial
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
@@ -208,7 +208,7 @@ def capacity_dict(capacity: Capacity) -> dict[str, Any]:
     }
 
 
-def _search_dict(search: Search) -> dict[str, Any]:
+def _search_dict(search: LevelSearch) -> dict[str, Any]:
     return {
         "ended": search.ended,
         "value": rounded(search.estimate),
@@ -219,7 +219,7 @@ def _search_dict(search: Search) -> dict[str, Any]:
     }
 
 
-def _trial_dict(trial: Trial) -> dict[str, Any]:
+def _trial_dict(trial: LevelTrial) -> dict[str, Any]:
     facts = asdict(trial) | {"achieved_rate": rounded(trial.achieved_rate)}
     del facts["values"]
     figures: Mapping[str, float | None] = facts.pop("figures") or {}

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Trial
+from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.report.html.capacity import capacity_charts, trial_label
 from pytest_llmperf.report.sections.section import Content, Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right, two_lines
@@ -50,7 +50,7 @@ def capacity_table(point_id: str, capacity: Capacity) -> Table:
     return table
 
 
-def _cells(trial: Trial, capacity: Capacity, shown: list[Quantity]) -> Iterator[str]:
+def _cells(trial: LevelTrial, capacity: Capacity, shown: list[Quantity]) -> Iterator[str]:
     figures, measured = trial.figures or {}, dict(trial.values)
     yield f"{trial.level:.4g}"
     yield f"[{_STYLES[trial.verdict]}]{trial_label(trial)}[/]"

@@ -15,7 +15,7 @@ from pytest_llmperf.definitions import HEADLINE_LATENCIES, OFFERED, OUTPUT_RATE,
 from pytest_llmperf.gate.regression import candidate
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.metrics.stats.estimate import Level, level_of
+from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import tolerance, too_few
 
 QUANTITIES = (
@@ -45,8 +45,8 @@ class Row:
     """One metric over the configurations."""
 
     quantity: Quantity
-    levels: tuple[Level | None, ...]
-    """Level of each configuration; None where a run gave no value."""
+    levels: tuple[Interval | None, ...]
+    """Interval of each configuration; None where a run gave no value."""
     best: int | None
     """Position of the winner; None: `why` says why there is none."""
     why: str = ""
@@ -195,21 +195,21 @@ def _row(quantity: Quantity, results: Sequence[Result]) -> Row:
     return Row(quantity, levels, best, "" if best is not None else _why_none(levels), found)
 
 
-def _why_none(levels: Sequence[Level | None]) -> str:
+def _why_none(levels: Sequence[Interval | None]) -> str:
     return NO_WINNER if sum(level is not None for level in levels) > 1 else "nothing to compare with"
 
 
-def _level(quantity: Quantity, result: Result) -> Level | None:
+def _level(quantity: Quantity, result: Result) -> Interval | None:
     if result.capacity is not None and result.capacity.is_bound:
         return None  # at least so much is no level
     runs = [[value for value in launch if value is not None] for launch in candidate(result, quantity)]
     if sum(map(len, runs)) < len(result.runs) or any(value <= 0 for launch in runs for value in launch):
         return None
     prior = tolerance(quantity).prior
-    return level_of(runs, coarsened(prior, result.capacity.resolution) if result.capacity else prior)
+    return interval_of(runs, coarsened(prior, result.capacity.resolution) if result.capacity else prior)
 
 
-def leaders(quantity: Quantity, levels: Sequence[Level | None]) -> tuple[int, ...]:
+def leaders(quantity: Quantity, levels: Sequence[Interval | None]) -> tuple[int, ...]:
     """Positions whose interval no other's is apart from on the better side; none without two to compare."""
     present = [(level, place) for place, level in enumerate(levels) if level is not None]
     if len(present) < 2:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.baselines.fingerprint import changes
-from pytest_llmperf.metrics.capacity.bracket import Search
+from pytest_llmperf.metrics.capacity.bracket import LevelSearch
 from pytest_llmperf.records import Run
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -36,7 +36,7 @@ class StoredSide:
     """All of them, those before a stable load became stable too; of a capacity those that its searches are shown by."""
     levels: tuple[float, ...] = ()
     """Of each of these runs, in req/s or requests in flight; empty where no capacity was searched."""
-    searches: tuple[Search, ...] = ()
+    searches: tuple[LevelSearch, ...] = ()
     """Of a capacity; the limits of their levels are in `asked`."""
 
     def __post_init__(self) -> None:

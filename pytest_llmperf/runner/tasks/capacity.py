@@ -12,7 +12,15 @@ from typing import Any
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import ENDS, Search, Start, Trial, concluded, most_levels, next_level
+from pytest_llmperf.metrics.capacity.bracket import (
+    ENDS,
+    LevelSearch,
+    LevelTrial,
+    Start,
+    concluded,
+    most_levels,
+    next_level,
+)
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.metrics.summary import summarize
@@ -49,14 +57,14 @@ class Searcher:
         """`on_run` gets every execution of a level as it ends, an interrupted one too, and the level."""
         assert point.capacity is not None, "a point without a capacity is measured as it is"
         self.server, self.point, self.asked = server, point, point.capacity
-        self.searches: list[Search] = []
+        self.searches: list[LevelSearch] = []
         self.shown: list[tuple[float, Run]] = []
         """Of each search an execution of the highest level that held, else of the lowest."""
-        self.trials: list[Trial] = []
+        self.trials: list[LevelTrial] = []
         """Of the search that is under way."""
         self._on_run, self._workers = on_run, workers
         self._hash = search_hash(point)
-        self._ceiling: Trial | None = None
+        self._ceiling: LevelTrial | None = None
         self._longest_s: float | None = None
         self._top: tuple[float, Run] | None = None
 
@@ -125,7 +133,7 @@ class Searcher:
             done.append(dataclasses.replace(run, index=len(self.searches)))
             self._on_run(done[-1], level)
 
-    def _note(self, trial: Trial, done: Sequence[Run]) -> None:
+    def _note(self, trial: LevelTrial, done: Sequence[Run]) -> None:
         """A search is shown by the highest level that holds (no later one is lower); without one by the lowest."""
         self.trials.append(trial)
         holds = trial.verdict == "HOLDS"
@@ -143,7 +151,7 @@ class Searcher:
             last = self.trials.pop()
             self.trials.append(dataclasses.replace(last, verdict="DIED", reason=f"{last.reason}; then {error}"))
             return
-        known = judge_level(level, self.asked.sla, executions) if executions else Trial(level, "DIED", True, "")
+        known = judge_level(level, self.asked.sla, executions) if executions else LevelTrial(level, "DIED", True, "")
         self._note(dataclasses.replace(known, verdict="DIED", sure=True, reason=str(error)), done)
 
 
@@ -190,7 +198,7 @@ def capacity_result(
     config: ServerConfig,
     point: LoadPoint,
     environment: Environment,
-    searches: Sequence[Search],
+    searches: Sequence[LevelSearch],
     shown: Sequence[tuple[float, Run]],
 ) -> Result:
     """Per search its estimate, beside the metrics at the highest level that holds.

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.compliance import Compliance, LimitRun, SlaCheck, beyond, by_level, judge_limit
-from pytest_llmperf.metrics.stats.estimate import Level, compare, level_of
+from pytest_llmperf.metrics.stats.estimate import Interval, compare, interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.plan.search import MemoryLimit
@@ -81,7 +81,7 @@ class Assessment:
     checks: tuple[Check, ...]
     scores: tuple[float, ...]
     """Scores of its runs; empty where a load or a value is missing."""
-    level: Level | None
+    level: Interval | None
     """The level of the scores, with its 90 % interval."""
     why: str = ""
     """What is wrong with it; empty when nothing is."""
@@ -129,7 +129,7 @@ class Goal:
         """Where a trial stands."""
         checks = tuple(self._checks(trial))
         scores = tuple(self._scores(trial))
-        level = level_of([scores], self.prior) if scores else None
+        level = interval_of([scores], self.prior) if scores else None
         found = Assessment("ok", checks, scores, level)
         if trial.skipped is not None:
             return replace(found, standing="skipped", why=trial.skipped)

@@ -19,7 +19,14 @@ from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.interchange.exports import capacity_csv
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import Start, Trial, concluded, levels_upwards, most_levels, next_level
+from pytest_llmperf.metrics.capacity.bracket import (
+    LevelTrial,
+    Start,
+    concluded,
+    levels_upwards,
+    most_levels,
+    next_level,
+)
 from pytest_llmperf.metrics.capacity.level import Execution
 from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
@@ -150,7 +157,7 @@ def test_a_later_search_of_the_same_server_takes_two_levels():
 @pytest.mark.parametrize("verdict", ["INVALID", "DIED"])
 def test_nothing_is_offered_after_the_end(verdict):
     spec = asked()
-    trials = [*(trial(spec, level, 999) for level in (1, 2)), Trial(4, verdict, True, "why")]
+    trials = [*(trial(spec, level, 999) for level in (1, 2)), LevelTrial(4, verdict, True, "why")]
     assert next_level(spec, trials) is None
     found = concluded(trials, spec)
     assert (found.ended, found.holds, found.breaks) == (verdict.lower(), 2, 4 if verdict == "DIED" else None)
@@ -255,13 +262,13 @@ def test_one_search_without_an_answer_is_none():
 
 def test_what_the_client_could_not_offer_is_told():
     spec = asked()
-    found = Capacity(spec, (concluded([trial(spec, 1, 9), Trial(2, "INVALID", True, "client CPU 99%")], spec),))
+    found = Capacity(spec, (concluded([trial(spec, 1, 9), LevelTrial(2, "INVALID", True, "client CPU 99%")], spec),))
     assert found.sentence == "capacity is at least 1 req/s: the client could not offer 2 req/s (client CPU 99%)"
 
 
 def test_a_server_that_died_is_told():
     spec = asked()
-    found = Capacity(spec, (concluded([trial(spec, 1, 9), Trial(2, "DIED", True, "exit code 1")], spec),))
+    found = Capacity(spec, (concluded([trial(spec, 1, 9), LevelTrial(2, "DIED", True, "exit code 1")], spec),))
     assert (found.value, found.is_bound, found.resolution) == (1, False, 1.0)
     assert found.notes == ("the server gave out at 2 req/s: exit code 1",)
 
@@ -315,7 +322,7 @@ def test_a_bound_above_the_baseline_says_what_it_does_not_see():
 
 def test_a_coarse_answer_widens_the_interval_and_says_so():
     spec = asked()
-    died = concluded([trial(spec, 1, 9), Trial(2, "DIED", True, "exit code 1")], spec)
+    died = concluded([trial(spec, 1, 9), LevelTrial(2, "DIED", True, "exit code 1")], spec)
     now = replace(measured(1.5), capacity=Capacity(spec, (died,)))
     series, _ = gated_series(baseline(measured(43, 43, 43, 43, 43)), now, gated_margins(now.load, {}))
     assert (
@@ -342,7 +349,7 @@ def test_without_a_limit_the_lowest_level_must_hold():
 
 def test_a_limit_above_what_could_be_offered_is_not_met():
     spec = asked()
-    bound = concluded([trial(spec, 1, 9), Trial(2, "INVALID", True, "client CPU 99%")], spec)
+    bound = concluded([trial(spec, 1, 9), LevelTrial(2, "INVALID", True, "client CPU 99%")], spec)
     now = replace(measured(1.5), capacity=Capacity(spec, (bound,)))
     now = replace(now, metrics=now.metrics.with_scalars({"capacity": 1.0}))
     (check,) = check_sla(loads(more=', sla: {capacity: ">= 30 req/s"}')[0].sla, now, 8)

@@ -10,7 +10,7 @@ import pytest
 from samples import HEALTH, point, result, server, steady_run
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.metrics.stats.estimate import level_of
+from pytest_llmperf.metrics.stats.estimate import interval_of
 from pytest_llmperf.metrics.stats.margins import Prior
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.media import report_document, summary
@@ -78,11 +78,11 @@ def test_what_does_not_compare_is_not_compared():
 
 def test_a_level_lies_in_its_interval_which_narrows_with_runs():
     prior = Prior(0.05, 0.0)
-    few, many = level_of([[10.0, 11.0]], prior), level_of([[10.0, 11.0] * 8], prior)
+    few, many = interval_of([[10.0, 11.0]], prior), interval_of([[10.0, 11.0] * 8], prior)
     assert few.low < few.value < few.high
     assert many.high / many.low < few.high / few.low
     with pytest.raises(ValueError, match="no logarithm"):
-        level_of([[0.0]], prior)
+        interval_of([[0.0]], prior)
 
 
 def sweep(name, slowness, levels=(1, 2, 4)):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import HEALTH, result, steady_run
 
-from pytest_llmperf.metrics.capacity.bracket import Trial, concluded
+from pytest_llmperf.metrics.capacity.bracket import LevelTrial, concluded
 from pytest_llmperf.report.media import report_document
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.program import PlannedTest
@@ -66,7 +66,9 @@ def test_round_trip(chunks, number, times, text):
 
 (RATE,) = loads()
 CONFIG = RESULT.server
-(DIED, INVALID) = (Trial(64.0, verdict, True, "it did", repeats=2, sent=7, failed=3) for verdict in ("DIED", "INVALID"))
+(DIED, INVALID) = (
+    LevelTrial(64.0, verdict, True, "it did", repeats=2, sent=7, failed=3) for verdict in ("DIED", "INVALID")
+)
 
 
 def resolved(server):
