@@ -41,7 +41,7 @@ LATER = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a metric is and how it is computed.
+    """A metric, and how it is computed.
 
     With a `sample` it is a distribution, of the values of all requests. Without one it is a scalar: from a `rate` or a
     `total`, or, where it has neither, set by what searched for it.
@@ -62,7 +62,7 @@ class Metric:
     n_of: str = "ok"
     """Requests behind it: "ok", "sent" (failed and cancelled ones too), or those with a value of this other metric."""
     needs: tuple[Need, ...] = ()
-    """What must be known of requests beside when they were sent and ended; files of other tools may lack it."""
+    """Facts of requests that must be known, beside when they were sent and ended; files of other tools may lack it."""
     may_be_negative: bool = False
 
     @property
@@ -81,7 +81,7 @@ class Metric:
 
 
 def meets_slo(request: Request, slo: Mapping[str, float]) -> bool:
-    """Whether a request has a value of every metric in `slo` and none above its limit, in the metric's unit."""
+    """True if a request has a value of every metric in `slo` and none above its limit, in the metric's unit."""
     return all((values := METRICS[name].values([request])) and max(values) <= limit for name, limit in slo.items())
 
 
@@ -369,7 +369,7 @@ HEADLINE_LATENCIES = (
     Quantity("e2e", "p50"),
 )
 HEADLINE = (*HEADLINE_LATENCIES, Quantity("request_throughput"), OUTPUT_RATE)
-"""What a point is shown by wherever there is no room for every metric: tables, levels of a capacity, searches."""
+"""Quantities of a point where there is no room for every metric: tables, levels of a capacity, searches."""
 
 
 def quantity_names() -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class RequestRecord:
     """How late the client was when it read the first token together with the next, so that the time of the first is the
     next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
     shared_late_ns: tuple[int, ...] = ()
-    """The same of each of the `coalesced_chunks`; empty without kernel stamps, and of several answers."""
+    """Lateness of each of the `coalesced_chunks`; empty without kernel stamps, and of several answers."""
     answers: int = 1
     """Answers (choices) that this request asked for: `prompts` times the body's `n`."""
     chunk_answers: tuple[int, ...] = ()
@@ -95,11 +95,11 @@ class RequestRecord:
     usage_doubt: str | None = None
     """Why the server's token counts were not believed as they stood, as a sentence's end; None where they were."""
     end_told: bool = True
-    """Whether the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
+    """True if the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
 
     @property
     def unit(self) -> int:
-        """What a slot takes at a time: the conversation's number, or the request's."""
+        """Number of the conversation, or of the request by itself: a slot takes a whole unit at a time."""
         return self.index if self.conversation is None else self.conversation
 
     @property
@@ -139,7 +139,7 @@ class ClientHealth:
     requested_rate: float | None = None
     """Requests per second of an open loop's schedule as drawn, first to last; None in closed loop."""
     achieved_rate: float | None = None
-    """The same, of the moments at which they were sent."""
+    """Requests per second as they were sent."""
     tcp_retransmits: int | None = None
     """Segments that had to be sent again, of all connections; None where the kernel does not tell."""
     tcp_out_of_order: int | None = None
@@ -154,7 +154,7 @@ class ClientHealth:
 
 @dataclass(frozen=True, slots=True)
 class ModelSide:
-    """What a model server counted for one model during a run. Times are sums over its requests."""
+    """Counts of a model server for one model during a run. Times are sums over its requests."""
 
     model: str
     requests: int
@@ -186,12 +186,12 @@ class ServerSide:
 
     models: tuple[ModelSide, ...]
     metrics: tuple[tuple[str, float], ...] = ()
-    """What the server's other counters gained, by name and labels."""
+    """Gains of the server's other counters, by name and labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What one source (a server, its processes, a GPU) told over a run."""
+    """Samples of one source (a server, its processes, a GPU) over a run."""
 
     source: str
     at_ns: tuple[int, ...]
@@ -207,7 +207,7 @@ class Telemetry:
     interval_s: float
     tracks: tuple[Track, ...]
     notes: tuple[str, ...] = ()
-    """What was asked for and could not be had, and why."""
+    """Reasons why something that was asked for could not be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +227,9 @@ class Run:
     spoiled: tuple[str, ...] = ()
     """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""
     server_side: ServerSide | None = None
-    """What the server counted, where it tells: Triton."""
+    """Counts of the server, where it has them: Triton."""
     telemetry: Telemetry | None = None
-    """What was sampled meanwhile; None where nothing was to be."""
+    """Samples of server and GPUs; None where nothing was to be sampled."""
     notes: tuple[str, ...] = ()
     """Remarks on the files that the load's prompts come from, and on what could not be checked."""
 

@@ -29,7 +29,7 @@ Weighted = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What a tool would say of one run: samples and single numbers, by the tool's name and with its unit."""
+    """The report of a tool on one run: samples and single numbers, by the tool's name and with its unit."""
 
     samples: Mapping[str, tuple[str, list[float]]] = field(default_factory=dict)
     weighted: Mapping[str, tuple[str, list[Weighted]]] = field(default_factory=dict)

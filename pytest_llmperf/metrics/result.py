@@ -70,7 +70,7 @@ class Result:
 
     @property
     def saturated(self) -> bool | None:
-        """Whether the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
+        """True if the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
         known = [found.saturated for found in self.saturations if found is not None]
         return 2 * sum(known) > len(known) if known else None
 

@@ -79,7 +79,7 @@ class Summary:
         return self.sent if n_of == "sent" else self.ok
 
     def with_scalars(self, scalars: Mapping[str, float | None]) -> Summary:
-        """The same with these scalars set: what does not follow from the records of these runs alone."""
+        """The summary with these scalars set: what does not follow from the records of these runs alone."""
         return replace(self, scalars={**self.scalars, **scalars})
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def summarize_runs(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) ->
 
 
 def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) -> tuple[Summary, ...]:
-    """The same per stage of the load, each of the requests that were due (closed loop: sent) in it; () without."""
+    """Summaries per stage of the load, each of the requests that were due (closed loop: sent) in it; () without."""
     windows = list(zip(*(stage_windows(run, point) for run in runs), strict=True))
     return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
 
@@ -216,7 +216,7 @@ def _steady_end_ns(records: Sequence[RequestRecord]) -> int | None:
 
 
 def in_drain(record: RequestRecord, window: Window) -> bool:
-    """Whether a request ended after the window."""
+    """True if a request ended after the window."""
     return record.end_ns > window.end_ns
 
 

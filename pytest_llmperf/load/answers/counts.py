@@ -193,7 +193,7 @@ def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
 
 
 def _doubt(events: Sequence[SameEvents], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:
-    """What is wrong with the counts themselves, and first with the request's own total where it tells one."""
+    """The fault of the counts themselves, and first of the request's own total where it has one."""
     counts = [count for some in events if (count := some.event.completion_tokens) is not None]
     if min(counts, default=0) < 0:
         return NO_NUMBERS

@@ -210,7 +210,7 @@ class _NoEvent(Exception):
 
 
 def _understood(read: int, data: bytes | Message, read_event: Callable[[bytes], Event]) -> Iterable[SameEvents]:
-    """What an event says; one of an event stream may have a name. Raises _NoEvent."""
+    """Reads an event; one of an event stream may have a name. Raises _NoEvent."""
     try:
         event = read_event(data) if isinstance(data, bytes) else read_message(data, read_event)
         if event.others:

@@ -28,7 +28,7 @@ class SameEvents(NamedTuple):
 
     @property
     def speaks(self) -> bool:
-        """Whether they carry content of any kind."""
+        """True if they carry content of any kind."""
         return self.event.output or self.event.reasoning
 
     @property
@@ -57,7 +57,7 @@ def without_repetition(events: Sequence[SameEvents]) -> Sequence[SameEvents]:
 
 
 def _begins(events: Sequence[SameEvents], at: int) -> bool:
-    """Whether the last event begins as its answer did, which is cheap to know and nearly never so."""
+    """True if the last event begins as its answer did, which is cheap to know and nearly never so."""
     last = events[at]
     text = last.texts[0][-1] if last.texts[0] else last.event.text
     first = next(
@@ -67,7 +67,7 @@ def _begins(events: Sequence[SameEvents], at: int) -> bool:
 
 
 def _without_last(some: SameEvents) -> list[SameEvents]:
-    """The same events, the last of several by itself."""
+    """Splits off the last of several events."""
     texts, others = some.texts
     if len(some.reads) < 2 or len(texts) != len(some.reads) or others:
         return [some]

@@ -53,11 +53,11 @@ class SseParser:
         return self._take_lines()
 
     def end(self) -> list[Message]:
-        """What is left of a stream that ended as it should: its last event may lack the blank line, or half of it."""
+        """The rest of a stream that ended as it should: its last event may lack the blank line, or half of it."""
         return [] if self.is_between_events else self.feed(b"\n\n")
 
     def is_one_plain_event(self, data: bytes) -> bool:
-        """What nearly every read of a stream is: worth a short cut, because it runs once per token."""
+        """True for nearly every read of a stream: worth a short cut, because it runs once per token."""
         return (
             data.find(b"\n") == len(data) - 2
             and data.endswith(b"\n\n")

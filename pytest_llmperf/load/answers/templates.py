@@ -52,7 +52,7 @@ class Alike(NamedTuple):
     ends: tuple[int, ...]
     """Where in the body each ends."""
     event: Event
-    """What all have in common; of texts all, joined, and of counts the largest (without choices: the last)."""
+    """The facts in common; of texts all, joined, and of counts the largest (without choices: the last)."""
     counts: Sequence[int | None]
     """Completion tokens that each tells."""
     first_length: int
@@ -143,6 +143,6 @@ def _alike(template: _Template, found: list[tuple[bytes, ...]], at: int) -> Alik
 
 
 def _strings(values: Sequence[bytes]) -> list[str]:
-    """What the JSON strings with this between their quotes are."""
+    """Decodes JSON strings that have this between their quotes."""
     strings: list[str] = from_json(b'["%b"]' % b'","'.join(values))
     return strings

@@ -45,7 +45,7 @@ def _real_time(restore: contextlib.ExitStack, threads: list[int]) -> bool:
 
 
 def _real_time_thread(restore: contextlib.ExitStack, thread: int) -> bool:
-    """Whether it has it; a thread that has ended counts as if."""
+    """Returns True if the thread has it; one that has ended counts as if."""
     # Processes that are started meanwhile must not inherit it.
     urgent_policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
     try:

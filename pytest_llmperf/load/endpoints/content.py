@@ -33,7 +33,7 @@ class Content(NamedTuple):
     text: str = ""
     thought: str = ""
     other: str = ""
-    """What is said neither as text nor as reasoning: calls of tools, a refusal, sound."""
+    """Content that is neither text nor reasoning: calls of tools, a refusal, sound."""
     has_calls: bool = False
     """A call may carry tokens before it has any text of its own."""
     unknown: tuple[Unknown, ...] = ()

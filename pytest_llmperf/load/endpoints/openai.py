@@ -19,7 +19,7 @@ Message = tuple[str, str]
 """Role and text."""
 
 NOT_UNDERSTOOD = (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError)
-"""What reading an event raises that is none of the endpoint's."""
+"""Errors of reading an event that is none of the endpoint's."""
 _MESSAGE_LIMIT = 500
 _READ_LIMIT = 1 << 16
 """Characters of a text that are looked at for its message: an error page may have megabytes."""
@@ -111,11 +111,11 @@ class Event(NamedTuple):
     reasoned: int = 0
     """Part of `completion_tokens` that the server calls reasoning."""
     unknown: tuple[Unknown, ...] = ()
-    """What fields hold that no known API has."""
+    """Contents of fields that no known API has."""
     odd: str | None = None
     """Words of an event that is of no known shape: a failure where content should be."""
     others: tuple[Event, ...] = ()
-    """What the same event says of further answers, and of all together."""
+    """Events of further answers in the same event, and of all together."""
 
 
 DONE = Event(done=True)
@@ -308,6 +308,6 @@ def body_text(body: bytes) -> str:
 
 
 def shorten(text: str) -> str:
-    """What others said, in one line of at most 500 characters without secrets and control characters."""
+    """A foreign text in one line of at most 500 characters without secrets and control characters."""
     line = " ".join(foreign(text[:_READ_LIMIT]).split())
     return line if len(line) <= _MESSAGE_LIMIT else line[: _MESSAGE_LIMIT - 1] + "…"

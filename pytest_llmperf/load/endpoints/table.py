@@ -66,7 +66,7 @@ class Endpoint(NamedTuple):
     body: Body
     read: Callable[[bytes], Event]
     says_end: bool = True
-    """Whether a stream without a finish reason or [DONE] has been cut off."""
+    """True if a stream without a finish reason or [DONE] has been cut off."""
     framing: Framing = "sse"
     encode: Encode = _as_json
 

@@ -140,7 +140,7 @@ def _unknown(outputs: Mapping[str, Any]) -> tuple[Unknown, ...]:
 
 
 def _server_times(outputs: Mapping[str, Any]) -> ServerTimes | None:
-    """What TensorRT-LLM's `return_perf_metrics` adds to a response; 0 stands for what has not happened yet."""
+    """Times that TensorRT-LLM's `return_perf_metrics` adds to a response; 0 stands for what has not happened yet."""
     times = [_one(outputs.get(name)) for name in _TIMES]
     return ServerTimes(*map(int, times)) if all(times) else None
 

@@ -21,7 +21,7 @@ _NAMES = {
     "seed": ("random_seed",),
     "exclude_input_in_output": ("sampling_param_exclude_input_from_output",),
 }
-"""What models call our parameters, beside the same with `sampling_param_`."""
+"""Names of our parameters in models, beside the same with `sampling_param_`."""
 _SAMPLING = "sampling_parameters"
 _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 _NO_SAMPLING = ("stream", "exclude_input_in_output", *_COUNTS)
@@ -48,7 +48,7 @@ class Tensor(NamedTuple):
 class Inputs(NamedTuple):
     tensors: tuple[Tensor, ...]
     parameters: dict[str, Any]
-    """What the model has no input for."""
+    """Parameters that the model has no input for."""
 
 
 def input_specs(config: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(_PLACES[1:]) | {"prompt_eval_count", "eval_count", "tokens
 
 
 class Usage(NamedTuple):
-    """What an event says of the tokens of its answer, or of the request. None: it does not; NO_COUNT: no count."""
+    """Tokens of an answer, or of the request, by an event. None: it has no count; NO_COUNT: what is none."""
 
     prompt: int | None = None
     completion: int | None = None
@@ -36,7 +36,7 @@ NO_USAGE = Usage()
 
 
 def event_usage(event: Mapping[str, Any]) -> Usage:
-    """What an event says, wherever it does: in `usage`, in a relative of it, or bare."""
+    """The counts of an event, wherever they are: in `usage`, in a relative of it, or bare."""
     for place in _PLACES:
         found = event.get(place)
         if isinstance(found, dict):

@@ -68,7 +68,7 @@ class Tape:
         self._store.kept_bytes += _OVERHEAD + len(piece)
 
     def move(self) -> None:
-        """What it holds goes to the store's file. Raises OSError with nothing lost."""
+        """Moves what it holds to the store's file. Raises OSError with nothing lost."""
         body = b"".join(self._pieces)
         self._moved.append((self._store.write(self._heads + body), len(self._heads), len(body)))
         self._store.kept_bytes -= len(self._pieces) * _OVERHEAD + len(body)

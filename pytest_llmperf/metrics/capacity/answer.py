@@ -44,7 +44,7 @@ class Capacity:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the value is only a lower bound: a search met no level that fails."""
+        """True if the value is only a lower bound: a search met no level that fails."""
         return self.value is not None and any(search.is_bound for search in self.searches)
 
     @property

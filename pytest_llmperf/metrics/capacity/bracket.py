@@ -75,7 +75,7 @@ class LevelSearch:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the estimate is only a lower bound, as nothing that fails was found."""
+        """True if the estimate is only a lower bound, as nothing that fails was found."""
         return self.estimate is not None and self.breaks is None
 
 

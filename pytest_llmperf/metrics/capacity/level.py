@@ -1,4 +1,4 @@
-"""Whether a level holds: its executions against the limits of the search. Pure.
+"""Verdict on a level: its executions against the limits of the search. Pure.
 
 One execution decides where its value is farther from the limit than noise reaches (the intervals of
 metrics.stats); else the level is executed again. A limit that latency breaks is looked at twice: what disturbs a
@@ -62,7 +62,7 @@ class _Finding:
 
     @property
     def is_failure(self) -> bool:
-        """Whether requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
+        """True if requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
         return self.value is None or self.limit.metric == "error_rate"
 
     @property

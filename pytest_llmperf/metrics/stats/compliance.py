@@ -1,4 +1,4 @@
-"""Whether an absolute limit is met, and how sure that is: per-run facts against one limit of an SLA. Pure.
+"""Compliance with an absolute limit, and how sure it is: per-run facts against one limit of an SLA. Pure.
 
 The one judgement of a limit: gate.sla and searches take it whole, a search of a capacity takes its intervals.
 
@@ -59,7 +59,7 @@ class SlaCheck:
     n: int
     verdict: Compliance
     verified: bool = False
-    """Whether chance was taken into account; else the value was compared as it stands."""
+    """True if chance was taken into account; else the value was compared as it stands."""
     undecided: bool = False
     """Another run may tell."""
     reason: str = ""
@@ -174,7 +174,7 @@ def _beyond_chance(limit: Limit, runs: Sequence[LimitRun]) -> tuple[Compliance, 
 
 
 def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool:
-    """Whether as many runs as a point may take, all without a single violation, would pass."""
+    """True if as many runs as a point may take, all without a single violation, would pass."""
     allowed = allowed_share(limit)
     if allowed is None:
         return True
@@ -182,7 +182,7 @@ def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool
 
 
 def beyond(limit: Limit, value: float) -> bool:
-    """Whether one request's value breaks the limit: what `LimitRun.beyond` counts for percentiles."""
+    """True if one request's value breaks the limit: what `LimitRun.beyond` counts for percentiles."""
     return not OPERATORS[limit.op](value, limit.value)
 
 
@@ -205,7 +205,7 @@ def _has_level(quantity: Quantity) -> bool:
 
 
 def by_share(allowed: float, beyond: Sequence[int], n: Sequence[int]) -> tuple[Compliance, str]:
-    """Whether the share of requests beyond a limit is allowed, from counts and sample sizes (> 0), with a sentence."""
+    """True if the share of requests beyond a limit is allowed, from counts and sample sizes (> 0), with a sentence."""
     lower, upper = share_bounds(beyond, n)
     verdict: Compliance = "PASS" if upper <= allowed else "FAIL" if lower > allowed else "INCONCLUSIVE"
     return verdict, (
@@ -231,7 +231,7 @@ def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL)
 
 
 def by_level(limit: Limit, values: Sequence[float], prior: Prior) -> tuple[Compliance, str]:
-    """Whether the geometric mean of per-run values (> 0) meets a limit, with a sentence.
+    """True if the geometric mean of per-run values (> 0) meets a limit, with a sentence.
 
     `prior.session_sd` is the part of the noise that a session adds: 0 asks about this launch of the server alone.
     """

@@ -16,9 +16,9 @@ class Tradeoff:
     throughput: float
     latency_ms: float
     ok: bool | None
-    """Whether it keeps all limits; None where limits were not asked about."""
+    """True if it keeps all limits; None where limits were not asked about."""
     on_front: bool
-    """Whether no other has more throughput at no more latency, or less latency at no less throughput."""
+    """True if no other has more throughput at no more latency, or less latency at no less throughput."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Whether a run's numbers can be trusted: validity, stability, saturation, remarks."""
+"""Trust in a run's numbers: validity, stability, saturation, remarks."""

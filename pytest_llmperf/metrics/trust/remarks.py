@@ -102,7 +102,7 @@ def _clamped(answers: Sequence[RequestRecord], load: LoadPoint) -> Iterator[str]
 
 
 def _is_clamped(record: RequestRecord) -> bool:
-    """Whether the server ended an answer for its length, and says itself that it is shorter than asked for."""
+    """True if the server ended an answer for its length, and says itself that it is shorter than asked for."""
     by_length = record.token_source == "usage" and record.answers == 1 and record.finish_reason == "length"
     return by_length and record.output_tokens is not None and record.output_tokens < record.requested_output_tokens
 

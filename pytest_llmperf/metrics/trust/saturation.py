@@ -1,4 +1,4 @@
-"""Whether an open loop offered more than the server takes: latency that grows for as long as the load lasts. Pure.
+"""Open loops that offered more than the server takes: latency that grows for as long as the load lasts. Pure.
 
 A queue that is offered λ and serves μ < λ makes every request wait longer than the one before: latency from the due
 time grows by λ/μ - 1 seconds per second. The signal is that growth, on block medians so that neighbouring requests,

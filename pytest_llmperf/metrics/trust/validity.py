@@ -58,7 +58,7 @@ def invalid_reasons(runs: Sequence[Run], point: LoadPoint) -> tuple[str, ...]:
 
 
 def cpu_was_the_limit(run: Run) -> bool:
-    """Whether a process of the load driver had no time left, so that more processes would help."""
+    """True if a process of the load driver had no time left, so that more processes would help."""
     return run.client.cpu_share is not None and run.client.cpu_share > MAX_CLIENT_CPU
 
 

@@ -47,7 +47,7 @@ def _decoded_pieces(reads: Reads, coding: str) -> Iterator[bytes]:
 
 
 def is_encoded(coding: str) -> bool:
-    """Whether the response's content-encoding changes the body."""
+    """True if the response's content-encoding changes the body."""
     return bool(_names(coding))
 
 
@@ -72,7 +72,7 @@ class _Layer:
         self._zlib = zlib.decompressobj(_GZIP) if is_gzip else None
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """What these bytes give, as far as it is told yet. Raises Undecodable, also for more than `most` bytes."""
+        """Decodes these bytes, as far as they can be yet. Raises Undecodable, also for more than `most` bytes."""
         if self._zlib is None:
             data = self._waiting = self._waiting + data
             if len(data) < 2:
@@ -100,5 +100,5 @@ class _Layer:
 
 
 def _has_zlib_head(data: bytes) -> bool:
-    """Whether a `deflate` body is in zlib's container, as the standard says; some servers send it bare."""
+    """True if a `deflate` body is in zlib's container, as the standard says; some servers send it bare."""
     return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0

@@ -47,7 +47,7 @@ class ResponseReader:
         """Lower-case names; values of repeated headers joined with ", "."""
         self.complete = False
         self.keep_alive = False
-        """Whether the connection may carry another request after this response."""
+        """True if the connection may carry another request after this response."""
         self.until_close = False
         self.chunks = 0
         """Number of chunks that began in the last read; 0 where it is exactly one."""
@@ -59,7 +59,7 @@ class ResponseReader:
 
     @property
     def streaming(self) -> bool:
-        """Whether the next byte begins a chunk, or the end of them."""
+        """True if the next byte begins a chunk, or the end of them."""
         return self._between_chunks and not self._buffer
 
     def one_chunk(self, data: bytes) -> bytes | None:
