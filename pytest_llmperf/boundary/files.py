@@ -1,16 +1,39 @@
-"""Files that are written: whole or not at all, below their folder, never through a link that lies there."""
+"""Files that are read: real ones, up to a size. Files that are written: whole or not at all, below their folder, never
+through a link that lies there."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
 from pytest_llmperf.boundary.secrets import redacted_file
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+MOST_BYTES = 256 << 20
+"""Of a file that is read as a whole, where nothing less is said."""
+
+
+def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """What a file holds. OSError where it is none (a pipe, a device: reading them may never end), or too large."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"has more than {most_bytes >> 20} MiB", str(path))
+    return data
+
+
+def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
+    """The same as UTF-8 text. OSError and UnicodeDecodeError."""
+    return read_file(path, most_bytes).decode("utf-8")
 
 
 def inside(folder: Path, *names: str) -> Path:

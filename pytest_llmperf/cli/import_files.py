@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_llmperf.boundary.files import read_text
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.interchange.files import ImportedFile, read_files
 from pytest_llmperf.metrics.result import Result
@@ -145,7 +146,7 @@ def _target(options: dict[str, Any]) -> tuple[Target, Path]:
 
     report = options["report"] or _REPORT
     try:
-        text = report.read_text(encoding="utf-8")
+        text = read_text(report)
     except OSError as error:
         raise click.UsageError(f"{report} cannot be read ({error.strerror}). {_NEEDS_REPORT}") from error
     return find_target(text, str(report), options["test"], options["folder"])

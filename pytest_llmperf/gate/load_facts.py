@@ -36,6 +36,7 @@ UNRELATED: Mapping[str, str] = {
     "connect_timeout": "decides only when a request has failed, and failed requests are limited by error_rate",
     "read_timeout": "as connect_timeout",
     "no_data_timeout": "as connect_timeout",
+    "max_response_mib": "as connect_timeout",
     "workers": "who sends; a client that cannot keep up makes a run INVALID",
     "runs": "how often, not what",
     "relaunch": "launches are told apart in what is stored",

@@ -135,11 +135,11 @@ class _Load:
             wanted = asyncio.get_running_loop().time() + pause
             await asyncio.sleep(pause)
             now = asyncio.get_running_loop().time()
-            await self.store.relieve()
             if self.period.is_open:
                 self.period.loop_lags_s.append(now - wanted)
             for connection in self.sender.connections:
-                connection.check(now, no_data_s=point.no_data_timeout, whole_s=point.read_timeout)
+                connection.check(now, point)
+            await self.store.relieve()
             if progress is not None and now - reported_s > _PROGRESS_S:
                 reported_s = now
                 self._report(progress)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pytest_llmperf.boundary.files import read_text
 from pytest_llmperf.boundary.literals import is_secret, literal_secrets
 from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.boundary.text import foreign
@@ -62,6 +63,8 @@ _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "cancel": Cancel,
     "combinations": LoadSpec,
 }
+_MOST_BYTES = 16 << 20
+_MOST_VALUES = 200_000
 # Pydantic's words for these are Python's; a plan is YAML.
 _NEEDED = {
     "dict_type": "a mapping is needed",
@@ -86,7 +89,7 @@ _SHOWN = 200
 def load_plan(path: Path) -> Plan:
     """The plan in `path`; PlanError lists every mistake as `file:line: where: what was given, what is allowed`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
     return _located(parse_plan(text, str(path), path.parent), path.parent)
@@ -117,6 +120,7 @@ def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
 def _parsed(text: str, source: str, folder: Path | None) -> Plan:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(root, source)
         data = yaml.safe_load(text)
         remember(*literal_secrets(data))
     except yaml.MarkedYAMLError as error:
@@ -135,6 +139,29 @@ def _parsed(text: str, source: str, folder: Path | None) -> Plan:
     except ValidationError as error:
         mistakes = "\n".join(_describe(problem, root, source) for problem in error.errors())
         raise PlanError(foreign(mistakes)) from None
+
+
+def _check_size(root: yaml.Node | None, source: str) -> None:
+    """Aliases of lists of aliases multiply: a few lines may stand for more values than any memory holds."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.get(id(node), 0)
+        if known is None:
+            raise PlanError(f"{source}:{node.start_mark.line + 1}: an anchor stands within itself, by an alias")
+        if known:
+            return known
+        sizes[id(node)] = None
+        parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+        pairs = (part if isinstance(part, tuple) else (part,) for part in parts)
+        sizes[id(node)] = found = 1 + sum(size(one) for pair in pairs for one in pair)
+        if found > _MOST_VALUES:
+            line = node.start_mark.line + 1
+            raise PlanError(f"{source}:{line}: aliases make more than {_MOST_VALUES:,} values of this: write fewer")
+        return found
+
+    if root is not None:
+        size(root)
 
 
 def _located(plan: Plan, folder: Path) -> Plan:

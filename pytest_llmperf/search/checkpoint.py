@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.boundary.files import write_whole
+from pytest_llmperf.boundary.files import read_text, write_whole
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.strategy.trial import RunFacts, parse_facts
@@ -76,7 +76,7 @@ class Checkpoint:
 def read_checkpoint(path: Path, plan: Mapping[str, Any], environment: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint in `path`. PlanError when it is damaged, or says what has changed since it was written."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         if document["schema"] != SCHEMA:
             raise PlanError(f"{path} has schema {document['schema']!r}, this version reads {SCHEMA!r}")
         entries = {

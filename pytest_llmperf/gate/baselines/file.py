@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_llmperf.boundary.files import inside, leads_inside, write_whole
+from pytest_llmperf.boundary.files import inside, leads_inside, read_text, write_whole
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
 from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, damaged, parse_baseline
 from pytest_llmperf.gate.baselines.text import baseline_text
 
+MOST_BYTES = 64 << 20
+"""Of a baseline: some 3000 sessions."""
 UPDATE_HINT = "record it with --llmperf-update-baselines"
 
 
@@ -19,7 +21,7 @@ def read_baseline(path: Path) -> Baseline:
     if not path.exists():
         raise BaselineError(f"no baseline for this point in this environment ({path}); {UPDATE_HINT}")
     try:
-        return parse_baseline(path.read_text(encoding="utf-8"), path)
+        return parse_baseline(read_text(path, MOST_BYTES), path)
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(damaged(path, error)) from error
 
@@ -37,7 +39,7 @@ def is_baseline(path: Path) -> bool:
 
 def _held(path: Path, key: str) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
+        return json.loads(read_text(path, MOST_BYTES))[key]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

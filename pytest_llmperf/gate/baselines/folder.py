@@ -7,9 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_llmperf.boundary.files import leads_inside
+from pytest_llmperf.boundary.files import leads_inside, read_text
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines.file import held_test, is_baseline, read_baseline, stored_path, write_baseline
+from pytest_llmperf.gate.baselines.file import (
+    MOST_BYTES,
+    held_test,
+    is_baseline,
+    read_baseline,
+    stored_path,
+    write_baseline,
+)
 from pytest_llmperf.gate.baselines.migration import is_old, migrated
 from pytest_llmperf.gate.baselines.model import Baseline, baseline_path, former_path
 from pytest_llmperf.gate.baselines.parse import damaged
@@ -44,7 +51,7 @@ def unused(folder: Path, slugs: Iterable[str], tests: Iterable[str]) -> tuple[Pa
 def read_measured(report: Path) -> Measured:
     """Environments and tests of a report.json. BaselineError when it is none."""
     try:
-        data = json.loads(report.read_text(encoding="utf-8"))
+        data = json.loads(read_text(report))
         found = Measured(tuple(data["environments"]), tuple(point["test"] for point in data["points"]))
         for slug in found.slugs:
             baseline_path(Path(), slug, "")
@@ -83,7 +90,7 @@ def migrate(path: Path) -> Path | None:
     test has a file of the new name already.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(damaged(path, error)) from error
     held = migrated(text, path) if is_old(text) else read_baseline(path)

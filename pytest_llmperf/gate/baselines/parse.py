@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,12 @@ from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
 SCHEMA_VERSION = 2
+_RANKED = ("min", *(stat for stat in STATISTICS if stat[1:].isdigit()), "max")
+"""Statistics that no sample has in another order."""
+_ROUNDING = 1e-4
+"""Values are stored with six significant digits; those of migrated and imported files may have fewer."""
+_SMALLEST, _LARGEST = 1e-9, 1e12
+"""Of whatever is not 0, in its metric's unit."""
 
 
 class _Part(BaseModel):
@@ -185,6 +192,7 @@ def _scalar(file: _Run, metric: Metric) -> float | None:
     value = file.scalars.get(metric.name)
     if value is not None and value < 0:
         raise ValueError(f"{metric.key} is {value:g}, which cannot be negative")
+    _check_size(metric.key, value or 0.0)
     return value
 
 
@@ -201,7 +209,27 @@ def _row(file: _Run, metric: Metric) -> dict[str, float]:
     negative = [stat for stat, value in row.items() if value < 0]
     if negative and not metric.may_be_negative:
         raise ValueError(f"{metric.key} {negative[0]} is {row[negative[0]]:g}, which cannot be negative")
+    _check_row(metric.key, row)
     return row
+
+
+def _check_row(key: str, row: Mapping[str, float]) -> None:
+    """ValueError where no sample has these statistics together: somebody edited one of them."""
+    for stat, value in row.items():
+        if stat != "std":  # of equal values it is what rounding leaves
+            _check_size(f"{key} {stat}", value)
+    ranked = [stat for stat in _RANKED if stat in row]
+    for lower, upper in pairwise(ranked):
+        if row[lower] > row[upper] + _ROUNDING * abs(row[upper]):
+            raise ValueError(f"{key}: {lower} ({row[lower]:g}) is above {upper} ({row[upper]:g})")
+    low, high = (row[stat] * (1 + sign * _ROUNDING) for stat, sign in (("min", -1), ("max", 1))) if ranked else (0, 0)
+    if ranked and not min(low, row["min"]) <= row["mean"] <= max(high, row["max"]):
+        raise ValueError(f"{key}: mean ({row['mean']:g}) is not between min ({row['min']:g}) and max ({row['max']:g})")
+
+
+def _check_size(what: str, value: float) -> None:
+    if value and not _SMALLEST <= abs(value) <= _LARGEST:
+        raise ValueError(f"{what} is {value:g}, which nothing measures")
 
 
 def _histograms(file: _Run, counts: Mapping[str, int]) -> dict[str, dict[int, int]]:

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from pytest_llmperf import clock
 from pytest_llmperf.load.transport.http.http1 import ProtocolError
 from pytest_llmperf.load.transport.link import Exchange, Link
-from pytest_llmperf.load.transport.reception import READ_SIZE, Ancillary, Reception
+from pytest_llmperf.load.transport.reception import Ancillary, Reception
+from pytest_llmperf.load.transport.tape import READ_SIZE
 from pytest_llmperf.load.transport.tcp import tcp_losses
 from pytest_llmperf.load.transport.tls import TlsSession
 

@@ -29,6 +29,8 @@ _OPTIONS = (
 class GrpcConnection(Link):
     """A channel to `address` (host:port)."""
 
+    _longest_read = 1 << 31  # a message may have any length
+
     def __init__(self, address: str, headers: Sequence[tuple[str, str]], *, secure: bool) -> None:
         super().__init__()
         self.losses = TcpLosses(None, None)

@@ -9,8 +9,9 @@ from pytest_llmperf import clock
 from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load.transport.http.decoding import decoded, is_encoded
 from pytest_llmperf.load.transport.http.http1 import ResponseReader
-from pytest_llmperf.load.transport.tape import Store, Tape
+from pytest_llmperf.load.transport.tape import READ_SIZE, Store, Tape
 from pytest_llmperf.load.transport.tcp import NO_LOSSES
+from pytest_llmperf.plan.load.point import LoadPoint
 
 
 class Exchange:
@@ -89,6 +90,8 @@ class Link(ABC):
     """A connection, opened and opened again as needed; at most one exchange at a time."""
 
     __slots__ = ("_exchange", "_loop", "_quiet_since_s", "_reads_seen", "_started_s", "is_open", "losses")
+    _longest_read = READ_SIZE
+    """Bytes that a read on a tape has at most."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -125,15 +128,17 @@ class Link(ABC):
             exchange.cancelled = True
             self.close("cancelled")
 
-    def check(self, now_s: float, *, no_data_s: float, whole_s: float) -> None:
+    def check(self, now_s: float, point: LoadPoint) -> None:
         """Ends an exchange that is past its limits. Called now and then, so that no chunk has to set a timer."""
         if self._exchange is None:
             return
-        reads = self._exchange.tape.count
+        reads, no_data_s = self._exchange.tape.count, point.no_data_timeout
         if reads != self._reads_seen:
             self._reads_seen, self._quiet_since_s = reads, now_s
         if now_s - self._quiet_since_s > no_data_s:
             what = "no further data" if reads else "no response"
             self.close(f"{what} within {no_data_s:g} s (no_data_timeout)")
-        elif now_s - self._started_s > whole_s:
-            self.close(f"response not complete within {whole_s:g} s (read_timeout)")
+        elif now_s - self._started_s > point.read_timeout:
+            self.close(f"response not complete within {point.read_timeout:g} s (read_timeout)")
+        elif self._exchange.tape.is_larger_than(point.max_response_mib << 20, self._longest_read):
+            self.close(f"response of more than {point.max_response_mib} MiB (max_response_mib)")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pytest_llmperf import clock
-from pytest_llmperf.load.transport.tape import STAMP_SIZE
+from pytest_llmperf.load.transport.tape import READ_SIZE, STAMP_SIZE
 
 LONGEST_NAP_S, _SHORTEST_NAP_S = 0.0005, 0.00025
 _OF_A_GAP = 20
@@ -38,7 +38,6 @@ _PERIOD_S = 0.02
 _MAX_SHARED = 0.01
 _ENOUGH_READS = 5_000
 """To judge by how many of them are shared."""
-READ_SIZE = 8 * 1024
 _STAMP_SPACE = socket.CMSG_SPACE(STAMP_SIZE)
 
 Ancillary = list[tuple[int, int, bytes]]

@@ -20,6 +20,8 @@ import numpy as np
 KEPT_BYTES = 256 * 1024 * 1024
 """Most bytes of all tapes of a process together; about a million chunks."""
 
+READ_SIZE = 8 * 1024
+"""Bytes of a socket's read at most."""
 STAMP_SIZE = struct.calcsize("@ll")
 """Size of a `struct timespec`."""
 _HEAD = struct.Struct(f"={STAMP_SIZE}sqI")
@@ -56,6 +58,12 @@ class Tape:
     @property
     def count(self) -> int:
         return (len(self._heads) + sum(heads for _, heads, _ in self._moved)) // _HEAD.size
+
+    def is_larger_than(self, most_bytes: int, longest_read: int) -> bool:
+        """Whether it holds more body; reads are only counted while they cannot be so large together."""
+        if self.count * longest_read <= most_bytes:
+            return False
+        return sum(body for _, _, body in self._moved) + sum(map(len, self._pieces)) > most_bytes
 
     def add(self, stamp: bytes, user_ns: int, piece: bytes) -> None:
         """`stamp` is the kernel's `struct timespec` as it came; empty where none did."""
@@ -111,7 +119,9 @@ class Store:
         """
         if self.kept_bytes <= self._limit_bytes:
             return
-        while self.holding and self.kept_bytes > self._limit_bytes / 2:
+        for _ in range(len(self.holding)):  # those that are filled meanwhile have their turn later
+            if self.kept_bytes <= self._limit_bytes / 2:
+                return
             try:
                 self.holding[0].move()
             except OSError as error:

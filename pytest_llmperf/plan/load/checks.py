@@ -2,9 +2,53 @@
 
 from __future__ import annotations
 
+from pytest_llmperf.plan.fields import EntryError
 from pytest_llmperf.plan.load.capacity import CAPACITIES, FEWEST_REQUESTS
+from pytest_llmperf.plan.load.files.data_lines import MOST_TOKENS
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.load.prompts import PromptSpec
+from pytest_llmperf.plan.load.prompts import Lengths, PromptSpec
+
+MOST_REQUESTS = 1_000_000
+"""Of one run: a trace takes some kB of memory per request."""
+_MOST_PROMPT_TOKENS = 2_000_000_000
+_MOST = {
+    "requests": MOST_REQUESTS,
+    "warmup_requests": MOST_REQUESTS,
+    "dataset_entries": MOST_REQUESTS,
+    "concurrency": 100_000,
+    "batch_size": 10_000,
+    "input_tokens": MOST_TOKENS,
+    "output_tokens": MOST_TOKENS,
+}
+
+
+def check_sizes(load: LoadPoint) -> None:
+    """Raises EntryError where a load would fill memory or never begin: such a number is a slip."""
+    for key, most in _MOST.items():
+        value = getattr(load, key)
+        size = (value.max or value.mean) if isinstance(value, Lengths) else value
+        if size is not None and size > most:
+            raise EntryError(f"{key}: {size:.6g} is more than a run can have: {most:,}", key)
+    requests = _expected_requests(load)
+    if requests > MOST_REQUESTS:
+        raise EntryError(f"{requests:.3g} requests in this time are more than a run can have: {MOST_REQUESTS:,}")
+    length = load.input_tokens.mean if isinstance(load.input_tokens, Lengths) else load.input_tokens or 0
+    prefix = load.shared_prefix
+    tokens = requests * length * load.batch_size + (prefix.prefixes * prefix.tokens if prefix else 0)
+    if tokens > _MOST_PROMPT_TOKENS:
+        raise EntryError(
+            f"prompts of {tokens:.3g} tokens in all are more than a run can have ({_MOST_PROMPT_TOKENS:,}): fewer "
+            "requests, shorter prompts, or `dataset_entries`, which are used in turn"
+        )
+
+
+def _expected_requests(load: LoadPoint) -> float:
+    """Of a run that is bounded by time and goes by a rate, so many as it has on average."""
+    if load.requests is not None:
+        return load.requests if load.dataset_entries is None else min(load.requests, load.dataset_entries)
+    stages = sum((stage.request_rate or 0.0) * stage.duration for stage in load.stages)
+    rate = load.request_rate or (load.capacity.span[1] if load.capacity and load.capacity.request_rate else 0.0)
+    return stages + rate * (load.duration or 0.0)
 
 
 def check_prompts(load: LoadPoint) -> None:

@@ -168,6 +168,8 @@ class LoadKeys(PromptSpec):
     """Longest time from sending a request to the end of its response."""
     no_data_timeout: Seconds = 120.0
     """Longest silence within a response, first byte included."""
+    max_response_mib: PositiveInt = 64
+    """MiB of a response's body, after which it is broken off: a stream that never ends would fill memory and disk."""
 
 
 class LoadPoint(LoadKeys):

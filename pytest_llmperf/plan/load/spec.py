@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
-from pytest_llmperf.plan.load.checks import check_capacity, check_prompts, check_values
+from pytest_llmperf.plan.load.checks import check_capacity, check_prompts, check_sizes, check_values
 from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadKeys, LoadPoint
@@ -127,6 +127,7 @@ class LoadSpec(LoadKeys):
             for chosen in combinations
         )
         for point in points:
+            check_sizes(point)
             check_values(point)
             check_capacity(point)
             check_prompts(point)
