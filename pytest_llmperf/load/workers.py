@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from pytest_llmperf import clock
@@ -39,6 +40,8 @@ _READY = "ready"
 _ALIVE = "alive"
 _START_NS = 50_000_000
 """Time between the message that names the start and the start."""
+_LOOK_S, _STOPPED_S = 2.0, 5.0
+"""Time between two looks at whether workers are stopped, and how long one may be."""
 _SPIN_S = 0.002
 _MOST = 64
 """Processes for a load whose number of requests is not in the plan."""
@@ -223,15 +226,27 @@ async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard
 async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
     """What is heard next; of a worker that gives no sign of life, which is killed, None."""
     while True:
+        for worker in crew:
+            if worker.run is None and _is_stopped(worker.process.pid):
+                worker.silent_after_s = min(worker.silent_after_s, clock.monotonic() + _STOPPED_S)
         first = min(crew, key=lambda worker: worker.silent_after_s)
         try:
-            return await asyncio.wait_for(heard.get(), max(0.0, first.silent_after_s - clock.monotonic()))
+            left_s = min(_LOOK_S, first.silent_after_s - clock.monotonic())
+            return await asyncio.wait_for(heard.get(), max(0.0, left_s))
         except TimeoutError:
             # What it said waits in the pipe while another's long message is read.
             if clock.monotonic() >= first.silent_after_s and not first.pipe.poll():
                 first.is_wedged = True
                 first.process.kill()
                 return first, None
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """Whether a signal has stopped the process; False where /proc does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def _show(progress: Progress | None, crew: Sequence[_Worker]) -> None:
