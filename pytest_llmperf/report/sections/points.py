@@ -23,6 +23,7 @@ from pytest_llmperf.report.json.point import point_document
 from pytest_llmperf.report.sections.section import Content, Section, Shown
 from pytest_llmperf.report.sections.server_side import merged_models
 from pytest_llmperf.report.text import heading, left, make_table, number, right, simulated_label, styled, two_lines
+from pytest_llmperf.report.views.comparison import output_args
 from pytest_llmperf.report.views.standing import WORDS, Standing, standing
 from pytest_llmperf.report.views.verdicts import describe, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
@@ -94,8 +95,7 @@ def _tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
 
 def _group_title(result: Result) -> str:
     """Environment and output-changing arguments, which must be the same."""
-    facts = result.environment
-    locked = ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
+    facts, locked = result.environment, output_args(result)
     return f"{'SIMULATED step times, ' * facts.simulated}{facts.slug}{f' ({locked})' * bool(locked)}"
 
 

@@ -9,13 +9,13 @@ from itertools import chain
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
+from pytest_llmperf.definitions import HEADLINE_LATENCIES, OUTPUT_RATE, Quantity
 from pytest_llmperf.gate.baselines.model import QUANTITIES, Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS, change_points
 from pytest_llmperf.metrics.stats.histogram import lower_edge, merged, picture
-from pytest_llmperf.report.text import left, make_table
+from pytest_llmperf.report.text import left, make_table, simulated_label
 
-_SHOWN = tuple(Quantity(metric, stat) for metric in ("ttft", "itl", "e2e") for stat in ("p50", "p99"))
+_SHOWN = (*HEADLINE_LATENCIES, Quantity("e2e", "p99"))
 _PICTURES = ("ttft", "itl")
 
 
@@ -48,7 +48,7 @@ def _age(then: datetime, now: datetime) -> str:
 def facts(baseline: Baseline) -> Iterator[str]:
     """Lines that say what was measured, and where."""
     hard, last = baseline.identity, baseline.sessions[-1]
-    label = " (SIMULATED step times)" if last.environment.simulated else ""
+    label = simulated_label(last.environment.simulated)
     yield f"{baseline.test}"
     yield f"file         {baseline.path}"
     yield f"environment  {hard.environment}{label}: {', '.join(hard.gpus) or 'no GPU'}, {last.environment.cpu}"

@@ -146,8 +146,12 @@ def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], 
 
 def _comparable_key(pair: tuple[str, Result]) -> tuple[str, ...]:
     test, result = pair
-    locked = ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
-    return test.partition("[")[0], result.environment.slug, locked
+    return test.partition("[")[0], result.environment.slug, output_args(result)
+
+
+def output_args(result: Result) -> str:
+    """The server's output-changing arguments: `dtype=half, quantization=fp8`; empty without any."""
+    return ", ".join(f"{name}={value}" for name, value in result.server.output_args.items())
 
 
 def load_family(result: Result) -> str:
