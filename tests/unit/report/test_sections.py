@@ -10,7 +10,7 @@ from samples import result
 from search_samples import searched
 
 from pytest_llmperf.report import media
-from pytest_llmperf.report.section import Section
+from pytest_llmperf.report.sections.section import Section
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 
 SAMPLE = Section(

@@ -4,7 +4,7 @@ import pytest
 from samples import point, record, result, run
 
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.report.sections.curves import curves
+from pytest_llmperf.report.sections.sweeps import curves
 
 
 def prefill(tokens: int, ttft_ms: float, name: str | None = None, **fields):
