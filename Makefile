@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments check clean
+.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
@@ -22,7 +22,7 @@ test-plugin: $(STAMP)  ## the plugin from outside, two files at a time
 test-faults: $(STAMP)  ## faults of servers, network, machine and files, each by a session of its own
 	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
 
-test-engines: $(STAMP) engine-vllm engine-triton  ## tests on real engines
+test-engines: $(STAMP) engine-vllm engine-triton engine-kubectl  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
 
 engine-vllm: $(STAMP)  ## real vLLM for the CPU and a tiny model, in .engines
@@ -46,6 +46,9 @@ perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
 perf-deployments: $(STAMP)  ## engines that are deployed in steps, on stand-ins; TensorRT-LLM's engines in real Triton, where it is
 	PATH="$(CURDIR)/tests/standins/trtllm/bin:$(CURDIR)/$(BIN):$$PATH:$(CURDIR)/.engines/triton/bin" \
 	  $(PERF) perf_tests/test_deployments.py perf_tests/test_mlnode_guide.py
+
+engine-kubectl: $(STAMP)  ## helm and kubectl, in .engines
+	PYTHON=$(BIN)/python scripts/engine_kubectl.sh
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

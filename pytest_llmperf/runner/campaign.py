@@ -82,7 +82,7 @@ class Campaign:
         stored = self._resumed.points.get(planned.test)
         if stored is None or self._program.tests.get(planned.test) != planned:
             return None
-        if server.started and (why := stored.other_engine(server.version)):
+        if server.started and (why := stored.other_engine(server)):
             self._folder.notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
             return None
         result = stored.result(planned)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf.boundary.file_names import file_name
+from pytest_llmperf.gate.baselines.fingerprint import changes
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -19,6 +20,7 @@ from pytest_llmperf.runner.resume.stored_point import SCHEMA, StoredPoint, Store
 from pytest_llmperf.runner.tasks.capacity import capacity_result, search_hash
 from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -29,10 +31,12 @@ class ResumedPoint:
 
     point: StoredPoint
 
-    def other_engine(self, version: str | None) -> str | None:
-        """Says that the engine that runs now has another version than the one that was measured; None when not."""
-        then = self.point.sides[-1].environment.engine_version
-        return None if then == version else f"engine_version was {then}, is {version}"
+    def other_engine(self, server: LlmServer) -> str | None:
+        """Says in what the engine that runs now is another than the one that was measured; None when it is the same."""
+        then = self.point.sides[-1].environment
+        measured = {"engine_version": then.engine_version, "deployment": then.deployment}
+        running = {"engine_version": server.version, "deployment": server.deployment}
+        return "; ".join(sentence for _, sentence in changes(measured, running)) or None
 
     def result(self, planned: PlannedTest) -> Result:
         """Returns the result as it was when the point had been measured."""

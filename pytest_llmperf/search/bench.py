@@ -155,7 +155,7 @@ class Bench:
 
     def _result(self, server: LlmServer, point: LoadPoint, runs: Sequence[Run]) -> Result:
         config = server.config
-        facts = environment(config, server.version, self._gpus)
+        facts = environment(config, server.version, self._gpus, server.deployment)
         return make_result(f"{config.name}-{point.name}", config, point, facts, runs)
 
     def _test(self, position: Position, point: LoadPoint) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -48,6 +48,8 @@ class Launch:
     version: str | None
     gpus: tuple[Gpu, ...]
     """This machine's that it has; empty where it takes none."""
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    """What only a running deployment tells, for its environment."""
 
 
 class LlmServer:
@@ -119,6 +121,11 @@ class LlmServer:
     def version(self) -> str | None:
         """The engine's own version; None when it does not tell."""
         return self._up.version
+
+    @property
+    def deployment(self) -> Mapping[str, Any]:
+        """What only the running deployment tells and makes it comparable; empty for a server that is one program."""
+        return self._up.deployment
 
     def relaunch(self) -> bool:
         """Stop it and start it anew, ready; False for a server that is not ours to start. Raises ServerError."""

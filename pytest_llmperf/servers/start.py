@@ -15,6 +15,7 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.deployments.holder import identity
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
@@ -135,7 +136,8 @@ def _launched(
         targets, processes = (tuple(side) for side in zip(*started, strict=True))
         engine = ENGINES[config.engine]
         instances = tuple(instance for target in targets for instance in engine.instances(config, target))
-        yield Launch(targets, instances, processes, engine.version(targets[0]), tuple(gpus))
+        version, deployment = engine.version(targets[0]), identity(processes[0].log)
+        yield Launch(targets, instances, processes, version, tuple(gpus), deployment)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pytest_llmperf import __version__
@@ -35,12 +36,20 @@ class Environment:
     kernel: str
     python: str
     llmperf: str
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    """What only the running deployment tells and a change of which may change numbers: its chart and images, by digest.
+    Empty for a server that is one program."""
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "gpus": list(self.gpus)}
 
 
-def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence[Gpu]) -> Environment:
+def environment(
+    config: ServerConfig,
+    engine_version: str | None,
+    gpus: Sequence[Gpu],
+    deployment: Mapping[str, Any] = MappingProxyType({}),
+) -> Environment:
     """The environment of `config` on this machine, which offers `gpus`."""
     # This machine's GPUs say nothing about a server elsewhere.
     used = tuple(gpu.name for gpu in gpus) if config.gpu_count and config.is_local else ()
@@ -59,6 +68,7 @@ def environment(config: ServerConfig, engine_version: str | None, gpus: Sequence
         kernel=platform.release(),
         python=platform.python_version(),
         llmperf=__version__,
+        deployment=dict(deployment),
     )
 
 

@@ -56,7 +56,11 @@ def circumstances(environment: Environment, args: Mapping[str, Any]) -> dict[str
 
     Not the commit: nearly every session has another. `args` are the server's that do not change outputs.
     """
-    software = {"engine_version": environment.engine_version, "args": dict(args)}
+    software = {
+        "engine_version": environment.engine_version,
+        "deployment": dict(environment.deployment),
+        "args": dict(args),
+    }
     if environment.simulated:
         return software  # modelled step times are the same on every machine
     return {**software, **{name: getattr(environment, name) for name in _MACHINE}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
 from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
@@ -22,6 +23,7 @@ ServerConfig = (
     | SglangServer
     | TrtllmServer
     | MlnodeServer
+    | KubernetesServer
     # An engine more is a line here, and a row of ENGINES in servers/engines/table.py.
     | CommandServer
 )

@@ -32,6 +32,7 @@ def point_document(outcome: Outcome, dialect: str | None) -> dict[str, Any]:
     return {
         **head,
         "environment": result.environment.slug,
+        "deployment": dict(result.environment.deployment),
         "simulated": result.environment.simulated,
         "taken_from": outcome.taken_from and outcome.taken_from.isoformat(timespec="seconds"),
         "server": result.server.as_dict(),
@@ -60,6 +61,7 @@ def _duet_dict(old: Result) -> dict[str, Any]:
     return {
         "id": old.point_id,
         "environment": old.environment.slug,
+        "deployment": dict(old.environment.deployment),
         "server": old.server.as_dict(),
         **plain(old, "valid", "invalid_reasons", "saturated"),
         "timestamps": old.stamps,

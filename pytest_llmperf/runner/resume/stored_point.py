@@ -99,9 +99,10 @@ def asked_json(asked: Mapping[str, Any]) -> dict[str, Any]:
 def other_than(stored: StoredPoint, asked: Mapping[str, Any], environment: Environment) -> tuple[str, ...]:
     """What differs between a stored point and one that is to be measured now; nothing: it need not be measured.
 
-    `environment` is today's. The engine's version is not compared here: a server that is not started tells none.
+    `environment` is today's. What only a running server tells is not compared here: its engine's version, its
+    deployment.
     """
     then, now = asdict(stored.sides[-1].environment), asdict(environment)
-    facts = {name for name in now if name != "engine_version"}
+    facts = {name for name in now if name not in ("engine_version", "deployment")}
     machine = changes({name: then[name] for name in facts}, {name: now[name] for name in facts})
     return tuple(sentence for _, sentence in (*changes(stored.asked, asked_json(asked)), *machine))

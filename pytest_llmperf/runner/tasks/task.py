@@ -129,7 +129,7 @@ class Task:
         return tuple(side.stored(self._environment(side)) for side in self._sides)
 
     def _environment(self, side: Side) -> Environment:
-        return environment(side.server.config, side.server.version, self._gpus)
+        return environment(side.server.config, side.server.version, self._gpus, side.server.deployment)
 
     def _keep(self, server: LlmServer, run: Run, level: float | None = None) -> None:
         """Stores a run; a duet's old server has a file of requests of its own."""

@@ -87,6 +87,14 @@ def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any
     return facts
 
 
+def identity(log_path: Path) -> Mapping[str, Any]:
+    """What makes the deployment of the holder with this log comparable, of its facts; empty where there is none."""
+    path = facts_path(log_path)
+    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found: Mapping[str, Any] = facts.get("identity", {})
+    return found
+
+
 def _last_step(path: Path) -> str:
     steps = [line for line in path.read_text("utf-8", "replace").splitlines() if " step " in line]
     return steps[-1].partition(" step ")[2] if steps else "its start"

@@ -12,6 +12,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import LaunchedServer, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.deployments.kubernetes import engine as kubernetes
 from pytest_llmperf.servers.deployments.mlnode import engine as mlnode
 from pytest_llmperf.servers.deployments.trtllm.describe import describe
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
@@ -85,6 +86,13 @@ ENGINES: dict[str, Engine] = {
         health=command.health,
     ),
     "embedded": Engine(vllm.target, Start(embedded.command, missing=lambda config: None)),
+    "kubernetes": Engine(
+        kubernetes.target,
+        Start(kubernetes.command, kubernetes.missing, kubernetes.placed, kubernetes.grace_s, steps=kubernetes.steps),
+        health=lambda config: config.ready or False,
+        ready=kubernetes.ready,
+        version=kubernetes.version,
+    ),
     "mlnode": Engine(
         mlnode.target,
         Start(mlnode.command, mlnode.missing, mlnode.placed, mlnode.grace_s, steps=mlnode.steps),

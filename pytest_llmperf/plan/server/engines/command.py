@@ -45,7 +45,7 @@ Word = Annotated[
 """One word of a command, in which `{port}` and `{model}` are filled in."""
 
 
-def _no_secret_words(words: tuple[str, ...]) -> tuple[str, ...]:
+def words_without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
     """A flag is a name for the word behind it, or behind its `=`."""
     for word, after in zip(words, (*words[1:], ""), strict=True):
         name, equals, value = word.partition("=")
@@ -56,7 +56,7 @@ def _no_secret_words(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-Words = Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(_no_secret_words)]
+Words = Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(words_without_secrets)]
 
 
 def _stop_signal(given: object) -> object:

@@ -1,0 +1,166 @@
+"""Kubernetes for the table of engines: the holder's command, the commands that it runs, where the load goes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shlex
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from pytest_llmperf.boundary.files import write_whole
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
+from pytest_llmperf.servers.deployments.kubernetes import commands
+from pytest_llmperf.servers.http import version_at
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_port, wait_until
+from pytest_llmperf.servers.readiness import first_failure, health_problem
+from pytest_llmperf.servers.secrets import bearer, expand, expand_url
+from pytest_llmperf.telemetry.gpu import Gpu
+
+_COLLECTING_S = 30.0
+"""What the holder may take for logs and events, beside the end of the pods."""
+LEFT_MARK = "LEFT BEHIND: "
+"""Begins the holder's line where the release could not be taken down."""
+
+
+class Place(NamedTuple):
+    """Where a replica is reached, and the files by which the plugin and its holder know of each other."""
+
+    port: int
+    """A port of this machine, for what is forwarded to."""
+    settings: Path
+    facts: Path
+
+
+@contextlib.contextmanager
+def placed(config: KubernetesServer, log: Path) -> Iterator[Place]:
+    """A free port and the settings of a holder with this log, secrets as references; warns of a release that stayed.
+
+    Raises ServerError where a path of the plan leads nowhere, MissingRequirement where a variable is not set.
+    """
+    _check_paths(config)
+    # The holder fills the values in; that they are there is known now, and this process hides them from now on.
+    commands.values(config, expand)
+    place = Place(free_port(), settings_path(log), facts_path(log))
+    seconds = {name: f"{getattr(config, name)} s" for name in ("ready_timeout", "schedule_timeout", "stop_timeout")}
+    place.settings.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"port": place.port, "server": {**config.model_dump(mode="json"), **seconds}}
+    write_whole(place.settings, json.dumps(settings, indent=2) + "\n")
+    try:
+        yield place
+    finally:
+        lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+        for left in (line.partition(LEFT_MARK)[2] for line in lines if LEFT_MARK in line):
+            warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
+
+
+def _check_paths(config: KubernetesServer) -> None:
+    chart = config.chart if config.chart.startswith(("/", "~")) else ""
+    programs = [path for path in (config.helm, config.kubectl) if "/" in path]
+    for path in (*programs, *config.values_files, *filter(None, (chart, config.kubeconfig))):
+        if not Path(path).expanduser().exists():
+            raise ServerError(f"server {config.name!r}: {path}, which the plan names, does not exist")
+
+
+def missing(config: KubernetesServer) -> str | None:
+    """The first program that is not on PATH; one with a path is the plan's own mistake."""
+    programs = (config.kubectl, config.helm, *(words[0] for words in config.prepare))
+    absent = next((one for one in programs if "/" not in one and shutil.which(one) is None), None)
+    return f"needs the executable {absent!r}, which was not found" if absent else None
+
+
+def command(config: KubernetesServer, place: Place | int | str, gpus: Sequence[Gpu]) -> Command:
+    """The holder, in this Python; it reads secrets from its environment."""
+    settings = str(place.settings) if isinstance(place, Place) else "SETTINGS.json"
+    return Command((sys.executable, "-m", "pytest_llmperf.servers.deployments.kubernetes", settings), config.env)
+
+
+def grace_s(config: KubernetesServer) -> float:
+    """How long the holder may take to take the release down."""
+    return config.stop_timeout + _COLLECTING_S
+
+
+def steps(config: KubernetesServer) -> Iterator[str]:
+    """The commands in their order as shell lines, with the values and the names of what comes from the environment."""
+    for name, value in config.env.items():
+        yield f'export {name}="{value}"' if "${" in value else f"export {name}={shlex.quote(value)}"
+    for words in config.prepare:
+        yield f"cd {shlex.quote(config.cwd)} && {shlex.join(words)}  # 1/6 prepare"
+    get = commands.kubectl(config, "get", "namespace", config.namespace)
+    yield f"{shlex.join(get)}  # 2/6 namespace: made where it is not there"
+    if config.namespace_labels:
+        yield shlex.join(commands.labels(config, tuple(config.namespace_labels)))
+    yield f"{shlex.join(commands.releases(config))}  # 3/6 release: {_existing(config)}"
+    yield f"{shlex.join(commands.upgrade(config, 'HOST.PID'))}  # 4/6 install, these values on its standard input:"
+    for line in yaml.safe_dump(commands.values(config, config.filled), sort_keys=False).splitlines():
+        yield f"    {line}"
+    yield f"{shlex.join(commands.rollout(config))}  # 5/6 rollout: until all pods are ready"
+    yield _reached(config)
+    yield "# afterwards, whatever happened: logs and events of the pods, then " + (
+        "nothing: the release stays" if config.keep else shlex.join(commands.uninstall(config))
+    )
+
+
+def _existing(config: KubernetesServer) -> str:
+    return "one that is there is upgraded" if config.keep else "one that is there is an error"
+
+
+def _reached(config: KubernetesServer) -> str:
+    if config.url:
+        return f"# 6/6 reach: {config.filled(config.url)}"
+    service = config.filled(config.service) or "the release's service"
+    forward = commands.forward(config, "POD", "PORT", "POD_PORT")
+    return f"{shlex.join(forward)}  # 6/6 reach: the one pod behind {service}"
+
+
+def target(config: KubernetesServer, place: Place) -> Target:
+    """The URL of the plan, or the port that is forwarded. Raises MissingRequirement where a variable is not set."""
+    headers = {name: expand(config.filled(value)) for name, value in config.headers.items()} | dict(
+        bearer(config.bearer)
+    )
+    if config.basic:
+        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
+    url = expand_url(config.filled(config.url)) if config.url else f"http://{LOOPBACK}:{place.port}"
+    return Target(url, config.served_model, tuple(headers.items()))
+
+
+def ready(
+    config: KubernetesServer, target: Target, process: ServerProcess | None, loads: Sequence[LoadPoint]
+) -> Target:
+    """Waits until the holder says that all is up, then for a first answer by the way that the load takes.
+
+    An ingress or a gateway takes a while to know of a new service. Raises ServerError.
+    """
+    assert process is not None
+    deadline = time.monotonic() + config.ready_timeout
+    facts = wait_for_facts(process, config.ready_timeout)
+    if config.gpus is not None and config.gpus != facts["gpus"]:
+        raise process.error(f"has {facts['gpus']} GPUs in its pods, and `gpus: {config.gpus}` in the plan")
+    problem: str | None = None
+
+    def answers() -> bool:
+        nonlocal problem
+        problem = health_problem(target, config.ready) if config.ready else None
+        problem = problem or first_failure(target, config, loads, process=process, is_patient=True)
+        return problem is None
+
+    left_s = max(1.0, deadline - time.monotonic())
+    wait_until(answers, process, config.name, left_s, lambda: f"; its pods are ready, but {problem}")
+    return target
+
+
+def version(target: Target) -> str | None:
+    """What the server behind the way says of itself: vLLM's answer, or Triton's."""
+    return version_at(target, "/version") or version_at(target, "/v2")

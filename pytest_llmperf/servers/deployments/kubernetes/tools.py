@@ -1,0 +1,99 @@
+"""Runs `helm`, `kubectl` and a plan's own commands for a holder. Whatever ends the holder ends them too."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_llmperf.servers.deployments import holder
+from pytest_llmperf.servers.deployments.holder import StepFailed
+
+_QUESTION_TIMEOUT_S = 60.0
+_LAST_LINES = 20
+
+
+class ToolFailed(Exception):
+    """A command ended with another exit code than 0; the message is its own words."""
+
+
+def quote(text: str) -> None:
+    """Shows the last lines of something that others printed; nothing in them is taken for the holder's own words."""
+    for line in text.splitlines()[-_LAST_LINES:]:
+        holder.log(f"  | {line}")
+
+
+def run_step(step: str, words: Sequence[str], *, given: str = "", cwd: str | None = None, cure: str = "") -> None:
+    """Runs a command, what it prints in the log as it comes. Raises StepFailed, which names step, cause and `cure`."""
+    holder.log(f"$ {shlex.join(words)}")
+    cure = f". {cure}" if cure else ""
+    try:
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd
+        )
+    except OSError as error:
+        raise StepFailed(f"step {step}: {words[0]} cannot be run: {error.strerror or error}{cure}") from error
+    try:
+        lines = _talk(process, given)
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if code:
+        raise StepFailed(f"step {step}: {_reason(lines) or words[0]} (exit code {code}){cure}")
+
+
+def _talk(process: subprocess.Popen[bytes], given: str) -> list[str]:
+    """What the process printed until its end."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as pipe:
+            pipe.write(given.encode())
+    except BrokenPipeError:  # it ended without reading, and says why
+        pass
+    lines = []
+    for raw in process.stdout:
+        # Programs draw progress over the same line again and again; the last state of it counts.
+        lines.append(raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
+        holder.log(f"  | {lines[-1]}")
+    return lines
+
+
+def ask(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
+    """What a command prints. Raises ToolFailed, also where it takes longer than `timeout_s`."""
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_s,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolFailed(f"{words[0]} did not end within {timeout_s:g} s") from error
+    except OSError as error:
+        raise ToolFailed(f"{words[0]} cannot be run: {error.strerror or error}") from error
+    if done.returncode:
+        reason = _reason((done.stderr or done.stdout).splitlines()) or words[0]
+        raise ToolFailed(f"{reason} (exit code {done.returncode})")
+    return done.stdout
+
+
+def objects(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects that a `kubectl get … -o json` prints. Raises ToolFailed."""
+    text = ask(words)
+    found: list[dict[str, Any]] = json.loads(text)["items"] if text.strip() else []
+    return found
+
+
+def _reason(output: Sequence[str]) -> str:
+    """The line that says what went wrong: the first that Helm or kubectl begin as an error, else the last one."""
+    lines = [line.strip() for line in output if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error: ", "error from server"))]
+    return (errors or lines[-1:] or [""])[0]
