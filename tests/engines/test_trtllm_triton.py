@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trtllm_samples import TRITON, config, put_on_path
+from trtllm_samples import STANDINS, TRITON, config, put_on_path
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.plan.load.spec import LoadSpec
@@ -38,6 +39,21 @@ def _engine(folder: Path, args: dict[str, Any] | None = None, **changes: Any):
     return config(folder, args, **{"flow": "engine", "template": ENGINE, "programs": programs, **changes})
 
 
+@pytest.fixture(params=["own", "installed"])
+def templates(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Our own templates; NVIDIA's configurations too, where LLMPERF_TRTLLM_TEMPLATES names their folder all_models/, with
+    the stand-ins for the models' code."""
+    if request.param == "own":
+        return STANDINS / "all_models"
+    if "LLMPERF_TRTLLM_TEMPLATES" not in os.environ:
+        pytest.skip("LLMPERF_TRTLLM_TEMPLATES names no templates")
+    folder = tmp_path / "all_models"
+    shutil.copytree(STANDINS / "all_models", folder)
+    for path in Path(os.environ["LLMPERF_TRTLLM_TEMPLATES"]).glob("inflight_batcher_llm/*/config.pbtxt"):
+        shutil.copyfile(path, folder / "inflight_batcher_llm" / path.parent.name / path.name)
+    return folder
+
+
 def _measured(server: LlmServer, **changes: Any) -> Run:
     given = {"input_tokens": 8, "output_tokens": 16, "concurrency": 4, "requests": 8, "endpoint": "generate", **changes}
     (point,) = LoadSpec.model_validate(given).points("load")
@@ -49,8 +65,11 @@ def _measured(server: LlmServer, **changes: Any) -> Run:
 @pytest.mark.parametrize(
     ("serve", "endpoint"), [("ensemble", "generate"), ("ensemble", "grpc"), ("tensorrt_llm_bls", "generate")]
 )
-def test_the_filled_repository_serves_on_triton(tmp_path: Path, any_machine: None, serve: str, endpoint: str) -> None:
-    with start_server(_engine(tmp_path, {"precision": "fp8"}, serve=serve), tmp_path / "logs", ()) as server:
+def test_the_filled_repository_serves_on_triton(
+    tmp_path: Path, any_machine: None, templates: Path, serve: str, endpoint: str
+) -> None:
+    asked = _engine(tmp_path, {"precision": "fp8"}, serve=serve, templates=str(templates))
+    with start_server(asked, tmp_path / "logs", ()) as server:
         run = _measured(server, endpoint=endpoint)
         assert (server.version or "").startswith("1.0.0 in Triton 2.")
         assert {record.error for record in run.records} == {None}

@@ -9,7 +9,9 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
+        parameters = config["parameters"]
+        self.outputs = config["output"]
         folder = Path(parameters["tokenizer_dir"]["string_value"])
         if not (folder / "tokenizer.json").is_file():
             raise pb_utils.TritonModelException(f"no tokenizer in {folder}")
@@ -21,10 +23,18 @@ class TritonPythonModel:
         text = pb_utils.get_input_tensor_by_name(request, "QUERY").as_numpy().reshape(-1)[0]
         length = pb_utils.get_input_tensor_by_name(request, "REQUEST_OUTPUT_LEN").as_numpy().reshape(1, -1)
         ids = np.frombuffer(text, dtype=np.uint8).astype(np.int32).reshape(1, -1)
-        one = {"REQUEST_INPUT_LEN": ids.shape[1], "OUT_END_ID": 2, "OUT_PAD_ID": 2}
-        outputs = [
-            pb_utils.Tensor("INPUT_ID", ids),
-            pb_utils.Tensor("REQUEST_OUTPUT_LEN", length.astype(np.int32)),
-            *(pb_utils.Tensor(name, np.array([[value]], dtype=np.int32)) for name, value in one.items()),
-        ]
-        return pb_utils.InferenceResponse(outputs)
+        known = {
+            "INPUT_ID": ids,
+            "REQUEST_INPUT_LEN": np.array([[ids.shape[1]]]),
+            "REQUEST_OUTPUT_LEN": length,
+            "OUT_END_ID": np.array([[2]]),
+            "OUT_PAD_ID": np.array([[2]]),
+        }
+        return pb_utils.InferenceResponse([_tensor(output, known.get(output["name"])) for output in self.outputs])
+
+
+def _tensor(output, value):
+    """One of the configuration's outputs; zeros for those that are of no use here."""
+    shape = [1, *(max(1, int(size)) for size in output["dims"])]
+    kind = pb_utils.triton_string_to_numpy(output["data_type"])
+    return pb_utils.Tensor(output["name"], np.zeros(shape, kind) if value is None else value.astype(kind))

@@ -32,13 +32,14 @@ class TritonPythonModel:
         if int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")):
             threading.Event().wait()  # a rank that is not the first works for it until the end
         self.decoupled = config["model_transaction_policy"]["decoupled"]
+        self.outputs = config["output"]
         self.most = built["build_config"]["max_batch_size"]
         self.waiting = []
         self.changed = threading.Condition()
         threading.Thread(target=self._steps, daemon=True).start()
 
     def execute(self, requests):
-        asked = [Asked(request, self.decoupled) for request in requests]
+        asked = [Asked(request, self) for request in requests]
         with self.changed:
             self.waiting += asked
             self.changed.notify()
@@ -62,12 +63,13 @@ class TritonPythonModel:
 class Asked:
     """One request on its way."""
 
-    def __init__(self, request, decoupled):
+    def __init__(self, request, model):
+        self.outputs = model.outputs
         self.prompt = int(_given(request, "input_lengths", 0))
         self.left = int(_given(request, "request_output_len", 1))
         self.streaming = bool(_given(request, "streaming", False))
         self.timed = bool(_given(request, "return_perf_metrics", False))
-        self.sender = request.get_response_sender() if decoupled else None
+        self.sender = request.get_response_sender() if model.decoupled else None
         self.done = threading.Event()
         self.made = 0
         self.times = [time.time_ns()]
@@ -92,14 +94,16 @@ class Asked:
     def _response(self, tokens):
         ids = np.arange(self.made - tokens, self.made, dtype=np.int32).reshape(1, 1, -1)
         counts = {"sequence_length": tokens, "num_input_tokens": self.prompt, "num_output_tokens": tokens}
-        times = dict(zip(TIMES, self.times if self.timed else [0] * 4, strict=True))
-        return pb_utils.InferenceResponse(
-            [
-                pb_utils.Tensor("output_ids", ids),
-                *(pb_utils.Tensor(name, np.array([[value]], dtype=np.int32)) for name, value in counts.items()),
-                *(pb_utils.Tensor(name, np.array([[value]], dtype=np.int64)) for name, value in times.items()),
-            ]
-        )
+        times = dict(zip(TIMES, self.times, strict=True)) if self.timed else {}
+        known = {"output_ids": ids, **{name: np.array([[value]]) for name, value in (counts | times).items()}}
+        return pb_utils.InferenceResponse([_tensor(output, known.get(output["name"])) for output in self.outputs])
+
+
+def _tensor(output, value):
+    """One of the configuration's outputs; zeros for those that are of no use here."""
+    shape = [1, *(max(1, int(size)) for size in output["dims"])]
+    kind = pb_utils.triton_string_to_numpy(output["data_type"])
+    return pb_utils.Tensor(output["name"], np.zeros(shape, kind) if value is None else value.astype(kind))
 
 
 def _given(request, name, default):

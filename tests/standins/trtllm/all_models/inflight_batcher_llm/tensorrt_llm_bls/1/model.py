@@ -6,8 +6,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-PASSED = ("num_input_tokens", "num_output_tokens")
-TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
+PASSED = (
+    *("num_input_tokens", "num_output_tokens"),
+    *("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns"),
+)
+"""What it passes on from the engine, where its configuration has it: older ones have not."""
 
 
 class TritonPythonModel:
@@ -15,6 +18,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.engine = config["parameters"]["tensorrt_llm_model_name"]["string_value"]
         self.decoupled = config["model_transaction_policy"]["decoupled"]
+        own = {output["name"] for output in config["output"]}
+        self.passed = [name for name in PASSED if name in own]
 
     def execute(self, requests):
         """One after the other, as the real one: bls_instance_count says how many at once."""
@@ -40,7 +45,7 @@ class TritonPythonModel:
             inputs["streaming"] = stream.as_numpy()
         asked = pb_utils.InferenceRequest(
             model_name=self.engine,
-            requested_output_names=["output_ids", "sequence_length", *PASSED, *TIMES],
+            requested_output_names=["output_ids", "sequence_length", *self.passed],
             inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
         )
         if not self.decoupled:
@@ -58,7 +63,7 @@ class TritonPythonModel:
         found = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
         tokens = {"TOKENS_BATCH": found["output_ids"], "SEQUENCE_LENGTH": found["sequence_length"]}
         text = _ask("postprocessing", tokens, ("OUTPUT",))["OUTPUT"]
-        passed = [pb_utils.Tensor(name, found[name]) for name in (*PASSED, *TIMES)]
+        passed = [pb_utils.Tensor(name, found[name]) for name in self.passed]
         return pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text.astype(np.object_)), *passed])
 
 
