@@ -41,8 +41,10 @@ def _engine(folder: Path, args: dict[str, Any] | None = None, **changes: Any):
 
 @pytest.fixture(params=["own", "installed"])
 def templates(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Our own templates; NVIDIA's configurations too, where LLMPERF_TRTLLM_TEMPLATES names their folder all_models/, with
-    the stand-ins for the models' code."""
+    """Our own templates; NVIDIA's configurations too, where LLMPERF_TRTLLM_TEMPLATES names their folder all_models/.
+
+    The models' code is the stand-ins' in both.
+    """
     if request.param == "own":
         return STANDINS / "all_models"
     if "LLMPERF_TRTLLM_TEMPLATES" not in os.environ:
@@ -75,7 +77,7 @@ def test_the_filled_repository_serves_on_triton(
         assert {record.error for record in run.records} == {None}
         assert {record.output_tokens for record in run.records} == {16}
         assert min(len(record.chunk_ns) for record in run.records) > 8, "they stream"
-        facts = json.loads((tmp_path / "logs" / "trt-trtllm" / "deployment.json").read_text())
+        facts = json.loads((tmp_path / "logs" / "trt.deployed.json").read_text())
         assert "tensorrt_llm: medusa_choices" in facts["left_over"]
         assert Path(facts["engine"]).name.startswith("Qwen2-7B_fp8_tp1_pp1_isl64_osl32_bs4-")
     assert server.processes[0].exit_code() is not None
@@ -84,7 +86,7 @@ def test_the_filled_repository_serves_on_triton(
 def test_an_engine_for_two_gpus_is_a_rank_each(tmp_path: Path, any_machine: None) -> None:
     with start_server(_engine(tmp_path, {"tp": 2, "precision": "fp16"}), tmp_path / "logs", ()) as server:
         assert {record.error for record in _measured(server).records} == {None}
-        engine = json.loads((tmp_path / "logs" / "trt-trtllm" / "deployment.json").read_text())["engine"]
+        engine = json.loads((tmp_path / "logs" / "trt.deployed.json").read_text())["engine"]
         assert {path.name for path in Path(engine).iterdir()} == {"config.json", "rank0.engine", "rank1.engine"}
 
 

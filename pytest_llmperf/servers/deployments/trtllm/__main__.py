@@ -2,8 +2,8 @@
 
     python -m pytest_llmperf.servers.deployments.trtllm SETTINGS.json
 
-SETTINGS.json holds the configuration and the ports; logs of steps, the repository and `deployment.json`, which says
-what was made, go beside it. Secrets are in the environment only.
+SETTINGS.json holds the configuration, the ports and the server's log; logs of steps and the repository go into a folder
+beside that. Secrets are in the environment only.
 """
 
 from __future__ import annotations
@@ -13,35 +13,29 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.servers.deployments.holder import StepFailed, Stopped, log_error, stop_on_signals
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.deployment import Deployment
-from pytest_llmperf.servers.deployments.trtllm.steps import StepError, filled_in
-
-
-def _stopped(signum: int, frame: FrameType | None) -> NoReturn:
-    """Ends the step that is under way; the code that made something half removes it."""
-    raise SystemExit(128 + signum)
+from pytest_llmperf.servers.deployments.trtllm.steps import filled_in
 
 
 def main(argv: list[str]) -> int:
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, _stopped)
-    path = Path(argv[0])
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    stop_on_signals()
+    settings = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    remember(*(os.environ[name] for name in settings["secrets"] if name in os.environ))
     config = TrtllmServer.model_validate(settings["config"])
-    deployment = Deployment(config, Ports(*settings["ports"]), path.parent)
+    deployment = Deployment(config, Ports(*settings["ports"]), Path(settings["log"]))
     try:
         command = filled_in(deployment.command())
-    except (StepError, OSError) as error:
-        sys.stdout.write(f"trtllm: error: {deployment.steps.current}: {error}\n")
+    except (StepFailed, OSError) as error:
+        log_error("trtllm", StepFailed(f"{deployment.steps.current}: {error}"))
         return 1
-    except SystemExit:
+    except Stopped:
         deployment.steps.say("stopped; nothing half-made is kept")
-        raise
+        return 128 + signal.SIGTERM
     sys.stdout.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which a program would inherit
     os.execvp(command[0], command)

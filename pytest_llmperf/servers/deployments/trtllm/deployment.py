@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.servers.deployments.holder import facts_path, write_facts
 from pytest_llmperf.servers.deployments.trtllm import commands, toolkit
 from pytest_llmperf.servers.deployments.trtllm.cache import cached, fingerprint
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports, makes_weights
@@ -20,8 +19,6 @@ from pytest_llmperf.servers.deployments.trtllm.repository import write_ensemble,
 from pytest_llmperf.servers.deployments.trtllm.steps import StepError, Steps
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
-FACTS = "deployment.json"
-"""What was made, beside the settings."""
 _DOWNLOAD_CURE = (
     "a private or gated model needs its licence accepted and a token, as in env: {HF_TOKEN: ${HF_TOKEN}}; "
     "a model that is a folder needs no download"
@@ -35,12 +32,13 @@ _BUILD_CURE = (
 class Deployment:
     """The steps: each method is one and returns what the next needs."""
 
-    def __init__(self, config: TrtllmServer, ports: Ports, folder: Path) -> None:
-        """`folder` is its own, beside the server's log."""
+    def __init__(self, config: TrtllmServer, ports: Ports, log: Path) -> None:
+        """`log` is the server's; what belongs to it is in a folder beside that."""
         self.config = config
         self.ports = ports
-        self.folder = folder
-        self.steps = Steps(folder, step_names(config))
+        self.log = log
+        self.folder = log.with_name(f"{log.stem}-trtllm")
+        self.steps = Steps(self.folder, step_names(config))
         self.facts: dict[str, Any] = {}
         self._cache = Path(config.cache).expanduser()
 
@@ -48,12 +46,13 @@ class Deployment:
         """Brings everything about that the server needs; returns the server's command. Raises StepError."""
         config = self.config
         self._check()
+        self.folder.mkdir()
         model = Path(config.model) if config.is_local_model else self.download()
         served = self.weights(model) if makes_weights(config) else model
         self.facts |= {"model": str(model), "served_model": served.name if config.flow == "serve" else ""}
         engine = self.build(served) if config.flow == "engine" else served
         argv = self._serve(served) if config.flow == "serve" else self._triton(model, engine)
-        (self.folder / FACTS).write_text(f"{json.dumps(self.facts, indent=2)}\n", encoding="utf-8")
+        write_facts(facts_path(self.log), self.facts)
         self.steps.begin("serve")
         self.steps.say(shlex.join(argv))
         return argv
@@ -125,7 +124,6 @@ class Deployment:
         self.steps.begin("repository")
         config, repository = self.config, self.folder / "repository"
         templates = toolkit.templates_folder(config)
-        shutil.rmtree(repository, ignore_errors=True)
         if config.flow == "engine":
             left = write_ensemble(config, templates, repository, str(model), str(engine))
             self.facts["left_over"] = left

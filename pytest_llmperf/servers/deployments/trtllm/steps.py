@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.servers.deployments.holder import StepFailed
 from pytest_llmperf.servers.process.log import first_error, log_tail, read_log
 from pytest_llmperf.servers.secrets import expand
 
@@ -25,7 +27,7 @@ _OWN_SIGNAL_S = 0.5
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class StepError(Exception):
+class StepError(StepFailed):
     """A step that failed: the cause, then what helps."""
 
     def __init__(self, cause: str, cure: str) -> None:
@@ -54,7 +56,7 @@ class Steps:
 
     def say(self, text: str) -> None:
         """A line about the current step."""
-        sys.stdout.write(f"{self.current}: {text}\n")
+        sys.stdout.write(redacted(f"{self.current}: {text}\n"))
         sys.stdout.flush()
 
     def run(self, argv: Sequence[str], cure: str) -> list[str]:

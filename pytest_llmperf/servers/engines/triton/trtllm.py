@@ -9,15 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
-from pytest_llmperf.servers.deployments.trtllm.deployment import FACTS
 from pytest_llmperf.servers.deployments.trtllm.toolkit import needed_programs
 from pytest_llmperf.servers.engines.missing import missing_model, missing_program
 from pytest_llmperf.servers.engines.triton import engine as triton
@@ -59,14 +60,18 @@ def stop_grace_s(config: TrtllmServer) -> float:
 
 @contextlib.contextmanager
 def placed(config: TrtllmServer, log: Path) -> Iterator[Place]:
-    """Free ports, and the holder's settings in a folder beside the log."""
-    folder = log.with_name(f"{log.stem}-trtllm")
-    folder.mkdir(parents=True)
+    """Free ports, and the holder's settings beside the log."""
     ports = Ports(*free_ports(3))
-    settings = folder / "settings.json"
     dumped = config.model_dump(mode="json", exclude={"env", "ready_timeout"})
-    given = {"config": {**dumped, "exit_timeout": f"{config.exit_timeout} s"}, "ports": ports}
-    settings.write_text(json.dumps(given, indent=2), encoding="utf-8")
+    given = {
+        "config": {**dumped, "exit_timeout": f"{config.exit_timeout} s"},
+        "ports": ports,
+        "log": str(log),
+        "secrets": [name for name, value in config.env.items() if "${" in value],
+    }
+    settings = settings_path(log)
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(settings, json.dumps(given, indent=2))
     yield Place(ports, str(settings))
 
 
@@ -90,7 +95,7 @@ def ready(config: TrtllmServer, target: Target, process: ServerProcess | None, l
     assert process is not None, "the plugin starts it"
     up = service(target).ready if target.grpc else partial(_is_up, target)
     wait_until(up, process, config.name, config.ready_timeout, lambda: f"; {log_tail(process.log, 1)}")
-    told = facts(process.log)
+    told = json.loads(facts_path(process.log).read_text(encoding="utf-8"))
     if target.grpc:
         target = replace(target, version=told.get("tensorrt_llm", ""))
         return triton.answering(target, process, config.name, config.ready_timeout)
@@ -102,15 +107,6 @@ def ready(config: TrtllmServer, target: Target, process: ServerProcess | None, l
 
 def _is_up(target: Target) -> bool:
     return health_problem(target, HEALTH) is None
-
-
-def facts(log: Path) -> dict[str, Any]:
-    """What the holder of the server with this log wrote about its deployment; empty where it has not come so far."""
-    try:
-        found: dict[str, Any] = json.loads((log.with_name(f"{log.stem}-trtllm") / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def version(target: Target) -> str | None:
