@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 
 STANDINS = Path(__file__).parents[1] / "standins" / "trtllm"
 TRITON = Path(__file__).parents[2] / ".engines" / "triton" / "bin"

@@ -6,12 +6,12 @@ from typing import get_args
 
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.plan.server.engines.remote import OpenAIServer, TritonRemoteServer
 from pytest_llmperf.plan.server.engines.sglang import SglangServer
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
 from pytest_llmperf.plan.server.engines.vllm import VllmServer
 
 ServerConfig = (

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from pytest_llmperf.boundary.secrets import remember
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.holder import StepFailed, Stopped, log_error, stop_on_signals
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.deployment import Deployment

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_llmperf.plan.server.engines.trtllm import DTYPES, TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import DTYPES, TrtllmServer
 from pytest_llmperf.servers.process.process import LOOPBACK
 
 _BUILD_TOKENS = 8192

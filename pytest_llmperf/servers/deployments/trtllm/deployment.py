@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.holder import facts_path, write_facts
 from pytest_llmperf.servers.deployments.trtllm import commands, toolkit
 from pytest_llmperf.servers.deployments.trtllm.cache import cached, fingerprint

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.trtllm import commands
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports, makes_weights
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.trtllm.commands import model_yaml, template_values
 from pytest_llmperf.servers.deployments.trtllm.steps import StepError
 from pytest_llmperf.servers.deployments.trtllm.templates import fill

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_llmperf.plan.server.engines.trtllm import TrtllmServer
+from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.trtllm.commands import family, makes_weights, program
 from pytest_llmperf.servers.deployments.trtllm.steps import StepError
 
