@@ -54,12 +54,9 @@ def parse_quantity_of(kind: str, value: object) -> float:
         raise ValueError(f"{value!r} is not a number with a unit")
     match = _QUANTITY.match(str(value))
     if match is None:
-        raise ValueError(f"{value!r} is not a number with a unit, such as {_example(kind)!r}")
+        example = "500 ms" if kind == "ms" else f"10 {next(iter(_UNITS[kind]))}".strip()
+        raise ValueError(f"{value!r} is not a number with a unit, such as {example!r}")
     return _scaled(match["number"], match["unit"], kind, value)
-
-
-def _example(kind: str) -> str:
-    return f"10 {next(iter(_UNITS[kind]))}".strip() if kind != "ms" else "500 ms"
 
 
 def parse_seconds(value: object) -> float:

@@ -17,6 +17,9 @@ from pytest_llmperf import __version__
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.telemetry.gpu import Gpu, driver_version
 
+_GPU_MAKERS = r"(?i)\b(nvidia|geforce|tesla|graphics)\b"
+_CPU_MARKS = r"(?i)\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*$"
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -78,16 +81,8 @@ def _machine(config: ServerConfig, gpus: Sequence[str], cores: int) -> str:
     if config.machine is not None:
         return _slug(config.machine)
     if gpus:
-        return f"{_slug(_short_gpu(gpus[0]))}x{len(gpus)}"
-    return f"{_slug(_short_cpu(_cpu_model()))}-x{cores}"
-
-
-def _short_gpu(name: str) -> str:
-    return re.sub(r"(?i)\b(nvidia|geforce|tesla|graphics)\b", "", name)
-
-
-def _short_cpu(name: str) -> str:
-    return re.sub(r"(?i)\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*$", " ", name)
+        return f"{_slug(re.sub(_GPU_MAKERS, '', gpus[0]))}x{len(gpus)}"
+    return f"{_slug(re.sub(_CPU_MARKS, ' ', _cpu_model()))}-x{cores}"
 
 
 def _slug(text: str) -> str:

@@ -30,9 +30,7 @@ class SseParser:
         self._data: list[bytes] = []
         self._name = b""
         self._stray: list[bytes] = []
-        self._extensions: list[
-            bytes
-        ] = []  # fields of a name of their own: part of an event, and no event by themselves
+        self._extensions: list[bytes] = []  # fields of other names: part of an event, and no event by themselves
         self._in_event = False
         self._after_cr = False
         self._at_start = True

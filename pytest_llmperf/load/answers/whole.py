@@ -34,11 +34,6 @@ def _reasons(events: Iterator[SameEvents] | Sequence[SameEvents]) -> Iterator[tu
             yield some.event.choice, reason
 
 
-def _is_good(reason: str, allowed: Sequence[str]) -> bool:
-    plain = reason.lower().removeprefix("finish_reason_")
-    return plain in _GOOD_REASONS or reason.lower() in [other.lower() for other in allowed]
-
-
 def failure(events: Sequence[SameEvents], allowed: Sequence[str]) -> str | None:
     """Returns the server's words on a failure: an error, something odd in place of content, a reason that is no end.
 
@@ -52,8 +47,11 @@ def failure(events: Sequence[SameEvents], allowed: Sequence[str]) -> str | None:
             break
         if some.event.odd:
             return f"no part of an answer in the stream: {some.event.odd}"
-    bad = next((reason for _, reason in _reasons(events) if not _is_good(reason, allowed)), None)
-    return f"the server ended the request with finish_reason {bad!r}" if bad else None
+    for _, reason in _reasons(events):
+        plain = reason.lower()
+        if plain.removeprefix("finish_reason_") not in _GOOD_REASONS and plain not in map(str.lower, allowed):
+            return f"the server ended the request with finish_reason {reason!r}"
+    return None
 
 
 def count_ends(events: Sequence[SameEvents], spoken: set[int]) -> int:

@@ -42,10 +42,6 @@ class RunPeriod:
         self._idle_turns += 1
         self._idle_turn_s = min(self._idle_turn_s, took_s)
 
-    def _spun_s(self) -> float:
-        """CPU time that waiting for due times took: the shortest turn is one in which nothing was served."""
-        return self._idle_turns * self._idle_turn_s if self._idle_turns else 0.0
-
     @property
     def is_open(self) -> bool:
         return self.started_ns != 0 and self.ended_ns == 0
@@ -65,7 +61,9 @@ class RunPeriod:
                 yield
         finally:
             self.ended_ns = clock.now_ns()
-            self.cpu_share = (clock.thread_time() - cpu - self._spun_s()) / (clock.perf_counter() - wall)
+            # Waiting for due times takes CPU time too: the shortest turn is one in which nothing was served.
+            spun_s = self._idle_turns * self._idle_turn_s if self._idle_turns else 0.0
+            self.cpu_share = (clock.thread_time() - cpu - spun_s) / (clock.perf_counter() - wall)
             self.clock_step_ns = clock.realtime_offset_ns() - offset_ns
             self.gc_collections = _gc_collections() - collections
 

@@ -45,11 +45,12 @@ def request_body(
     said: dict[str, Any] = {"prompt": content}
     if point.endpoint == "chat":
         said = {"messages": [{"role": role, "content": text} for role, text in (*history, ("user", content))]}
+    # Servers that don't know the second option refuse it, so it is absent rather than false.
     body = {
         "model": model,
         **said,
         "stream": True,
-        "stream_options": _stream_options(every_chunk_usage),
+        "stream_options": {"include_usage": True, **({"continuous_usage_stats": True} if every_chunk_usage else {})},
         point.max_tokens_field or "max_tokens": output_tokens,
         **sampling(point, output_tokens),
     }
@@ -79,12 +80,6 @@ def sampling(point: LoadPoint, output_tokens: int) -> dict[str, Any]:
         # Only where asked for: a per-request seed makes some engines sample request by request, which is slower.
         parameters["seed"] = point.seed
     return parameters
-
-
-def _stream_options(every_chunk_usage: bool) -> dict[str, bool]:
-    options = {"include_usage": True}
-    # Servers that don't know the option refuse it, so it is absent rather than false.
-    return options | {"continuous_usage_stats": True} if every_chunk_usage else options
 
 
 class Event(NamedTuple):

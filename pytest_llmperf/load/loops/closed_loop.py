@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from pytest_llmperf.load.answers.interpret import AnswerReader
 from pytest_llmperf.load.client.open_files import raise_file_limit
@@ -36,7 +37,9 @@ class ClosedLoop:
 
     async def run(self) -> None:
         sender = self._sender
-        queue = deque(_units(sender.requests.values()))
+        # A slot sends a conversation's requests one after the other; others are units by themselves.
+        units = itertools.groupby(sender.requests.values(), attrgetter("unit"))
+        queue = deque(tuple(requests) for _, requests in units)
         plan = self._plan or SlotPlan((SlotCount(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
         numbers = range(plan.most)[self._share.number :: self._share.of][: len(queue)]
         raise_file_limit(len(numbers), required=len(numbers))
@@ -113,8 +116,3 @@ class ClosedLoop:
             self._sender.new_exchange(request).end(f"not sent: turn {failed_turn} of its conversation failed")
         self._sender.done += len(later)
         self._sender.failed += len(later)
-
-
-def _units(requests: Iterable[PlannedRequest]) -> Iterator[tuple[PlannedRequest, ...]]:
-    """Requests that one slot sends one after the other; one each where there are no conversations."""
-    return (tuple(turns) for _, turns in itertools.groupby(requests, lambda request: request.unit))

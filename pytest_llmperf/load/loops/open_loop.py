@@ -70,7 +70,7 @@ class OpenLoop:
         if connection.is_open:
             connection.start(encoded, exchange, request.cancel_after_s)
         group.create_task(self._settle(pool, connection, request, encoded, exchange))
-        if pool.wants_more:
+        if pool.is_short:
             group.create_task(pool.add())
 
     async def _settle(
@@ -93,7 +93,7 @@ class _Pool:
         self._opening = 0
 
     @property
-    def wants_more(self) -> bool:
+    def is_short(self) -> bool:
         return len(self.idle) + self._opening < self._spare
 
     def take(self) -> Link:

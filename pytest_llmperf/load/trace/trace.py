@@ -364,10 +364,8 @@ def _warmup(
     point: LoadPoint, scripts: Iterator[_Script], answers: Iterator[int], prefixes: Sequence[Content]
 ) -> Iterator[PlannedRequest]:
     """Single requests; with shared prefixes at least one of each, so that every run finds them in the cache."""
-    count = (
-        max(point.warmup_requests, len(prefixes)) if point.warmup_requests and prefixes[0] else point.warmup_requests
-    )
-    for index in range(count):
+    least = len(prefixes) if point.warmup_requests and prefixes[0] else 0
+    for index in range(max(point.warmup_requests, least)):
         script = next(scripts)
         said = script.turns[0]._replace(prefix=prefixes[index % len(prefixes)])
         yield _request(index, "lead-in", None, script, said, next(answers))

@@ -43,7 +43,9 @@ class GrpcConnection(Link):
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self, timeout_s: float) -> None:
-        channel = self._new_channel()
+        secure = (self._grpc.ssl_channel_credentials(),) if self._secure else ()
+        open_channel = self._grpc.aio.secure_channel if secure else self._grpc.aio.insecure_channel
+        channel = open_channel(self._address, *secure, _OPTIONS)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wait_ready(channel)
@@ -52,11 +54,6 @@ class GrpcConnection(Link):
             raise
         self._channel, self.is_open = channel, True
         self._stream = channel.stream_stream(_METHOD)
-
-    def _new_channel(self) -> Any:
-        if self._secure:
-            return self._grpc.aio.secure_channel(self._address, self._grpc.ssl_channel_credentials(), _OPTIONS)
-        return self._grpc.aio.insecure_channel(self._address, _OPTIONS)
 
     async def _wait_ready(self, channel: Any) -> None:
         """grpc itself would try for ever where nothing listens."""

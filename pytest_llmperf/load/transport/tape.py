@@ -89,9 +89,11 @@ class Tape:
             both = self._store.read(at, heads_size + body_size)
             heads += both[:heads_size]
             pieces.append(both[heads_size:])
-        kernel_ns, user_ns, sizes = _columns(heads + self._heads)
+        table = np.frombuffer(heads + self._heads, dtype=_HEAD_FIELDS)
+        kernel_ns = table["s"].astype("=i8") * 1_000_000_000 + table["ns"]
+        ends = accumulate(table["size"].tolist())
         body = b"".join((*pieces, *self._pieces))
-        return Reads(tuple(kernel_ns), tuple(user_ns), tuple(accumulate(sizes)), body)
+        return Reads(tuple(kernel_ns.tolist()), tuple(table["user_ns"].tolist()), tuple(ends), body)
 
 
 class Store:
@@ -151,13 +153,6 @@ def _warn(text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.warn(text, stacklevel=3)
-
-
-def _columns(heads: bytes) -> tuple[list[int], list[int], list[int]]:
-    """The columns of what _HEAD packed: the kernel's times in ns, ours, sizes."""
-    table = np.frombuffer(heads, dtype=_HEAD_FIELDS)
-    kernel_ns = table["s"].astype("=i8") * 1_000_000_000 + table["ns"]
-    return kernel_ns.tolist(), table["user_ns"].tolist(), table["size"].tolist()
 
 
 def _folder() -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_llmperf.definitions import OFFERED, Quantity
+from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,7 @@ def tolerance(quantity: Quantity) -> Tolerance:
 def default_margins(open_loop: bool) -> dict[str, float]:
     """Margins of what is gated without being asked for."""
     names = (name for name in GATED_BY_DEFAULT if not (open_loop and name in OFFERED))
-    return {name: tolerance(_quantity(name)).margin for name in names}
-
-
-def _quantity(name: str) -> Quantity:
-    metric, _, stat = name.rpartition("_")
-    return Quantity(name) if name in OFFERED else Quantity(metric, stat)
+    return {name: tolerance(parse_quantity(name)).margin for name in names}
 
 
 def elsewhere(prior: Prior) -> Prior:

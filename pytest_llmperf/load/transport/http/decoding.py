@@ -36,7 +36,7 @@ def decoded(reads: Reads, coding: str) -> tuple[Reads, str | None]:
 
 def _decoded_pieces(reads: Reads, coding: str) -> Iterator[bytes]:
     """One per read. Raises Undecodable."""
-    layers = [_layer(name) for name in reversed(_names(coding))]
+    layers = [_Layer(name) for name in reversed(_names(coding))]
     left = MOST_BYTES
     for begin, end in pairwise((0, *reads.ends)):
         piece = reads.body[begin:end]
@@ -56,20 +56,16 @@ def _names(coding: str) -> list[str]:
     return [name for name in names if name not in ("", "identity")]
 
 
-def _layer(name: str) -> _Layer:
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise Undecodable(f"{name} is not supported (gzip and deflate are); turn compression off")
-    return _Layer(is_gzip=name != "deflate")
-
-
 class _Layer:
-    """One content coding while its bytes come."""
+    """One content coding while its bytes come. Raises Undecodable for a coding of another name."""
 
-    def __init__(self, *, is_gzip: bool) -> None:
-        self._is_gzip = is_gzip
+    def __init__(self, name: str) -> None:
+        if name not in ("gzip", "x-gzip", "deflate"):
+            raise Undecodable(f"{name} is not supported (gzip and deflate are); turn compression off")
+        self._is_gzip = name != "deflate"
         self._waiting = b""
         """The first bytes, until they tell the container."""
-        self._zlib = zlib.decompressobj(_GZIP) if is_gzip else None
+        self._zlib = zlib.decompressobj(_GZIP) if self._is_gzip else None
 
     def feed(self, data: bytes, most: int) -> bytes:
         """Decodes these bytes, as far as they can be yet. Raises Undecodable, also for more than `most` bytes."""
@@ -77,7 +73,9 @@ class _Layer:
             data = self._waiting = self._waiting + data
             if len(data) < 2:
                 return b""
-            self._zlib = zlib.decompressobj(_ZLIB if _has_zlib_head(data) else _BARE)
+            # The standard puts `deflate` into zlib's container; some servers send it bare.
+            has_zlib_head = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+            self._zlib = zlib.decompressobj(_ZLIB if has_zlib_head else _BARE)
         found: list[bytes] = []
         while data:
             if self._zlib.eof:
@@ -97,8 +95,3 @@ class _Layer:
         if len(piece) > most:
             raise Undecodable(f"the body is more than {MOST_BYTES >> 20} MiB when decoded")
         return piece
-
-
-def _has_zlib_head(data: bytes) -> bool:
-    """True if a `deflate` body is in zlib's container, as the standard says; some servers send it bare."""
-    return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
