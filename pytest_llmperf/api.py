@@ -39,7 +39,7 @@ from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers import start
-from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import visible_gpus
@@ -49,7 +49,6 @@ Server = ServerConfig | Mapping[str, Any]
 """A configuration of a plan, or a mapping with the keys of a plan's server and `model`."""
 Load = LoadPoint | Mapping[str, Any]
 """A load point of a plan, or a mapping with the keys of a plan's load."""
-_RUNS = 3
 _ELSEWHERE = {"engine": "openai", "url": "http://unused.invalid"}
 
 
@@ -117,7 +116,7 @@ def start_server(server: Server, *, logs: AnyPath | None = None) -> StartedServe
     or else in a new temporary one, which stays. Raises PlanError for a mapping that no plan could hold,
     MissingRequirement when this machine cannot run it, ServerError when it does not come up.
     """
-    return _started(_config(server, "server"), logs and _folder(logs, "logs"))
+    return StartedServer(_starting(_config(server, "server"), logs and _folder(logs, "logs")))
 
 
 def measure(
@@ -258,7 +257,7 @@ async def duet_async(
         pair = Duet(_config(a, "a"), _config(b, "b"))
     except ValueError as error:
         raise PlanError(str(error)) from error
-    async with _started(pair, logs, loads=[point]) as server:
+    async with StartedServer(_starting(pair, logs, [point])) as server:
         judge.expect(_name(server, point), point, own, frozenset({"baseline"}))
         result = await _measured(server, point, runs, output, judge)
     _assert_good(judge, result)
@@ -285,21 +284,16 @@ def judge_files(
     if concurrency is not None and request_rate is not None:
         raise PlanError("concurrency= is a closed loop, request_rate= an open one; give one of them")
     judge, own = Judge(Path(), profile=gate), _margins(margins)
-    sides = [
-        read_files(_paths(given, side), concurrency=concurrency, request_rate=request_rate)
-        for side, given in (("old", old), ("new", new))
-    ]
-    before, now = two_builds(*sides)
+    read = []
+    for side, given in (("old", old), ("new", new)):
+        paths = [Path(given)] if isinstance(given, str | PathLike) else [Path(path) for path in given]
+        if not paths:
+            raise ImportFileError(f"no file of the {side} build is given")
+        read.append(read_files(paths, concurrency=concurrency, request_rate=request_rate))
+    before, now = two_builds(*read)
     judge.expect("files", now.load, own, frozenset({"baseline"}))
     regression = judge.regression_apart("files", before, now)
     return replace(regression, notes=(*regression.notes, *build_notes(before, now)))
-
-
-def _paths(given: AnyPath | Sequence[AnyPath], side: str) -> list[Path]:
-    paths = [Path(given)] if isinstance(given, str | PathLike) else [Path(path) for path in given]
-    if not paths:
-        raise ImportFileError(f"no file of the {side} build is given")
-    return paths
 
 
 def _assert_no_loop(name: str) -> None:
@@ -312,12 +306,11 @@ def _assert_no_loop(name: str) -> None:
 
 def _not_running(given: object) -> str:
     """Why this cannot be measured."""
-    wanted = "measure needs a running server"
-    if isinstance(given, StartedServer | ServerConfig | Mapping):
-        inside = "..." if isinstance(given, StartedServer) else "the configuration"
-        wanted += f", and this one is not started: write `with start_server({inside}) as server` and give it `server`"
-        return wanted
-    return f"{wanted} or the URL of one, not {_shown(given)}"
+    if not isinstance(given, StartedServer | ServerConfig | Mapping):
+        return f"measure needs a running server or the URL of one, not {_shown(given)}"
+    inside = "..." if isinstance(given, StartedServer) else "the configuration"
+    cure = f"write `with start_server({inside}) as server` and give it `server`"
+    return f"measure needs a running server, and this one is not started: {cure}"
 
 
 def _shown(given: object) -> str:
@@ -363,15 +356,12 @@ def _point(given: Load) -> LoadPoint:
 
 def _tiny_plan(servers: Mapping[str, Mapping[str, Any]], loads: Mapping[str, Any]) -> Plan:
     """A plan of one server, checked as a plan file is, since JSON is YAML."""
-    data = {"model": "unused", "locked": _locked(*servers.values()), "servers": servers, "loads": loads}
-    return plan_file.parse_plan(json.dumps(data, default=_plain), "given", Path.cwd())
-
-
-def _locked(server: Mapping[str, Any]) -> dict[str, Any]:
-    """Its arguments that change output: there is no other server that they would have to agree with."""
-    args = server.get("args")
+    # Arguments that change output are locked: there is no other server that they would have to agree with.
+    (args,) = (server.get("args") for server in servers.values())
     given = args if isinstance(args, Mapping) else {}
-    return {name: value for name, value in given.items() if changes_output(argument_name(str(name)))}
+    locked = {name: value for name, value in given.items() if changes_output(argument_name(str(name)))}
+    data = {"model": "unused", "locked": locked, "servers": servers, "loads": loads}
+    return plan_file.parse_plan(json.dumps(data, default=_plain), "given", Path.cwd())
 
 
 def _plain(value: object) -> object:
@@ -383,25 +373,14 @@ def _runs(point: LoadPoint, asked: int | None, at_least: int = 1) -> int:
         raise PlanError(f"runs={asked!r:.80}: a whole number of at least {at_least} is needed")
     if asked is not None and asked < at_least:
         raise PlanError(f"runs={asked}: at least {at_least} needed")
-    if point.stability:
-        return point.stability.max_windows
-    return asked or max(point.runs or _RUNS, at_least)
-
-
-def _started(asked: ServerConfig | Duet, logs: AnyPath | None, loads: Sequence[LoadPoint] = ()) -> StartedServer:
-    return StartedServer(_starting(asked, logs, loads))
+    return point.first_runs(asked, at_least)
 
 
 @contextlib.contextmanager
-def _starting(asked: ServerConfig | Duet, logs: AnyPath | None, loads: Sequence[LoadPoint]) -> Iterator[LlmServer]:
-    local = any(side.is_local for side in ((asked.a, asked.b) if isinstance(asked, Duet) else (asked,)))
-    folder = Path(logs or (tempfile.mkdtemp(prefix="llmperf-logs-") if local else "")).absolute()
-    gpus = visible_gpus()
-    if isinstance(asked, Duet):
-        starting = start.start_duet(asked, folder, gpus, loads=loads)
-    else:
-        starting = start.start_server(asked, folder, gpus, loads=loads)
-    with starting as server:
+def _starting(asked: ServerConfig | Duet, logs: AnyPath | None, loads: Sequence[LoadPoint] = ()) -> Iterator[LlmServer]:
+    logged = any(side.is_started for side in sides(asked))
+    folder = Path(logs or (tempfile.mkdtemp(prefix="llmperf-logs-") if logged else "")).absolute()
+    with start.start_server(asked, folder, visible_gpus(), loads=loads) as server:
         yield server
 
 

@@ -140,10 +140,12 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return _measured_beforehand(session.config, own)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if own and reporter:
+        from pytest_llmperf.session.dry_run import describe_points
         from pytest_llmperf.session.search import dry_run_lines
 
         reporter.section("llmperf dry run")
-        for line in [*own.dry_run(_points(session.items)), *dry_run_lines(session.items)]:
+        lines = describe_points(_points(session.items), own.options.runs_of, own.gpus)
+        for line in [*lines, *dry_run_lines(session.items)]:
             reporter.write_line(line)
     return True
 
@@ -218,10 +220,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = known_session(config)
     if session and session.folder.outcomes:
+        from pytest_llmperf.report.media import summary
+
         terminalreporter.section("llmperf")
         writer = config.get_terminal_writer()
+        encoding = encoding_of(writer)
         terminalreporter.write(
-            session.tables(writer.fullwidth, writer.hasmarkup, config.get_verbosity(), encoding_of(writer))
+            summary(session.folder, writer.fullwidth, writer.hasmarkup, config.get_verbosity(), encoding)
         )
 
 

@@ -1,29 +1,25 @@
-"""`llmperf baseline …`: look at stored baselines, and put them in order.
-
-Commands that print import what they print with themselves: it brings scipy, which `llmperf profile` does not need.
-"""
+"""`llmperf baseline …`: look at stored baselines, and put them in order."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
+from pytest_llmperf.cli.input import PATH, say, tables
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import folder as baseline_folder
 from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
 from pytest_llmperf.gate.baselines.growth import promoted, trimmed
 from pytest_llmperf.gate.baselines.model import Baseline
-from pytest_llmperf.report.text import Screen
+from pytest_llmperf.report.terminal.baselines import facts, list_table, pictures, sessions_table, trend_lines
 
 _REPORT = Path("llmperf-results") / "latest" / "report.json"
-_PATH = click.Path(path_type=Path)
-_folder = click.argument("folder", type=_PATH, default=Path("baselines"))
-_folder_option = click.option("--folder", type=_PATH, default=Path("baselines"), show_default=True)
+_folder = click.argument("folder", type=PATH, default=Path("baselines"))
+_folder_option = click.option("--folder", type=PATH, default=Path("baselines"), show_default=True)
 
 
 @click.group()
@@ -35,12 +31,10 @@ def baseline() -> None:
 @_folder
 def list_(folder: Path) -> None:
     """A table of all baselines in FOLDER. Exit status 1 when one of them cannot be read."""
-    from pytest_llmperf.report.terminal.baselines import list_table
-
     problems: list[str] = []
     held = list(_readable(folder, problems))
     if held:
-        _console().print(list_table(held, datetime.now(UTC)))
+        tables(160).print(list_table(held, datetime.now(UTC)))
     elif not problems:
         click.echo(f"no baselines in {folder}")
     _end(problems)
@@ -51,20 +45,16 @@ def list_(folder: Path) -> None:
 @_folder_option
 def show(point: str, folder: Path) -> None:
     """Values by session, environment and distributions of POINT: a path, a point's id, or a test's."""
-    from pytest_llmperf.report.terminal.baselines import facts, pictures, sessions_table
-
     found = _found(folder, point)
-    console = _console()
-    for line in facts(found):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(sessions_table(found))
+    say("\n".join(facts(found)))
+    tables(160).print(sessions_table(found))
     for line in pictures(found):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
 
 
 @baseline.command()
 @_folder
-@click.option("--keep-from", type=_PATH, default=_REPORT, show_default=True, help="Report of a full run")
+@click.option("--keep-from", type=PATH, default=_REPORT, show_default=True, help="Report of a full run")
 @click.option("--all-environments", is_flag=True, help="Judge other environments' baselines by this report too")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done")
 @click.option("--yes", is_flag=True, help="Do not ask")
@@ -91,7 +81,7 @@ def prune(folder: Path, keep_from: Path, all_environments: bool, dry_run: bool, 
     elif not dry_run and (yes or click.confirm(f"Delete {len(gone)} files and trim {len(long)}?", abort=True)):
         for path in gone:
             path.unlink()
-        _each(long, lambda held: write_baseline(trimmed(held)), problems)
+        _write([trimmed(held) for held in long], problems)
     _end(problems)
 
 
@@ -110,7 +100,7 @@ def accept(points: tuple[str, ...], everything: bool, folder: Path) -> None:
         same = [s.id for s in after.anchor] == [s.id for s in before.anchor]
         click.echo(f"{before.path}: {'is the anchor already' if same else f'anchor of {len(after.anchor)} sessions'}")
         if not same:
-            _each([after], write_baseline, problems)
+            _write([after], problems)
     _end(problems)
 
 
@@ -119,17 +109,18 @@ def accept(points: tuple[str, ...], everything: bool, folder: Path) -> None:
 def migrate(folder: Path) -> None:
     """Bring baselines of older versions up to date: their schema, and their names; FOLDER may be one file."""
     problems: list[str] = []
-    changed = 0
-
-    def bring_up_to_date(path: Path) -> None:
-        nonlocal changed
-        if target := baseline_folder.migrate(path):
-            changed += 1
-            click.echo(f"migrated {path}{'' if target == path else f' to {target}'}")
-
+    changed = []
     files = [folder] if folder.is_file() else baseline_folder.baseline_files(folder)
-    _each(files, bring_up_to_date, problems)
-    click.echo(f"{changed} migrated, {len(files) - changed - len(problems)} were up to date")
+    for path in files:
+        try:
+            target = baseline_folder.migrate(path)
+        except BaselineError as error:
+            problems.append(str(error))
+            continue
+        if target:
+            changed.append(target)
+            click.echo(f"migrated {path}{'' if target == path else f' to {target}'}")
+    click.echo(f"{len(changed)} migrated, {len(files) - len(changed) - len(problems)} were up to date")
     _end(problems)
 
 
@@ -138,8 +129,6 @@ def migrate(folder: Path) -> None:
 @_folder_option
 def trend(points: tuple[str, ...], folder: Path) -> None:
     """Where a gated metric's level changed over the stored sessions, of POINTS or of all; never fails for that."""
-    from pytest_llmperf.report.terminal.baselines import trend_lines
-
     problems: list[str] = []
     for held in [_found(folder, point) for point in points] if points else _readable(folder, problems):
         click.echo(f"{held.identity.environment} {held.test}")
@@ -157,11 +146,11 @@ def _readable(folder: Path, problems: list[str]) -> Iterator[Baseline]:
             problems.append(str(error))
 
 
-def _each(things: Any, action: Callable[[Any], object], problems: list[str]) -> None:
-    """One that fails does not keep the others from being done."""
-    for thing in things:
+def _write(baselines: Sequence[Baseline], problems: list[str]) -> None:
+    """One that fails does not keep the others from being written."""
+    for held in baselines:
         try:
-            action(thing)
+            write_baseline(held)
         except BaselineError as error:
             problems.append(str(error))
 
@@ -178,7 +167,3 @@ def _end(problems: list[str]) -> None:
         click.echo(f"Error: {problem}", err=True)
     if problems:
         sys.exit(1)
-
-
-def _console() -> Screen:
-    return Screen(width=None if sys.stdout.isatty() else 160)

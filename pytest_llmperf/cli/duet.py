@@ -11,10 +11,9 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from pytest_llmperf.boundary.signals import end_like_ctrl_c
-from pytest_llmperf.cli.input import problem, report, server_at, stderr_line
+from pytest_llmperf.cli.input import PLAN, load_options, problem, reported, say, server_at, stderr_line, tables
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.rules import DUET, Verdict
 from pytest_llmperf.load.event_loop import run
@@ -23,58 +22,33 @@ from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.plan import Plan
-from pytest_llmperf.plan.server.axes import single_config
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.terminal.duet import duet_table
-from pytest_llmperf.report.text import Screen
 from pytest_llmperf.report.views.verdicts import headline
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES
-from pytest_llmperf.servers.start import start_duet
+from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.gpu import visible_gpus
 
 _GATES = frozenset({"baseline"})
-_LOAD_OPTIONS = (
-    ("endpoint", click.Choice(["chat", "completions", "responses", "generate"]), "Default: chat"),
-    ("concurrency", int, "Closed loop: requests in flight at all times"),
-    ("request-rate", float, "Open loop: requests per second"),
-    ("arrival", click.Choice(["constant", "poisson", "gamma"]), "Gaps of an open loop (default: constant)"),
-    ("requests", int, "Measured requests per run"),
-    ("duration", str, "How long to send, in the place of --requests, as in '30 s'"),
-    ("input-tokens", int, "Length of the prompts"),
-    ("output-tokens", int, "Length of the answers (default: 128)"),
-    ("tokenizer", click.Path(exists=True), "Folder of the model's tokenizer, for exact lengths"),
-    ("warmup-requests", int, "Sent and forgotten before a server's first run (default: 2)"),
-    ("seed", int, "Seed of prompts and arrivals"),
-)
-
-
-def _load_options(command: Any) -> Any:
-    for name, kind, text in reversed(_LOAD_OPTIONS):
-        command = click.option(f"--{name}", type=kind, help=text)(command)
-    return command
 
 
 @click.command()
 @click.option("--a", "a", required=True, metavar="SERVER", help="The old server: a URL, 'vllm serve …', a plan's name")
 @click.option("--b", "b", required=True, metavar="SERVER", help="The new server, which is judged")
-@click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Has servers and loads")
+@click.option("--plan", type=PLAN, help="Has servers and loads")
 @click.option("--load", "loads", multiple=True, metavar="NAME", help="Load of the plan (default: all); repeatable")
 @click.option("--model", "-m", help="Name of the model, for URLs (default: the plan's)")
-@_load_options
-@click.option(
-    "--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request to URLs"
-)
-@click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token of the URLs")
+@click.option("--endpoint", type=click.Choice(["chat", "completions", "responses", "generate"]), help="Default: chat")
+@click.option("--concurrency", type=int, help="Closed loop: requests in flight at all times")
+@click.option("--requests", type=int, help="Measured requests per run")
+@load_options
 @click.option("--runs", type=click.IntRange(min=DUET.baseline_runs), help="First runs of each server (default: 3)")
 @click.option("--margin", "margins", multiple=True, metavar="METRIC=SHARE", help="As in itl_p50=3%; repeatable")
 @click.option("--inconclusive", type=click.Choice(["pass", "fail"]), default="pass", show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for report, requests and server logs")
 def duet(json_path: Path | None, output: Path | None, inconclusive: str, **options: Any) -> None:
     """Measure two servers in turns (A B B A …) and judge B against A.
 
@@ -85,19 +59,9 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
     pair, points, margins = _asked(options)
     click.echo(f"a: {options['a']}\nb: {options['b']}")
     folder = RunFolder(output or default_output(Path.cwd()))
-    end_like_ctrl_c()
-    try:
+    with reported(folder, json_path):
         folder.claim()
         verdicts = _measured(pair, points, margins, options["runs"], folder)
-    except LlmPerfError as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; what was measured until then: {folder.output}")
-        sys.exit(130)
-    finally:
-        if folder.outcomes:
-            report(folder, lambda: write_report(folder, json_path))
-    click.echo(f"report: {folder.report_path}")
     good = {"PASS", "IMPROVED", *(["INCONCLUSIVE"] if inconclusive == "pass" else [])}
     sys.exit(0 if all(verdict in good for verdict in verdicts) else 1)
 
@@ -105,47 +69,34 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
 def _asked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
     """What to measure and what is tolerated. UsageError says what is wrong."""
     try:
-        return _checked(options)
+        plan = load_plan(options["plan"]) if options["plan"] else None
+        if options["a"] == options["b"]:
+            raise click.UsageError(f"--a and --b are both {options['a']!r}: a duet needs two servers")
+        pair = Duet(server_of("a", plan, options), server_of("b", plan, options))
+        named = [text.partition("=") for text in options["margins"]]
+        margins = parse_margins({name.strip(): share.strip() for name, _, share in named})
+        return pair, _points(plan, options), margins
     except ValidationError as error:
         raise click.UsageError("; ".join(map(problem, error.errors()))) from error
     except (PlanError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
 
-def _checked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
-    plan = load_plan(options["plan"]) if options["plan"] else None
-    if options["a"] == options["b"]:
-        raise click.UsageError(f"--a and --b are both {options['a']!r}: a duet needs two servers")
-    pair = Duet(server_of("a", plan, options), server_of("b", plan, options))
-    margins = parse_margins(dict(map(_margin, options["margins"])))
-    return pair, _points(plan, options), margins
-
-
-def _margin(text: str) -> tuple[str, str]:
-    name, _, share = text.partition("=")
-    return name.strip(), share.strip()
-
-
 def server_of(side: str, plan: Plan | None, options: Mapping[str, Any]) -> ServerConfig:
     given = str(options[side])
-    spaces = plan.server_spaces() if plan else {}
-    known = list(dict.fromkeys((*spaces, *(config.name for space in spaces.values() for config in space.configs))))
-    if given in known:
-        return single_config(spaces, given)
+    known = plan.server_names() if plan else []
+    if plan and given in known:
+        return plan.server(given)
     if "://" in given:
-        return _remote(side, given, options["model"] or (plan.model if plan else None), options)
+        model, token = options["model"] or (plan.model if plan else None), options["bearer_env"]
+        if model is None:
+            raise click.UsageError("--model is needed for a URL")
+        return server_at(given, engine="openai", name=side, model=model, headers=options["headers"], bearer_env=token)
     if typed := _typed(side, shlex.split(given)):
         return typed
     if plan:
         raise click.UsageError(f"--{side}: {options['plan']} has no server {given!r}{did_you_mean(given, known)}")
     raise click.UsageError(f"--{side}: {given!r} is no URL and no 'vllm serve …'; --plan FILE gives servers names")
-
-
-def _remote(name: str, url: str, model: str | None, options: Mapping[str, Any]) -> ServerConfig:
-    if model is None:
-        raise click.UsageError("--model is needed for a URL")
-    headers, token = options["headers"], options["bearer_env"]
-    return server_at(url, engine="openai", name=name, model=model, headers=headers, bearer_env=token)
 
 
 def _typed(side: str, words: Sequence[str]) -> ServerConfig | None:
@@ -160,8 +111,7 @@ def _typed(side: str, words: Sequence[str]) -> ServerConfig | None:
 
 
 def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, ...]:
-    names = [name.replace("-", "_") for name, _, _ in _LOAD_OPTIONS]
-    given = {name: options[name] for name in names if options[name] is not None}
+    given = {name: value for name, value in options.items() if name in LoadSpec.model_fields and value is not None}
     if plan is None:
         if options["loads"]:
             raise click.UsageError("--load names a load of a plan: give --plan FILE, or what is to be sent as options")
@@ -169,13 +119,12 @@ def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, .
     if given:
         flag = next(iter(given)).replace("_", "-")
         raise click.UsageError(f"--{flag}: the plan says what is sent; choose from it with --load")
-    points = {point.name: point for point in plan.load_points()}
-    known = list(dict.fromkeys([*(name.partition("-")[0] for name in points), *points]))
+    points = plan.load_points()
+    known = list(dict.fromkeys([*(point.load for point in points), *(point.name for point in points)]))
     for name in options["loads"]:
         if name not in known:
             raise click.UsageError(f"--load: {options['plan']} has no load {name!r}{did_you_mean(name, known)}")
-    chosen = options["loads"] or known
-    return tuple(point for name, point in points.items() if {name, name.partition("-")[0]} & set(chosen))
+    return tuple(point for point in points if {point.name, point.load} & set(options["loads"] or known))
 
 
 def _measured(
@@ -193,30 +142,29 @@ def _measured(
         doubt=lambda planned, result: judge.doubt(planned.test, result, planned.gates),
         live=stderr_line(),
     )
-    with start_duet(pair, folder.log_dir(), gpus, loads=points) as server:
+    with start_server(pair, folder.log_dir(), gpus, loads=points) as server:
         results = [run(campaign.result(planned, server)) for planned in tests]
     return [_judged(planned, result, judge, folder) for planned, result in zip(tests, results, strict=True)]
 
 
 def _planned(pair: Duet, point: LoadPoint, margins: Mapping[str, float], runs: int | None) -> PlannedTest:
     name = f"{pair.name}-{point.name}"
-    first = point.stability.max_windows if point.stability else runs or max(point.runs or 0, DUET.baseline_runs)
+    first = point.first_runs(runs, DUET.baseline_runs)
     return PlannedTest(name, name, pair.name, pair, point, first, point.workers, "never", _GATES, margins)
 
 
 def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolder) -> Verdict | None:
     """The verdict, noted in the folder and printed."""
-    console = Screen(width=None if sys.stdout.isatty() else 120)
     if result.incomparable:
         lines = [f"{planned.point_id}: INVALID, so nothing can be said about it", *result.incomparable]
         folder.note(planned.test, planned.point_id, passed=False, error=lines[0])
-        console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+        say("\n  ".join(lines))
         return None
     regression = judge.regression(planned.test, result)
     passed = regression.verdict in ("PASS", "IMPROVED", "INCONCLUSIVE")
     folder.note(planned.test, planned.point_id, regression=regression, passed=passed, error=None)
-    console.print(duet_table(result, regression))
+    tables().print(duet_table(result, regression))
     notes = [f"note: {note}" for note in regression.notes]
     lines = [headline(planned.point_id, regression), *regression.sentences, *notes, *result.remarks]
-    console.print("\n  ".join(lines), markup=False, soft_wrap=True)
+    say("\n  ".join(lines))
     return regression.verdict

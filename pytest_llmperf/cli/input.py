@@ -1,20 +1,84 @@
-"""What several commands of `llmperf` make of what was typed."""
+"""What several commands of `llmperf` have in common: options, what they make of what was typed, and how they end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
+from pytest_llmperf.boundary.signals import end_like_ctrl_c
+from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.plan.server.table import ENGINE_MODELS, ServerConfig
-from pytest_llmperf.report.files import with_failure_noted
+from pytest_llmperf.report.files import with_failure_noted, write_report
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.progress.live import Live
+
+PATH = click.Path(path_type=Path)
+PLAN = click.Path(exists=True, dir_okay=False, path_type=Path)
+_LOAD_OPTIONS = (
+    click.option("--request-rate", type=float, help="Open loop: requests per second"),
+    click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), help="Gaps (default: constant)"),
+    click.option("--duration", metavar="TIME", help="How long to send, in the place of --requests, as in '30 s'"),
+    click.option("--input-tokens", type=int, help="Length of the prompts"),
+    click.option("--output-tokens", type=int, help="Length of the answers (default: the file's, else 128)"),
+    click.option(
+        "--tokenizer",
+        "--tokenizer-path",
+        type=click.Path(exists=True),
+        help="Folder of the model's tokenizer, for exact lengths",
+    ),
+    click.option("--warmup-requests", type=int, help="Sent and forgotten before the first run (default: 2)"),
+    click.option("--seed", type=int, help="Seed of prompts and arrivals"),
+    click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request"),
+    click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token of URLs"),
+    click.option("--json", "json_path", type=PATH, help="Write the report here"),
+    click.option("--output", type=PATH, help="Folder for report, requests and server logs"),
+)
+
+
+def load_options(command: Any) -> Any:
+    """Adds the options of commands that measure a load which is typed."""
+    for option in reversed(_LOAD_OPTIONS):
+        command = option(command)
+    return command
+
+
+@contextlib.contextmanager
+def reported(folder: RunFolder, json_path: Path | None) -> Iterator[None]:
+    """Ends a measuring command: its report is written, errors are click's, and exit status 130 says interrupted."""
+    end_like_ctrl_c()
+    try:
+        yield
+    except ValidationError as error:
+        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
+    except LlmPerfError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; what was measured until then: {folder.output}")
+        sys.exit(130)
+    finally:
+        if folder.outcomes:
+            report(folder, lambda: write_report(folder, json_path))
+    click.echo(f"report: {folder.report_path}")
+
+
+def tables(width: int = 120) -> Screen:
+    """Where tables are printed, `width` columns wide where stdout is no terminal."""
+    return Screen(width=None if sys.stdout.isatty() else width)
+
+
+def say(line: str) -> None:
+    """Prints a line that may hold texts of others."""
+    Screen().print(line, markup=False, soft_wrap=True)
 
 
 def server_at(

@@ -70,13 +70,8 @@ def main() -> None:
     """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
 
 
-main.add_command(baseline)
-main.add_command(duet)
-main.add_command(history)
-main.add_command(import_files)
-main.add_command(measure_from_yaml)
-main.add_command(profile)
-main.add_command(search)
+for command in (baseline, duet, history, import_files, measure_from_yaml, profile, search):
+    main.add_command(command)
 
 
 @main.command()

@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from pydantic import ValidationError
 
 from pytest_llmperf.boundary.files import write_at
-from pytest_llmperf.boundary.signals import end_like_ctrl_c
-from pytest_llmperf.cli.input import capacity, json_object, problem, ready, report, server_at, slo, stderr_line
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.cli.input import (
+    PATH,
+    capacity,
+    json_object,
+    load_options,
+    ready,
+    report,
+    reported,
+    say,
+    server_at,
+    slo,
+    stderr_line,
+    tables,
+)
 from pytest_llmperf.interchange.perf_analyzer import profile_export
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.dialects import DIALECTS
@@ -26,11 +36,9 @@ from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.report.files import write_report
 from pytest_llmperf.report.sections.capacity import capacity_table
 from pytest_llmperf.report.sections.points import dialect_table, metrics_table
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
-from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
@@ -53,27 +61,15 @@ from pytest_llmperf.servers.start import start_server
     "--endpoint", type=click.Choice(get_args(EndpointName)), help="Default: chat; of Triton generate or grpc, by -i"
 )
 @click.option("--concurrency", metavar="N[,N…]", help="Closed loop: requests in flight; of a list, one point each")
-@click.option("--request-rate", type=float, help="Open loop: requests per second")
 @click.option("--capacity", metavar="AXIS=LOW:HIGH", help="Search the highest request_rate or concurrency within --sla")
 @click.option("--sla", "limits", multiple=True, metavar="LIMIT", help="Of --capacity, as in 'ttft_p99<=500ms'")
-@click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), default="constant", show_default=True)
+@load_options
 @click.option("--burstiness", type=float, help="Shape of --arrival gamma: 1 is Poisson, less comes in bursts")
 @click.option("--requests", type=int, help="Measured requests per run (default: as many as --input-data has prompts)")
-@click.option("--duration", metavar="TIME", help="How long to send, in the place of --requests, as in '30 s'")
 @click.option("--max-in-flight", type=int, help="Open loop: requests wait while so many are in flight")
 @click.option("--batch-size", type=int, default=1, show_default=True, help="Prompts per request (completions)")
-@click.option("--input-tokens", type=int, help="Length of the prompts")
 @click.option("--input-data", type=click.Path(exists=True, dir_okay=False), help="Prompts: JSONL with input, output")
-@click.option("--output-tokens", type=int, help="Length of the answers  [default: the file's, else 128]")
-@click.option(
-    "--tokenizer",
-    "--tokenizer-path",
-    type=click.Path(exists=True),
-    help="Folder of the model's tokenizer, for exact lengths",
-)
 @click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--warmup-requests", type=int, default=2, show_default=True)
-@click.option("--seed", type=int, help="Seed of prompts and arrivals")
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
 @click.option(
     "--max-tokens-field",
@@ -84,46 +80,27 @@ from pytest_llmperf.servers.start import start_server
 @click.option("--slo", "slos", multiple=True, metavar="LIMIT", help="Per request, as in 'ttft<=500ms': goodput")
 @click.option("--read-timeout", metavar="TIME", help="From sending a request to its end  [default: 600 s]")
 @click.option("--no-data-timeout", metavar="TIME", help="Longest silence within a response  [default: 120 s]")
-@click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request")
-@click.option("--bearer-env", metavar="NAME", help="Environment variable that holds the bearer token")
 @click.option("--workers", metavar="auto|N", default="auto", show_default=True, help="Processes of the load driver")
 @click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Report by this tool's definitions too")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for report and requests")
-@click.option(
-    "--profile-export-file", "export", type=click.Path(path_type=Path), help="Write request times as perf_analyzer does"
-)
+@click.option("--profile-export-file", "export", type=PATH, help="Write request times as perf_analyzer does")
 def profile(runs: int, **options: Any) -> None:
     """Measure load points on a server that is up, and print their metrics.
 
     Exit status: 0 when all requests succeeded and the numbers are valid, 1 when not, 2 usage, 130 interrupted: what was
     measured until then is in the report.
     """
-    end_like_ctrl_c()
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     folder = RunFolder(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
-    try:
-        config = _server_config(options)
-        points = _load_points(options)
+    with reported(folder, json_path):
+        config, points = _server_config(options), _load_points(options)
         folder.claim()
         results = measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
-    except ValidationError as error:
-        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
-    except LlmPerfError as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        _print(f"interrupted; what was measured until then: {folder.output}")
-        sys.exit(130)
-    finally:
-        if folder.outcomes:
-            report(folder, lambda: write_report(folder, json_path))
-    for result in results:
-        show(result, folder.dialect)
-    _print(f"report: {folder.report_path}")
+        for result in results:
+            show(result, folder.dialect)
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
         if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
-            _print(f"profile export: {export}")
+            click.echo(f"profile export: {export}")
     sys.exit(0 if all(map(_is_fine, results)) else 1)
 
 
@@ -156,66 +133,50 @@ def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     options["slo"] = slo(options.pop("slos"))
     options["extra_body"] = json_object("--extra-body", options.pop("extra_body"))
     given = {name: value for name, value in options.items() if value is not None}
-    counts = _counts(given.pop("concurrency", None))
+    parts = given.pop("concurrency", "").split(",") if "concurrency" in given else []
+    if not all(part.strip().isdigit() for part in parts):
+        raise click.UsageError(f"--concurrency {','.join(parts)!r} is neither a whole number nor a list such as 2,4,8")
+    counts = [int(part) for part in parts]
     if counts:
         given["concurrency"] = counts[0] if len(counts) == 1 else {"sweep": counts}
     if path := given.pop("input_data", None):
         given["prompts"] = {"file": path}
         if not {"requests", "duration"} & given.keys():
-            given["requests"] = max(_prompts_in(path), *counts, 1)
+            prompts = parse_dataset(read_prompts(path), PromptFile(file=path).kind, path).dialogues
+            given["requests"] = max(len(prompts), *counts, 1)
     spec = LoadSpec.model_validate(given)
     if not has_criterion((), spec):
         raise click.UsageError("--capacity needs --sla, which says what a level must meet")
     return tuple(with_limits((), point) for point in spec.points("profile"))
 
 
-def _counts(text: str | None) -> list[int]:
-    parts = [] if text is None else text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise click.UsageError(f"--concurrency {text!r} is neither a whole number nor a list such as 2,4,8")
-    return [int(part) for part in parts]
-
-
-def _prompts_in(path: str) -> int:
-    file = PromptFile(file=path)
-    return len(parse_dataset(read_prompts(path), file.kind, path).dialogues)
-
-
 def measured(
     starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, folder: RunFolder
 ) -> list[Result]:
     """Measures each point with so many runs, one after the other, and notes the results in the folder."""
-    live = stderr_line()
+    results, live = [], stderr_line()
     with starting as server:
-        config = server.config
-        tests = [PlannedTest(one.name, one.name, "profile", config, one, runs, one.workers) for one in points]
+        tests = [PlannedTest(one.name, one.name, "profile", server.config, one, runs, one.workers) for one in points]
         program = Program({planned.test: planned for planned in tests})
         campaign = Campaign(program, folder, (), live=live, interleave=False)
-        return [_result(campaign, planned, server, folder) for planned in tests]
-
-
-def _result(campaign: Campaign, planned: PlannedTest, server: LlmServer, folder: RunFolder) -> Result:
-    result = run(campaign.result(planned, server))
-    folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(result))
-    return result
+        for planned in tests:
+            results.append(run(campaign.result(planned, server)))
+            folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(results[-1]))
+    return results
 
 
 def show(result: Result, dialect: str | None) -> None:
     """Prints all that there is to say of a result."""
-    console = Screen(width=None if sys.stdout.isatty() else 120)
+    console = tables()
     if result.capacity is not None:
         console.print(capacity_table(result.point_id, result.capacity))
-        _print(result.capacity.sentence)
+        say(result.capacity.sentence)
     console.print(metrics_table(result))
     if sides := server_sides([result]):
         console.print(server_side_table(sides))
     if dialect:
         console.print(dialect_table(result, dialect))
     summary = result.metrics
-    console.print(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}", markup=False)
+    say(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}")
     for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _print(line: str) -> None:
-    Screen().print(line, markup=False, soft_wrap=True)
+        say(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import click
 
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
+from pytest_llmperf.cli.input import PATH, PLAN, stderr_line, tables
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.report.files import missing_for_html, write_search
 from pytest_llmperf.report.sections.search import search_summary
-from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
@@ -29,7 +28,7 @@ _INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("plan", type=PLAN)
 @click.option("--search", "name", metavar="NAME", help="Which search of the plan (needed where it has several)")
 @click.option("--mode", type=click.Choice(["brute", "quick", "optuna"]), help="In the place of the plan's")
 @click.option(
@@ -37,10 +36,10 @@ _INTERRUPTED = 130
 )
 @click.option("--resume", is_flag=True, help="Go on where the last search of this name was interrupted")
 @click.option("--dry-run", is_flag=True, help="Print what would be tried, and start nothing")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result (llmperf.search/1) here")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write a row per configuration here")
-@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page here that opens offline")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for results, requests, server logs, checkpoint")
+@click.option("--json", "json_path", type=PATH, help="Write the result (llmperf.search/1) here")
+@click.option("--csv", "csv_path", type=PATH, help="Write a row per configuration here")
+@click.option("--html", "html_path", type=PATH, help="Write a page here that opens offline")
+@click.option("--output", type=PATH, help="Folder for results, requests, server logs, checkpoint")
 def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Path | None, **options: Any) -> None:
     """Find the best configuration among those that a server entry of PLAN sweeps over.
 
@@ -59,7 +58,8 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
         checkpoint = _checkpoint(found.name, output) if resume else None
         session = RunFolder(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
         session.claim()
-        how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=_live())
+        live = stderr_line()
+        how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=live.show if live else None)
         result = run_search(found, how, partial(_keep, session, options))
     except (PlanError, MissingRequirement) as error:
         raise click.UsageError(str(error)) from error
@@ -95,14 +95,6 @@ def _checkpoint(name: str, output: Path | None) -> Path:
 
 def _keep(session: RunFolder, options: dict[str, Any], result: SearchResult) -> None:
     """Prints and stores it, an interrupted one too."""
-    console = Screen(width=None if sys.stdout.isatty() else 120)
-    click.echo(search_summary(result, console.width, sys.stdout.isatty()), nl=False)
+    click.echo(search_summary(result, tables().width, sys.stdout.isatty()), nl=False)
     for path in write_search(result, session, options["json_path"], options["csv_path"], options["html_path"]):
         click.echo(f"written: {path}")
-
-
-def _live() -> Callable[[str], None] | None:
-    """A line of its own on stderr; None where that is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-    return lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True)

@@ -18,11 +18,10 @@ from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.regression import (
     RULES,
     Regression,
-    apart_series,
     duet_rules,
-    duet_series,
     gated_margins,
     gated_series,
+    series_of_two,
 )
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
@@ -104,7 +103,7 @@ class Judge:
         """
         margins, profile = self.margins_of(test, result.load), self.profile_of(result.load)
         if old := result.reference:
-            series, notes = duet_series(old, result, margins)
+            series, notes = series_of_two(old, result, margins, apart=False)
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
             return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
@@ -118,7 +117,7 @@ class Judge:
 
     def regression_apart(self, name: str, old: Result, new: Result) -> Regression:
         """Two results that were measured one after the other, from files; every run of both is taken as it is."""
-        series, notes = apart_series(old, new, self.margins_of(name, new.load))
+        series, notes = series_of_two(old, new, self.margins_of(name, new.load), apart=True)
         rules = duet_rules(self.profile_of(new.load))
         return Regression(self._judged(name, series, rules), notes, (old.server.name, new.server.name))
 
@@ -157,7 +156,8 @@ class Judge:
         if "baseline" in gates:
             wanted = self.runs_wanted(test, result)
             if wanted > len(result.runs):
-                return Doubt((_why_runs(result, wanted),))
+                why = f"a duet, which takes {wanted} runs of both servers"
+                return Doubt((why if result.reference else f"a baseline, which takes {wanted} runs",))
             if self.is_recording(test, result):
                 return Doubt()
         open_ = [check.describe() for check in self.sla(result) if check.undecided] if "sla" in gates else []
@@ -184,9 +184,3 @@ class Judge:
         for path in unused(self.folder, slugs, tests):
             if path.parent in folders:
                 yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
-
-
-def _why_runs(result: Result, wanted: int) -> str:
-    if result.reference is not None:
-        return f"a duet, which takes {wanted} runs of both servers"
-    return f"a baseline, which takes {wanted} runs"

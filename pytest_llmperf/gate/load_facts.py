@@ -28,7 +28,7 @@ HARD = frozenset({"endpoint"})
 """Changes the work and is in no hash: nothing is compared where it differs."""
 
 MEASURING = frozenset({"stream_usage", "warmup_requests", "stability", "slo", "tokenizer", "good_finish_reasons"})
-"""Changes how the work is measured: told where it differs, and sessions are expected to differ by twice as much."""
+"""Changes how the work is measured: reported where it differs, and sessions are expected to differ by twice as much."""
 
 UNRELATED: Mapping[str, str] = {
     "name": "the test's id has it",
@@ -77,15 +77,15 @@ def measured_how(result: Result) -> dict[str, Any]:
 
 
 def measured_otherwise(sessions: Sequence[_Facts], now: _Facts) -> Iterator[str]:
-    """A sentence for each fact of `now` that none of the sessions' `measured_how` had, though some session tells it."""
+    """A sentence for each fact of `now` that none of the sessions' `measured_how` had, though some session holds it."""
     for name, value in now.items():
         known = [session[name] for session in sessions if name in session]
         if known and value not in known:
             yield f"{name} was {known[-1]!r}, is {value!r}"
 
 
-def untold(sessions: Sequence[_Facts], now: _Facts) -> str:
-    """A sentence about facts that no session tells, as versions before them stored none; empty where there are none."""
+def unknown_before(sessions: Sequence[_Facts], now: _Facts) -> str:
+    """A sentence about facts that no session holds, as versions before them stored none; empty where there are none."""
     names = [name for name in now if not any(name in session for session in sessions)]
     return f"whether {' and '.join(names)} changed is not known: an earlier version recorded the baseline" * bool(names)
 

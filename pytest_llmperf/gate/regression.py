@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -13,7 +13,7 @@ from pytest_llmperf.gate.baselines.fingerprint import changes, circumstances, so
 from pytest_llmperf.gate.baselines.model import (
     RENEW_HINT,
     Baseline,
-    Reference,
+    StoredReference,
     StoredSession,
     differences,
     per_run,
@@ -101,14 +101,13 @@ def _assert_same_goodput(baseline: Baseline, result: Result, margins: Mapping[Qu
 
 
 def _against(
-    reference: Reference, baseline: Baseline, result: Result, margins: Mapping[Quantity, float]
+    reference: StoredReference, baseline: Baseline, result: Result, margins: Mapping[Quantity, float]
 ) -> tuple[Series, ...]:
     sessions = baseline.reference(reference)
     moved = differences(baseline, result, reference).elsewhere
-    return tuple(
-        replace(_series(reference, quantity, margin, sessions, result, moved), left_out=_left_out(baseline, quantity))
-        for quantity, margin in margins.items()
-    )
+    left_out = baseline.imported.left_out if baseline.imported else {}
+    series = (_series(reference, quantity, margin, sessions, result, moved) for quantity, margin in margins.items())
+    return tuple(replace(one, left_out=left_out.get(one.quantity.metric, "")) for one in series)
 
 
 def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:
@@ -116,12 +115,8 @@ def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:
     return any(value is not None for runs in per_run(sessions, quantity) for value in runs)
 
 
-def _left_out(baseline: Baseline, quantity: Quantity) -> str:
-    return baseline.imported.left_out.get(quantity.metric, "") if baseline.imported else ""
-
-
 def _series(
-    reference: Reference,
+    reference: StoredReference,
     quantity: Quantity,
     margin: float,
     sessions: Sequence[StoredSession],
@@ -152,54 +147,36 @@ def duet_rules(profile: GateProfile) -> Rules:
     return replace(RULES[profile], baseline_runs=DUET.baseline_runs)
 
 
-def duet_series(
-    old: Result, new: Result, margins: Mapping[Quantity, float]
+def series_of_two(
+    old: Result, new: Result, margins: Mapping[Quantity, float], *, apart: bool
 ) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """Every gated metric of the new server against the old one's, and notes on what else differs.
 
     All runs of a server count as one session, though it was launched anew between them: what launches differ by is then
-    part of what runs differ by.
+    part of what runs differ by. `apart`: measured one after the other, so that they differ by as much as sessions do.
     """
-    return _series_of_two(old, new, margins, duet)
-
-
-def apart_series(
-    old: Result, new: Result, margins: Mapping[Quantity, float]
-) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    """The same of two servers that were measured one after the other: what sessions differ by is expected between them.
-
-    All runs of a side count as one session.
-    """
-    return _series_of_two(old, new, margins, lambda prior: prior)
-
-
-def _series_of_two(
-    old: Result, new: Result, margins: Mapping[Quantity, float], noise: Callable[[Prior], Prior]
-) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    series = tuple(
-        Series(
-            quantity=quantity,
-            margin=margin,
-            prior=coarsened(noise(_prior(quantity, new)), old.capacity.resolution if old.capacity else 0.0),
-            baseline=_one_session(old, quantity),
-            candidate=_one_session(new, quantity),
-            requests=tuple(summary.n(quantity) for summary in (*old.summaries, *new.summaries)),
-            reference="duet",
+    series = []
+    for quantity, margin in margins.items():
+        prior = _prior(quantity, new) if apart else duet(_prior(quantity, new))
+        then, now = (tuple(summary.value(quantity) for summary in side.summaries) for side in (old, new))
+        series.append(
+            Series(
+                quantity=quantity,
+                margin=margin,
+                prior=coarsened(prior, old.capacity.resolution if old.capacity else 0.0),
+                baseline=(then,) if then else (),
+                candidate=(now,) if now else (),
+                requests=tuple(summary.n(quantity) for summary in (*old.summaries, *new.summaries)),
+                reference="duet",
+            )
         )
-        for quantity, margin in margins.items()
-    )
-    return series, tuple(sentence for _, sentence in changes(_facts(old), _facts(new)))
+    return tuple(series), tuple(sentence for _, sentence in changes(_facts(old), _facts(new)))
 
 
 def _facts(side: Result) -> dict[str, Any]:
     """What may differ between the servers of a duet, because it is what is compared."""
     server = side.server
     return {"engine": server.engine, "model": server.model, **circumstances(side.environment, soft_args(side))}
-
-
-def _one_session(result: Result, quantity: Quantity) -> PerRun:
-    values = tuple(summary.value(quantity) for summary in result.summaries)
-    return (values,) if values else ()
 
 
 def launch_sizes(result: Result) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["FAIL", "NO BASELINE", "INCONCLUSIVE", "PASS", "IMPROVED", "NOT GATED"]
-Level = Literal["runs", "sessions"]
+NoiseSource = Literal["runs", "sessions"]
 """Where noise comes from: what differs between runs of one server launch, or between launches."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pytest_llmperf.gate.rules import Level, Rules, Verdict
+from pytest_llmperf.gate.rules import NoiseSource, Rules, Verdict
 from pytest_llmperf.metrics.stats.estimate import Estimate
 
-_CURES: dict[Level, str] = {
+_CURES: dict[NoiseSource, str] = {
     "runs": "take more requests per run, clear the machine of neighbours, or widen the margin",
     "sessions": "let every rerun launch the server anew, record more baseline sessions, or widen the margin",
 }
@@ -22,22 +22,47 @@ class Finding:
     margin: float
     runs: int
     rules: Rules
-    real: bool
-    """Holm's correction rejects "no change"."""
     undecided: bool
-    too_noisy: Level | None
+    too_noisy: NoiseSource | None
     stored: bool = True
     """Whether the reference is a stored baseline; else a server beside this one."""
+
+    @property
+    def lower(self) -> float:
+        """Log ratio of at least which the change is, as surely as a FAIL must be."""
+        return self.estimate.bound(self.rules.alpha_fail)
+
+    @property
+    def upper(self) -> float:
+        """Log ratio of at most which the change is, as surely as a PASS must be."""
+        return self.estimate.bound(1 - self.rules.alpha_pass)
+
+    @property
+    def worse(self) -> str:
+        return f"{self.change}, with {1 - self.rules.alpha_fail:.0%} confidence at least {change(self.lower)}"
+
+    @property
+    def better(self) -> str:
+        return f"{self.change}, with {1 - self.rules.alpha_pass:.0%} confidence at least {change(self.upper)}"
+
+    @property
+    def change(self) -> str:
+        return change(self.estimate.log_ratio)
+
+    @property
+    def missing(self) -> str:
+        """How many runs it takes to confirm it."""
+        return f"{_runs(self.rules.confirmed_runs - self.runs)} more"
 
 
 def explain(verdict: Verdict, finding: Finding) -> str:
     """For the verdicts that rest on an estimate; the others bring their own reason."""
     match verdict:
         case "FAIL":
-            return f"{_worse(finding)}, and the margin is {finding.margin:.0%}"
+            return f"{finding.worse}, and the margin is {finding.margin:.0%}"
         case "IMPROVED":
             stale = ": the baseline is stale, accept the new level with --llmperf-accept"
-            return f"{_better(finding)}{stale if finding.stored else ''}"
+            return f"{finding.better}{stale if finding.stored else ''}"
         case "PASS":
             return _passed(finding)
         case _:
@@ -50,32 +75,13 @@ def change(log_ratio: float) -> str:
     return f"{abs(share):.1%} {'worse' if share >= 0 else 'better'}"
 
 
-def _lower(finding: Finding) -> float:
-    return finding.estimate.bound(finding.rules.alpha_fail)
-
-
-def _upper(finding: Finding) -> float:
-    return finding.estimate.bound(1 - finding.rules.alpha_pass)
-
-
-def _worse(finding: Finding) -> str:
-    confidence = 1 - finding.rules.alpha_fail
-    return f"{change(finding.estimate.log_ratio)}, with {confidence:.0%} confidence at least {change(_lower(finding))}"
-
-
-def _better(finding: Finding) -> str:
-    confidence = 1 - finding.rules.alpha_pass
-    return f"{change(finding.estimate.log_ratio)}, with {confidence:.0%} confidence at least {change(_upper(finding))}"
-
-
 def _passed(finding: Finding) -> str:
     if finding.undecided:
-        return f"{_better(finding)}, which {_missing(finding)} will confirm"
-    upper, confidence = _upper(finding), 1 - finding.rules.alpha_pass
-    shown = f"at {'most' if upper >= 0 else 'least'} {change(upper)}"
+        return f"{finding.better}, which {finding.missing} will confirm"
+    shown = f"at {'most' if finding.upper >= 0 else 'least'} {change(finding.upper)}"
     seen = finding.estimate.detectable(finding.margin, finding.rules.alpha_fail)
     return (
-        f"{change(finding.estimate.log_ratio)}, with {confidence:.0%} confidence {shown}, margin {finding.margin:.0%}; "
+        f"{finding.change}, with {1 - finding.rules.alpha_pass:.0%} confidence {shown}, margin {finding.margin:.0%}; "
         f"{seen:.1%} worse would have failed four times in five"
     )
 
@@ -84,23 +90,13 @@ def _inconclusive(finding: Finding) -> str:
     if finding.runs < finding.rules.first_runs:
         decide = "decides" if finding.runs == 1 else "decide"
         return f"{_runs(finding.runs)} {decide} nothing: {finding.rules.first_runs} are needed"
-    if _lower(finding) > math.log1p(finding.margin):
-        return _suspected(finding)
-    between = f"between {change(_lower(finding))} and {change(_upper(finding))}"
+    if finding.lower > math.log1p(finding.margin):
+        if finding.runs < finding.rules.confirmed_runs:
+            return f"{finding.worse}, which {finding.missing} must confirm"
+        return f"{finding.worse}, but among all metrics gated in this session such a difference may be chance"
+    between = f"between {change(finding.lower)} and {change(finding.upper)}"
     text = f"{between}, so on either side of the margin of {finding.margin:.0%} after {_runs(finding.runs)}"
-    if finding.undecided:
-        return f"{text}; another run may tell"
-    return f"{text}{_noise(finding)}"
-
-
-def _suspected(finding: Finding) -> str:
-    if finding.runs < finding.rules.confirmed_runs:
-        return f"{_worse(finding)}, which {_missing(finding)} must confirm"
-    return f"{_worse(finding)}, but among all metrics gated in this session such a difference may be chance"
-
-
-def _missing(finding: Finding) -> str:
-    return f"{_runs(finding.rules.confirmed_runs - finding.runs)} more"
+    return f"{text}; another run may tell" if finding.undecided else f"{text}{_noise(finding)}"
 
 
 def _runs(count: int) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
 from pytest_llmperf.metrics.summary import metric_values
@@ -19,17 +18,14 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
 
     A limit that the runs so far leave open is INCONCLUSIVE while what was measured keeps it, and FAIL when it does not.
     """
-    if result.capacity is not None:
-        limits = (*limits, *_implied(limits, result.capacity))
+    capacity = result.capacity
+    if capacity is not None and all(limit.quantity != capacity.quantity for limit in limits):
+        # A search that nobody limits must find a level that holds: its lowest one at least.
+        lowest = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
+        limits = (*limits, lowest)
     wanted = {limit.metric for limit in limits if limit.stat}
     samples = [metric_values(run, wanted) if wanted else {} for run in result.runs]
     return tuple(_check(limit, result, samples, most_runs) for limit in limits)
-
-
-def _implied(limits: Sequence[Limit], capacity: Capacity) -> Iterator[Limit]:
-    """A search that nobody limits must find a level that holds: its lowest one at least."""
-    if all(limit.quantity != capacity.quantity for limit in limits):
-        yield Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
 
 
 def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:

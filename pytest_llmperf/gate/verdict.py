@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.gate.rules import DEFAULT, Level, Rules, Verdict
+from pytest_llmperf.gate.rules import DEFAULT, NoiseSource, Rules, Verdict
 from pytest_llmperf.gate.sentences import Finding, explain
 from pytest_llmperf.metrics.stats.estimate import Estimate, compare
 from pytest_llmperf.metrics.stats.margins import Prior, too_few
@@ -57,8 +57,8 @@ class MetricVerdict:
     """None where the two sides cannot be compared."""
     undecided: bool = False
     """Another run may change this: INCONCLUSIVE below the cap, or an improvement that is not confirmed yet."""
-    too_noisy: Level | None = None
-    """At the cap: which level's noise hides even a change of three margins."""
+    too_noisy: NoiseSource | None = None
+    """At the cap: what has the larger part of the variance, where that hides even a change of three margins."""
     detectable: float | None = None
     """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
 
@@ -147,7 +147,10 @@ def _not_comparable(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
     if _absent(then) and _absent(now):
         return "NOT GATED", f"neither {holder} nor this session has a value"
     if not now or any(map(_unusable, now)):
-        return "FAIL", _no_measurement(now, holder)
+        if not now or _absent(now):
+            return "FAIL", f"{holder} has a value, this session has none"
+        place = next(number for number, value in enumerate(now, start=1) if _unusable(value))
+        return "FAIL", f"run {place} of {len(now)} gave {now[place - 1]!r}, which is no measurement"
     unusable = next((value for value in then if _unusable(value)), 1.0)
     if _unusable(unusable):
         return "NO BASELINE", f"{holder} holds {unusable!r}, with which nothing can be compared{cure}"
@@ -165,13 +168,6 @@ def _unusable(value: float | None) -> bool:
     return value is None or not math.isfinite(value) or value <= 0
 
 
-def _no_measurement(now: Sequence[float | None], holder: str) -> str:
-    if not now or _absent(now):
-        return f"{holder} has a value, this session has none"
-    place = next(number for number, value in enumerate(now, start=1) if _unusable(value))
-    return f"run {place} of {len(now)} gave {now[place - 1]!r}, which is no measurement"
-
-
 def _metric(series: Series, found: Estimate | tuple[Verdict, str], real: bool, rules: Rules) -> MetricVerdict:
     if not isinstance(found, Estimate):
         return MetricVerdict(series, *found)
@@ -179,8 +175,10 @@ def _metric(series: Series, found: Estimate | tuple[Verdict, str], real: bool, r
     open_ = verdict == "INCONCLUSIVE" or (verdict == "PASS" and _improved(series, found, rules))
     undecided = open_ and series.runs < rules.most_runs
     detectable = found.detectable(series.margin, rules.alpha_fail)
-    noisy = _too_noisy(series, found, detectable) if verdict == "INCONCLUSIVE" and not undecided else None
-    finding = Finding(found, series.margin, series.runs, rules, real, undecided, noisy, series.reference != "duet")
+    noisy: NoiseSource | None = None
+    if verdict == "INCONCLUSIVE" and not undecided and detectable > 3 * series.margin:
+        noisy = "runs" if found.run_variance >= found.session_variance else "sessions"
+    finding = Finding(found, series.margin, series.runs, rules, undecided, noisy, series.reference != "duet")
     return MetricVerdict(series, verdict, explain(verdict, finding), found, undecided, noisy, detectable)
 
 
@@ -197,13 +195,6 @@ def _verdict(series: Series, estimate: Estimate, real: bool, rules: Rules) -> Ve
 
 def _improved(series: Series, estimate: Estimate, rules: Rules) -> bool:
     return estimate.bound(1 - rules.alpha_pass) < -math.log1p(series.margin)
-
-
-def _too_noisy(series: Series, estimate: Estimate, detectable: float) -> Level | None:
-    """The level with the larger part of the variance, where even three margins would not be seen."""
-    if detectable <= 3 * series.margin:
-        return None
-    return "runs" if estimate.run_variance >= estimate.session_variance else "sessions"
 
 
 def _point(metrics: Sequence[MetricVerdict], rules: Rules) -> PointVerdict:

@@ -33,8 +33,8 @@ def analyze_files(measured: Sequence[tuple[str, Result]]) -> Mapping[str, str]:
     """The text of the file of every sweep, by a name for the sweep: its test function, server and load."""
     sweeps: dict[tuple[str, ...], list[Result]] = {}
     for test, result in measured:
-        function, load = test.partition("[")[0], result.load.name.partition("-")[0]  # swept values follow a dash
-        sweeps.setdefault((function, result.environment.slug, result.server.name, load), []).append(result)
+        sweep = (test.partition("[")[0], result.environment.slug, result.server.name, result.load.load)
+        sweeps.setdefault(sweep, []).append(result)
     return {
         f"{function}[{server}-{load}]": _analyze_csv(results)
         for (function, _, server, load), results in sweeps.items()

@@ -236,7 +236,7 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
 
 
 def _tokenless_places(record: RequestRecord) -> list[int]:
-    """Numbers of the chunks without a token among all that `ttfts` and `itls` count: vLLM's file does not tell them."""
+    """Numbers of the chunks without a token among all that `ttfts` and `itls` count: vLLM's file does not name them."""
     seen = sorted([(moment, False) for moment in record.tokenless_ns] + [(moment, True) for moment in record.chunk_ns])
     return [place for place, (_, has_token) in enumerate(seen) if not has_token]
 

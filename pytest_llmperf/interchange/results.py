@@ -1,7 +1,7 @@
-"""What was imported as results: requests go through our own metrics, and what cannot be told stays None. Pure.
+"""Imported files as results: requests go through our own metrics, and what is not known stays None. Pure.
 
 In a closed loop the first request of every slot is the lead-in, as in our own runs: the burst of the start is in none
-of our figures, though it is in the tools'. Where only statistics were kept it cannot be taken off, and that is told.
+of our figures, though it is in the tools'. Where only statistics were kept it cannot be taken off, and a note says so.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, e
     runs = tuple(_run(place, records, load, name) for place, records in enumerate(point.runs))
     unknown = unknown_metrics(point)
     if runs:
-        summaries = tuple(_told(summarize(run, load), point, unknown) for run in runs)
-        metrics = _told(summarize_runs(runs, load), point, unknown)
+        summaries = tuple(_as_stated(summarize(run, load), point, unknown) for run in runs)
+        metrics = _as_stated(summarize_runs(runs, load), point, unknown)
     else:
         summaries, metrics = (), _without(_summary(point), unknown)
     reasons = invalid_reasons(runs, load) if runs else ()
@@ -223,8 +223,8 @@ def _phased(records: Sequence[RequestRecord], load: LoadPoint) -> tuple[RequestR
     )
 
 
-def _told(summary: Summary, point: ImportedPoint, unknown: Mapping[str, str]) -> Summary:
-    """What the file tells of a run: of a sample, its latencies beside the counts and rates of all requests."""
+def _as_stated(summary: Summary, point: ImportedPoint, unknown: Mapping[str, str]) -> Summary:
+    """The summary as far as the file goes: of a sample, its latencies beside the counts and rates of all requests."""
     totals = point.totals
     if totals is None:
         return _without(summary, unknown)

@@ -44,7 +44,7 @@ class ImportBaselineError(LlmPerfError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A test as the report of a session tells it."""
+    """A test as the report of a session has it."""
 
     test: str
     point: Mapping[str, Any]
@@ -124,7 +124,7 @@ def imported_baseline(
 
 
 def shortage(sources: Sequence[Source]) -> str | None:
-    """What to tell of a baseline of too few runs; None of enough."""
+    """A note on a baseline of too few runs; None where there are enough."""
     count = len(sources)
     if count >= RECORDED_RUNS:
         return None

@@ -11,7 +11,7 @@ from pytest_llmperf.interchange.to_baseline import ImportBaselineError, Source, 
 from pytest_llmperf.metrics.result import Result
 
 _SAME_LENGTH = 0.01
-"""By what share mean lengths may differ before that is told."""
+"""Share by which mean lengths may differ before a note says so."""
 
 
 def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tuple[Result, Result]:

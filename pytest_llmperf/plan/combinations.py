@@ -59,11 +59,11 @@ def validate_variants(variants: Sequence[Variant], validate: ValidatorFunctionWr
         except ValidationError as error:
             failed += [(variant, problem) for problem in error.errors(include_url=False)]
     if failed:
-        raise ValidationError.from_exception_data("plan", list(_told_once(failed, len(variants))))
+        raise ValidationError.from_exception_data("plan", list(_once(failed, len(variants))))
     return valid
 
 
-def _told_once(failed: Iterable[tuple[Variant, ErrorDetails]], variants: int) -> Iterator[InitErrorDetails]:
+def _once(failed: Iterable[tuple[Variant, ErrorDetails]], variants: int) -> Iterator[InitErrorDetails]:
     grouped: dict[tuple[object, ...], list[tuple[Variant, ErrorDetails]]] = {}
     for variant, problem in failed:
         # A whole entry, as what was given, differs in every variant though the sentence about it is the same.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
@@ -14,6 +14,14 @@ from pytest_llmperf.units import parse_seconds
 
 _DURATION = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|µs|ms|s|min|h)\s*$", "examples": ["500 ms", "2 s"]}
 Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_DURATION)]
+
+
+def _listed(given: object) -> object:
+    return (given,) if isinstance(given, str | Mapping) else given
+
+
+Listed = BeforeValidator(_listed)
+"""Lets a list's single text or mapping be written without the list around it."""
 
 
 class Frozen(BaseModel):

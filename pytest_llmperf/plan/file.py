@@ -92,7 +92,10 @@ def load_plan(path: Path) -> Plan:
         text = read_text(path, _MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
-    return _located(parse_plan(text, str(path), path.parent), path.parent)
+    plan, folder = parse_plan(text, str(path), path.parent), path.parent
+    # Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started.
+    servers = {name: space.each(lambda server: server.located(folder)) for name, space in plan.servers.items()}
+    return plan.model_copy(update={"model": counted_from(folder, plan.model), "servers": servers})
 
 
 @contextlib.contextmanager
@@ -164,12 +167,6 @@ def _check_size(root: yaml.Node | None, source: str) -> None:
         size(root)
 
 
-def _located(plan: Plan, folder: Path) -> Plan:
-    """Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started."""
-    servers = {name: space.each(lambda server: server.located(folder)) for name, space in plan.servers.items()}
-    return plan.model_copy(update={"model": counted_from(folder, plan.model), "servers": servers})
-
-
 def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]]:
     """Every key that its mapping already has, with its line; a node that is an alias too is visited once."""
     if id(node) in visited:
@@ -188,15 +185,12 @@ def _double_keys(node: yaml.Node, visited: set[int]) -> Iterator[tuple[str, int]
 
 
 def _describe(problem: Any, root: yaml.Node, source: str) -> str:
-    error = problem.get("ctx", {}).get("error")
-    keys, line = _locate(root, (*_untagged(problem["loc"]), *(error.keys if isinstance(error, EntryError) else ())))
+    error, loc = problem.get("ctx", {}).get("error"), problem["loc"]
+    if loc[:1] == ("servers",):
+        loc = (*loc[:2], *loc[3:])  # pydantic puts the engine behind a server's name, and it may be a key's name too
+    keys, line = _locate(root, (*loc, *(error.keys if isinstance(error, EntryError) else ())))
     where = ".".join(keys)
     return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem, hide=any(map(is_secret, keys)))}"
-
-
-def _untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Without the engine that pydantic puts behind a server's name, which may be the name of a key too."""
-    return (*loc[:2], *loc[3:]) if loc[:1] == ("servers",) else loc
 
 
 def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
@@ -216,16 +210,15 @@ def _child(node: yaml.Node, part: int | str) -> tuple[yaml.Node, int] | None:
         for key, value in node.value:
             if key.value == str(part):
                 return value, key.start_mark.line + 1
-        merged = (value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge")
-        return next((found for value in merged for base in _bases(value) if (found := _child(base, part))), None)
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        # `<<: *a` has one mapping to take keys from, `<<: [*a, *b]` several.
+        bases = [
+            base for value in merged for base in (value.value if isinstance(value, yaml.SequenceNode) else [value])
+        ]
+        return next((found for base in bases if (found := _child(base, part))), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part].start_mark.line + 1
     return None
-
-
-def _bases(merged: yaml.Node) -> list[yaml.Node]:
-    """`<<: *a` has one mapping to take keys from, `<<: [*a, *b]` several."""
-    return list(merged.value) if isinstance(merged, yaml.SequenceNode) else [merged]
 
 
 def _message(problem: Any, hide: bool) -> str:

@@ -38,12 +38,9 @@ def _limit(name: str, given: object) -> Limit:
     op, value = parse_limit(quantity.unit, given)
     wrong = {"lower": (">", ">="), "higher": ("<", "<="), "neither": ()}[quantity.better]
     if op in wrong:
-        raise ValueError(f"{given!r}: {quantity.better} is better for {name}, so its limit is written {_flip(op)}")
+        right = op.translate(str.maketrans("<>", "><"))
+        raise ValueError(f"{given!r}: {quantity.better} is better for {name}, so its limit is written {right}")
     return Limit(metric=quantity.metric, stat=quantity.stat, op=op, value=value)
-
-
-def _flip(op: str) -> str:
-    return op.replace(">", "<") if ">" in op else op.replace("<", ">")
 
 
 def parse_limits(given: Mapping[Any, object]) -> tuple[Limit, ...]:

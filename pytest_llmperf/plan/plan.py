@@ -34,7 +34,7 @@ class Plan(Frozen):
     locked: Args = {}
     """Arguments that change output, with the value that every server carries."""
     servers: dict[str, ServerSpace] = Field(min_length=1)
-    """As written; `server_configs` are the ones to start."""
+    """The entries as written; `server_configs` are the ones to start."""
     loads: dict[str, LoadEntry] = Field(min_length=1)
     sla: Sla = ()
     tokenizer: PlanPath | None = None
@@ -131,14 +131,16 @@ class Plan(Frozen):
 
     def server(self, name: str) -> ServerConfig:
         """The configuration of this name. PlanError where the plan has none, or several that the name stands for."""
-        spaces = self.server_spaces()
+        if name not in self.server_names():
+            raise PlanError(f"the plan has no server {name!r}{did_you_mean(name, self.server_names())}")
         try:
-            return single_config(spaces, name)
+            return single_config(self.server_spaces(), name)
         except ValueError as error:
             raise PlanError(str(error)) from error
-        except KeyError:
-            known = list(dict.fromkeys((*spaces, *(config.name for config in self.server_configs()))))
-            raise PlanError(f"the plan has no server {name!r}{did_you_mean(name, known)}") from None
+
+    def server_names(self) -> list[str]:
+        """Names that servers go by: the entries', then those of single configurations."""
+        return list(dict.fromkeys((*self.servers, *(config.name for config in self.server_configs()))))
 
     def load(self, name: str) -> LoadPoint:
         """The load point of this name, as in `short` or, of a sweep, `short-c8`. PlanError where the plan has none."""
@@ -148,7 +150,8 @@ class Plan(Frozen):
         return points[name]
 
     def _complete(self, server: ServerConfig) -> ServerConfig:
-        return server.model_copy(update={"model": server.model or self.model, "args": _effective(self.locked, server)})
+        args = {name: value for name, value in {**self.locked, **server.args}.items() if value is not None}
+        return server.model_copy(update={"model": server.model or self.model, "args": args})
 
     def load_points(self) -> tuple[LoadPoint, ...]:
         """Every point of every load, in plan order, with the SLA that holds for it."""
@@ -172,10 +175,6 @@ def _search_problems(plan: Plan, search: SearchSpec) -> Iterator[tuple[str, str]
     for load in search.loads:
         if load not in plan.loads:
             yield "loads", f"the plan has no load {load!r}{did_you_mean(load, list(plan.loads))}"
-
-
-def _effective(locked: Mapping[str, ArgValue], server: ServerConfig) -> dict[str, ArgValue]:
-    return {name: value for name, value in {**locked, **server.args}.items() if value is not None}
 
 
 def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, ArgValue]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, WithJsonSchema, model_validator
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
-from pytest_llmperf.plan.fields import EntryError, Frozen, entry
+from pytest_llmperf.plan.fields import EntryError, Frozen, Listed, entry
 from pytest_llmperf.plan.limits import Limit, parse_limits
 
 _MEMORY = re.compile(r"^\s*(<=|<)\s*(\d+\.?\d*)\s*(GB|GiB|MB|MiB)\s*$")
@@ -78,17 +78,12 @@ Objective = Annotated[
 ]
 
 
-def _names(given: object) -> object:
-    """A single load may be written without the list around it."""
-    return (given,) if isinstance(given, str) else given
-
-
 class SearchSpec(Frozen):
     """Which configuration of `server` is the best at `loads`, within their SLA and `constraints`."""
 
     server: str
     """An entry of `servers` that has sweeps: its axes are what is searched."""
-    loads: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    loads: Annotated[tuple[str, ...], Listed] = ()
     """A configuration must meet the SLA of every one; all loads of the plan when none is named."""
     objective: Objective = {"output_token_throughput": 1.0}
     """Weights by metric; whether more or less is better the metric itself says."""
@@ -102,9 +97,9 @@ class SearchSpec(Frozen):
     most_runs: PositiveInt = 3
     """Runs up to which two configurations are measured again while it is in doubt which one is better."""
     starts: PositiveInt = 1
-    """Of quick: from how many places it climbs."""
+    """Number of places that `quick` climbs from."""
     seed: NonNegativeInt = 0
-    """Of optuna."""
+    """Seed of optuna's sampler."""
 
     @model_validator(mode="after")
     def _runs_in_order(self) -> SearchSpec:

@@ -22,13 +22,6 @@ from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.gpu import Gpu
 
-_CERTAIN = Doubt()
-
-
-def no_doubt(planned: PlannedTest, result: Result) -> Doubt:
-    """Asks for no run beyond the first ones."""
-    return _CERTAIN
-
 
 class Campaign:
     """Measures the tests of a program when their results are asked for."""
@@ -39,7 +32,7 @@ class Campaign:
         folder: RunFolder,
         gpus: Sequence[Gpu],
         *,
-        doubt: Callable[[PlannedTest, Result], Doubt] = no_doubt,
+        doubt: Callable[[PlannedTest, Result], Doubt] = lambda planned, result: Doubt(),
         live: Live | None = None,
         resumed: Resumed | None = None,
         interleave: bool = True,
@@ -124,7 +117,9 @@ class Campaign:
         finally:
             self._live.clear()
         for task in tasks:
-            self._keep(task)
+            complete = task.error is None and task.test not in self._undecided
+            if complete and self._program.tests.get(task.test) == task.planned:
+                keep_point(task, self._folder)
         own, *others = tasks
         self._tasks |= {task.test: task for task in others}
         return own
@@ -147,7 +142,7 @@ class Campaign:
             return {}
         for task in doubted:
             self._folder.add_rerun(task.test, task.name, asked[task].reasons[0])
-            self._live.outlook.more(task.test)
+            self._live.eta.more(task.test)
         return {task.test: asked[task] for task in doubted}
 
     def _affordable(self, tasks: Sequence[Task]) -> bool:
@@ -158,14 +153,6 @@ class Campaign:
         seconds = sum(task.run_seconds for task in tasks)
         first = sum(planned.runs for planned in to_come) * seconds / len(tasks)
         return first + seconds <= self._budget_s - (clock.monotonic() - self._begun_s)
-
-    def _keep(self, task: Task) -> None:
-        """Stores a planned point for --llmperf-resume, if nothing is open about it and its numbers may be believed."""
-        complete = task.error is None and task.test not in self._undecided
-        if complete and self._program.tests.get(task.test) == task.planned:
-            result = task.result()
-            if result.runs and not result.incomparable:
-                keep_point(task, self._folder)
 
 
 async def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:

@@ -66,24 +66,12 @@ def describe_capacity(load: LoadPoint, runs: int) -> str:
     shape = f"{low:g} to {high:g} req/s {load.arrival}" if asked.request_rate else f"concurrency {low:g} to {high:g}"
     each = f"{load.requests} requests" if load.requests is not None else f"{load.duration:g} s"
     limits = ", ".join(map(str, asked.sla))
+    points = [level_point(load, level) for level in levels_upwards(asked)]
+    seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
+    is_told = asked.request_rate is not None or load.duration is not None
+    time = f"; up to the end of the range {sum(seconds):.0f} s" if is_told else ""
     later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
     return (
         f"capacity over {shape} (within {asked.within:.0%}) that meets {limits}: at most {most_levels(asked)} levels x "
-        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{_time(load)}"
+        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{time}"
     )
-
-
-def _time(load: LoadPoint) -> str:
-    """Of the way up through the whole range, where the schedule tells."""
-    asked = load.capacity
-    assert asked is not None, "only a load with a capacity is searched"
-    if asked.request_rate is None:
-        return "" if load.duration is None else f"; up to the end of the range {_up(load, load.duration):.0f} s"
-    points = [level_point(load, level) for level in levels_upwards(asked)]
-    seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
-    return f"; up to the end of the range {sum(seconds):.0f} s"
-
-
-def _up(load: LoadPoint, each_s: float) -> float:
-    assert load.capacity is not None, "only a load with a capacity is searched"
-    return each_s * len(levels_upwards(load.capacity))

@@ -26,7 +26,7 @@ _REPEATS = 2
 
 
 class Progress(Protocol):
-    """Told a few times a second how far a run is."""
+    """Called a few times a second with how far a run is."""
 
     def __call__(self, run_index: int, done: int, total: int, failed: int) -> None: ...
 

@@ -30,8 +30,6 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
 
 _RESULTS = "llmperf-results"
-
-
 _RECORD_FIELDS = [field.name for field in fields(RequestRecord)]
 _RARE = {field.name: field.default for field in fields(RequestRecord)[_RECORD_FIELDS.index("answers") :]}
 """Facts that are in a line only where they differ from what nearly every answer has."""
@@ -196,8 +194,7 @@ class RunFolder:
         if not self.output.is_dir():
             self.output.mkdir(parents=True, exist_ok=True)
             if self.output.parent.name == _RESULTS:  # the parent of a folder that the user chose is not ours
-                _point_latest_at(self.output)
-                _keep_out_of_git(self.output.parent)
+                _add_link_and_gitignore(self.output)
         return self.output
 
 
@@ -212,24 +209,20 @@ def default_output(root: Path) -> Path:
     return base if not base.exists() else base.with_name(f"{base.name}-{os.getpid()}")
 
 
-def _point_latest_at(folder: Path) -> None:
-    """A `latest` link beside the session folders; where links cannot be made, none."""
+def _add_link_and_gitignore(folder: Path) -> None:
+    """Points `latest` at the folder, where links can be made, and keeps results out of git; what is there stays."""
     link = folder.parent / "latest"
     with contextlib.suppress(OSError):
         if link.is_symlink():
             link.unlink()
         link.symlink_to(folder.name)
-
-
-def _keep_out_of_git(folder: Path) -> None:
-    """Results are of one machine and moment; what is there already is the user's."""
-    with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
+    with contextlib.suppress(FileExistsError), (folder.parent / ".gitignore").open("x", encoding="utf-8") as file:
         file.write("# Made by pytest-llmperf: baselines are for git, results are not.\n*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A point as the report tells it: the result, its verdicts (None: not checked), and the test's own end."""
+    """A point as the report shows it: the result, its verdicts (None: not checked), and the test's own end."""
 
     test: str
     point_id: str
@@ -259,7 +252,7 @@ def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Ite
 
 
 def _facts(record: RequestRecord) -> dict[str, Any]:
-    """As `asdict` gives them, which would copy every token's time by itself: a microsecond of CPU each."""
+    """The fields, without a copy of every token's time, which `asdict` makes: a microsecond of CPU each."""
     facts = {name: getattr(record, name) for name in _RECORD_FIELDS}
     usual = [name for name, default in _RARE.items() if facts[name] == default]
     if all(count == 1 for count in record.first_chunk_tokens):

@@ -19,7 +19,7 @@ from pytest_llmperf.runner.resume.files import read_points, write_point
 from pytest_llmperf.runner.resume.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
 from pytest_llmperf.runner.tasks.capacity import capacity_result, search_hash
 from pytest_llmperf.runner.tasks.task import Task
-from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -40,9 +40,8 @@ class ResumedPoint:
 
     def result(self, planned: PlannedTest) -> Result:
         """Returns the result as it was when the point had been measured."""
-        server, sides = planned.server, self.point.sides
-        configs = (server.a, server.b) if isinstance(server, Duet) else (server,)
-        *before, now = (_side_result(config, planned.point, side) for config, side in zip(configs, sides, strict=True))
+        pairs = zip(sides(planned.server), self.point.sides, strict=True)
+        *before, now = (_side_result(config, planned.point, stored) for config, stored in pairs)
         return replace(now, point_id=planned.point_id, reference=before[0] if before else None)
 
 
@@ -64,9 +63,9 @@ def read_resumed(
     folder: RunFolder,
     tests: Mapping[str, PlannedTest],
     gpus: Sequence[Gpu],
-    runs_wanted: Callable[[PlannedTest, Result], int],
+    runs_wanted: Callable[[str, Result], int],
 ) -> Resumed:
-    """Reads the points of the session in `folder` that still hold; `runs_wanted` is what a gate takes at least."""
+    """Reads the points of the session in `folder` that still hold; `runs_wanted` is what its gate takes at least."""
     stored, notes = read_points(folder.output)
     if not stored:
         notes.append(f"--llmperf-resume: no measured points in {folder.output}, so everything is measured")
@@ -86,20 +85,23 @@ def _refused(
     found: ResumedPoint,
     planned: PlannedTest,
     gpus: Sequence[Gpu],
-    runs_wanted: Callable[[PlannedTest, Result], int],
+    runs_wanted: Callable[[str, Result], int],
 ) -> str:
     """Says why a stored point cannot stand for the planned one; empty when it can."""
-    judged = planned.server.b if isinstance(planned.server, Duet) else planned.server
-    differences = other_than(found.point, _asked(planned), environment(judged, None, gpus))
+    judged = environment(sides(planned.server)[-1], None, gpus)
+    differences = other_than(found.point, _asked(planned), judged)
     if why := differences or _other_trace(found.point, planned.point):
         return "; ".join(why)
     result = found.result(planned)
-    wanted = runs_wanted(planned, result) if "baseline" in planned.gates else 0
+    wanted = runs_wanted(planned.test, result) if "baseline" in planned.gates else 0
     return f"it has {len(result.runs)} runs, and {wanted} are needed now" if wanted > len(result.runs) else ""
 
 
 def keep_point(task: Task, folder: RunFolder) -> None:
-    """Stores a point whose measuring is complete; a note says so where that fails."""
+    """Stores a point whose measuring is complete, if its numbers may be believed; a note says so where that fails."""
+    result = task.result()
+    if not result.runs or result.incomparable:
+        return
     stored = StoredPoint(
         schema=SCHEMA,
         test=task.test,
@@ -118,8 +120,8 @@ def keep_point(task: Task, folder: RunFolder) -> None:
 def _asked(planned: PlannedTest) -> dict[str, Any]:
     """All that must agree for a point to stand for another."""
     server = planned.server
-    sides = {"a": server.a, "b": server.b} if isinstance(server, Duet) else {"server": server}
-    configs = {side: config.as_dict() for side, config in sides.items()}
+    named = {"a": server.a, "b": server.b} if isinstance(server, Duet) else {"server": server}
+    configs = {side: config.as_dict() for side, config in named.items()}
     how = {"runs": planned.runs, "workers": planned.workers, "relaunch": planned.relaunch}
     return {**configs, "load": planned.point.as_dict(), **how}
 

@@ -12,7 +12,7 @@ from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load.event_loop import run
-from pytest_llmperf.metrics.result import Result, make_result
+from pytest_llmperf.metrics.result import make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
 from pytest_llmperf.metrics.summary import metric_values, summarize
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
@@ -22,7 +22,7 @@ from pytest_llmperf.records import Run
 from pytest_llmperf.runner.measurement import Measurement, Progress
 from pytest_llmperf.runner.outcomes import Facts, RunFolder
 from pytest_llmperf.search.checkpoint import Checkpoint
-from pytest_llmperf.search.strategy.contest import Hopeless
+from pytest_llmperf.search.strategy.contest import PruneReason
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 from pytest_llmperf.servers.engines.commands import missing_requirement
@@ -36,7 +36,8 @@ REPORTED = (*HEADLINE, Quantity("e2e", "p99"), Quantity("output_token_throughput
 """Kept of every run, whatever the search is for."""
 _MOST_SPOILED = 2
 """Runs of a configuration that are not to be trusted, after which it is given up."""
-Live = Callable[[str], None]
+Show = Callable[[str], None]
+"""Replaces the line that was shown before."""
 
 
 class Bench:
@@ -52,7 +53,7 @@ class Bench:
         checkpoint: Checkpoint,
         session: RunFolder,
         gpus: Sequence[Gpu],
-        live: Live | None = None,
+        live: Show | None = None,
         workers: Callable[[LoadPoint], int | None] | None = None,
     ) -> None:
         self._name, self._configs, self._points = name, configs, tuple(points)
@@ -67,8 +68,8 @@ class Bench:
         self.taken = 0
         """Runs that the checkpoint held."""
 
-    def run(self, trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
-        """The trial with `rounds` runs of every load; fewer as soon as it is hopeless, fails or is spoiled."""
+    def run(self, trial: Trial, rounds: int, prune_reason: PruneReason) -> Trial:
+        """The trial with `rounds` runs of every load; fewer as soon as it is pruned, fails or is spoiled."""
         config = self._configs[trial.position]
         reason = missing_requirement(config, self._gpus)
         if reason:
@@ -76,7 +77,10 @@ class Bench:
         with contextlib.ExitStack() as stack:
             start = partial(start_server, config, self._session.log_dir(), self._gpus, loads=self._points)
             launch = _Launch(stack, start, trial.launches + 1)
-            while point := self._wanted(trial, rounds):
+            while True:
+                point = min(self._points, key=lambda one: len(trial.of(one.name)))
+                if len(trial.of(point.name)) >= rounds:
+                    return trial
                 try:
                     facts = self._next(trial, point, launch)
                 except PlanError:
@@ -86,14 +90,8 @@ class Bench:
                 trial = replace(trial, runs=(*trial.runs, facts))
                 if len(trial.spoiled) >= _MOST_SPOILED:
                     return replace(trial, stopped=f"runs are not to be trusted: {trial.spoiled[-1]}")
-                if why := hopeless(trial):
+                if why := prune_reason(trial):
                     return replace(trial, stopped=why)
-        return trial
-
-    def _wanted(self, trial: Trial, rounds: int) -> LoadPoint | None:
-        """The load whose turn it is; None when all have as many valid runs."""
-        fewest = min(self._points, key=lambda point: len(trial.of(point.name)))
-        return fewest if len(trial.of(fewest.name)) < rounds else None
 
     def _next(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
         """The run that follows those of the trial: known, or measured and written down. Raises LlmPerfError."""
@@ -127,20 +125,18 @@ class Bench:
             run(launch.measurements[point.name].run(self._progress(trial, point)))
         self.measured += 1
         self._note(trial.position, point, error=None)
-        return self._facts(self._runs[trial.position, point.name][-1], point, server, memory.peak_gb)
-
-    def _facts(self, run: Run, point: LoadPoint, server: LlmServer, gpu_memory_gb: float | None) -> RunFacts:
-        summary = summarize(run, point, server.config.gpu_count)
-        samples = metric_values(run, {limit.metric for limit in point.sla})
+        done = self._runs[trial.position, point.name][-1]
+        summary = summarize(done, point, server.config.gpu_count)
+        samples = metric_values(done, {limit.metric for limit in point.sla})
         return RunFacts(
             load=point.name,
-            launch=run.launch,
+            launch=done.launch,
             values={str(quantity): summary.value(quantity) for quantity in self._quantities},
             limits={str(limit): limit_run(limit, summary, samples) for limit in point.sla},
             sent=summary.sent,
             failed=summary.failed,
-            invalid=invalid_reasons([run], point),
-            gpu_memory_gb=gpu_memory_gb,
+            invalid=invalid_reasons([done], point),
+            gpu_memory_gb=memory.peak_gb,
         )
 
     def _keep(self, position: Position, point: LoadPoint, launch: _Launch, run: Run) -> None:
@@ -149,20 +145,18 @@ class Bench:
             return
         runs = self._runs.setdefault((position, point.name), [])
         runs.append(replace(run, launch=launch.number, index=len(runs)))
-        self._session.save_requests(self._test(position, point), runs[-1], point)
-        result = self._result(launch.server, point, runs)
+        point_id, config = self._point_id(position, point), launch.server.config
+        self._session.save_requests(f"{self._name}[{point_id}]", runs[-1], point)
+        facts = environment(config, launch.server.version, self._gpus, launch.server.deployment)
+        result = make_result(point_id, config, point, facts, runs)
         self._note(position, point, result=result, sla=check_sla(point.sla, result, len(runs)), error="interrupted")
 
-    def _result(self, server: LlmServer, point: LoadPoint, runs: Sequence[Run]) -> Result:
-        config = server.config
-        facts = environment(config, server.version, self._gpus, server.deployment)
-        return make_result(f"{config.name}-{point.name}", config, point, facts, runs)
-
-    def _test(self, position: Position, point: LoadPoint) -> str:
-        return f"{self._name}[{self._configs[position].name}-{point.name}]"
+    def _point_id(self, position: Position, point: LoadPoint) -> str:
+        return f"{self._configs[position].name}-{point.name}"
 
     def _note(self, position: Position, point: LoadPoint, **facts: Unpack[Facts]) -> None:
-        self._session.note(self._test(position, point), f"{self._configs[position].name}-{point.name}", **facts)
+        point_id = self._point_id(position, point)
+        self._session.note(f"{self._name}[{point_id}]", point_id, **facts)
 
     def _progress(self, trial: Trial, point: LoadPoint) -> Progress | None:
         if self._live is None:

@@ -83,7 +83,7 @@ def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
 
 
 def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:
-    """As many equal instances as the GPUs allow, where the plan does not say how many."""
+    """The configuration with as many equal instances as the GPUs allow, where the plan does not say how many."""
     if not (auto and config.is_local) or "replicas" in config.model_fields_set:
         return config
     each = config.gpu_count
@@ -103,11 +103,11 @@ def _order(axis: Axis) -> tuple[int, ...]:
 
 
 def _points(plan: Plan, spec: SearchSpec) -> tuple[LoadPoint, ...]:
-    """Of the search's loads, the constraints beside their SLA."""
+    """The search's loads, their SLA joined by the constraints."""
     names = spec.loads or tuple(plan.loads)
     own = tuple(limit for limit in spec.constraints if isinstance(limit, Limit))
     return tuple(
         point.model_copy(update={"sla": (*point.sla, *(limit for limit in own if limit not in point.sla))})
         for point in plan.load_points()
-        if point.name.partition("-")[0] in names
+        if point.load in names
     )

@@ -40,7 +40,7 @@ class Checkpoint:
     entries: dict[str, Entry] = field(default_factory=dict)
     """By the configuration's name."""
     engine_version: str | None = None
-    """As the first server told; None where none has."""
+    """Reported by the first server; None where none has."""
 
     def entry(self, config: ServerConfig) -> Entry:
         """What is known of the configuration; made when there is nothing. PlanError when it was another one then."""

@@ -27,7 +27,7 @@ class Ranked:
     rank: int | None
     """From 1, among those that keep all limits; None for all others."""
     tied: bool
-    """Whether noise does not let it be told from the best one."""
+    """Whether its difference to the best one is within noise."""
     name: str
     config: ServerConfig
     values: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Ranked:
 
     @property
     def closest(self) -> str:
-        """The limit that is nearest to being broken; empty where none has a share to tell."""
+        """The limit that is nearest to being broken; empty where none has a share."""
         near = max((check for check in self.checks if check.by), key=lambda check: check.excess, default=None)
         return f"{near.name} {near.shown}, {near.by}" if near else ""
 
@@ -63,7 +63,7 @@ class SearchResult:
     name: str
     mode: Mode
     objective: str
-    """As people read it."""
+    """The objective as people read it."""
     unit: str
     better: str
     """`higher` or `lower`: of the objective's levels as they are shown."""
@@ -102,7 +102,7 @@ class SearchResult:
 
     @property
     def ties(self) -> tuple[Ranked, ...]:
-        """Configurations that cannot be told from the best."""
+        """Configurations whose difference to the best is within noise."""
         return tuple(found for found in self.ranked if found.tied and found.rank != 1)
 
     @property
@@ -117,7 +117,7 @@ class SearchResult:
 
     @property
     def claim(self) -> str:
-        """What may be said of the best: that it is the best only where noise lets that be told."""
+        """The best one's standing: `is the best`, or `leads` where others are within noise."""
         others = len(self.ties)
         told = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
         return f"{told} so far" if self.interrupted else told
@@ -147,9 +147,10 @@ def make_result(
     """Everything that follows from the trials."""
     order = contest.ranked()
     scale = _Scale(found, contest)
-    best = next((at for at in order if contest.assessment(at).standing == "ok"), None)
     ok = [at for at in order if contest.assessment(at).standing == "ok"]
-    ranked = tuple(_ranked(found, contest, at, scale, best, ok) for at in order)
+    ranked = tuple(_ranked(found, contest, at, scale, ok) for at in order)
+    limits = [str(limit) for point in found.points for limit in point.sla]
+    limits += [str(found.spec.memory_limit)] if found.spec.memory_limit else []
     return SearchResult(
         name=found.name,
         mode=found.spec.mode,
@@ -158,7 +159,7 @@ def make_result(
         better=scale.better,
         axes={axis.name: axis.values for axis in found.server.axes},
         loads=tuple(point.name for point in found.points),
-        limits=tuple(dict.fromkeys(_limits(found))),
+        limits=tuple(dict.fromkeys(limits)),
         ranked=ranked,
         tried=tuple(found.configs[at].name for at in contest.held),
         pareto=tuple(_fronts(found, ranked)),
@@ -169,13 +170,6 @@ def make_result(
         notes=tuple(notes),
         interrupted=interrupted,
     )
-
-
-def _limits(found: Candidates) -> Iterator[str]:
-    for point in found.points:
-        yield from map(str, point.sla)
-    if found.spec.memory_limit:
-        yield str(found.spec.memory_limit)
 
 
 class _Scale:
@@ -201,11 +195,10 @@ class _Scale:
         return Interval(*(value / self._reference for value in (level.value, level.low, level.high)))
 
 
-def _ranked(
-    found: Candidates, contest: Contest, at: Position, scale: _Scale, best: Position | None, ok: Sequence[Position]
-) -> Ranked:
+def _ranked(found: Candidates, contest: Contest, at: Position, scale: _Scale, ok: Sequence[Position]) -> Ranked:
+    """`ok`: those that keep all limits, the best first."""
     trial, assessed = contest.held[at], contest.assessment(at)
-    tied = assessed.standing == "ok" and best is not None and _tied(contest, at, best)
+    tied = at in ok and (at == ok[0] or not contest.goal.beats(contest.assessment(ok[0]), assessed))
     return Ranked(
         rank=ok.index(at) + 1 if at in ok else None,
         tied=tied,
@@ -220,11 +213,6 @@ def _ranked(
         stopped=trial.stopped,
         metrics=_metrics(found, trial),
     )
-
-
-def _tied(contest: Contest, at: Position, best: Position) -> bool:
-    first, other = contest.assessment(best), contest.assessment(at)
-    return at == best or not contest.goal.beats(first, other)
 
 
 def _metrics(found: Candidates, trial: Trial) -> dict[str, dict[str, float | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.runner.outcomes import RunFolder
-from pytest_llmperf.search.bench import Bench, Live
+from pytest_llmperf.search.bench import Bench, Show
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.checkpoint import Checkpoint, read_checkpoint
 from pytest_llmperf.search.result import SearchResult, make_result
@@ -26,7 +26,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import memory_readable
 
 _FACTS = ("slug", "engine", "gpus", "driver", "cpu", "cpu_cores", "llmperf")
-"""Of the environment, what must be equal for a search to be continued; the engine's version is asked of the server."""
+"""Facts of the environment that a continued search must find unchanged; the engine's version the server says."""
 
 _CAVEATS: Mapping[Mode, str] = {
     "quick": "quick climbs from one configuration to its neighbours and may end on a local optimum: `starts` begins "
@@ -45,12 +45,12 @@ class SearchRun:
     """The plan's file."""
     resume_from: Path | None = None
     """The checkpoint to go on from; None begins anew."""
-    live: Live | None = None
+    live: Show | None = None
     workers: Callable[[LoadPoint], int | None] | None = None
 
 
 def checkpoint_name(search: str) -> str:
-    """Of the file in the search's output folder."""
+    """Name of the file in the search's output folder."""
     return f"search-{file_name(search)}.checkpoint.json"
 
 
@@ -63,7 +63,7 @@ def run_search(found: Candidates, how: SearchRun, keep: Callable[[SearchResult],
     """Searches, and gives the result.
 
     `keep` gets the result too, as far as it came when the search is interrupted, before that goes on its way.
-    MissingRequirement without optuna, PlanError when memory is limited that cannot be told, or when the checkpoint is
+    MissingRequirement without optuna, PlanError when memory is limited that cannot be read, or when the checkpoint is
     of another plan or environment; nothing was started then.
     """
     _check_needs(found, how.gpus)
@@ -112,39 +112,36 @@ class _Search:
         )
         trials = found.spec.trials or (TRIALS if found.spec.mode == "optuna" else None)
         self._contest = Contest(found.goal, self._bench.run, found.spec.runs, trials)
-        self._notes: list[str] = list(_differing_outputs(found))
+        self._notes: list[str] = []
+        if names := [axis.name for axis in found.server.axes if changes_output(axis.name)]:
+            differ = f"the configurations differ in {', '.join(names)}"
+            self._notes.append(f"{differ}, which changes what the model outputs (`unlocked`)")
 
     def run(self) -> None:
         """To its end."""
-        space, contest = self._found.space, self._contest
+        spec, space, contest = self._found.spec, self._found.space, self._contest
         try:
-            self._try_all()
+            if spec.mode == "brute":
+                modes.brute(space, contest)
+            elif spec.mode == "quick":
+                modes.quick(space, contest, spec.starts)
+            else:
+                tpe(space, contest, spec.seed)
         except OutOfTrials:
             self._notes.append(f"trials: {contest.trials} ended the search; the space has {len(space)} configurations")
         if contest.held:
             contest.final()
-        if len(contest.held) < len(space) and self._found.spec.mode in _CAVEATS:
-            self._notes.append(_CAVEATS[self._found.spec.mode])
-
-    def _try_all(self) -> None:
-        spec, space = self._found.spec, self._found.space
-        if spec.mode == "brute":
-            modes.brute(space, self._contest)
-        elif spec.mode == "quick":
-            modes.quick(space, self._contest, spec.starts)
-        else:
-            tpe(space, self._contest, spec.seed)
+        if len(contest.held) < len(space) and spec.mode in _CAVEATS:
+            self._notes.append(_CAVEATS[spec.mode])
 
     def result(self, *, interrupted: bool) -> SearchResult:
-        """As far as it is."""
+        """The result so far."""
         facts = {**self._checkpoint.environment, "engine_version": self._checkpoint.engine_version}
-        notes = [*self._notes, *self._continued()]
+        notes, bench = list(self._notes), self._bench
+        if bench.taken:
+            notes.append(f"continued: {bench.taken} runs were measured before, {bench.measured} now")
         result = make_result(self._found, self._contest, facts, interrupted=interrupted, notes=notes)
         return result if result.best is None else self._with_takeaways(result, result.best.name)
-
-    def _continued(self) -> Iterator[str]:
-        if self._bench.taken:
-            yield f"continued: {self._bench.taken} runs were measured before, {self._bench.measured} now"
 
     def _with_takeaways(self, result: SearchResult, best: str) -> SearchResult:
         position = next(at for at, config in self._found.configs.items() if config.name == best)
@@ -164,9 +161,3 @@ def _checkpoint(found: Candidates, how: SearchRun) -> Checkpoint:
     if how.resume_from is None:
         return Checkpoint(path, found.measured_as(), here)
     return replace(read_checkpoint(how.resume_from, found.measured_as(), here), path=path)
-
-
-def _differing_outputs(found: Candidates) -> Iterator[str]:
-    names = [axis.name for axis in found.server.axes if changes_output(axis.name)]
-    if names:
-        yield f"the configurations differ in {', '.join(names)}, which changes what the model outputs (`unlocked`)"

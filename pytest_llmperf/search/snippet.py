@@ -31,7 +31,7 @@ def server_snippet(plan_text: str, found: Candidates, position: Position) -> str
 def plan_snippet(plan_text: str, found: Candidates, position: Position, folder: Path | None = None) -> str:
     """The plan with this configuration as its only server, and the search's loads; paths count from `folder`."""
     data = yaml.safe_load(plan_text)
-    names = {point.name.partition("-")[0] for point in found.points}
+    names = {point.load for point in found.points}
     whole = {
         **{key: value for key, value in data.items() if key != "searches"},
         "servers": _servers(data, found, position),

@@ -45,7 +45,11 @@ class Duet:
         )
 
 
+def sides(asked: ServerConfig | Duet) -> tuple[ServerConfig, ...]:
+    """The servers to measure on; the one that is judged comes last."""
+    return (asked.a, asked.b) if isinstance(asked, Duet) else (asked,)
+
+
 def configurations(asked: Iterable[ServerConfig | Duet]) -> dict[ServerConfig, None]:
     """Every server once, in order, those of duets too."""
-    sides = ((one.a, one.b) if isinstance(one, Duet) else (one,) for one in asked)
-    return dict.fromkeys(config for pair in sides for config in pair)
+    return dict.fromkeys(config for one in asked for config in sides(one))

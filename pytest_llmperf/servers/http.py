@@ -31,7 +31,7 @@ _KEPT_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30),
 )
 """An answer may take minutes, in which routers and proxies forget a connection that nothing goes over."""
-_TOLD = ("content-type", "location", "retry-after")
+_KEPT = ("content-type", "location", "retry-after")
 """Headers of an answer that are looked at."""
 
 
@@ -48,8 +48,8 @@ def ask(
     reads, undecodable = decoded(Reads(ends=(len(raw),), body=raw), answer.headers.get("content-encoding", ""))
     if undecodable and answer.status == 200:
         raise httpx.RemoteProtocolError(undecodable)
-    told = {name: answer.headers[name] for name in _TOLD if name in answer.headers}
-    return httpx.Response(answer.status or 0, headers=told, content=reads.body)
+    kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
+    return httpx.Response(answer.status or 0, headers=kept, content=reads.body)
 
 
 @contextlib.contextmanager

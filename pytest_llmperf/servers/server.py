@@ -88,12 +88,8 @@ class LlmServer:
     def started(self) -> bool:
         return self._launched is not None
 
-    def bring_up(self) -> None:
-        """Starts it now if it was made `later` and nobody has asked for it yet. Raises ServerError."""
-        _ = self._up
-
-    @property
-    def _up(self) -> Launch:
+    def bring_up(self) -> Launch:
+        """Returns the launch that is up, begun now for a lazy server that nobody has asked for. Raises ServerError."""
         if self._launched is None:
             self._launched = self._launch()
         return self._launched
@@ -110,22 +106,22 @@ class LlmServer:
     @property
     def targets(self) -> tuple[Target, ...]:
         """Where the load goes, one per replica."""
-        return self._up.targets
+        return self.bring_up().targets
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:
         """One per replica; empty for a server that was up before."""
-        return self._up.processes
+        return self.bring_up().processes
 
     @property
     def version(self) -> str | None:
         """The engine's own version; None when it does not tell."""
-        return self._up.version
+        return self.bring_up().version
 
     @property
     def deployment(self) -> Mapping[str, Any]:
         """What only the running deployment tells and makes it comparable; empty for a server that is one program."""
-        return self._up.deployment
+        return self.bring_up().deployment
 
     def relaunch(self) -> bool:
         """Stop it and start it anew, ready; False for a server that is not ours to start. Raises ServerError."""
@@ -143,7 +139,7 @@ class LlmServer:
     @property
     def gpus(self) -> tuple[Gpu, ...]:
         """This machine's that it has, the same at every launch; empty where it takes none."""
-        return self._up.gpus
+        return self.bring_up().gpus
 
     @property
     def url(self) -> str:
@@ -200,7 +196,7 @@ class LlmServer:
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
         if self._watcher is not None:
-            self._watcher.begin(sources(self.config, self._up.instances, self.processes, self.gpus))
+            self._watcher.begin(sources(self.config, self.bring_up().instances, self.processes, self.gpus))
 
     def end_watching(self) -> Telemetry | None:
         """What was sampled since; None where nothing is."""
@@ -248,18 +244,16 @@ def sources(
 ) -> Sources:
     """What can be sampled of a running server; of a container no processes, which are not below ours."""
     names = [config.name if len(targets) == 1 else f"{config.name} {place}" for place in range(1, len(targets) + 1)]
-    asked = ((name, _metrics_question(config, target)) for name, target in zip(names, targets, strict=True))
+    metrics = ENGINES[config.engine].metrics
+    if isinstance(config.server_metrics, str):
+        # Credentials go to the server that they are for, and to no other.
+        questions: list[Question | None] = [(expand(config.server_metrics), ())] * len(targets)
+    else:
+        questions = [metrics(target) for target in targets]
     return Sources(
-        metrics=tuple(MetricsSource(name, *question) for name, question in asked if question),
+        metrics=tuple(MetricsSource(name, *asked) for name, asked in zip(names, questions, strict=True) if asked),
         processes=()
         if config.in_container
         else tuple((n, p.handle.pid) for n, p in zip(names, processes, strict=False)),
         gpus=tuple((f"GPU {gpu.device}", gpu.device) for gpu in gpus),
     )
-
-
-def _metrics_question(config: ServerConfig, target: Target) -> Question | None:
-    """URL and headers; credentials go to the server that they are for, and to no other."""
-    if isinstance(config.server_metrics, str):
-        return expand(config.server_metrics), ()
-    return ENGINES[config.engine].metrics(target)

@@ -16,7 +16,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.deployments.holder import identity
-from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
@@ -29,7 +29,7 @@ from pytest_llmperf.telemetry.watch import watcher
 
 @contextlib.contextmanager
 def start_server(
-    config: ServerConfig,
+    asked: ServerConfig | Duet,
     log_dir: Path,
     gpus: Sequence[Gpu],
     *,
@@ -37,51 +37,35 @@ def start_server(
     loads: Sequence[LoadPoint] = (),
     sharing: GpuSharing = SHARING,
 ) -> Iterator[LlmServer]:
-    """The server of `config`, ready (if `lazy`, on first use); stopped with all its processes on leaving.
+    """The server that is asked for, ready (if `lazy`, on first use); stopped with all its processes on leaving.
 
-    It is ready when it has answered a short request of one of `loads` (where none is given: of any known endpoint).
-    `gpus` are the ones to choose from: it holds those that it takes from its first launch on. Raises
-    MissingRequirement when this machine cannot run it and ServerError when it does not come up.
+    Of a duet the new one, with the old one as its `reference`, on GPUs of their own. A server is ready when it has
+    answered a short request of one of `loads` (where none is given: of any known endpoint). `gpus` are the ones to
+    choose from: those that are taken are held from the first launch on. Raises MissingRequirement when this machine
+    cannot run it, or not both at once, and ServerError when it does not come up.
     """
-    with contextlib.ExitStack() as holding:
-        own = cache(lambda: holding.enter_context(held_gpus(gpus, config.local_gpus, sharing)))
-        yield holding.enter_context(_server(config, log_dir, partial(_checked, config, gpus, own), lazy, loads))
-
-
-@contextlib.contextmanager
-def start_duet(
-    duet: Duet,
-    log_dir: Path,
-    gpus: Sequence[Gpu],
-    *,
-    lazy: bool = False,
-    loads: Sequence[LoadPoint] = (),
-    sharing: GpuSharing = SHARING,
-) -> Iterator[LlmServer]:
-    """The new server with the old one as its `reference`, both ready, on GPUs of their own.
-
-    Raises as start_server does, and MissingRequirement when there are too few GPUs for both at once.
-    """
-    if reason := duet.too_few_gpus(gpus):
+    if isinstance(asked, Duet) and (reason := asked.too_few_gpus(gpus)):
         raise MissingRequirement(reason)
-    taken = duet.a.local_gpus
+    configs = sides(asked)
+    ends = list(itertools.accumulate(config.local_gpus for config in configs))
     with contextlib.ExitStack() as holding:
         # Together: one that holds some and waits for more could wait for one that does the same.
-        both = cache(lambda: holding.enter_context(held_gpus(gpus, taken + duet.b.local_gpus, sharing)))
-        old_gpus = partial(_checked, duet.a, gpus, lambda: both()[:taken])
-        new_gpus = partial(_checked, duet.b, gpus, lambda: both()[taken:])
-        old = holding.enter_context(_server(duet.a, log_dir, old_gpus, lazy, loads))
-        new = holding.enter_context(_server(duet.b, log_dir, new_gpus, lazy, loads))
-        new.reference = old
-        yield new
+        held = cache(lambda: holding.enter_context(held_gpus(gpus, ends[-1], sharing)))
+        servers = []
+        for config, end in zip(configs, ends, strict=True):
+            own = partial(_own_gpus, config, gpus, held, end)
+            servers.append(holding.enter_context(_server(config, log_dir, own, lazy, loads)))
+        *before, judged = servers
+        judged.reference = before[0] if before else None
+        yield judged
 
 
-def _checked(config: ServerConfig, gpus: Sequence[Gpu], own: Callable[[], Sequence[Gpu]]) -> Sequence[Gpu]:
-    """Returns the server's `own` of the machine's `gpus`. Raises MissingRequirement before anybody waits for one."""
+def _own_gpus(config: ServerConfig, gpus: Sequence[Gpu], held: Callable[[], Sequence[Gpu]], end: int) -> Sequence[Gpu]:
+    """Returns the last of the `held` ones up to `end`. Raises MissingRequirement before anybody waits for one."""
     if reason := missing_requirement(config, gpus):
         raise MissingRequirement(reason)
     try:
-        return own()
+        return held()[end - config.local_gpus : end]
     except ServerError as error:
         raise ServerError(f"server {config.name!r} {error}") from error
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Collection
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,91 +98,48 @@ def all_options(config: pytest.Config) -> dict[str, Any]:
 
 def check_options(config: pytest.Config) -> None:
     """UsageError says what was given and what is allowed."""
-    given = partial(option, config)
-    for name in ("runs", "parallel"):
-        _check_count(name, given(name))
-    _check_workers(given("workers"))
-    _check_dialect(given("dialect"))
-    for name in ("budget", "gpu-wait", "gpu-busy"):
-        _check_parses(name, given(name))
-    _check_resume(given("resume"), given("output"), config.invocation_params.dir)
-    _check_html(given("html"))
-    _check_exports(given("export"))
+    given = {name: option(config, name) for name, _, _ in _OPTIONS}
+    output = given["output"]
     for name, kind, _ in _OPTIONS:
-        if "|" in kind and kind not in ("auto|n", "path|off"):
-            _check_among(name, given(name), kind.split("|"))
-    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if given(name)]
-    if updating and ci_variable() and not given("allow-ci-update"):
+        problem = None if given[name] is None else _problem(name, kind, given[name])
+        if name == "resume" and given[name] and output and (config.invocation_params.dir / output).is_file():
+            problem = f"--llmperf-output {output!r} is a file, not the folder of a session"
+        if problem:
+            raise pytest.UsageError(f"--llmperf-{name} (ini {_ini_name(name)}): {problem}")
+    updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if given[name]]
+    if updating and ci_variable() and not given["allow-ci-update"]:
         raise pytest.UsageError(
             f"{' '.join(updating)} is refused in CI ({ci_variable()} is set): a job that records its own "
             "baseline gates nothing. If this job is meant to renew baselines, add --llmperf-allow-ci-update"
         )
 
 
-def _check_count(name: str, given: Any) -> None:
-    if given is not None and not (str(given).isdigit() and int(given) > 0):
-        raise pytest.UsageError(
-            f"--llmperf-{name} (ini {_ini_name(name)}): {given!r} is not a whole number of at least 1"
-        )
+def _problem(name: str, kind: str, given: Any) -> str | None:
+    """What is wrong with the value of an option; None when nothing is. Heavy modules are imported for theirs alone."""
+    if kind in ("int", "auto|n"):
+        right = (kind == "auto|n" and given == "auto") or (str(given).isdigit() and int(given) > 0)
+        article = "not a" if kind == "int" else "neither 'auto' nor a"
+        return None if right else f"{given!r} is {article} whole number of at least 1"
+    if name in ("budget", "gpu-wait", "gpu-busy"):
+        from pytest_llmperf.session.options import parse_busy, parse_time
 
+        try:
+            (parse_busy if name == "gpu-busy" else parse_time)(given)
+        except ValueError as error:
+            return str(error)
+    needed: tuple[str, ...] = ("plotly", "jinja2") if name == "html" else ()
+    allowed: Collection[str] | None = kind.split("|") if "|" in kind and kind != "path|off" else None
+    if name == "export":
+        from pytest_llmperf.interchange.exports import NAMES as allowed
 
-def _check_workers(workers: Any) -> None:
-    if workers not in (None, "auto") and not (str(workers).isdigit() and int(workers) > 0):
-        raise pytest.UsageError(
-            f"--llmperf-workers (ini llmperf_workers): {workers!r} is neither 'auto' nor a whole number of at least 1"
-        )
-
-
-def _check_parses(name: str, given: Any) -> None:
-    if given is None:
-        return
-    from pytest_llmperf.session.options import parse_busy, parse_time
-
-    try:
-        (parse_busy if name == "gpu-busy" else parse_time)(given)
-    except ValueError as error:
-        raise pytest.UsageError(f"--llmperf-{name} (ini {_ini_name(name)}): {error}") from error
-
-
-def _check_resume(resume: Any, output: Any, invoked_from: Path) -> None:
-    if resume and output and (invoked_from / output).is_file():
-        raise pytest.UsageError(
-            f"--llmperf-resume (ini llmperf_resume): --llmperf-output {output!r} is a file, not the folder of a session"
-        )
-
-
-def _check_html(path: Any) -> None:
-    missing = [name for name in ("plotly", "jinja2") if path and importlib.util.find_spec(name) is None]
-    if missing:
-        raise pytest.UsageError(
-            f"--llmperf-html (ini llmperf_html) needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'"
-        )
-
-
-def _check_exports(given: Any) -> None:
-    if given is None:
-        return
-    from pytest_llmperf.interchange.exports import NAMES
-
-    for name in given.split(","):
-        _check_among("export", name, NAMES)
-    if "parquet" in given.split(",") and importlib.util.find_spec("pyarrow") is None:
-        raise pytest.UsageError("--llmperf-export=parquet needs pyarrow: pip install 'pytest-llmperf[report]'")
-
-
-def _check_dialect(name: Any) -> None:
-    if name is None:
-        return
-    from pytest_llmperf.metrics.dialects import DIALECTS
-
-    _check_among("dialect", name, DIALECTS)
-
-
-def _check_among(name: str, given: Any, allowed: Collection[str]) -> None:
-    if given is not None and given not in allowed:
-        raise pytest.UsageError(
-            f"--llmperf-{name} (ini {_ini_name(name)}): {given!r} is not one of {', '.join(allowed)}"
-        )
+        needed = ("pyarrow",) if "parquet" in given.split(",") else ()
+    if name == "dialect":
+        from pytest_llmperf.metrics.dialects import DIALECTS as allowed
+    wrong = [] if allowed is None else [one for one in str(given).split(",") if one not in allowed]
+    if allowed is not None and wrong:
+        return f"{wrong[0]!r} is not one of {', '.join(allowed)}"
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
+    return f"{given} needs {' and '.join(missing)}: pip install 'pytest-llmperf[report]'" if missing else None
 
 
 def ci_variable() -> str | None:

@@ -105,11 +105,16 @@ class BaselineGate:
         """
         __tracebackhide__ = True
         _assert_valid(result.incomparable, result)
-        if refused := self._too_many_errors(result):
-            _warn(self._failure(result, refused))
-        regression = self._duet(result) if result.reference is not None else self._stored(result, missing)
+        if broken := self._session.judge.failed_requests(result):  # a server is fast while it refuses
+            lines = "\n  ".join([f"{result.point_id}: too many requests failed, so its baseline cannot pass", *broken])
+            _warn(self._failure(result, lines))
+        try:
+            regression = self._regression(result, missing)
+        except BaselineError as error:
+            raise AssertionError(f"{result.point_id}: {error}") from None
         if regression is None:
             return
+        self._session.folder.note(self._test, result.point_id, regression=regression)
         text = failure_text(result.point_id, regression)
         if regression.verdict in ("FAIL", "NO BASELINE"):
             _warn(self._failure(result, text))
@@ -126,55 +131,30 @@ class BaselineGate:
             return ReportOnlyWarning(f"{text}\n  (report-only)")
         raise AssertionError(text)
 
-    def _stored(self, result: Result, missing: Literal["fail", "skip"]) -> Regression | None:
-        """The result against its baseline file; None where it is recorded, or need not be compared."""
+    def _regression(self, result: Result, missing: Literal["fail", "skip"]) -> Regression | None:
+        """The result against its baseline file, or in a duet the old server; None where it need not be compared.
+
+        BaselineError says why it cannot be.
+        """
         __tracebackhide__ = True
-        path = self._session.judge.file(self._test, result)
-        try:
-            assert_holds(path, self._test)
-        except BaselineError as error:
-            raise AssertionError(f"{result.point_id}: {error}") from None
-        if self._session.judge.is_recording(self._test, result):
+        session, test, judge = self._session, self._test, self._session.judge
+        if result.reference is not None:
+            session.note_duet_update()
+            return judge.regression(test, result)
+        path = judge.file(test, result)
+        assert_holds(path, test)
+        if judge.is_recording(test, result):
             self._record(result)
             return None
         if missing == "skip" and not path.exists():
             return None
-        try:
-            own = (
-                self._session.stored_session(self._test, result).id
-                if self._test in self._session.resumed.points
-                else None
-            )
-            if own and self._session.judge.holds(self._test, result, own):
-                self._session.folder.notes.append(
-                    f"{result.point_id}: baseline {path} was recorded from these very runs"
-                )
-                return None
-            regression = self._session.judge.regression(self._test, result, own)
-        except BaselineError as error:
-            raise AssertionError(f"{result.point_id}: {error}") from None
-        self._session.folder.note(self._test, result.point_id, regression=regression)
-        if self._session.options.update_baselines and regression.verdict == "PASS":
-            self._append(path, result)
-        return regression
-
-    def _too_many_errors(self, result: Result) -> str | None:
-        """Says how the limit on failed requests is broken. It holds here too: a server is fast while it refuses."""
-        broken = self._session.judge.failed_requests(result)
-        if not broken:
+        own = session.stored_session(test, result).id if test in session.resumed.points else None
+        if own and judge.holds(test, result, own):
+            session.folder.notes.append(f"{result.point_id}: baseline {path} was recorded from these very runs")
             return None
-        lines = "\n  ".join(broken)
-        return f"{result.point_id}: too many requests failed, so its baseline cannot pass\n  {lines}"
-
-    def _duet(self, result: Result) -> Regression:
-        """The result against the old server's runs; baseline files are left alone."""
-        __tracebackhide__ = True
-        self._session.note_duet_update()
-        try:
-            regression = self._session.judge.regression(self._test, result)
-        except BaselineError as error:
-            raise AssertionError(f"{result.point_id}: {error}") from None
-        self._session.folder.note(self._test, result.point_id, regression=regression)
+        regression = judge.regression(test, result, own)
+        if session.options.update_baselines and regression.verdict == "PASS":
+            self._append(path, result)
         return regression
 
     def _record(self, result: Result) -> None:

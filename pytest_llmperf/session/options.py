@@ -18,8 +18,6 @@ from pytest_llmperf.runner.resume.files import newest_session
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing
 from pytest_llmperf.units import parse_ratio, parse_seconds
 
-_DEFAULT_RUNS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -51,9 +49,7 @@ class Options:
 
     def runs_of(self, point: LoadPoint, marker_runs: int | None = None) -> int:
         """Runs of a point: as many as stability takes at most, else the option, the marker, the plan, the default."""
-        if point.stability:
-            return point.stability.max_windows
-        return self.runs or marker_runs or point.runs or _DEFAULT_RUNS
+        return point.first_runs(self.runs or marker_runs)
 
     def workers_of(self, point: LoadPoint) -> int | None:
         """Processes of the load driver: the option, the load's; None is auto."""
@@ -73,6 +69,7 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
     def path(name: str) -> Path | None:
         return invoked_from / given[name] if given[name] else None
 
+    new, workers, wait, busy = default_output(root), given["workers"], given["gpu-wait"], given["gpu-busy"]
     return Options(
         update_baselines=bool(given["update-baselines"]),
         update_new=bool(given["update-new"]),
@@ -80,7 +77,7 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         json=path("json"),
         html=path("html"),
         exports=tuple(given["export"].split(",")) if given["export"] else (),
-        output=path("output") or _own_output(root, bool(given["resume"])),
+        output=path("output") or (newest_session(new.parent) if given["resume"] else None) or new,
         resume=bool(given["resume"]),
         baselines=path("baselines") or root / "baselines",
         history=_history(given["history"], path("baselines") or root / "baselines", invoked_from),
@@ -91,8 +88,11 @@ def make_options(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Op
         relaunch=given["relaunch"],
         budget_s=parse_time(given["budget"]) if given["budget"] else None,
         dialect=given["dialect"],
-        workers=_workers(given["workers"]),
-        sharing=_sharing(given),
+        workers="auto" if workers == "auto" else int(workers) if workers else None,
+        sharing=GpuSharing(
+            wait_s=parse_time(wait) if wait else SHARING.wait_s,
+            busy_share=parse_busy(busy) if busy else SHARING.busy_share,
+        ),
         parallel=int(given["parallel"] or 1),
     )
 
@@ -101,12 +101,6 @@ def _history(given: str | None, baselines: Path, invoked_from: Path) -> Path | N
     if given == "off":
         return None
     return invoked_from / given if given else baselines.parent / "llmperf-history.sqlite"
-
-
-def _own_output(root: Path, resume: bool) -> Path:
-    """A new folder, or that of the session that is continued."""
-    new = default_output(root)
-    return (newest_session(new.parent) or new) if resume else new
 
 
 def parse_time(given: str) -> float:
@@ -121,14 +115,6 @@ def parse_busy(given: str) -> float:
     return share
 
 
-def _sharing(given: Mapping[str, Any]) -> GpuSharing:
-    wait, busy = given["gpu-wait"], given["gpu-busy"]
-    return GpuSharing(
-        wait_s=parse_time(wait) if wait else SHARING.wait_s,
-        busy_share=parse_busy(busy) if busy else SHARING.busy_share,
-    )
-
-
 def ini_margins(lines: Sequence[str]) -> Mapping[str, float]:
     """The margins in the ini file's lines; PlanError says what is wrong."""
     pairs = [part.partition("=") for line in lines for part in line.split(",") if part.strip()]
@@ -141,7 +127,3 @@ def checked_margins(given: object, where: str) -> Mapping[str, float]:
         return parse_margins(given)
     except ValueError as error:
         raise PlanError(f"{where}: {error}") from error
-
-
-def _workers(given: str | None) -> int | Literal["auto"] | None:
-    return "auto" if given == "auto" else int(given) if given else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,19 @@ class Search:
         """Measures configurations until the search has ended; blocks.
 
         MissingRequirement when this machine can run none of them, PlanError when the search cannot be continued or
-        limits what cannot be told here. A configuration that fails is part of the result.
+        limits memory, which cannot be read here. A configuration that fails is part of the result.
         """
         __tracebackhide__ = True
         found = self.candidates()
-        if obstacles := _obstacles(found, self.gpus):
-            raise MissingRequirement(f"{len(found.configs)} configurations, and none can run here: {obstacles[0]}")
+        reasons = [missing_requirement(config, self.gpus) for config in found.configs.values()]
+        if all(reasons):
+            raise MissingRequirement(f"{len(reasons)} configurations, and none can run here: {reasons[0]}")
         folder = RunFolder(self._folder)
+
+        def keep(result: SearchResult) -> None:
+            self._session.searches[self._test] = result
+            self._session.folder.written += [f"search: {path}" for path in write_search(result, folder)]
+
         resume = self._session.options.resume
         how = SearchRun(
             folder,
@@ -46,7 +52,7 @@ class Search:
             live=self._session.live.show,
             workers=self._session.options.workers_of,
         )
-        return run_search(found, how, self._keeper(folder))
+        return run_search(found, how, keep)
 
     def candidates(self) -> Candidates:
         """What there is to choose from."""
@@ -66,31 +72,13 @@ class Search:
         for folder in self._session.folder.output.parent.glob("*"):
             yield folder / self._folder.name / checkpoint_name(name)
 
-    def _keeper(self, folder: RunFolder) -> Callable[[SearchResult], None]:
-        def keep(result: SearchResult) -> None:
-            self._session.searches[self._test] = result
-            self._session.folder.written += [f"search: {path}" for path in write_search(result, folder)]
-
-        return keep
-
-
-def _obstacles(found: Candidates, gpus: Sequence[Gpu]) -> list[str]:
-    """Why each configuration cannot run here; empty as soon as one can."""
-    reasons = [missing_requirement(config, gpus) for config in found.configs.values()]
-    known = [reason for reason in reasons if reason]
-    return known if len(known) == len(reasons) else []
-
-
-def dry_run(search: Search) -> Iterator[str]:
-    """Lines that say what it would do."""
-    yield from describe(search.candidates(), search.gpus)
-
 
 def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
     """What the searches among them would do."""
     for item in items:
         if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
-            yield from dry_run(search_of(item, str(item.callspec.params["llmperf_search"])))
+            search = search_of(item, str(item.callspec.params["llmperf_search"]))
+            yield from describe(search.candidates(), search.gpus)
 
 
 def search_of(item: pytest.Item, name: str) -> Search:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,19 +31,17 @@ from pytest_llmperf.report.files import (
     write_report,
 )
 from pytest_llmperf.report.json.properties import outcome_properties
-from pytest_llmperf.report.media import summary
 from pytest_llmperf.runner import describe
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
+from pytest_llmperf.runner.progress.eta import PointWork
 from pytest_llmperf.runner.progress.live import Live
-from pytest_llmperf.runner.progress.outlook import Work
 from pytest_llmperf.runner.resumed import Resumed, read_resumed
 from pytest_llmperf.search.result import SearchResult
-from pytest_llmperf.servers.duet import Duet, configurations
+from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.server import LlmServer
-from pytest_llmperf.servers.start import start_duet, start_server
-from pytest_llmperf.session.dry_run import describe_points
+from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.session.select.collection import Collection, resolved
 from pytest_llmperf.telemetry.environment import git_sha
@@ -76,17 +74,18 @@ class Preparation:
     def begin(self, live: Live) -> PytestSession:
         """Freezes what was collected and returns the session that measures it."""
         program, options = self.collection.finish(), self.options
-        recording = _recording(options)
+        recording: Recording = "missing" if options.update_baselines or options.update_new else "nothing"
+        recording = "everything" if options.accept else recording
         judge = Judge(options.baselines, profile=self.gate, margins=self.margins, recording=recording)
         for test, planned in program.tests.items():
             judge.expect(test, planned.point, planned.margins, planned.gates)
-            live.outlook.plan(_work(planned, recording))
+            live.eta.plan(_work(planned, recording))
         resumed = Resumed({})
         if options.resume:
-            resumed = read_resumed(self.folder, program.tests, self.gpus, _runs_wanted(judge))
+            resumed = read_resumed(self.folder, program.tests, self.gpus, judge.runs_wanted)
             self.folder.notes += resumed.notes
         for test in resumed.points:
-            live.outlook.settle(test)
+            live.eta.settle(test)
         searches: dict[str, SearchResult] = {}
         report = RunningReport(self.folder, searches)
         campaign = Campaign(
@@ -150,7 +149,7 @@ class PytestSession:
         return self.campaign.result(planned, server)
 
     def missing(self, test: str) -> str | None:
-        """Says what the test's load needs and this machine lacks; told before the server is started for it."""
+        """Says what the test's load needs and this machine lacks, before a server is started for it."""
         planned = self.program.tests.get(test)
         return planned.missing if planned else None
 
@@ -177,16 +176,12 @@ class PytestSession:
             self.live.starting(asked.name)
         with contextlib.ExitStack() as stack:
             try:
-                folder, gpus, sharing = self.folder.log_dir(), self.gpus, self.options.sharing
-                if isinstance(asked, Duet):
-                    begin = start_duet(asked, folder, gpus, lazy=lazy, loads=loads, sharing=sharing)
-                else:
-                    begin = start_server(asked, folder, gpus, lazy=lazy, loads=loads, sharing=sharing)
+                folder, sharing = self.folder.log_dir(), self.options.sharing
+                begin = start_server(asked, folder, self.gpus, lazy=lazy, loads=loads, sharing=sharing)
                 server = stack.enter_context(begin)
             finally:
                 self.live.clear()
-            engine = (asked.a if isinstance(asked, Duet) else asked).engine
-            self.live.outlook.started(engine, asked.name, clock.monotonic() - begun)
+            self.live.eta.started(sides(asked)[0].engine, asked.name, clock.monotonic() - begun)
             yield server
 
     def is_resumed(self, asked: ServerConfig | Duet) -> bool:
@@ -203,13 +198,14 @@ class PytestSession:
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
         if phase == "call" or error is not None:
-            self.live.outlook.settle(test)
+            self.live.eta.settle(test)
         if phase == "call" and error is None:
             self.passed.add(test)
         if phase != "call" and error is None:
             return []
         passed = None if skipped else error is None
-        outcome = self.folder.note(test, _point_id(test), passed=passed, error=error and foreign(error))
+        point_id = test.partition("[")[2].rstrip("]") or test  # `a.py::test_serving[tp4pp2-short]` -> `tp4pp2-short`
+        outcome = self.folder.note(test, point_id, passed=passed, error=error and foreign(error))
         self.report.write(always=phase == "call")
         return list(outcome_properties(outcome)) if phase == "call" else []
 
@@ -269,14 +265,6 @@ class PytestSession:
             mode += f", {resumed} resumed from {self.folder.output}"
         return f"llmperf: {measured} on {on}, {gpus}{mode}"
 
-    def dry_run(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> Iterator[str]:
-        """Lines that say what a run would do."""
-        return describe_points(points, self.options.runs_of, self.gpus)
-
-    def tables(self, width: int, color: bool, verbosity: int, encoding: str) -> str:
-        """The terminal summary."""
-        return summary(self.folder, width, color, verbosity, encoding)
-
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:
     """Returns what one session begins with; `given` options as make_options takes them, and the ini's margins."""
@@ -292,33 +280,18 @@ def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Prepara
     return Preparation(options, root, visible_gpus(), folder, collection, margins, part, given["gate"])
 
 
-def _recording(options: Options) -> Recording:
-    if options.accept:
-        return "everything"
-    return "missing" if options.update_baselines or options.update_new else "nothing"
-
-
-def _runs_wanted(judge: Judge) -> Callable[[PlannedTest, Result], int]:
-    return lambda planned, result: judge.runs_wanted(planned.test, result)
-
-
-def _work(planned: PlannedTest, recording: Recording) -> Work:
+def _work(planned: PlannedTest, recording: Recording) -> PointWork:
     """Returns what is known beforehand of the time that a test takes."""
     server, point = planned.server, planned.point
-    is_duet = isinstance(server, Duet)
+    configs = sides(server)
     run_s = describe.load_seconds(point)
-    gated = DUET.baseline_runs if is_duet else RECORDED_RUNS if recording == "everything" else 0
-    return Work(
+    gated = DUET.baseline_runs if len(configs) > 1 else RECORDED_RUNS if recording == "everything" else 0
+    return PointWork(
         test=planned.test,
         server=server.name,
-        engine=(server.a if isinstance(server, Duet) else server).engine,
+        engine=configs[0].engine,
         load=point.name,
         runs=max(planned.runs, gated if "baseline" in planned.gates else 0),
-        run_s=None if run_s is None else run_s * (2 if is_duet else 1),
+        run_s=None if run_s is None else run_s * len(configs),
         open_ended=point.stability is not None,
     )
-
-
-def _point_id(test: str) -> str:
-    """`a.py::test_serving[tp4pp2-short]` -> `tp4pp2-short`."""
-    return test.partition("[")[2].rstrip("]") or test

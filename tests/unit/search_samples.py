@@ -14,7 +14,7 @@ from pytest_llmperf.search.candidates import candidates
 from pytest_llmperf.search.result import SearchResult, make_result
 from pytest_llmperf.search.snippet import launch_command, plan_snippet, server_snippet
 from pytest_llmperf.search.strategy import modes
-from pytest_llmperf.search.strategy.contest import Contest, Hopeless
+from pytest_llmperf.search.strategy.contest import Contest, PruneReason
 from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 
 PLAN = """\
@@ -58,7 +58,7 @@ def measured(trial: Trial, rounds: int, name: str) -> Trial:
 def searched(name: str = "best", **facts: Any) -> SearchResult:
     found = candidates(parse_plan(PLAN, "plan.yaml"), name, 8)
 
-    def run(trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
+    def run(trial: Trial, rounds: int, prune_reason: PruneReason) -> Trial:
         return measured(trial, rounds, found.configs[trial.position].name)
 
     contest = Contest(found.goal, run, 1)

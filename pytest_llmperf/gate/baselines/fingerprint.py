@@ -1,4 +1,4 @@
-"""What makes two measurements comparable: hard facts that must agree, soft ones that are told. Pure."""
+"""What makes two measurements comparable: hard facts that must agree, soft ones that are reported. Pure."""
 
 from __future__ import annotations
 

@@ -100,7 +100,11 @@ def migrate(path: Path) -> Path | None:
     if is_old(text):
         write_baseline(held)
     if target != path:
-        _move(path, target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        except OSError as error:
+            raise BaselineError(f"{path} cannot be renamed to {target}: {error}") from error
     return target if is_old(text) or target != path else None
 
 
@@ -111,11 +115,3 @@ def _renamed(held: Baseline) -> Path:
         return held.path
     folder = Path(*held.path.parts[: -len(former.parts)])
     return baseline_path(folder, held.identity.environment, held.test)
-
-
-def _move(path: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-    except OSError as error:
-        raise BaselineError(f"{path} cannot be renamed to {target}: {error}") from error

@@ -18,7 +18,7 @@ from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity, changes, circumstances, identity, soft_args
-from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, untold
+from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, unknown_before
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.telemetry.environment import Environment
@@ -26,7 +26,7 @@ from pytest_llmperf.telemetry.environment import Environment
 HISTOGRAMS = ("ttft", "itl", "e2e")
 RENEW_HINT = "make this session the baseline with --llmperf-accept"
 
-Reference = Literal["rolling", "anchor"]
+StoredReference = Literal["rolling", "anchor"]
 QUANTITIES = tuple(map(parse_quantity, quantity_names()))
 
 
@@ -55,7 +55,7 @@ class Provenance:
     files: tuple[str, ...]
     """Names of the files, a run each."""
     left_out: Mapping[str, str]
-    """By metric why there is no value: its definition is another, or the files do not tell it."""
+    """By metric why there is no value: its definition is another, or the files do not hold it."""
     notes: tuple[str, ...]
     """What its definitions mean for the other metrics."""
 
@@ -102,7 +102,7 @@ class Baseline:
     rolling: tuple[StoredSession, ...]
     anchor: tuple[StoredSession, ...]
 
-    def reference(self, name: Reference) -> tuple[StoredSession, ...]:
+    def reference(self, name: StoredReference) -> tuple[StoredSession, ...]:
         return self.rolling if name == "rolling" else self.anchor
 
     @property
@@ -129,7 +129,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Soft facts that no session of the reference had: the comparison stands, and they are told."""
+    """Soft facts that no session of the reference had: the comparison stands, and the report names them."""
 
     sentences: tuple[str, ...]
     elsewhere: bool
@@ -159,9 +159,6 @@ def former_path(folder: Path, slug: str, nodeid: str) -> Path:
     return folder / slug / Path(file).with_suffix("") / f"{stem}.json"
 
 
-# Reading what a gate needs
-
-
 def per_run(sessions: Sequence[StoredSession], quantity: Quantity) -> tuple[tuple[float | None, ...], ...]:
     """Per-run values by server launch: what the statistic takes for a session. None where a run has no value."""
     return tuple(tuple(run.values.get(quantity) for run in launch) for s in sessions for launch in s.launches)
@@ -170,9 +167,6 @@ def per_run(sessions: Sequence[StoredSession], quantity: Quantity) -> tuple[tupl
 def sample_sizes(sessions: Sequence[StoredSession], metric: str) -> tuple[int, ...]:
     """Size of the metric's sample in every run; 0 where it is not known."""
     return tuple(run.n.get(metric, 0) for session in sessions for run in session.runs)
-
-
-# What may be compared
 
 
 def assert_comparable(baseline: Baseline, result: Result) -> None:
@@ -186,26 +180,20 @@ def assert_comparable(baseline: Baseline, result: Result) -> None:
         )
 
 
-def differences(baseline: Baseline, result: Result, reference: Reference = "rolling") -> Differences:
-    """Soft facts of the result that no session of the reference had; told against the newest session.
+def differences(baseline: Baseline, result: Result, reference: StoredReference = "rolling") -> Differences:
+    """Soft facts of the result that no session of the reference had, as differences to the newest session.
 
     BaselineError when a hard fact differs.
     """
     assert_comparable(baseline, result)
     if baseline.imported:
-        return Differences((_imported_note(baseline.imported),), elsewhere=True)
+        count = f"{len(baseline.imported.files)} file{'' if len(baseline.imported.files) == 1 else 's'}"
+        note = f"client and prompts changed: it was imported from {baseline.imported.tool} ({count})"
+        return Differences((f"{note}; record one of your own with --llmperf-accept",), elsewhere=True)
     now, sessions = circumstances(result.environment, soft_args(result)), baseline.reference(reference)
     found = [dict(changes(circumstances(s.environment, s.args), now)) for s in sessions]
     new = {path: sentence for path, sentence in found[-1].items() if all(path in others for others in found)}
     measured, how = [s.measuring for s in sessions], measured_how(result)
     otherwise = tuple(measured_otherwise(measured, how))
-    sentences = (*new.values(), *otherwise, *filter(None, [untold(measured, how)]))
+    sentences = (*new.values(), *otherwise, *filter(None, [unknown_before(measured, how)]))
     return Differences(sentences, bool(otherwise) or any(not path.startswith("args.") for path in new))
-
-
-def _imported_note(found: Provenance) -> str:
-    count = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}"
-    return (
-        f"client and prompts changed: it was imported from {found.tool} ({count}); record one of your own with "
-        "--llmperf-accept"
-    )

@@ -45,13 +45,6 @@ class _Run(_Part):
     histograms: dict[str, dict[int, PositiveInt]]
 
 
-class _Provenance(_Part):
-    tool: str
-    files: list[str]
-    left_out: dict[str, str]
-    notes: list[str]
-
-
 class _Session(_Part):
     id: str = Field(min_length=1)
     started: AwareDatetime
@@ -60,7 +53,7 @@ class _Session(_Part):
     args: dict[str, Any]
     launches: list[list[_Run]]
     measuring: dict[str, Any] = {}
-    imported: _Provenance | None = None
+    imported: Provenance | None = None
 
 
 class _File(_Part):
@@ -158,16 +151,12 @@ def _named(ids: list[str], sessions: Mapping[str, StoredSession], what: str) -> 
 
 
 def _session(file: _Session, how: Mapping[str, Any]) -> StoredSession:
-    """`how` the load of the file was measured: what sessions of earlier versions do not tell themselves."""
+    """`how` the load of the file was measured: what sessions of earlier versions do not hold themselves."""
     launches = tuple(tuple(map(_run, runs)) for runs in file.launches)
     if not launches or not all(launches):
         raise ValueError(f"session {file.id} has a launch without runs, or none")
-    found = file.imported
-    imported = Provenance(found.tool, tuple(found.files), found.left_out, tuple(found.notes)) if found else None
-    measuring = {**how, **file.measuring}
-    return StoredSession(
-        file.id, file.started, file.git_sha, file.environment, file.args, launches, measuring, imported
-    )
+    facts = (file.id, file.started, file.git_sha, file.environment, file.args, launches)
+    return StoredSession(*facts, {**how, **file.measuring}, file.imported)
 
 
 def _run(file: _Run) -> StoredRun:

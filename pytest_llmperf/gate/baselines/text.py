@@ -6,12 +6,11 @@ These files are committed and their changes are reviewed: keys in a fixed order,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_llmperf import __version__
-from pytest_llmperf.definitions import METRICS, STATISTICS, Metric, Quantity
+from pytest_llmperf.definitions import METRICS, STATISTICS, Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.model import Baseline, Provenance, StoredRun, StoredSession
@@ -39,7 +38,7 @@ def baseline_text(baseline: Baseline) -> str:
         raise BaselineError(f"baseline {baseline.path} cannot be written: {error}") from error
 
 
-def _plain(facts: Identity | Environment) -> dict[str, Any]:
+def _plain(facts: Identity | Environment | Provenance) -> dict[str, Any]:
     found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
@@ -53,30 +52,23 @@ def _session_dict(session: StoredSession) -> dict[str, Any]:
         "args": dict(sorted(session.args.items())),
         "measuring": dict(sorted(session.measuring.items())),
         "launches": [[_run_dict(run) for run in launch] for launch in session.launches],
-        **({"imported": _provenance_dict(session.imported)} if session.imported else {}),
+        **({"imported": _plain(session.imported)} if session.imported else {}),
     }
-
-
-def _provenance_dict(found: Provenance) -> dict[str, Any]:
-    return {**asdict(found), "files": list(found.files), "notes": list(found.notes)}
 
 
 def _run_dict(run: StoredRun) -> dict[str, Any]:
-    scalars = {q.metric: value for q, value in run.values.items() if q.stat is None}
+    distributions: dict[str, dict[str, Any]] = {}
+    for metric in METRICS.values():
+        if metric.kind == "distribution":
+            n = run.n[metric.name]
+            stats = {stat: run.values[Quantity(metric.name, stat)] for stat in STATISTICS} if n else {}
+            distributions[metric.key] = {**stats, "n": n}
     return {
         "requests": {"ok": run.n["request_throughput"], "sent": run.n["error_rate"]},
-        "scalars": scalars,
-        "distributions": {
-            metric.key: _row_dict(run, metric) for metric in METRICS.values() if metric.kind == "distribution"
-        },
+        "scalars": {q.metric: value for q, value in run.values.items() if q.stat is None},
+        "distributions": distributions,
         "histograms": {METRICS[name].key: found for name, found in run.histograms.items()},
     }
-
-
-def _row_dict(run: StoredRun, metric: Metric) -> dict[str, Any]:
-    n = run.n[metric.name]
-    stats = {stat: run.values[Quantity(metric.name, stat)] for stat in STATISTICS} if n else {}
-    return {**stats, "n": n}
 
 
 def _layout(value: Any, indent: str = "") -> str:
@@ -86,12 +78,6 @@ def _layout(value: Any, indent: str = "") -> str:
         return json.dumps(value, allow_nan=False, ensure_ascii=False)
     inner = indent + " "
     begin, end = "{}" if isinstance(value, Mapping) else "[]"
-    lines = ",\n".join(inner + line for line in _members(value, inner))
-    return f"{begin}\n{lines}\n{indent}{end}"
-
-
-def _members(value: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        yield from (f"{json.dumps(name)}: {_layout(part, indent)}" for name, part in value.items())
-    else:
-        yield from (_layout(part, indent) for part in value)
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, Mapping) else [""] * len(value)
+    lines = (f"{inner}{name}{_layout(part, inner)}" for name, part in zip(names, parts, strict=True))
+    return "\n".join([begin, ",\n".join(lines), f"{indent}{end}"])

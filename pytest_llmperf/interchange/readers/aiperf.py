@@ -152,11 +152,11 @@ def _check_beside(records: Sequence[RequestRecord], beside: Mapping[str, Any], n
     """The summary counts what it calls an error, in which broken-off requests may be, and else successes."""
     ok = sum(record.ok for record in records)
     failed = sum(record.error is not None for record in records)
-    told = optional(beside, "error_request_count", "avg")
+    stated = optional(beside, "error_request_count", "avg")
     where = f"{name}, by the summary beside it"
     check_total("requests that succeeded", optional(beside, "request_count", "avg"), ok, where)
-    if told != len(records) - ok:
-        check_total("requests that failed", told, failed, where)
+    if stated != len(records) - ok:
+        check_total("requests that failed", stated, failed, where)
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:
@@ -237,7 +237,7 @@ def _count(metrics: Mapping[str, Any], metric: str, where: str) -> int | None:
 
 
 def _load(document: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of the last phase, which is the profiled one; before 0.13 of the load generator."""
+    """The load of the last phase, which is the profiled one; before 0.13 of the load generator."""
     phase = optional(document, "input_config", "phases", -1) or optional(document, "input_config", "loadgen")
     if not isinstance(phase, dict):
         return {}

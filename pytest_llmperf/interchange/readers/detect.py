@@ -1,4 +1,4 @@
-"""Another tool's file told from its text, and read: `llmperf import`. Pure: text in, facts out."""
+"""The tool that wrote a file, recognised by its text, and its reader: `llmperf import`. Pure: text in, facts out."""
 
 from __future__ import annotations
 

@@ -144,8 +144,8 @@ def _check(
             check_total(f"{status} requests", total, count, where)
     if not sampled:
         tokens = sum(request.output_tokens or 0 for request in measured if request.status == "successful")
-        told = optional(benchmark, "metrics", "output_token_count", "successful", "total_sum")
-        check_total("output tokens of successful requests", told, tokens, where)
+        stated = optional(benchmark, "metrics", "output_token_count", "successful", "total_sum")
+        check_total("output tokens of successful requests", stated, tokens, where)
 
 
 def _of_all(totals: Mapping[str, int], benchmark: Any, where: str) -> Totals:
@@ -154,8 +154,8 @@ def _of_all(totals: Mapping[str, int], benchmark: Any, where: str) -> Totals:
     sums = {"request_throughput": totals["successful"]}
     counts = {"output_token_throughput": "output_token_count", "input_token_throughput": "prompt_token_count"}
     for ours, name in counts.items():
-        told = pick_optional(benchmark, "metrics", name, "successful", "total_sum", kind=NUMBER, where=where)
-        sums |= {} if told is None else {ours: told}
+        stated = pick_optional(benchmark, "metrics", name, "successful", "total_sum", kind=NUMBER, where=where)
+        sums |= {} if stated is None else {ours: stated}
     if {"output_token_throughput", "input_token_throughput"} <= sums.keys():
         sums["total_token_throughput"] = sums["output_token_throughput"] + sums["input_token_throughput"]
     rates = {name: value / seconds for name, value in sums.items()} if seconds else {}

@@ -42,7 +42,7 @@ def is_profile_export(document: Mapping[str, Any]) -> bool:
 def profile_export(document: Mapping[str, Any], name: str, count: Count | None = None) -> Imported:
     """Experiments at the same load are runs of one point.
 
-    Where the server told no usage, tokens are counted by `count`, else in chunks; of an answer that was not streamed
+    Where the server sent no usage, tokens are counted by `count`, else in chunks; of an answer that was not streamed
     they are unknown then.
     """
     found = pick(document, "experiments", kind=list, where=name)

@@ -2,7 +2,7 @@
 
 Checked against files of vLLM 0.32 and the keys of 0.6 to 0.11. vLLM counts every chunk with `choices`: on a chat
 endpoint the first one mostly has a role and no token, so that its times to the first token are not ours. Where the file
-has the requests, that chunk is told by their number, and taken off.
+has the requests, that chunk is known by their number, and taken off.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def _is_chat(document: Mapping[str, Any]) -> bool:
 def _failed(document: Mapping[str, Any], ok: int, name: str) -> int:
     """vLLM wrote for long only how many requests there were, and how many completed."""
     prompts = pick(document, "num_prompts", kind=int, where=name)
-    told = pick_optional(document, "failed", kind=int, where=name)
-    failed = prompts - ok if told is None else int(told)
+    stated = pick_optional(document, "failed", kind=int, where=name)
+    failed = prompts - ok if stated is None else int(stated)
     if failed < 0 or ok + failed != prompts:
-        counted = f"{ok} completed" + ("" if told is None else f" and {told} failed")
+        counted = f"{ok} completed" + ("" if stated is None else f" and {stated} failed")
         raise ImportFileError(f"{name}: it totals {prompts} prompts, of which {counted}")
     return failed
 
@@ -155,8 +155,8 @@ def _detailed(document: Mapping[str, Any], metrics: Figures, name: str) -> Impor
 def _by_run(records: Sequence[RequestRecord], document: Mapping[str, Any], name: str) -> list[list[RequestRecord]]:
     """Our own exports say how many requests each run has; vLLM's hold one run."""
     rest = iter(records)
-    told = document.get("llmperf_runs")
-    counts = pick_list(document, "llmperf_runs", kind=int, where=name) if told else [len(records)]
+    stated = document.get("llmperf_runs")
+    counts = pick_list(document, "llmperf_runs", kind=int, where=name) if stated else [len(records)]
     check_total("requests of its runs", sum(counts), len(records), name)
     return [list(itertools.islice(rest, count)) for count in counts]
 
@@ -171,7 +171,7 @@ def _begun_ns(document: Mapping[str, Any], name: str) -> int:
 
 
 def _tokenless(row: Row, chat: bool) -> Sequence[int] | None:
-    """Numbers of the chunks before the first token; None where that cannot be told, as chunks hold several tokens."""
+    """Numbers of the chunks before the first token; None where that is not known, as chunks hold several tokens."""
     surplus = len(row.seen_ns) - row.tokens
     if row.error is not None or surplus == 0:
         return ()

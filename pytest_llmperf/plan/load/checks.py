@@ -6,7 +6,7 @@ from pytest_llmperf.plan.fields import EntryError
 from pytest_llmperf.plan.load.capacity import CAPACITIES, FEWEST_REQUESTS
 from pytest_llmperf.plan.load.files.data_lines import MOST_TOKENS
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.load.prompts import Lengths, PromptSpec
+from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptSpec
 
 MOST_REQUESTS = 1_000_000
 """Of one run: a trace takes some kB of memory per request."""
@@ -22,7 +22,7 @@ _MOST = {
 }
 
 
-def check_sizes(load: LoadPoint) -> None:
+def _check_sizes(load: LoadPoint) -> None:
     """Raises EntryError where a load would fill memory or never begin: such a number is a slip."""
     for key, most in _MOST.items():
         value = getattr(load, key)
@@ -51,23 +51,33 @@ def _expected_requests(load: LoadPoint) -> float:
     return stages + rate * (load.duration or 0.0)
 
 
-def check_prompts(load: LoadPoint) -> None:
-    """What the keys that decide what is sent ask of each other."""
+def check_point(load: LoadPoint) -> None:
+    """Raises ValueError where the values of one point contradict each other, or are more than a run can have."""
+    _check_sizes(load)
+    if load.concurrency is not None and load.requests is not None and load.requests < load.concurrency:
+        raise ValueError(
+            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
+            "the load would never be at that concurrency"
+        )
+    if load.ramp is not None and load.ramp.start in (load.concurrency, load.request_rate):
+        raise ValueError(f"ramp: it starts from {load.ramp.start:g}, which is where it would end")
+    if load.ramp is not None and load.concurrency is not None and load.ramp.start != int(load.ramp.start):
+        raise ValueError(f"ramp: from: {load.ramp.start:g} is a concurrency here; a whole number is needed")
+    _check_capacity(load)
     if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
         raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
     if load.prompt_form == "token-ids" and load.endpoint != "completions":
         raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
     if load.conversation is not None:
-        _check_conversation(load)
+        _check_conversation(load, load.conversation)
 
 
-def _check_conversation(load: LoadPoint) -> None:
-    assert load.conversation is not None
+def _check_conversation(load: LoadPoint, conversation: Conversation) -> None:
     if load.endpoint != "chat":
         raise ValueError(f"conversation needs endpoint: chat; {load.endpoint} has no history")
     if not load.closed_loop:
         raise ValueError("conversation needs `concurrency`, the number of users")
-    turns = load.conversation.turns
+    turns = conversation.turns
     if load.prompts is None and turns is None:
         raise ValueError("conversation of synthetic prompts needs `turns`, as in {turns: 3}")
     if load.requests and load.concurrency and load.requests < load.concurrency * (turns or 1):
@@ -89,23 +99,7 @@ def check_tokenizer(tokenizer: str | None, load: PromptSpec) -> None:
         raise ValueError("prompt_as: token-ids of a file's texts needs `tokenizer: PATH`")
 
 
-def check_values(load: LoadPoint) -> None:
-    """Raises ValueError where the values of one point contradict each other."""
-    if load.concurrency is not None and load.requests is not None and load.requests < load.concurrency:
-        raise ValueError(
-            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
-            "the load would never be at that concurrency"
-        )
-    if load.ramp is None:
-        return
-    if load.ramp.start in (load.concurrency, load.request_rate):
-        raise ValueError(f"ramp: it starts from {load.ramp.start:g}, which is where it would end")
-    if load.concurrency is not None and load.ramp.start != int(load.ramp.start):
-        raise ValueError(f"ramp: from: {load.ramp.start:g} is a concurrency here; a whole number is needed")
-
-
-def check_capacity(load: LoadPoint) -> None:
-    """Raises ValueError where a load's keys do not go with its capacity, or with having none."""
+def _check_capacity(load: LoadPoint) -> None:
     asked = load.capacity
     for limit in load.sla:
         if limit.metric in CAPACITIES and (asked is None or limit.quantity != asked.quantity):

@@ -83,6 +83,7 @@ class Stability(Frozen):
     """Windows after which an unstable load is given up, and INVALID."""
 
 
+_DEFAULT_RUNS = 3
 GateProfile = Literal["default", "strict", "report-only"]
 Relaunch = Literal["auto", "never", "always"]
 EndpointName = Literal["chat", "completions", "responses", "generate", "generate-once", "infer", "grpc"]
@@ -204,6 +205,17 @@ class LoadPoint(LoadKeys):
         """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
         without = {"sla", "runs", "margins", "gate", "relaunch", "workers"}
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=without)
+
+    @property
+    def load(self) -> str:
+        """The plan's name of its load: names hold no dash, combinations and swept values follow one."""
+        return self.name.partition("-")[0]
+
+    def first_runs(self, asked: int | None, at_least: int = 1) -> int:
+        """Runs to measure first: the most windows of stability, else the number asked for, the plan's, or 3."""
+        if self.stability:
+            return self.stability.max_windows
+        return asked or max(self.runs or _DEFAULT_RUNS, at_least)
 
     @property
     def closed_loop(self) -> bool:

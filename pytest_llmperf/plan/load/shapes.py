@@ -91,6 +91,6 @@ class Cancel(Frozen):
     """Requests that the client breaks off by closing the connection."""
 
     share: Share
-    """Of the measured requests, in 0..1; which ones follows from the seed."""
+    """Share of the measured requests, 0..1; which ones follows from the seed."""
     after: Seconds
     """From sending the request."""

@@ -23,11 +23,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from pytest_llmperf.plan.combinations import KEY, Variant, read_combinations, validate_variants
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
-from pytest_llmperf.plan.load.checks import check_capacity, check_prompts, check_sizes, check_values
+from pytest_llmperf.plan.load.checks import check_point
 from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadKeys, LoadPoint
-from pytest_llmperf.plan.load.prompts import Lengths, PromptFile
+from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.plan.load.shapes import Rate
 from pytest_llmperf.units import parse_sweep
 
@@ -47,10 +47,12 @@ _OF_TRACE = (
     "phase",
     "stability",
 )
-_OF_CAPACITY = ("ramp", "stability")
-_OF_STAGES = ("requests", "duration", "ramp", "stability")
-
-
+_NO_PLACE = {
+    "trace": (_OF_TRACE, "has no place beside `trace`, whose file has due times and lengths"),
+    "stages": (("requests", "duration", "ramp", "stability"), "has no place beside `stages`, which have durations"),
+    "capacity": (("ramp", "stability"), "has no place beside `capacity`, which chooses levels"),
+}
+"""By kind of load: keys that do not go with it, and why."""
 _LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
 
 
@@ -123,14 +125,11 @@ class LoadSpec(LoadKeys):
         combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
         # The values were validated in this object; validating them again would ask parsed times for their units.
         points = tuple(
-            LoadPoint.model_construct(**{**base, **chosen, "name": _point_name(name, chosen)})
+            LoadPoint.model_construct(**{**base, **chosen, "name": "-".join([name, *_suffixes(chosen)])})
             for chosen in combinations
         )
         for point in points:
-            check_sizes(point)
-            check_values(point)
-            check_capacity(point)
-            check_prompts(point)
+            check_point(point)
         return points
 
     @model_validator(mode="before")
@@ -163,15 +162,12 @@ class LoadSpec(LoadKeys):
             with entry("trace"):
                 read_trace(self.trace)
         if self.prompts is not None and info.context:
+            given, sessions = self.prompts, self.conversation is not None
             with entry("prompts"):
-                self._check_dataset(self.prompts)
+                data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
+                if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
+                    raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
         return self
-
-    def _check_dataset(self, given: PromptFile) -> None:
-        sessions = self.conversation is not None
-        data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
-        if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
-            raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
 
     @model_validator(mode="after")
     def _points_are_valid(self) -> LoadSpec:
@@ -180,8 +176,8 @@ class LoadSpec(LoadKeys):
         return self
 
 
-def _point_name(name: str, chosen: dict[str, Any]) -> str:
-    return "-".join([name, *(_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items())])
+def _suffixes(chosen: Mapping[str, Any]) -> list[str]:
+    return [_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items()]
 
 
 def check_keys(load: LoadSpec, given: Set[str]) -> None:
@@ -194,40 +190,30 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
             f"given: {', '.join(kinds) or 'none of them'}"
         )
     kind = kinds[0]
-    _refuse(
-        given, _OF_TRACE if kind == "trace" else (), "has no place beside `trace`, whose file has due times and lengths"
-    )
-    _refuse(given, _OF_STAGES if kind == "stages" else (), "has no place beside `stages`, which have durations")
-    _refuse(given, _OF_CAPACITY if kind == "capacity" else (), "has no place beside `capacity`, which chooses levels")
-    if kind in ("concurrency", "request_rate", "capacity"):
-        _check_bound(given)
-    _check_stages(load, given)
-    _check_dialect(load, given)
-    closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
-    _check_open_only(load, closed or (load.capacity is not None and load.capacity.concurrency is not None))
-
-
-def _check_bound(given: Set[str]) -> None:
-    if not given & {"requests", "duration"}:
-        raise ValueError("'requests' is missing; a load is bounded by `requests: 100` or by `duration: 30 s`")
-    if {"requests", "duration"} <= given:
-        raise ValueError("a load is bounded by `requests` or by `duration`; both are given")
-
-
-def _refuse(given: Set[str], keys: tuple[str, ...], why: str) -> None:
+    keys, why = _NO_PLACE.get(kind, ((), ""))
     for key in keys:
         if key in given:
             raise ValueError(f"{key}: {why}")
-
-
-def _check_stages(load: LoadSpec, given: Set[str]) -> None:
-    if "stages" in given and not load.stages:
+    if kind not in ("trace", "stages") and not given & {"requests", "duration"}:
+        raise ValueError("'requests' is missing; a load is bounded by `requests: 100` or by `duration: 30 s`")
+    if {"requests", "duration"} <= given:
+        raise ValueError("a load is bounded by `requests` or by `duration`; both are given")
+    if kind == "stages" and not load.stages:
         raise ValueError("stages: at least one is needed")
     if len({stage.concurrency is None for stage in load.stages}) > 1:
         raise ValueError("stages: all have `request_rate`, or all have `concurrency`")
+    _check_pairs(load, given)
+    closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
+    if not closed and (load.capacity is None or load.capacity.concurrency is None):
+        return
+    if load.arrival != "constant":
+        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
+    if load.max_in_flight is not None:
+        raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
 
 
-def _check_dialect(load: LoadSpec, given: Set[str]) -> None:
+def _check_pairs(load: LoadSpec, given: Set[str]) -> None:
+    """Keys that need another value of another key."""
     if "burstiness" in given and load.arrival != "gamma":
         raise ValueError(f"burstiness: {load.burstiness:g} needs `arrival: gamma`, not {load.arrival}")
     if load.max_tokens_field is not None and load.endpoint not in ("chat", "completions"):
@@ -236,15 +222,6 @@ def _check_dialect(load: LoadSpec, given: Set[str]) -> None:
         raise ValueError(
             f"batch_size: needs `endpoint: completions`, which takes several prompts; {load.endpoint} takes one"
         )
-
-
-def _check_open_only(load: LoadSpec, closed: bool) -> None:
-    if not closed:
-        return
-    if load.arrival != "constant":
-        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
-    if load.max_in_flight is not None:
-        raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
 
 
 @dataclass(frozen=True, slots=True)

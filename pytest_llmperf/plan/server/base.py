@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 
+T = TypeVar("T")
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 # Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
 _OUTPUT_ARGS = frozenset(
@@ -89,13 +90,23 @@ def _argument_names(args: dict[str, ArgValue]) -> dict[str, ArgValue]:
     return named
 
 
-def refuse_secrets(entries: Mapping[str, Any]) -> None:
+def refuse_secrets(entries: dict[str, T]) -> dict[str, T]:
+    """The same entries. EntryError where one holds a secret."""
     for name, value in entries.items():
         with entry(name):
             refuse_secret(name, value)
+    return entries
+
+
+def _referenced(token: str | None) -> str | None:
+    refuse_secret("bearer token", token)
+    return token
 
 
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
+Texts = Annotated[dict[str, str], AfterValidator(refuse_secrets)]
+"""Environment variables or headers, secrets in them as `${NAME}`."""
+Bearer = Annotated[str | None, AfterValidator(_referenced)]
 
 
 class BaseServer(Frozen):
@@ -113,7 +124,7 @@ class BaseServer(Frozen):
     name: SkipJsonSchema[str] = ""
     """The plan's name for this server: filled in by `Plan.server_configs`, not a key of the entry."""
     model: str = ""
-    args: Args = {}
+    args: Annotated[Args, AfterValidator(refuse_secrets)] = {}
     """Engine arguments by their command-line names without dashes; null takes a locked one away (an error)."""
     unlocked: tuple[str, ...] = ()
     """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
@@ -124,12 +135,6 @@ class BaseServer(Frozen):
     @classmethod
     def _unlocked_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(argument_name(name) for name in names)
-
-    @field_validator("args", mode="after")
-    @classmethod
-    def _no_secret_args(cls, args: dict[str, ArgValue]) -> dict[str, ArgValue]:
-        refuse_secrets(args)
-        return args
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the configuration; secrets are `${NAME}` references in it."""
@@ -182,7 +187,7 @@ class LaunchedServer(BaseServer):
     default_gpus: ClassVar[int | None] = None
     """GPUs of a replica whose entry names none; None: as many as its arguments ask for."""
 
-    env: dict[str, str] = {}
+    env: Texts = {}
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
     gpus: NonNegativeInt | None = None
     """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
@@ -195,12 +200,6 @@ class LaunchedServer(BaseServer):
     def is_sampled(self) -> bool:
         """Whether there is anything to look at during a run."""
         return self.server_metrics
-
-    @field_validator("env", mode="after")
-    @classmethod
-    def _no_secret_env(cls, env: dict[str, str]) -> dict[str, str]:
-        refuse_secrets(env)
-        return env
 
     @field_validator("args", mode="after")
     @classmethod
@@ -265,10 +264,10 @@ class Ready(Frozen):
 
 
 def _ready(given: object) -> object:
-    if isinstance(given, str):
-        return {"path": given}
     if given is None or given is False or isinstance(given, Mapping | Ready):
         return given
+    if isinstance(given, str):
+        return {"path": given}
     raise ValueError(f"{given!r} is neither a path such as /healthz, {{path: /healthz, status: 204}}, nor false")
 
 

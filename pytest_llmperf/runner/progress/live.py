@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_llmperf.runner.progress.outlook import Left, Now, Outlook
+from pytest_llmperf.runner.progress.eta import CurrentRun, Eta, TimeLeft
 
 _LEAST_S = 5
 """A lower bound of less than this says nothing."""
@@ -31,7 +31,7 @@ class Moment:
     failed: int
     elapsed_s: float
     share: float
-    """Of the run that is over, 0..1; 0 where that is not known."""
+    """Share of the run that is over, 0..1; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Live:
     say: Callable[[str], None] | None = None
     """Prints a line that stays."""
     every_run: bool = False
-    """Whether `say` is told of each run, or only of each point."""
+    """Whether `say` gets a line per run, or only per point."""
     width: int = 80
-    outlook: Outlook = field(default_factory=Outlook)
+    eta: Eta = field(default_factory=Eta)
 
-    def tell(self, moment: Moment) -> None:
+    def show_run(self, moment: Moment) -> None:
         """A few times a second, while a run is made."""
         if self.show is not None:
-            self.show(live_text(moment, self.outlook, self.width))
+            self.show(live_text(moment, self.eta, self.width))
 
     def starting(self, server: str) -> None:
         """Before a server is started, which can take minutes."""
@@ -68,15 +68,14 @@ class Live:
 
     def ran(self, test: str, name: str, runs: int, seconds: float) -> None:
         """A run of a point has ended; `runs` are its first ones."""
-        self.outlook.ran(test, seconds)
-        count = self.outlook.runs_of(test)
+        self.eta.ran(test, seconds)
+        count = self.eta.runs_of(test)
         if self.say is None or not (self.every_run or count == runs):
             return
         self.clear()
-        if self.every_run:
-            self.say(run_text(name, count, max(runs, count), seconds, self.outlook))
-        else:
-            self.say(point_text(name, runs, self.outlook))
+        done = f"run {count}/{max(runs, count)} in {duration(seconds)}"
+        done = done if self.every_run else f"measured in {runs} run{'s' if runs != 1 else ''}"
+        self.say(f"llmperf: {name} {done}{_so_far(self.eta)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +92,14 @@ class View:
     sides: int
 
 
-def live_text(moment: Moment, outlook: Outlook, width: int) -> str:
+def live_text(moment: Moment, eta: Eta, width: int) -> str:
     """One line of at most `width` columns; where they are few, the session's counts go first, then the name's end."""
     run = f"run {moment.run}/{moment.runs}{' (one more: the gate is in doubt)' if moment.extra else ''}"
     requests = f"{moment.done} requests" if moment.total is None else f"{moment.done}/{moment.total} requests"
     failed = f"{moment.failed} failed" if moment.failed else ""
-    left = remaining(outlook.left(Now(moment.test, moment.elapsed_s, moment.share)))
+    left = remaining(eta.left(CurrentRun(moment.test, moment.elapsed_s, moment.share)))
     rest = ", ".join(part for part in (run, requests, failed, left) if part)
-    for head in _heads(outlook):
+    for head in _heads(eta):
         text = f"{head}{moment.name} {rest}"
         if len(text) <= width:
             return text
@@ -108,10 +107,10 @@ def live_text(moment: Moment, outlook: Outlook, width: int) -> str:
     return f"llmperf {moment.name[:room]}… {rest}"[:width]
 
 
-def _heads(outlook: Outlook) -> tuple[str, ...]:
-    if len(outlook.works) < 2:
+def _heads(eta: Eta) -> tuple[str, ...]:
+    if len(eta.works) < 2:
         return ("llmperf ",)
-    (runs, all_runs), (points, all_points) = outlook.runs, outlook.points
+    (runs, all_runs), (points, all_points) = eta.runs, eta.points
     return (
         f"llmperf {points}/{all_points} points, {runs}/{all_runs} runs: ",
         f"llmperf {points}/{all_points} points, ",
@@ -119,23 +118,13 @@ def _heads(outlook: Outlook) -> tuple[str, ...]:
     )
 
 
-def run_text(name: str, run: int, runs: int, seconds: float, outlook: Outlook) -> str:
-    """A run that has ended."""
-    return f"llmperf: {name} run {run}/{runs} in {duration(seconds)}{_so_far(outlook)}"
-
-
-def point_text(name: str, runs: int, outlook: Outlook) -> str:
-    """A point that has its first runs."""
-    return f"llmperf: {name} measured in {runs} run{'s' if runs != 1 else ''}{_so_far(outlook)}"
-
-
-def _so_far(outlook: Outlook) -> str:
-    (points, all_points), (runs, all_runs) = outlook.points, outlook.runs
-    left = remaining(outlook.left())
+def _so_far(eta: Eta) -> str:
+    (points, all_points), (runs, all_runs) = eta.points, eta.runs
+    left = remaining(eta.left())
     return f"; {points}/{all_points} points, {runs}/{all_runs} runs{f', {left}' if left else ''}"
 
 
-def remaining(left: Left) -> str:
+def remaining(left: TimeLeft) -> str:
     """`about 4 min left`; empty where nothing is known, or nothing is left."""
     if left.seconds < (1 if left.whole else _LEAST_S):
         return ""
@@ -143,7 +132,7 @@ def remaining(left: Left) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As people say it: `4.1 s`, `35 s`, `4 min`, `1 h 40 min`."""
+    """A time as people say it: `4.1 s`, `35 s`, `4 min`, `1 h 40 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:

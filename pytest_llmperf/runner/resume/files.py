@@ -27,13 +27,8 @@ def write_point(session: Path, name: str, stored: StoredPoint) -> None:
     """
     path = inside(session, _FOLDER, f"{name}{_SUFFIX}")
     write_whole(path, gzip.compress(point_json(stored), compresslevel=6))
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """The new name is on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:  # the new name is on the disk too then
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

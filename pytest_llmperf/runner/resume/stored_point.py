@@ -35,9 +35,9 @@ class StoredSide:
     runs: tuple[Run, ...]
     """All of them, those before a stable load became stable too; of a capacity those that its searches are shown by."""
     levels: tuple[float, ...] = ()
-    """Of each of these runs, in req/s or requests in flight; empty where no capacity was searched."""
+    """The level of each of these runs, in req/s or requests in flight; empty where no capacity was searched."""
     searches: tuple[LevelSearch, ...] = ()
-    """Of a capacity; the limits of their levels are in `asked`."""
+    """Searches of a capacity; the limits of their levels are in `asked`."""
 
     def __post_init__(self) -> None:
         if self.levels and len(self.levels) != len(self.runs):
@@ -91,7 +91,7 @@ def parse_point(text: bytes, source: str) -> StoredPoint:
 
 
 def asked_json(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from a file, so that the two can be compared."""
+    """The same as it comes back from a file, so that the two can be compared."""
     made: dict[str, Any] = json.loads(json.dumps(asked))
     return made
 

@@ -40,11 +40,11 @@ MOST_REPEATS = 3
 """Executions of a level that is in doubt, in a first search."""
 _LATER_REPEATS = 2
 """The same in a later one, which is a repeat itself."""
-_PATIENCE = 20.0
-_LEAST_PATIENCE_S = 30.0
+_TIMEOUT_FACTOR = 20.0
+_LEAST_TIMEOUT_S = 30.0
 """A request may take this many times the longest of the levels that held, and this long at least; then the client
 breaks it off, so that a server that no longer gets along is left alone."""
-Tell = Callable[[int, float, int], Progress | None]
+MakeProgress = Callable[[int, float, int], Progress | None]
 """Makes the progress of a level, from the number of levels before it, the level, and how often it was executed."""
 
 
@@ -59,9 +59,9 @@ class Searcher:
         self.server, self.point, self.asked = server, point, point.capacity
         self.searches: list[LevelSearch] = []
         self.shown: list[tuple[float, Run]] = []
-        """Of each search an execution of the highest level that held, else of the lowest."""
+        """Per search an execution of the highest level that held, else of the lowest."""
         self.trials: list[LevelTrial] = []
-        """Of the search that is under way."""
+        """Levels tried by the search that is under way."""
         self._on_run, self._workers = on_run, workers
         self._hash = search_hash(point)
         self._ceiling: LevelTrial | None = None
@@ -70,7 +70,7 @@ class Searcher:
 
     @property
     def capacity(self) -> Capacity:
-        """Of the searches so far; one that was broken off counts as far as it came when there is no other."""
+        """The answer of the searches so far; one that was broken off counts when there is no other."""
         searches = self.searches or ([concluded(self.trials, self.asked, interrupted=True)] if self.trials else [])
         return Capacity(self.asked, tuple(searches))
 
@@ -80,12 +80,14 @@ class Searcher:
         under_way = [self._top] if self._top and not self.searches else []
         return (*self.shown, *under_way)
 
-    async def run(self, tell: Tell) -> None:
+    async def run(self, progress_of: MakeProgress) -> None:
         """One search. Raises ServerError when the server was dead before it began, or does not come up again."""
         self.trials, self._top = [], None
         ceiling = float("inf") if self._ceiling is None else self._ceiling.level
-        while (level := next_level(self.asked, self.trials, self._start(), ceiling)) is not None:
-            await self._try(level, tell)
+        first = self.searches[0] if self.searches else None
+        start = None if first is None or first.holds is None else Start(first.holds, first.breaks)
+        while (level := next_level(self.asked, self.trials, start, ceiling)) is not None:
+            await self._try(level, progress_of)
         self.searches.append(concluded(self.trials, self.asked, self._ceiling))
         if self._top is not None:
             self.shown.append(self._top)
@@ -94,39 +96,37 @@ class Searcher:
         if self.trials[-1].verdict == "DIED":
             await in_thread(self.server, self.server.relaunch)
 
-    def _start(self) -> Start | None:
-        if not self.searches or self.searches[0].holds is None:
-            return None
-        return Start(self.searches[0].holds, self.searches[0].breaks)
-
-    async def _try(self, level: float, tell: Tell) -> None:
+    async def _try(self, level: float, progress_of: MakeProgress) -> None:
         """Executes a level until its verdict is sure, and notes it as a trial."""
-        point = level_point(self.point, level, self._patience())
+        point = level_point(self.point, level, self._read_timeout())
         done: list[Run] = []
         measurement = Measurement(
             self.server, point, self.point.name, lambda run: self._keep(done, run, level), self._workers
         )
         executions: list[Execution] = []
         trial = None
-        while trial is None or not (trial.sure or len(executions) >= self._repeats):
+        repeats = _LATER_REPEATS if self.searches else MOST_REPEATS
+        while trial is None or not (trial.sure or len(executions) >= repeats):
             try:
-                await measurement.run(tell(len(self.trials), level, len(executions)))
+                await measurement.run(progress_of(len(self.trials), level, len(executions)))
             except ServerError as error:
                 self._died(level, executions, error, done)
                 return
-            executions.append(_execution(done[-1], point))
+            run = done[-1]
+            # Requests that fail in the lead-in make a run INVALID elsewhere; here they say that the server gave out.
+            failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
+            gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
+            invalid = () if failed else invalid_reasons([run], point)
+            facts = (summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
+            executions.append(Execution(*facts))
             trial = judge_level(level, self.asked.sla, executions)
         self._note(trial, done)
 
-    @property
-    def _repeats(self) -> int:
-        return _LATER_REPEATS if self.searches else MOST_REPEATS
-
-    def _patience(self) -> float:
+    def _read_timeout(self) -> float:
         longest_s = self._longest_s
         if longest_s is None:
             return self.point.read_timeout
-        return min(self.point.read_timeout, max(_LEAST_PATIENCE_S, _PATIENCE * longest_s))
+        return min(self.point.read_timeout, max(_LEAST_TIMEOUT_S, _TIMEOUT_FACTOR * longest_s))
 
     def _keep(self, done: list[Run], run: Run, level: float) -> None:
         if run.records:
@@ -153,14 +153,6 @@ class Searcher:
             return
         known = judge_level(level, self.asked.sla, executions) if executions else LevelTrial(level, "DIED", True, "")
         self._note(dataclasses.replace(known, verdict="DIED", sure=True, reason=str(error)), done)
-
-
-def _execution(run: Run, point: LoadPoint) -> Execution:
-    """Requests that fail in the lead-in make a run INVALID elsewhere; here they say that the server gave out."""
-    failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
-    gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
-    invalid = () if failed else invalid_reasons([run], point)
-    return Execution(summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
 
 
 def _seconds(run: Run) -> float:

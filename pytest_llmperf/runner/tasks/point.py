@@ -62,7 +62,7 @@ class PointSide:
 
     def _show(self, view: View, run_index: int, done: int, total: int, failed: int) -> None:
         by_time, first = slot_plan(self._planned.point) is not None, self._planned.runs
-        view.live.tell(
+        view.live.show_run(
             Moment(
                 test=self._planned.test,
                 name=view.name,

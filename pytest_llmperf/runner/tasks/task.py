@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError
@@ -21,8 +21,6 @@ from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import Environment, environment
 from pytest_llmperf.telemetry.gpu import Gpu
 
-T = TypeVar("T")
-
 
 class Side(Protocol):
     """What was measured on one server of a task so far."""
@@ -32,24 +30,19 @@ class Side(Protocol):
     @property
     def count(self) -> int:
         """Runs so far; of a capacity whole searches."""
-        ...
 
     @property
     def is_done(self) -> bool:
         """Whether there is no use in another run."""
-        ...
 
     def run(self, view: View) -> Awaitable[None]:
         """Measures one more run."""
-        ...
 
     def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
         """Returns what follows from the runs so far."""
-        ...
 
     def stored(self, environment: Environment) -> StoredSide:
         """Returns what the result follows from."""
-        ...
 
 
 class Task:
@@ -103,8 +96,10 @@ class Task:
             while True:
                 begun_s = clock.monotonic()
                 try:
-                    for place, side in enumerate(in_turn(self._sides, self._count)):
-                        await side.run(View(live, self._shown(side), begun_s, place, len(self._sides)))
+                    # A B B A A B B A, so that a disturbance that comes or goes meets all.
+                    for place, side in enumerate(self._sides[:: -1 if self._count % 2 else 1]):
+                        name = f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
+                        await side.run(View(live, name, begun_s, place, len(self._sides)))
                 finally:
                     self._seconds += clock.monotonic() - begun_s
                 self._note()  # of a capacity search what was concluded after its last execution
@@ -117,12 +112,12 @@ class Task:
 
     def result(self) -> Result:
         """Returns what follows from the runs so far."""
-        *before, now = self._sides
-        reference = self._result(before[0], f"{before[0].server.name}-{self.planned.point.name}") if before else None
-        return replace(self._result(now, self.name), reference=reference)
-
-    def _result(self, side: Side, name: str) -> Result:
-        return side.result(name, self.planned.point, self._environment(side))
+        point = self.planned.point
+        names = [f"{side.server.name}-{point.name}" for side in self._sides[:-1]] + [self.name]
+        *before, now = (
+            side.result(name, point, self._environment(side)) for name, side in zip(names, self._sides, strict=True)
+        )
+        return replace(now, reference=before[0] if before else None)
 
     def stored_sides(self) -> tuple[StoredSide, ...]:
         """Returns what the result follows from, of each server; the one that is judged comes last."""
@@ -141,12 +136,3 @@ class Task:
     def _note(self) -> None:
         """Stores what there is so far, should the session end before the test says what came of it."""
         self._folder.note(self.test, self.name, result=self.result(), error="interrupted")
-
-    def _shown(self, side: Side) -> str:
-        """How progress names the side."""
-        return f"{self.name} ({side.server.name})" if len(self._sides) > 1 else self.name
-
-
-def in_turn(sides: Sequence[T], runs: int) -> Sequence[T]:
-    """The order of the next run after `runs`: A B B A A B B A, so that a disturbance that comes or goes meets all."""
-    return sides if runs % 2 == 0 else sides[::-1]

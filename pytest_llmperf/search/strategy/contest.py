@@ -10,9 +10,9 @@ from pytest_llmperf.search.strategy.modes import OutOfTrials
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.search.strategy.trial import Trial
 
-Hopeless = Callable[[Trial], str | None]
-Run = Callable[[Trial, int, Hopeless], Trial]
-"""Gives the trial with so many runs of every load in all; fewer as soon as it is hopeless, or fails."""
+PruneReason = Callable[[Trial], str | None]
+Run = Callable[[Trial, int, PruneReason], Trial]
+"""Gives the trial with so many runs of every load in all; fewer as soon as it is pruned, or fails."""
 _FINALISTS = 3
 
 
@@ -86,7 +86,7 @@ class Contest:
 
     def _run(self, trial: Trial, rounds: int) -> None:
         best = self._found.get(self._best) if self._best is not None and self._best != trial.position else None
-        done = self.run(trial, rounds, lambda so_far: self.goal.hopeless(so_far, best))
+        done = self.run(trial, rounds, lambda so_far: self.goal.prune_reason(so_far, best))
         found = self.goal.assess(done)
         self.held[trial.position], self._found[trial.position] = done, found
         if found.standing == "ok":

@@ -2,7 +2,7 @@
 
 The score of a run is the weighted geometric mean of the objective's metrics over all loads, each turned so that more is
 better: exp(sum of w x (+-)ln v / sum of w). Only ratios of scores mean anything, so metrics need no normalising and the
-ranking depends on no reference. Noise is told by gate.statistic, with the expectation that the gate has of each metric.
+ranking depends on no reference. Noise is estimated by metrics.stats.estimate, with the gate's prior of each metric.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Check:
     def describe(self) -> str:
         """`ttft_p99 612 ms at short, limit <= 500 ms (22 % beyond)`."""
         # A percentile can be broken by the share of requests beyond it though the mean of the runs' values is not.
-        told = self.reason if not self.ok and self.excess <= 0 else self.by
-        return f"{self.name} {self.shown} at {self.load}, limit {self.limit}{f' ({told})' if told else ''}"
+        note = self.reason if not self.ok and self.excess <= 0 else self.by
+        return f"{self.name} {self.shown} at {self.load}, limit {self.limit}{f' ({note})' if note else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +140,16 @@ class Goal:
         if broken := [check.describe() for check in checks if not check.ok]:
             return replace(found, standing="broken", why="; ".join(broken))
         if not scores:
-            return replace(found, standing="failed", why=self._missing(trial))
+            missing = (
+                f"no value of {quantity} at {load}"
+                for load in self.loads
+                for quantity in self.aims
+                if not all(trial.values(load, quantity)) or not trial.of(load)
+            )
+            return replace(found, standing="failed", why=next(missing, "nothing was measured"))
         return found
 
-    def hopeless(self, trial: Trial, best: Assessment | None) -> str | None:
+    def prune_reason(self, trial: Trial, best: Assessment | None) -> str | None:
         """Why no more runs of it are worth their time; None while they may be."""
         found = self.assess(trial)
         if clear := next((check for check in found.checks if not check.ok and check.clear), None):
@@ -197,13 +203,6 @@ class Goal:
                     return None
                 logs.append(sign * weight * math.log(value))
         return math.exp(math.fsum(logs) / (sum(self.aims.values()) * len(runs)))
-
-    def _missing(self, trial: Trial) -> str:
-        for load in self.loads:
-            for quantity in self.aims:
-                if not all(trial.values(load, quantity)) or not trial.of(load):
-                    return f"no value of {quantity} at {load}"
-        return "nothing was measured"
 
     def _checks(self, trial: Trial) -> Iterator[Check]:
         for load, limits in self.limits.items():

@@ -26,7 +26,7 @@ class Arena(Protocol):
 
 
 class OutOfTrials(Exception):
-    """As many configurations were measured as the search may take."""
+    """Raised when as many configurations were measured as the search may take."""
 
 
 def brute(space: Space, arena: Arena) -> None:
@@ -80,7 +80,7 @@ def _strides(space: Space, at: Position, way: Direction) -> Iterator[Position]:
 
 
 def _stride_on(space: Space, arena: Arena, at: Position, way: Direction) -> Position:
-    """As far that way as every stride, twice as long as the last, is better."""
+    """Goes that way as long as every stride, twice as long as the last, is better."""
     if not space.ordered[way.axis]:
         return at
     stride = 2

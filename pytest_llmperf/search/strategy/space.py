@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 Position = tuple[int, ...]
-"""Of each axis, which of its values: 0 is the first."""
+"""Per axis the place of its value: 0 is the first."""
 _LARGEST = 20_000
 """Positions of a space that is looked through as a whole; of a larger one only the corners are."""
 

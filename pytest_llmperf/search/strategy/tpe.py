@@ -1,4 +1,4 @@
-"""The mode `optuna`: configurations proposed by its TPE sampler, which is told scores and broken limits."""
+"""The mode `optuna`: configurations proposed by its TPE sampler, which gets scores and broken limits."""
 
 from __future__ import annotations
 

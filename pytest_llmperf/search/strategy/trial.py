@@ -27,7 +27,7 @@ class RunFacts:
     invalid: tuple[str, ...] = ()
     """Why the run is not to be trusted; empty when it is."""
     gpu_memory_gb: float | None = None
-    """Peak memory of the fullest GPU in 1e9 bytes; None where nothing tells."""
+    """Peak memory of the fullest GPU in 1e9 bytes; None where it cannot be read."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

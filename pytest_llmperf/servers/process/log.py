@@ -130,15 +130,11 @@ def _parse(number: int, line: str) -> _Line:
 
 def _plain_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
     for line in lines:
+        in_traceback = line.text.startswith(" ") or _TRACEBACK.match(line.text)  # which is read as a whole
         if _USAGE_ERROR.match(line.text) or _NATIVE_CRASH.match(line.text):
             yield _Error(line.number, line.text.strip())
-        elif (line.level or _LOOSE_ERROR.match(line.text)) and not _continues(line.text):
+        elif (line.level or _LOOSE_ERROR.match(line.text)) and not in_traceback:
             yield _Error(line.number, line.text.strip(), loose=True)
-
-
-def _continues(text: str) -> bool:
-    """Whether a line belongs to a traceback, which is read as a whole."""
-    return text.startswith(" ") or bool(_TRACEBACK.match(text))
 
 
 def _triton_errors(lines: Sequence[_Line]) -> Iterator[_Error]:

@@ -101,7 +101,9 @@ class ServerProcess:
         """
         parts = [f"server {self.name!r} {what}"]
         if (code := self.exit_code()) is not None:
-            parts.append(f"exit code {code}{_signal_name(code)}")
+            killed = {-one: f": its supervisor was killed by {one.name}" for one in signal.Signals}
+            killed |= {128 + one: f" ({one.name})" for one in signal.Signals}
+            parts.append(f"exit code {code}{killed.get(code, '')}")
         lines = read_log(self.log)
         if cause := cause_of_death(lines) if had_served else first_error(lines):
             parts.append(f"first error in its log: {foreign(cause)}")
@@ -112,15 +114,6 @@ class ServerProcess:
         said = "; ".join([*parts, f"log: {self.log}"])
         tail = "" if had_served else log_tail(self.log, _TOLD_LINES)
         return ServerError(said + "".join(f"\n  | {line[:_TOLD_CHARACTERS]}" for line in tail.splitlines()))
-
-
-def _signal_name(code: int) -> str:
-    if code < 0:
-        return f": its supervisor was killed by {signal.Signals(-code).name}"
-    try:
-        return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
-    except ValueError:
-        return ""
 
 
 @contextlib.contextmanager
@@ -260,9 +253,6 @@ def command_line_flags(args: Mapping[str, object]) -> Sequence[str]:
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no-{name}")
         elif value is not None:
-            flags += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]
+            words = value if isinstance(value, list) else [value]
+            flags += [f"--{name}", *(json.dumps(w) if isinstance(w, dict | list) else str(w) for w in words)]
     return flags
-
-
-def _word(value: object) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)

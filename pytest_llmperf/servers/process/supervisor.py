@@ -52,10 +52,6 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _die_with_supervisor() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def descendants(pid: int) -> set[int]:
     """All below a process; without /proc the own children only, and nobody else's."""
     if not os.path.isdir(f"/proc/{pid}"):
@@ -118,13 +114,6 @@ def _has_children() -> bool:
     return True
 
 
-def _reap() -> None:
-    """Collect descendants that were orphaned to us; the server itself is waited for by subprocess."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def _take_down(server: subprocess.Popen[bytes], grace: float, signum: int, stop: list[str]) -> None:
     """Stop, then KILL of what is left; Python's resource tracker last, because it removes the others' shared memory."""
     if not (stop and server.poll() is None and _runs(stop, grace)):
@@ -174,8 +163,11 @@ def _wait_for_none(server: subprocess.Popen[bytes], timeout: float) -> None:
 
 
 def _reap_orphans(server: subprocess.Popen[bytes]) -> None:
+    """Collect descendants that were orphaned to us; the server itself is waited for by subprocess."""
     if server.poll() is not None:
-        _reap()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _wait_for_an_end(server: subprocess.Popen[bytes], before: set[str]) -> set[_File]:
@@ -322,7 +314,7 @@ def _first_line() -> bytes:
 def _default_signals_and_leash() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
-    _die_with_supervisor()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

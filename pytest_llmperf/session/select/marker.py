@@ -54,23 +54,17 @@ def selected(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> Selectio
     """What a marker that was checked selects; PlanError names what the plan does not have."""
     servers = _chosen_servers(plan, kwargs, test_file)
     load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
-    return Selection(servers, tuple(point for point in plan.load_points() if _load_name(point) in load_names))
+    return Selection(servers, tuple(point for point in plan.load_points() if point.load in load_names))
 
 
 def _chosen_servers(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> tuple[ServerConfig | Duet, ...]:
     """The marker's `servers`, or its `duet` as the one thing to measure on."""
     spaces = plan.server_spaces()
-    configs = {config.name: config for space in spaces.values() for config in space.configs}
     names = _duet_names(kwargs, test_file) if "duet" in kwargs else kwargs.get("servers")
-    known = list(dict.fromkeys((*spaces, *configs)))
-    chosen = _checked_names(known, names, "server", test_file)
+    chosen = _checked_names(plan.server_names(), names, "server", test_file)
     if "duet" not in kwargs:
-        return tuple(
-            config
-            for entry, space in spaces.items()
-            for config in space.configs
-            if entry in chosen or config.name in chosen
-        )
+        every = ((entry, config) for entry, space in spaces.items() for config in space.configs)
+        return tuple(config for entry, config in every if {entry, config.name} & {*chosen})
     try:
         return (Duet(*(single_config(spaces, name) for name in chosen)),)
     except ValueError as error:
@@ -97,8 +91,3 @@ def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, te
         if name not in known:
             raise PlanError(f"{test_file}: the plan has no {what} {name!r}{did_you_mean(name, known)}")
     return known if chosen is None else list(chosen)
-
-
-def _load_name(point: LoadPoint) -> str:
-    """The plan's name of a point's load, without swept values: names hold no dash, values follow one."""
-    return point.name.partition("-")[0]

@@ -13,7 +13,7 @@ from samples import failed, point, result, run, server, steady_run
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.gate.judge import Doubt, Judge
-from pytest_llmperf.gate.regression import Regression, duet_rules, duet_series
+from pytest_llmperf.gate.regression import Regression, duet_rules, series_of_two
 from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.stats.margins import tolerance
@@ -50,12 +50,12 @@ def duet(old, new):
 
 
 def regression(old, new, margins=MARGINS):
-    series, notes = duet_series(old, new, margins)
+    series, notes = series_of_two(old, new, margins, apart=False)
     return Regression(judge({"a": series}, duet_rules("default"))["a"], notes, ("old", "new"))
 
 
 def test_a_series_is_one_of_two_servers_in_one_session():
-    series, _ = duet_series(measured(1, 1.1, 1.2), measured(2, 2, 2, launches=(1, 2, 3)), MARGINS)
+    series, _ = series_of_two(measured(1, 1.1, 1.2), measured(2, 2, 2, launches=(1, 2, 3)), MARGINS, apart=False)
     assert [one.quantity for one in series] == [ITL, RATE]
     for one in series:
         assert one.reference == "duet"
@@ -120,7 +120,10 @@ def test_what_differs_is_told():
         )
         for name, count in (("old", 2), ("new", 4))
     )
-    assert duet_series(old, new, MARGINS)[1] == ("engine_version was 'old', is 'new'", "max-num-seqs was 2, is 4")
+    assert series_of_two(old, new, MARGINS, apart=False)[1] == (
+        "engine_version was 'old', is 'new'",
+        "max-num-seqs was 2, is 4",
+    )
 
 
 def test_a_duet_is_judged_without_any_file(tmp_path):
@@ -177,21 +180,22 @@ GPUS = tuple(Gpu(str(number), "H200") for number in range(4))
 
 @pytest.fixture
 def started(monkeypatch):
-    """What `start_server` was asked for: names and GPUs."""
+    """The servers that were started: names and GPUs."""
     asked = []
 
     @contextlib.contextmanager
-    def start_server(config, _log_dir, gpus, **_when):
-        asked.append((config.name, [gpu.device for gpu in gpus]))
+    def server(config, _log_dir, own_gpus, *_when):
+        asked.append((config.name, [gpu.device for gpu in own_gpus()]))
         yield SimpleNamespace(config=config, reference=None)
 
-    monkeypatch.setattr(start, "start_server", start_server)
+    monkeypatch.setattr(start, "_server", server)
+    monkeypatch.setattr(start, "held_gpus", lambda gpus, count, _sharing: contextlib.nullcontext(gpus[:count]))
     return asked
 
 
 def test_the_new_server_takes_other_gpus(started, tmp_path):
     pair = Duet(named("old", "{engine: embedded, gpus: 1}"), named("new", "{engine: embedded, gpus: 3}"))
-    with start.start_duet(pair, tmp_path, GPUS) as up:
+    with start.start_server(pair, tmp_path, GPUS) as up:
         assert (up.config.name, up.reference.config.name) == ("new", "old")
     assert started == [("old", ["0"]), ("new", ["1", "2", "3"])]
 
@@ -200,7 +204,7 @@ def test_too_few_gpus_for_both(started, tmp_path):
     pair = Duet(named("old", "{engine: embedded, gpus: 2}"), named("new", "{engine: embedded, gpus: 3}"))
     with (
         pytest.raises(MissingRequirement, match=r"old and new up at the same time need 2 \+ 3 GPUs, found 4"),
-        start.start_duet(pair, tmp_path, GPUS),
+        start.start_server(pair, tmp_path, GPUS),
     ):
         pass
     assert started == []
@@ -208,7 +212,7 @@ def test_too_few_gpus_for_both(started, tmp_path):
 
 def test_gpus_behind_a_url_are_not_this_machines(started, tmp_path):
     far = named("old", "{engine: openai, url: 'http://far:8000', gpus: 8}")
-    with start.start_duet(Duet(far, named("new", "{engine: embedded, gpus: 4}")), tmp_path, GPUS):
+    with start.start_server(Duet(far, named("new", "{engine: embedded, gpus: 4}")), tmp_path, GPUS):
         assert started[1] == ("new", ["0", "1", "2", "3"])
 
 

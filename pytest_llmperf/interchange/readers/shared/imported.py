@@ -1,6 +1,6 @@
 """What another tool's file holds, under one form: its own figures, its requests as ours, or its statistics as ours.
 
-What a file cannot tell about one of our metrics is in `ImportedPoint.unknown` with the reason: it is left out then,
+What a file does not hold for one of our metrics is in `ImportedPoint.unknown` with the reason: it is left out then,
 never filled with a figure that means something else.
 """
 
@@ -41,20 +41,20 @@ class ImportedPoint:
     concurrency: int | None = None
     request_rate: float | None = None
     max_in_flight: int | None = None
-    """Of a rate: no more requests than these were in flight."""
+    """The most requests in flight, of a load with a rate."""
     shape: str | None = None
     """The load where it is neither one concurrency nor one rate, as `ramp from 2 to 50 req/s`; else None."""
     runs: tuple[tuple[RequestRecord, ...], ...] = ()
     """All measured, in the order of sending; due_ns is None."""
     totals: Totals | None = None
-    """Of a point whose `runs` are a sample; None where they are all requests."""
+    """Counts and rates over all requests where `runs` are a sample; None where they are all."""
     known: Mapping[str, Distribution] = field(default_factory=dict)
     """By our names: statistics whose definition is ours."""
     ok: int = 0
     failed: int = 0
-    """Of a point without requests."""
+    """Counts of a point without requests."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """By our names: why the metric cannot be told."""
+    """By our names: why the file does not give the metric."""
     notes: tuple[str, ...] = ()
     """What a reader must know about the others."""
 
@@ -80,7 +80,7 @@ class Imported:
 
     @property
     def version_note(self) -> str | None:
-        """What to tell of a version that is newer than those that reading was tested with; None of others."""
+        """A note on a version that is newer than those that reading was tested with; None of others."""
         newest = NEWEST_TESTED.get(self.tool)
         if newest is None or self.version is None or _numbers(self.version) <= _numbers(newest):
             return None
@@ -99,7 +99,7 @@ _TITLES: Mapping[Tool, str] = {
     "llmperf": "pytest-llmperf",
 }
 NEWEST_TESTED: Mapping[Tool, str] = {"aiperf": "0.13.0", "guidellm": "0.8.1"}
-"""Of the tools that write their version."""
+"""Newest tested version of each tool that writes its own."""
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def imported_record(*, sent_ns: int | None, end_ns: int, **known: Any) -> RequestRecord:
-    """A measured request of which another tool's file tells these facts, and no others."""
+    """A measured request of which another tool's file holds these facts, and no others."""
     unknown: dict[str, Any] = {
         **dict.fromkeys(("due_ns", "chunk_tokens", "first_output_ns", "input_tokens", "output_tokens"), None),
         **dict.fromkeys(("token_source", "finish_reason", "status", "error"), None),

@@ -119,16 +119,16 @@ def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str
 
 
 def _check_latency(document: Mapping[str, Any], key: str, read: float, name: str, *, may_be_more: bool = False) -> None:
-    told = document.get(key)
+    stated = document.get(key)
     # 0 is what the tools write for nothing.
-    if not told or not is_number(told) or (may_be_more and told > read):
+    if not stated or not is_number(stated) or (may_be_more and stated > read):
         return
-    if not math.isclose(told, read, rel_tol=0.01, abs_tol=0.1):
-        raise ImportFileError(f"{name}: its {key} is {told:.6g}, and {read:.6g} over its requests")
+    if not math.isclose(stated, read, rel_tol=0.01, abs_tol=0.1):
+        raise ImportFileError(f"{name}: its {key} is {stated:.6g}, and {read:.6g} over its requests")
 
 
 def rate_notes(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """What to tell of requests and tokens per second that are not those of the document's own total and duration."""
+    """Notes on requests and tokens per second that are not those of the document's own total and duration."""
     duration = pick(document, "duration", kind=NUMBER, where=name)
     per_second = {
         rate: document[total] / duration

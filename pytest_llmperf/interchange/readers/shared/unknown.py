@@ -1,4 +1,4 @@
-"""Our metrics that a file cannot tell, each with the reason: ImportedPoint.unknown. Pure."""
+"""Our metrics that a file does not give, each with the reason: ImportedPoint.unknown. Pure."""
 
 from __future__ import annotations
 

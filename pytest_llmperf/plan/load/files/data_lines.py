@@ -9,17 +9,18 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from pytest_llmperf.errors import PlanError
 
+T = TypeVar("T")
 LONGEST_LINE = 64 * 2**20
 """Bytes of a line, or characters of a CSV field: far more than any prompt has."""
 MOST_TOKENS = 10_000_000
 """In one request: more than any model reads or writes, so that a slip is told before it fills the memory."""
 _SHOWN = 80
-_TOLD_KEYS = 12
+_SHOWN_KEYS = 12
 
 
 def decoded(data: bytes, source: str, line: int = 1) -> str:
@@ -112,8 +113,18 @@ def whole_text(value: Any) -> str:
     return value
 
 
+def value_of(read: Callable[[Any], T], given: Mapping[str, Any], name: str) -> T:
+    """What `read` makes of the value of a key; ValueError begins with the key."""
+    try:
+        return read(given[name])
+    except KeyError:
+        raise ValueError(f"{name} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def cut(text: str) -> str:
-    """As much of a text as a message can hold, without what UTF-8 cannot write."""
+    """The beginning of a text, as long as a message can hold, without what UTF-8 cannot write."""
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return short.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -129,7 +140,7 @@ def shown(value: Any) -> str:
 def not_used(keys: Counter[str], source: str, one: str = "line", many: str = "lines") -> Iterator[str]:
     """One remark on the keys of a file that change nothing of what is sent, with the number of lines that have them."""
     if keys:
-        told = keys.most_common(_TOLD_KEYS)
-        named = ", ".join(f"{cut(key)} ({count} {one if count == 1 else many})" for key, count in told)
-        more = f" and {len(keys) - _TOLD_KEYS} other keys" if len(keys) > _TOLD_KEYS else ""
+        most = keys.most_common(_SHOWN_KEYS)
+        named = ", ".join(f"{cut(key)} ({count} {one if count == 1 else many})" for key, count in most)
+        more = f" and {len(keys) - _SHOWN_KEYS} other keys" if len(keys) > _SHOWN_KEYS else ""
         yield f"{source}: not used: {named}{more}"

@@ -25,6 +25,7 @@ from pytest_llmperf.plan.load.files.data_lines import (
     number,
     shown,
     tokens,
+    value_of,
     whole_text,
 )
 from pytest_llmperf.plan.load.prompts import FileFormat
@@ -186,28 +187,21 @@ def _session(entry: dict[str, Any], where: str, seen: _Seen) -> object:
 def _turn(entry: dict[str, Any], seen: _Seen, used: tuple[str, ...] = ()) -> Turn:
     """A prompt with what stands beside it; ValueError says what is wrong with it."""
     key = next(key for key in _PROMPTS if entry.get(key) is not None)
-    given = {name: _value(tokens, entry, name) for name in _LENGTHS if entry.get(name) is not None}
+    given = {name: value_of(tokens, entry, name) for name in _LENGTHS if entry.get(name) is not None}
     if len(set(given.values())) > 1:
         raise ValueError(f"lengths of the answer that differ: {', '.join(f'{k}: {n}' for k, n in given.items())}")
     seen.lengths.update(given)
     delay_s = _delay_s(entry) if seen.sessions else None
     seen.count(entry, (key, "output", *_LENGTHS, *used, *(("delay",) if seen.sessions else ())))
-    output = None if entry.get("output") is None else _value(whole_text, entry, "output")
-    return Turn(_value(whole_text, entry, key), output, next(iter(given.values()), None), delay_s)
-
-
-def _value(read: Callable[[Any], Any], entry: dict[str, Any], name: str) -> Any:
-    try:
-        return read(entry[name])
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    output = None if entry.get("output") is None else value_of(whole_text, entry, "output")
+    return Turn(value_of(whole_text, entry, key), output, next(iter(given.values()), None), delay_s)
 
 
 def _delay_s(entry: dict[str, Any]) -> float | None:
     """AIPerf's `delay` is in ms."""
     if entry.get("delay") is None:
         return None
-    delay_s = float(_value(number, entry, "delay")) / 1e3
+    delay_s = value_of(number, entry, "delay") / 1e3
     if not 0 <= delay_s <= _LONGEST_DELAY_S:
         raise ValueError(f"delay: {shown(entry['delay'])} ms is not between 0 and a day")
     return delay_s

@@ -30,6 +30,7 @@ from pytest_llmperf.plan.load.files.data_lines import (
     number,
     shown,
     tokens,
+    value_of,
     whole_text,
 )
 from pytest_llmperf.plan.load.shapes import TimeUnit, TraceFormat, TraceReplay
@@ -58,7 +59,7 @@ class TraceEntry:
     text: str | None = None
     """The prompt itself, where the trace has it."""
     line: int = 0
-    """Of the file, from 1."""
+    """Line of the file, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +183,16 @@ def _mooncake_entry(given: Any, at: int, seen: _Seen) -> TraceEntry:
             "timestamp is missing: a turn that comes a `delay` after an answer cannot be replayed at recorded times; "
             "send it with `prompts` and `conversation`"
         )
-    used, due_s = ["timestamp", "output_length"], _number(given, "timestamp") / seen.per_second
-    text = None if given.get("text_input") is None else _read(whole_text, given, "text_input")
+    used, due_s = ["timestamp", "output_length"], value_of(number, given, "timestamp") / seen.per_second
+    text = None if given.get("text_input") is None else value_of(whole_text, given, "text_input")
     used += ["text_input"] if text is not None else ["input_length", "hash_ids"]
     seen.count(given, used)
-    output = _tokens(given, "output_length")
+    output = value_of(tokens, given, "output_length")
     if text is not None:
         return TraceEntry(due_s, 0, output, text=text, line=at)
-    return TraceEntry(due_s, _tokens(given, "input_length"), output, _blocks(given.get("hash_ids") or []), line=at)
+    return TraceEntry(
+        due_s, value_of(tokens, given, "input_length"), output, _blocks(given.get("hash_ids") or []), line=at
+    )
 
 
 def _blocks(ids: Any) -> tuple[int, ...]:
@@ -205,7 +208,9 @@ def _burstgpt(lines: Iterable[str], seen: _Seen) -> Iterator[TraceEntry]:
             seen.unused["rows without response tokens, which failed"] += 1
             continue
         seen.count(row, ("Timestamp", "Request tokens", "Response tokens", *_LABELS))
-        yield _row_entry(row, at, seen, "Request tokens", "Response tokens", lambda row: _number(row, "Timestamp"))
+        yield _row_entry(
+            row, at, seen, "Request tokens", "Response tokens", lambda row: value_of(number, row, "Timestamp")
+        )
 
 
 def _is_zero(text: str) -> bool:
@@ -225,7 +230,9 @@ def _row_entry(
     row: Mapping[str, str], at: int, seen: _Seen, asked: str, answered: str, time: Callable[[Mapping[str, str]], float]
 ) -> TraceEntry:
     try:
-        return TraceEntry(time(row) / seen.per_second, _tokens(row, asked), _tokens(row, answered), line=at)
+        return TraceEntry(
+            time(row) / seen.per_second, value_of(tokens, row, asked), value_of(tokens, row, answered), line=at
+        )
     except ValueError as error:
         raise PlanError(f"{seen.source}:{at}: {error}") from error
 
@@ -251,23 +258,6 @@ def _rows(lines: Iterable[str], source: str, columns: tuple[str, ...]) -> Iterat
         if len(row) > len(header) or any(header.index(name) >= len(row) for name in columns):
             raise PlanError(f"{source}:{at}: {len(row)} columns, the header has {len(header)}: {shown(row)}")
         yield dict(zip(header, row, strict=False)), at
-
-
-def _read(read: Callable[[Any], Any], given: Mapping[str, Any], name: str) -> Any:
-    try:
-        return read(given[name])
-    except KeyError:
-        raise ValueError(f"{name} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _number(given: Mapping[str, Any], name: str) -> float:
-    return float(_read(number, given, name))
-
-
-def _tokens(given: Mapping[str, Any], name: str) -> int:
-    return int(_read(tokens, given, name))
 
 
 _PARSERS: dict[TraceFormat, Callable[[Iterable[str], _Seen], Iterator[TraceEntry]]] = {

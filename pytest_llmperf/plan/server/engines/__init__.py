@@ -1,1 +1,1 @@
-"""What each engine can be told in a plan: one module per engine."""
+"""The entries of servers in a plan: one module per engine."""

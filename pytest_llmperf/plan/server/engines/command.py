@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, fie
 
 from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.definitions import did_you_mean
-from pytest_llmperf.plan.fields import EntryError, entry
-from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secrets
+from pytest_llmperf.plan.fields import EntryError
+from pytest_llmperf.plan.server.base import Bearer, LaunchedServer, ReadyCheck, Texts, refuse_secrets
 from pytest_llmperf.plan.server.engines.remote import checked_url
 
 _PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
@@ -77,7 +77,7 @@ class CommandServer(LaunchedServer):
     engine: Literal["command"]
     command: Words
     """The program and its arguments, word by word: no shell reads them. Where it runs is `cwd`."""
-    env: dict[str, Word] = {}
+    env: Annotated[dict[str, Word], AfterValidator(refuse_secrets)] = {}
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
     cwd: str = "."
     """Folder that it runs in, counted from the plan file."""
@@ -91,9 +91,9 @@ class CommandServer(LaunchedServer):
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}}]}),
     ] = "SIGTERM"
     """How it is stopped: a signal to all of its processes, or a command. What is left after 10 s is killed."""
-    headers: dict[str, str] = {}
+    headers: Texts = {}
     """Sent with every request."""
-    bearer: str | None = None
+    bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable."""
 
     @property
@@ -108,14 +108,6 @@ class CommandServer(LaunchedServer):
     def _base_url(cls, url: str) -> str:
         checked_url(url.replace("{port}", "1"), ("http", "https"))
         return url.rstrip("/").removesuffix("/v1")
-
-    @model_validator(mode="after")
-    def _no_secrets(self) -> CommandServer:
-        with entry("headers"):
-            refuse_secrets(self.headers)
-        with entry("bearer"):
-            refuse_secret("bearer token", self.bearer)
-        return self
 
     @model_validator(mode="after")
     def _knows_its_port(self) -> CommandServer:

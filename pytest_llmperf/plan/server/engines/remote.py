@@ -13,9 +13,10 @@ from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
     BaseServer,
+    Bearer,
     HostPath,
     ReadyCheck,
-    refuse_secrets,
+    Texts,
 )
 
 
@@ -42,8 +43,8 @@ class RemoteServer(BaseServer):
     ready: ReadyCheck = None
     """What answers when the server is up; False: nothing does, and the first request decides at once. None: the
     engine's usual route, or where it has none the first request."""
-    headers: dict[str, str] = {}
-    bearer: str | None = None
+    headers: Texts = {}
+    bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable."""
     basic: str | None = None
     """`${USER}:${PASSWORD}`, read from the environment."""
@@ -60,12 +61,6 @@ class RemoteServer(BaseServer):
     def is_sampled(self) -> bool:
         """Whether there is anything to look at during a run."""
         return bool(self.server_metrics)
-
-    @field_validator("headers")
-    @classmethod
-    def _no_secret_headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        refuse_secrets(headers)
-        return headers
 
     @field_validator("server_metrics")
     @classmethod
@@ -87,8 +82,6 @@ class RemoteServer(BaseServer):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> RemoteServer:
-        with entry("bearer"):
-            refuse_secret("bearer token", self.bearer)
         with entry("basic"):
             refuse_secret("basic password", self.basic)
         if self.bearer and self.basic:

@@ -108,28 +108,21 @@ def _fields(config: TritonServer, model: TritonModel) -> dict[str, Any]:
         "backend": model.backend,
         "max_batch_size": model.max_batch_size,
         "instance_group": [group.model_dump(exclude_defaults=True) for group in groups],
-        "dynamic_batching": _batching(model),
+        "dynamic_batching": model.dynamic_batching and model.dynamic_batching.model_dump(exclude_defaults=True),
         "model_transaction_policy": None if model.decoupled is None else {"decoupled": model.decoupled},
-        "parameters": {name: {"string_value": _parameter(value)} for name, value in parameters.items()},
+        # Parameters are texts: JSON, but for what is a text already.
+        "parameters": {
+            name: {"string_value": value if isinstance(value, str) else json.dumps(value)}
+            for name, value in parameters.items()
+        },
         "input": [_tensor(tensor.model_dump(exclude_defaults=True)) for tensor in model.input],
         "output": [_tensor(tensor.model_dump(exclude_defaults=True)) for tensor in model.output],
     }
     return {name: value for name, value in fields.items() if value not in (None, [], "")} | model.config
 
 
-def _batching(model: TritonModel) -> dict[str, Any] | None:
-    if model.dynamic_batching is None:
-        return None
-    return model.dynamic_batching.model_dump(exclude_defaults=True)
-
-
 def _tensor(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "dims": list(given["dims"])}
-
-
-def _parameter(value: ArgValue) -> str:
-    """Parameters are texts: JSON, but for what is a text already."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def engine_arguments(config: TritonServer) -> Mapping[str, ArgValue]:

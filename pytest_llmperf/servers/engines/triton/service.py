@@ -47,7 +47,9 @@ class HttpService:
     def first_failure(self, timeout_s: float) -> str | None:
         """None when a request of one token gives an answer to its end, else what went wrong."""
         with_text = any(spec.name == "text_input" for spec in self._target.inputs)
-        path, body = ("generate_stream", _ONE_TOKEN) if with_text else ("infer", self._infer_body())
+        path, body = (
+            ("generate_stream", _ONE_TOKEN) if with_text else ("infer", infer_body(self._target.inputs, _ONE_TOKEN))
+        )
         url = self._target.at(f"{self._model}/{path}")
         try:
             answer = ask("POST", url, body=body, headers=self._target.headers, timeout_s=timeout_s)
@@ -56,9 +58,6 @@ class HttpService:
         if answer.status_code != 200 or '"error"' in answer.text[:200] or not answer.content:
             return refused(answer.status_code, answer.content, answer.headers.get("location", ""))
         return None
-
-    def _infer_body(self) -> Mapping[str, Any]:
-        return infer_body(self._target.inputs, _ONE_TOKEN)
 
     def _json(self, path: str) -> dict[str, Any]:
         answer = self._get(path)

@@ -17,7 +17,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.stats.compliance import LimitRun
 from pytest_llmperf.plan.limits import Limit, parse_limits
 from pytest_llmperf.search.strategy import modes
-from pytest_llmperf.search.strategy.contest import Contest, Hopeless
+from pytest_llmperf.search.strategy.contest import Contest, PruneReason
 from pytest_llmperf.search.strategy.goal import Goal
 from pytest_llmperf.search.strategy.modes import OutOfTrials
 from pytest_llmperf.search.strategy.space import Position, Space
@@ -40,7 +40,7 @@ class Machine:
         self.runs: Counter[Position] = Counter()
         self.begun: Counter[Position] = Counter()
 
-    def run(self, trial: Trial, rounds: int, hopeless: Hopeless) -> Trial:
+    def run(self, trial: Trial, rounds: int, prune_reason: PruneReason) -> Trial:
         if trial.position in self._errors:
             return replace(trial, error="ended before it was ready")
         self.begun[trial.position] += not trial.runs
@@ -49,7 +49,7 @@ class Machine:
             values = self._figures(trial.position, number)
             checks = {str(limit): LimitRun(values[str(limit.quantity)]) for limit in self._limits}
             trial = replace(trial, runs=(*trial.runs, RunFacts("chat", number + 1, values, checks, 10, 0)))
-            if why := hopeless(trial):
+            if why := prune_reason(trial):
                 return replace(trial, stopped=why)
         return trial
 

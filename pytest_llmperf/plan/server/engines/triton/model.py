@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -16,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.plan.fields import Frozen
+from pytest_llmperf.plan.fields import Frozen, Listed
 from pytest_llmperf.plan.load.prompts import PlanPath
 
 ParameterValue = str | bool | int | float
@@ -62,11 +60,6 @@ class ModelTensor(Frozen):
     optional: bool = False
 
 
-def _listed(given: object) -> object:
-    """A single group may be written without the list around it."""
-    return (given,) if isinstance(given, Mapping) else given
-
-
 def _existing_files(value: str, info: ValidationInfo) -> str:
     if info.context and not Path(value).exists():
         raise ValueError(f"{value} does not exist")
@@ -81,7 +74,7 @@ class TritonModel(Frozen):
     files: Annotated[PlanPath, AfterValidator(_existing_files)] | None = None
     """What the model's version folder holds: a folder, or a single model.py. A relative path counts from the plan."""
     max_batch_size: NonNegativeInt | None = None
-    instance_group: Annotated[tuple[InstanceGroup, ...], BeforeValidator(_listed)] = ()
+    instance_group: Annotated[tuple[InstanceGroup, ...], Listed] = ()
     dynamic_batching: DynamicBatching | None = None
     decoupled: bool | None = None
     """Whether it may answer a request with any number of responses."""

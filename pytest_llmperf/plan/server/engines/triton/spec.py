@@ -60,8 +60,7 @@ class TritonServer(LaunchedServer):
         for name in named:
             if name in (*_TRITON_OWN, "model-repository", "model-store", "exit-timeout-secs"):
                 raise EntryError(f"{name} is the plugin's to choose; it has a key of its own, or is a free port", name)
-        refuse_secrets(named)
-        return named
+        return refuse_secrets(named)
 
     @model_validator(mode="after")
     def _one_repository(self) -> TritonServer:

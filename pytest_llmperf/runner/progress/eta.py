@@ -16,7 +16,7 @@ _TELLS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class PointWork:
     """One point that is to be measured."""
 
     test: str
@@ -24,14 +24,14 @@ class Work:
     engine: str
     load: str
     runs: int
-    """That are known to come; a gate in doubt adds more."""
+    """Runs that are known to come; a gate in doubt adds more."""
     run_s: float | None = None
     """What a run takes by its load alone; None where that is the server's to say."""
     open_ended: bool = False
     """It ends when its runs agree, or after `runs`."""
 
 
-class Left(NamedTuple):
+class TimeLeft(NamedTuple):
     """What is still to come."""
 
     seconds: float
@@ -39,27 +39,27 @@ class Left(NamedTuple):
     """Whether something is known of all of it; else this is what it takes at least."""
 
 
-class Now(NamedTuple):
+class CurrentRun(NamedTuple):
     """The run that is being made."""
 
     test: str
     elapsed_s: float
     share: float
-    """Of its requests that have ended, 0..1."""
+    """Share of its requests that have ended, 0..1."""
 
 
 @dataclass(slots=True)
-class Outlook:
+class Eta:
     """Keeps what is planned, begun and ended, and estimates what is left."""
 
-    works: dict[str, Work] = field(default_factory=dict)
+    works: dict[str, PointWork] = field(default_factory=dict)
     """By test id."""
     _took: dict[str, list[float]] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
     _starts: dict[tuple[str, str], float] = field(default_factory=dict)
     """Seconds that starting took, by engine and server."""
 
-    def plan(self, work: Work) -> None:
+    def plan(self, work: PointWork) -> None:
         """A point that is known for the first time; else nothing changes."""
         self.works.setdefault(work.test, work)
 
@@ -87,7 +87,7 @@ class Outlook:
             self.works[test] = replace(work, runs=self.runs_of(test))
 
     def runs_of(self, test: str) -> int:
-        """That have ended."""
+        """Number of the test's runs that have ended."""
         return len(self._took.get(test, ()))
 
     @property
@@ -97,40 +97,40 @@ class Outlook:
 
     @property
     def points(self) -> tuple[int, int]:
-        """That have all the runs they are known to need, and all."""
+        """Points that have all the runs they are known to need, and all points."""
         done = sum(self._is_done(work) for work in self.works.values())
         return done, len(self.works)
 
-    def _is_done(self, work: Work) -> bool:
+    def _is_done(self, work: PointWork) -> bool:
         return work.test in self._settled or self.runs_of(work.test) >= work.runs
 
-    def left(self, now: Now | None = None) -> Left:
+    def left(self, now: CurrentRun | None = None) -> TimeLeft:
         """Runs that are still to be made, and servers to be started for them."""
         open_ = [work for work in self.works.values() if not self._is_done(work)]
         parts = [*(self._work_left(work, now) for work in open_), *self._starts_left(open_)]
-        return Left(sum(part.seconds for part in parts), all(part.whole for part in parts))
+        return TimeLeft(sum(part.seconds for part in parts), all(part.whole for part in parts))
 
-    def _work_left(self, work: Work, now: Now | None) -> Left:
+    def _work_left(self, work: PointWork, now: CurrentRun | None) -> TimeLeft:
         count, run_s = work.runs - self.runs_of(work.test), self._run_s(work)
         if now is None or now.test != work.test:
-            return Left(count * (run_s or 0.0), run_s is not None and not work.open_ended)
+            return TimeLeft(count * (run_s or 0.0), run_s is not None and not work.open_ended)
         if now.share >= _TELLS:
             run_s = now.elapsed_s / now.share if run_s is None else run_s
             current = now.elapsed_s / now.share - now.elapsed_s
         else:
             current = max(0.0, (run_s or 0.0) - now.elapsed_s)
-        return Left(current + (count - 1) * (run_s or 0.0), run_s is not None and not work.open_ended)
+        return TimeLeft(current + (count - 1) * (run_s or 0.0), run_s is not None and not work.open_ended)
 
-    def _run_s(self, work: Work) -> float | None:
+    def _run_s(self, work: PointWork) -> float | None:
         """By its own runs, else by those of the same load on other servers, else by the load itself."""
         same = [s for w in self.works.values() if w.load == work.load for s in self._took.get(w.test, ())]
         return _mean(self._took.get(work.test, ())) or _mean(same) or work.run_s
 
-    def _starts_left(self, works: Sequence[Work]) -> Iterator[Left]:
+    def _starts_left(self, works: Sequence[PointWork]) -> Iterator[TimeLeft]:
         for engine, server in dict.fromkeys((work.engine, work.server) for work in works):
             if (engine, server) not in self._starts:
                 known = _mean([seconds for (kind, _), seconds in self._starts.items() if kind == engine])
-                yield Left(known or 0.0, known is not None)
+                yield TimeLeft(known or 0.0, known is not None)
 
 
 def _mean(values: Sequence[float]) -> float | None:
