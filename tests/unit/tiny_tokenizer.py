@@ -27,7 +27,10 @@ def make_tokenizer(folder: Path, vocabulary: int, template: str | None = TEMPLAT
     )
     bpe.train_from_iterator([f"{word} {word} {word}" for word in WORDS], trainer)
     bpe.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|begin|>", eos_token="<|end|>")
+    # Unset, transformers 4.45 warns.
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<|begin|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
+    )
     fast.chat_template = template
     fast.save_pretrained(folder)
     return str(folder)

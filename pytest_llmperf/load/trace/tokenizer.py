@@ -54,7 +54,9 @@ def load_tokenizer(folder: str) -> TextTokenizer:
         problem = f"needs transformers, which cannot be imported ({error})"
         raise PlanError(f"tokenizer: {folder} {problem}; pip install 'pytest-llmperf[tokenizers]'") from error
     try:
-        hf = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # The last one concerns decoding, which nothing here does; unset, transformers 4.45 warns at every load.
+        options = {"local_files_only": True, "trust_remote_code": False, "clean_up_tokenization_spaces": False}
+        hf = transformers.AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PlanError(f"tokenizer: {folder} cannot be loaded: {error}") from error
     return TextTokenizer(folder, hf)

@@ -21,7 +21,7 @@ def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") ->
     for key, value in numbers.items():
         # A larger integer of JSON is no number to calculate with.
         is_finite = -sys.float_info.max <= value <= sys.float_info.max
-        is_never_negative = unit in {*_IN_MS, "count"} or str(unit).startswith(("token", "request"))
+        is_never_negative = str(unit) in {*_IN_MS, "count"} or str(unit).startswith(("token", "request"))
         if not is_finite or (value < 0 and is_never_negative):
             raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
     return {"unit": str(unit), **numbers}

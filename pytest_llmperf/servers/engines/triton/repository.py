@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.server.base import ArgValue
 from pytest_llmperf.plan.server.engines.triton.model import InstanceGroup, TritonModel
@@ -107,22 +109,23 @@ def _fields(config: TritonServer, model: TritonModel) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "backend": model.backend,
         "max_batch_size": model.max_batch_size,
-        "instance_group": [group.model_dump(exclude_defaults=True) for group in groups],
-        "dynamic_batching": model.dynamic_batching and model.dynamic_batching.model_dump(exclude_defaults=True),
+        "instance_group": _dumped(groups),
+        "dynamic_batching": _dumped([model.dynamic_batching])[0] if model.dynamic_batching else None,
         "model_transaction_policy": None if model.decoupled is None else {"decoupled": model.decoupled},
         # Parameters are texts: JSON, but for what is a text already.
         "parameters": {
             name: {"string_value": value if isinstance(value, str) else json.dumps(value)}
             for name, value in parameters.items()
         },
-        "input": [_tensor(tensor.model_dump(exclude_defaults=True)) for tensor in model.input],
-        "output": [_tensor(tensor.model_dump(exclude_defaults=True)) for tensor in model.output],
+        "input": _dumped(model.input),
+        "output": _dumped(model.output),
     }
     return {name: value for name, value in fields.items() if value not in (None, [], "")} | model.config
 
 
-def _tensor(given: dict[str, Any]) -> dict[str, Any]:
-    return {**given, "dims": list(given["dims"])}
+def _dumped(parts: Iterable[BaseModel]) -> list[dict[str, Any]]:
+    """What is given of each, with lists for tuples, which older versions of protobuf do not take."""
+    return [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
 
 
 def engine_arguments(config: TritonServer) -> Mapping[str, ArgValue]:
