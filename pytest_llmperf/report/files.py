@@ -48,6 +48,13 @@ def write_report(folder: RunFolder, extra: Path | None = None, searches: Sequenc
         write_at(extra, text)
 
 
+def remove_reports(folder: RunFolder, *others: Path) -> None:
+    """Takes away what an earlier session left where this one will write: read after a crash, it would be believed."""
+    for path in (folder.output / "report.json", *others):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
 class RunningReport:
     """The report of a session that goes on, so that whatever ends it, what was measured is there."""
 

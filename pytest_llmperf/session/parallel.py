@@ -5,7 +5,6 @@ The points that these sessions have measured are then resumed by the one that st
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.process.process import Command, ServerProcess, run_process
@@ -34,7 +34,7 @@ def measure_part(session: PytestSession) -> None:
         for planned in tests:
             if not planned.conditional and planned.missing is None:
                 with contextlib.suppress(LlmPerfError):
-                    asyncio.run(session.result(planned.test, server, planned.point, None))
+                    run(session.result(planned.test, server, planned.point, None))
 
 
 def measure_side_by_side(session: PytestSession, arguments: Sequence[str], say: Callable[[str], None]) -> bool:

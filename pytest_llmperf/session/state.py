@@ -24,6 +24,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import (
     RunningReport,
+    remove_reports,
     with_failure_noted,
     write_exports,
     write_history,
@@ -216,6 +217,7 @@ class PytestSession:
         """
         if self.program.tests or self.program.bare:
             self.folder.claim()
+            remove_reports(self.folder, *filter(None, (self.options.json, self.options.html)))
             end_like_ctrl_c()
 
     def write_report(self, *, complete: bool) -> bool:
