@@ -218,7 +218,7 @@ ANSWERS: dict[str, Answer] = {
     "endless_interim": endless_interim,
     "endless_events": endless_events,
     "endless_garbage": endless_garbage,
-    "garbage": then(raw(bytes(range(128, 256)) * 16), close),
+    "garbage": then(raw(bytes(range(128, 256)) * 16 + b"\r\n\r\n"), close),
     "error_500": whole("500 Internal Server Error", b'{"error": {"message": "boom"}}'),
     "error_429": whole("429 Too Many Requests", b'{"error": {"message": "slow down"}}', more="Retry-After: 1\r\n"),
     "redirect": whole("307 Temporary Redirect", b"", more="Location: https://elsewhere.example/v1\r\n"),

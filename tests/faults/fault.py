@@ -34,7 +34,7 @@ class Fault:
     exit: int = 1
     """(e) The exit code; with 0 the points pass."""
     has_report: bool = True
-    """(d) Whether the session has a report; a command has none."""
+    """(d) Whether the session must have a report; a command has none, and one that is killed need not."""
     marks: tuple[Any, ...] = ()
     """A skip, where the machine cannot have the fault."""
 
@@ -66,7 +66,7 @@ def _problems(fault: Fault, outcome: Outcome) -> list[tuple[str, str]]:
     if outcome.exit != fault.exit:
         found.append(("e", f"the exit code is {outcome.exit}, not {fault.exit}"))
     passed = [point["id"] for point in outcome.points if point["passed"]]
-    if bool(passed) != (fault.exit == 0) and fault.has_report:
+    if bool(passed) != (fault.exit == 0 and fault.has_report):
         found.append(("e", f"these points passed: {passed}"))
     return found
 
