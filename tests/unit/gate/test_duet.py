@@ -234,7 +234,7 @@ class _Measurement:
 class _Server:
     def __init__(self, name, reference=None):
         self.config, self.name, self.reference = named(name), name, reference
-        self.version, self.launches = None, 1
+        self.version, self.launches, self.deployment = None, 1, {}
         self.asked = Duet(reference.config, self.config) if reference else self.config
 
     def bring_up(self):

@@ -25,6 +25,9 @@ class Server:
     def check_alive(self) -> None:
         pass
 
+    def check_ours(self) -> tuple[str, ...]:
+        return ()
+
     def reading(self) -> None:
         """It counts nothing itself."""
 
