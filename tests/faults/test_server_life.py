@@ -6,7 +6,7 @@ import signal
 import pytest
 from arrangements import of_own
 from fault import Fault, check, rows
-from sandbox import without_proc
+from sandbox import TEST, without_proc
 
 _ROOT = (pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),)
 _LONG = {"requests": 300, "concurrency": 4, "warmup_requests": 0}
@@ -50,6 +50,14 @@ def _signalled(word, signum, *arguments, words=(), load=_LONG):
 
 def _leaving_shared_memory(sandbox):
     sandbox.own_plan("--answer=kill_self", "--after=8", f"--life=shared_memory:psm_{sandbox.mark}")
+    return sandbox.pytest()
+
+
+def _flooding(sandbox):
+    """The plan's test looks at what the log takes of the disk, which is not its length."""
+    sandbox.own_plan("--life=flood:x", load={"requests": 100})
+    size = "sum(log.stat().st_blocks * 512 for log in llm_server.logs)"
+    sandbox.write("test_x.py", f"{TEST}    assert {size} < 512 << 20\n")
     return sandbox.pytest()
 
 
@@ -170,6 +178,22 @@ FAULTS = (
         "the server is killed and leaves a segment of shared memory",
         _leaving_shared_memory,
         says=("exit code 137 (SIGKILL)",),
+    ),
+    Fault(
+        "log-without-end",
+        "the server floods its log",
+        _flooding,
+        says=("1 passed",),
+        keeps=100,
+        exit=0,
+    ),
+    Fault(
+        "sampler-stopped",
+        "the process that samples the server is stopped (SIGSTOP)",
+        _signalled("sampler.py", signal.SIGSTOP, load={"requests": 100, "warmup_requests": 0}),
+        says=("1 passed",),
+        keeps=100,
+        exit=0,
     ),
     Fault(
         "strays",

@@ -44,6 +44,11 @@ _LOOK_S = 0.2
 """Time between two looks at what there is in shared memory: a server may be killed at any moment, and its maps go."""
 _LOOKS = 25
 """For whose a new segment is; another server's is none of ours however often we look."""
+_MOST_LOG_BYTES = 128 << 20
+"""Of a log on disk: its beginning and its end are kept, which is all that is read. Less where the disk has less."""
+_LEFT_OUT = b"\n[llmperf: what comes here was too much for this log and is left out]\n"
+_PUNCH_HOLE = 0x01 | 0x02
+"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE."""
 _DRAIN_S = 2.0
 """For what a server has written and the log has not; a process that got away may hold its end of the pipe for ever."""
 
@@ -178,11 +183,13 @@ def _wait_for_an_end(server: subprocess.Popen[bytes], before: set[str]) -> set[_
     watched, parent = os.pidfd_open(server.pid), os.getppid()
     looks: dict[str, int] = {}
     ours: set[_File] = set()
+    log = _BoundedLog(1)
     while not select.select([0, watched], [], [], _LOOK_S)[0] and os.getppid() == parent:
         new = [name for name in shared_memory() - before if looks.get(name, 0) < _LOOKS]
         if new:
             ours |= mapped_files(descendants(os.getpid()))
             looks |= {name: looks.get(name, 0) + 1 for name in new}
+        log.check()
     os.close(watched)
     return ours | mapped_files(descendants(os.getpid()))
 
@@ -258,6 +265,31 @@ def _write(data: bytes) -> None:
     with contextlib.suppress(OSError):
         while data:
             data = data[os.write(1, data) :]
+
+
+class _BoundedLog:
+    """A file that a server writes: its middle goes where it gets too large, so that the report has room on the disk."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._most = _MOST_LOG_BYTES
+        with contextlib.suppress(OSError):
+            disk = os.fstatvfs(descriptor)
+            self._most = min(self._most, disk.f_bavail * disk.f_frsize // 4)
+        self._kept = self._most // 4
+        self._gone = 0
+
+    def check(self) -> None:
+        """Frees what lies between the beginning and the end; where the file system cannot, the log stays whole."""
+        with contextlib.suppress(OSError):
+            size = os.fstat(self._descriptor).st_size
+            if size - self._gone <= self._most:
+                return
+            start, length = self._kept, size - 2 * self._kept
+            sizes = (ctypes.c_long(start), ctypes.c_long(length))
+            if ctypes.CDLL(None).fallocate(self._descriptor, _PUNCH_HOLE, *sizes) == 0:
+                os.pwrite(self._descriptor, _LEFT_OUT, start)
+            self._gone = length
 
 
 @contextlib.contextmanager
