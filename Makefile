@@ -43,9 +43,9 @@ engine-triton-vllm: engine-vllm engine-triton  ## Triton's vLLM backend on these
 perf-triton-vllm: engine-triton-vllm  ## the main job on vLLM inside Triton
 	$(PERF) --llmperf-update-new perf_tests/test_triton_vllm.py
 
-perf-deployments: $(STAMP)  ## engines that are deployed in steps, on stand-ins; TensorRT-LLM's engines in real Triton, where it is
+perf-deployments: $(STAMP) engine-kubectl  ## engines that are deployed in steps, on stand-ins; TensorRT-LLM's engines in real Triton, where it is
 	PATH="$(CURDIR)/tests/standins/trtllm/bin:$(CURDIR)/$(BIN):$$PATH:$(CURDIR)/.engines/triton/bin" \
-	  $(PERF) perf_tests/test_deployments.py perf_tests/test_mlnode_guide.py
+	  $(PERF) perf_tests/test_deployments.py perf_tests/test_mlnode_guide.py perf_tests/test_kubernetes_guide.py
 
 engine-kubectl: $(STAMP)  ## helm and kubectl, in .engines
 	PYTHON=$(BIN)/python scripts/engine_kubectl.sh

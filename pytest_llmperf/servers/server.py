@@ -17,6 +17,7 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
+from pytest_llmperf.servers.deployments.holder import parts_path
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES, Question
 from pytest_llmperf.servers.process.log import log_tail
@@ -203,8 +204,9 @@ class LlmServer:
         return self._watcher.end() if self._watcher is not None else None
 
     def log_tail(self) -> str:
-        """Last lines of every replica's log."""
-        return "\n".join(f"{path}:\n{log_tail(path)}" for path in self.logs)
+        """Last lines of every replica's log, and of those that its deployment has left of its parts."""
+        parts = (path for log in self.logs for path in (log, parts_path(log)) if path == log or path.exists())
+        return "\n".join(f"{path}:\n{log_tail(path)}" for path in parts)
 
 
 def check_ours(config: ServerConfig, target: Target, process: ServerProcess) -> str | None:

@@ -82,6 +82,7 @@ def test_installed_measured_uninstalled(cluster: Cluster, tmp_path: Path, monkey
         assert (facts["pods"][0]["name"], facts["release"]) == (pod, "llmperf-k")
         assert server.deployment["chart"] == "llm 0.1.0"
         assert server.deployment["images"]["server"].startswith("llmperf.example/embedded@sha256:")
+        assert server.deployment["machines"] == "stand-in"
         assert server.version is not None
     log = server.logs[0].read_text()
     assert re.findall(r"step (\d/6 \w+)", log)[::1][:2] == ["1/6 prepare", "2/6 namespace"]

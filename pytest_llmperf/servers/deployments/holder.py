@@ -69,6 +69,11 @@ def facts_path(log_path: Path) -> Path:
     return log_path.with_suffix(".deployed.json")
 
 
+def parts_path(log_path: Path) -> Path:
+    """Where the holder with this log keeps the logs of what it deployed, such as pods, when that ends."""
+    return log_path.with_suffix(".pods.log")
+
+
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """Writes the facts, whole or not at all; that they are there says that the deployment is up."""
     write_whole(path, json.dumps(facts, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""A cluster of one node for tests: `python tests/standins/kubernetes KUBECONFIG [--gpus N] [--kubectl PATH]`.
+"""A cluster of one node for tests: `python tests/standins/kubernetes KUBECONFIG [--gpus N] …`.
 
 An API server on a free port, to which the kubeconfig that it writes leads; an ingress controller on one that is in
 KUBECONFIG.ingress; and a kubelet whose pods are processes on this machine. It ends with its standard input, or by a
@@ -30,15 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kubeconfig", type=Path)
     parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--ingress-port", type=int, default=0, help="0: a free one")
     parser.add_argument("--kubectl", default=shutil.which("kubectl"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Store()
         for name in ("default", "kube-system"):
             store.create("namespaces", {"metadata": {"name": name}, "status": {"phase": "Active"}})
+        labels = {"node.kubernetes.io/instance-type": "stand-in"}
+        store.create("nodes", {"metadata": {"name": "node-0", "labels": labels}})
         kubelet = Kubelet(store, Path(folder), given.gpus)
         Api.store, Api.kubelet, Api.words = store, kubelet, dictionary(Path(given.kubectl))
-        server, ingress = ThreadingHTTPServer(("127.0.0.1", 0), Api), Ingress(store, 0)
+        server, ingress = ThreadingHTTPServer(("127.0.0.1", 0), Api), Ingress(store, given.ingress_port)
         server.daemon_threads = True
         for service in (server, ingress):
             threading.Thread(target=service.serve_forever, daemon=True).start()

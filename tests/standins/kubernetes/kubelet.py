@@ -1,7 +1,8 @@
 """The controllers and the one node of the cluster: its pods are processes on this machine.
 
-Every pod has an address of its own in 127.0.0.0/8, so that two may listen on the same port. Two images are known: the
-embedded engine, which is told to listen on the pod's address, and Python. All others cannot be pulled.
+Every pod has an address of its own in 127.0.0.0/8, so that two may listen on the same port. Three images are known: the
+embedded engine and Triton (where it is installed), which are told to listen on the pod's address, and Python. Others
+cannot be pulled.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import Any
 
 from store import Conflict, Store, Thing, matches, now
 
+_TRITON = Path(__file__).resolve().parents[3] / ".engines" / "triton" / "bin" / "tritonserver"
+_TRITON_ADDRESSES = [f"--{service}-address={{address}}" for service in ("http", "grpc", "metrics")]
 IMAGES = {
     "llmperf.example/embedded": [sys.executable, "-m", "pytest_llmperf.embedded", "--host", "{address}"],
     "llmperf.example/python": [sys.executable],
+    **({"llmperf.example/triton": [str(_TRITON), *_TRITON_ADDRESSES]} if _TRITON.exists() else {}),
 }
 _GPU = "nvidia.com/gpu"
 _BACK_OFF_S = 2.0

@@ -218,7 +218,12 @@ class Deployment:
         if gpus and self.config.gpus is None:
             holder.log(f"its pods hold {gpus} GPUs; `gpus: {gpus}` in the plan gives figures per GPU")
         return {
-            "identity": {"chart": chart, "manifest": digest, "images": rollout.images(self.pods)},
+            "identity": {
+                "chart": chart,
+                "manifest": digest,
+                "images": rollout.images(self.pods),
+                "machines": rollout.machines(self._nodes()),
+            },
             "release": self.config.release_name,
             "namespace": self.config.namespace,
             "revision": release.get("revision"),
@@ -228,6 +233,16 @@ class Deployment:
                 for pod in self.pods
             ],
         }
+
+    def _nodes(self) -> list[rollout.Object]:
+        """The nodes that the pods are on; none where these are not for our eyes."""
+        names = {str(pod["spec"].get("nodeName")) for pod in self.pods}
+        try:
+            nodes = tools.objects(commands.kubectl(self.config, "get", "nodes", "--output", "json"))
+        except ToolFailed as error:
+            holder.log(f"what nodes it runs on cannot be told: {error}")
+            return []
+        return [one for one in nodes if one["metadata"]["name"] in names]
 
     def _named(self, *words: str) -> tuple[str, ...]:
         return *words, self.config.release_name
@@ -257,9 +272,10 @@ class Deployment:
             holder.log(f"release {self.config.release_name} stays (keep)")
             return
         holder.log(f"taking down: release {self.config.release_name}")
+        deadline = time.monotonic() + self.config.stop_timeout
         for left in reversed(range(_TRIES)):
             try:
-                tools.ask(commands.uninstall(self.config), timeout_s=self.config.stop_timeout)
+                tools.ask(commands.uninstall(self.config), timeout_s=max(1.0, deadline - time.monotonic()))
                 break
             except ToolFailed as error:
                 if "not found" in str(error):
@@ -268,14 +284,15 @@ class Deployment:
                     by_hand = " ".join(commands.uninstall(self.config))
                     holder.log(f"{engine.LEFT_MARK}{error}; take it down by hand: {by_hand}", "WARNING")
                     return
-        self._until_gone()
+        self._until_gone(deadline)
 
-    def _until_gone(self) -> None:
+    def _until_gone(self, deadline: float) -> None:
         """The next server needs the GPUs of these pods."""
         names = {one["metadata"]["uid"] for one in self.pods}
-        for _ in attempts(time.monotonic() + self.config.stop_timeout):
+        words = commands.in_namespace(self.config, "get", "pods", "--output", "json")
+        for _ in attempts(deadline):
             try:
-                objects = tools.objects(commands.in_namespace(self.config, "get", "pods", "--output", "json"))
+                objects = tools.objects(words, max(1.0, deadline - time.monotonic()))
             except ToolFailed as error:
                 holder.log(f"its pods cannot be looked at: {error}", "WARNING")
                 return
@@ -286,12 +303,14 @@ class Deployment:
 
     def _collect(self) -> None:
         """The pods' own logs and the cluster's warnings, in a file beside the holder's."""
-        path, texts = self.log.with_suffix(".pods.log"), []
+        path, texts = holder.parts_path(self.log), []
+        deadline = time.monotonic() + engine.COLLECTING_S
         for pod in self.pods:
             name = pod["metadata"]["name"]
             words = ("logs", name, "--all-containers", "--prefix", "--ignore-errors")
             try:
-                text = tools.ask(commands.in_namespace(self.config, *words))
+                left_s = max(1.0, deadline - time.monotonic())
+                text = tools.ask(commands.in_namespace(self.config, *words), timeout_s=left_s)
             except ToolFailed as error:
                 text = f"{error}\n"
             texts.append(f"==> pod {name} <==\n{text}")

@@ -24,13 +24,14 @@ from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
 from pytest_llmperf.servers.deployments.kubernetes import commands
 from pytest_llmperf.servers.http import version_at
-from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_port, wait_until
+from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, backing_off, free_port, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
 
-_COLLECTING_S = 30.0
+COLLECTING_S = 30.0
 """What the holder may take for logs and events, beside the end of the pods."""
+_OWN_END_S = 10.0
 LEFT_MARK = "LEFT BEHIND: "
 """Begins the holder's line where the release could not be taken down."""
 
@@ -89,7 +90,7 @@ def command(config: KubernetesServer, place: Place | int | str, gpus: Sequence[G
 
 def grace_s(config: KubernetesServer) -> float:
     """How long the holder may take to take the release down."""
-    return config.stop_timeout + _COLLECTING_S
+    return config.stop_timeout + COLLECTING_S + _OWN_END_S
 
 
 def steps(config: KubernetesServer) -> Iterator[str]:
@@ -157,7 +158,7 @@ def ready(
         return problem is None
 
     left_s = max(1.0, deadline - time.monotonic())
-    wait_until(answers, process, config.name, left_s, lambda: f"; its pods are ready, but {problem}")
+    wait_until(answers, process, config.name, left_s, lambda: f"; its pods are ready, but {problem}", backing_off())
     return target
 
 

@@ -19,6 +19,7 @@ _INSTANCE = "app.kubernetes.io/instance"
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
 _PULLS = ("ImagePullBackOff", "ErrImagePull")
 _WRONG_IMAGE = re.compile(r"(?i)not found|manifest unknown|denied|unauthorized|forbidden|invalid reference")
+_NODE_LABELS = ("node.kubernetes.io/instance-type", "nvidia.com/gpu.product", "nvidia.com/cuda.driver-version.full")
 _GPU = re.compile(r"(^|[./])gpu(\.|$)|/mig-")
 """Resources that are GPUs: nvidia.com/gpu, amd.com/gpu, gpu.intel.com/i915, nvidia.com/mig-1g.5gb."""
 
@@ -196,6 +197,13 @@ def images(pods: Iterable[Object]) -> dict[str, str]:
             digest = one.get("imageID", "").partition("://")[2] or one.get("imageID", "")
             found.setdefault(one["name"], set()).add(digest or one["image"])
     return {name: ", ".join(sorted(several)) for name, several in sorted(found.items())}
+
+
+def machines(nodes: Iterable[Object]) -> str:
+    """What kinds of nodes these are: the provider's type and the GPU, as labels say it; empty where none does."""
+    found = (one["metadata"].get("labels", {}) for one in nodes)
+    kinds = {" ".join(filter(None, (labels.get(name) for name in _NODE_LABELS))) for labels in found}
+    return ", ".join(sorted(kinds))
 
 
 def gpus(pods: Iterable[Object]) -> int:

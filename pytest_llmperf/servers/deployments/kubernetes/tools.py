@@ -85,9 +85,9 @@ def ask(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
     return done.stdout
 
 
-def objects(words: Sequence[str]) -> list[dict[str, Any]]:
+def objects(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> list[dict[str, Any]]:
     """The objects that a `kubectl get … -o json` prints. Raises ToolFailed."""
-    text = ask(words)
+    text = ask(words, timeout_s)
     found: list[dict[str, Any]] = json.loads(text)["items"] if text.strip() else []
     return found
 

@@ -1,11 +1,16 @@
 """A release in a plan: its names, its secrets, and the mistakes that are told with their line."""
 
+import re
+from pathlib import Path
+
 import pytest
 from samples import server
 
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 
+DOCS = Path(__file__).parents[5] / "docs"
 S3 = "secret: {s3: {region: ru-1, id: '${S3_ID}', key: '${S3_KEY}'}}"
 
 
@@ -86,3 +91,12 @@ def test_another_content_is_another_server(tmp_path):
         found.add(KubernetesServer.model_validate(entry).located(tmp_path))
     assert len(found) == 3
     assert {config.values_files for config in found} == {(str(tmp_path / "values.yaml"),)}
+
+
+@pytest.mark.parametrize("page", ["kubernetes.md", "guides/kubernetes.md"])
+def test_the_plans_of_the_docs(page):
+    text, *_ = re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    if "loads:" not in text:
+        text += "loads: {s: {input_tokens: 1, concurrency: 1, requests: 1}}\n"
+    (config,) = parse_plan(text, page).server_configs()
+    assert (config.engine, config.gpu_count, config.namespace) == ("kubernetes", 1, "triton-demo-1")

@@ -129,6 +129,18 @@ def test_what_makes_it_comparable():
     assert rollout.manifest_digest([deployment(replicas=2)]) != rollout.manifest_digest([deployment()])
 
 
+def test_the_machines_that_it_runs_on():
+    def node(**labels):
+        return {"metadata": {"labels": {name.replace("_", "/"): value for name, value in labels.items()}}}
+
+    h100 = {"node.kubernetes.io/instance-type": "p5", "nvidia.com/gpu.product": "H100-80GB"}
+    assert (
+        rollout.machines([node(**h100), node(**h100), node(**{"nvidia.com/gpu.product": "L4"})]) == "L4, p5 H100-80GB"
+    )
+    assert rollout.machines([{"metadata": {}}]) == ""
+    assert rollout.machines([]) == ""
+
+
 def service(name="s", ports=(("http", 80),)):
     listed = [{"name": n, "port": number} if n else {"port": number} for n, number in ports]
     return {"kind": "Service", "metadata": {"name": name}, "spec": {"ports": listed}}
