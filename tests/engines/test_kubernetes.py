@@ -106,6 +106,7 @@ def test_two_releases_side_by_side(cluster: Cluster, tmp_path: Path, monkeypatch
         assert len(cluster.names("pods", "perf")) == 3
         assert server.url == server.reference.url
         assert server.deployment["images"] == server.reference.deployment["images"]
+        assert server.deployment["manifest"] != server.reference.deployment["manifest"], "it has another count of pods"
 
 
 def test_a_plan_measured_by_a_test(cluster: Cluster, tmp_path: Path) -> None:

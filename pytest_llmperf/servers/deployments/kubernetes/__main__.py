@@ -213,7 +213,7 @@ class Deployment:
         """What the pods are, beside what makes them comparable: chart, manifest and images."""
         release = json.loads(tools.ask(commands.helm(self.config, *self._named("get", "metadata"), "--output", "json")))
         chart = f"{release.get('chart')} {release.get('version')}"
-        digest = rollout.manifest_digest(manifest)
+        digest = rollout.manifest_digest(self.config.release_name, manifest)
         gpus = rollout.gpus(self.pods)
         if gpus and self.config.gpus is None:
             holder.log(f"its pods hold {gpus} GPUs; `gpus: {gpus}` in the plan gives figures per GPU")

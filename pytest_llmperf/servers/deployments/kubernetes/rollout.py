@@ -52,10 +52,15 @@ def workloads(manifest: Iterable[Object]) -> tuple[Workload, ...]:
     )
 
 
-def manifest_digest(manifest: Iterable[Object]) -> str:
-    """SHA-256 of what is installed, but for its Secrets, which a digest could be guessed from."""
+def manifest_digest(release: str, manifest: Iterable[Object]) -> str:
+    """Start of a SHA-256 of what is installed, the same under any name of the release.
+
+    Without its Secrets, which could be guessed from a digest.
+    """
     told = [one for one in manifest if one and one.get("kind") != "Secret"]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    name = rf"(?<![a-z0-9]){re.escape(release)}(?![a-z0-9])"
+    text = re.sub(name, "RELEASE", json.dumps(told, sort_keys=True, default=str))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def pods_of(release: str, made_by: Sequence[Workload], objects: Iterable[Object]) -> list[Object]:

@@ -193,6 +193,13 @@ def test_what_may_differ_is_told():
     assert found.elsewhere
 
 
+def test_another_deployment_is_told():
+    old = {"chart": "llm 1", "images": {"server": "r/i@sha256:a", "proxy": "r/p@sha256:p"}}
+    new = {**old, "images": {**old["images"], "server": "r/i@sha256:b"}}
+    found = differences(made(result(deployment=old)), result(deployment=new))
+    assert found.sentences == ("server was 'r/i@sha256:a', is 'r/i@sha256:b'",)
+
+
 def test_a_changed_argument_alone_is_not_elsewhere():
     config = server("{engine: embedded, args: {max-num-seqs: 4}}")
     assert differences(made(), result(config=config)) == Differences(("max-num-seqs was 2, is 4",), False)

@@ -125,8 +125,10 @@ def test_what_makes_it_comparable():
     assert rollout.images([pod(), second]) == {"server": "r/i:2, r/i@sha256:ab"}
     assert rollout.gpus([pod(), pod()]) == 4
     secret = {"kind": "Secret", "data": {"a": "b"}}
-    assert rollout.manifest_digest([deployment(), secret]) == rollout.manifest_digest([deployment()])
-    assert rollout.manifest_digest([deployment(replicas=2)]) != rollout.manifest_digest([deployment()])
+    found = rollout.manifest_digest("d", [deployment()])
+    assert rollout.manifest_digest("d", [deployment(), secret]) == found
+    assert rollout.manifest_digest("d", [deployment(replicas=2)]) != found
+    assert rollout.manifest_digest("rel", [service("rel")]) == rollout.manifest_digest("other", [service("other")])
 
 
 def test_the_machines_that_it_runs_on():
