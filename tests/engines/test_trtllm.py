@@ -45,6 +45,9 @@ def _toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_fetched_quantised_and_served(tmp_path: Path) -> None:
     with start_server(config(tmp_path, {**FP8, "kv-cache-dtype": "auto"}), tmp_path / "logs", ()) as server:
+        assert server.deployment["tensorrt_llm"] == "1.0.0"
+        assert server.deployment["commit"] == "9f2c1a7be0d34c55a1f2b3c4d5e6f70812345678"
+        assert server.deployment["flow"] == "serve"
         assert server.targets[0].model.startswith("Qwen2-7B_fp8_tp1_pp1-"), "trtllm-serve calls it after its folder"
         spec = LoadSpec.model_validate({"input_tokens": 8, "output_tokens": 16, "concurrency": 2, "requests": 8})
         (point,) = spec.points("s")

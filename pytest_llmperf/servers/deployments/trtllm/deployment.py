@@ -52,10 +52,18 @@ class Deployment:
         self.facts |= {"model": str(model), "served_model": served.name if config.flow == "serve" else ""}
         engine = self.build(served) if config.flow == "engine" else served
         argv = self._serve(served) if config.flow == "serve" else self._triton(model, engine)
-        write_facts(facts_path(self.log), self.facts)
+        write_facts(facts_path(self.log), {**self.facts, "identity": self._identity(model)})
         self.steps.begin("serve")
         self.steps.say(shlex.join(argv))
         return argv
+
+    def _identity(self, model: Path) -> dict[str, Any]:
+        """What may change numbers and is none of the arguments: told beside a verdict where it differs."""
+        config = self.config
+        own = {name: getattr(config, name) for name in ("flow", "streaming", "serve", "template", "options")}
+        commit = {} if config.is_local_model else {"commit": model.name}
+        version = {"tensorrt_llm": self.facts["tensorrt_llm"]} if "tensorrt_llm" in self.facts else {}
+        return own | commit | version
 
     def _check(self) -> None:
         """Looks for everything that a later step needs: what is missing is told now, not after hours."""
