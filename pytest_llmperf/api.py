@@ -43,6 +43,7 @@ from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import visible_gpus
+from pytest_llmperf.telemetry.replicas import on_this_machine, server_on_this_machine
 
 AnyPath = str | PathLike[str]
 Server = ServerConfig | Mapping[str, Any]
@@ -75,7 +76,7 @@ def load_plan(path: AnyPath) -> Plan:
 
     Raises PlanError, which lists every mistake as `file:line: where: what was given, what is allowed`.
     """
-    return plan_file.load_plan(Path(path))
+    return on_this_machine(plan_file.load_plan(Path(path)))
 
 
 class StartedServer:
@@ -336,7 +337,7 @@ def _folder(given: AnyPath, name: str) -> Path:
 def _config(given: Server, name: str) -> ServerConfig:
     """A configuration; a mapping is read as a plan's entry of this name."""
     if isinstance(given, ServerConfig):
-        return given
+        return server_on_this_machine(given)
     if not isinstance(given, Mapping):
         raise PlanError(f"{name} is {_shown(given)}; allowed are plan.server(...) and a mapping with engine and model")
     if given.get("model") is None:
@@ -361,7 +362,7 @@ def _tiny_plan(servers: Mapping[str, Mapping[str, Any]], loads: Mapping[str, Any
     given = args if isinstance(args, Mapping) else {}
     locked = {name: value for name, value in given.items() if changes_output(argument_name(str(name)))}
     data = {"model": "unused", "locked": locked, "servers": servers, "loads": loads}
-    return plan_file.parse_plan(json.dumps(data, default=_plain), "given", Path.cwd())
+    return on_this_machine(plan_file.parse_plan(json.dumps(data, default=_plain), "given", Path.cwd()))
 
 
 def _plain(value: object) -> object:

@@ -96,6 +96,8 @@ class RequestRecord:
     """Why the server's token counts were not believed as they stood, as a sentence's end; None where they were."""
     end_told: bool = True
     """True if the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
+    replica: int | None = None
+    """Replica that the load driver sent it to, from 0; None where there is one target, or it was not sent."""
 
     @property
     def unit(self) -> int:

@@ -32,6 +32,7 @@ from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.gpu import visible_gpus
+from pytest_llmperf.telemetry.replicas import on_this_machine
 
 _GATES = frozenset({"baseline"})
 
@@ -69,7 +70,7 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
 def _asked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
     """What to measure and what is tolerated. UsageError says what is wrong."""
     try:
-        plan = load_plan(options["plan"]) if options["plan"] else None
+        plan = on_this_machine(load_plan(options["plan"])) if options["plan"] else None
         if options["a"] == options["b"]:
             raise click.UsageError(f"--a and --b are both {options['a']!r}: a duet needs two servers")
         pair = Duet(server_of("a", plan, options), server_of("b", plan, options))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from pytest_llmperf import clock
@@ -18,6 +19,7 @@ from pytest_llmperf.load.client.health import RunPeriod, client_health, no_colle
 from pytest_llmperf.load.client.lateness import Lateness
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, asked_by
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.loops.balancer import Balancer
 from pytest_llmperf.load.loops.closed_loop import ClosedLoop
 from pytest_llmperf.load.loops.open_loop import OpenLoop
 from pytest_llmperf.load.loops.requests import RequestBytes
@@ -29,6 +31,7 @@ from pytest_llmperf.load.trace.trace import PlannedRequest, Trace
 from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.load.transport.tape import KEPT_BYTES, Store
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.base import Balance
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]
@@ -53,14 +56,16 @@ def run_load(
     on_interrupt: Callable[[Run], None] | None = None,
     share: WorkerShare = _WHOLE,
     barrier: StartBarrier = _no_barrier,
+    balance: Balance = "least-inflight",
 ) -> Coroutine[Any, Any, Run]:
-    """Sends the trace once. A request that fails is a record with an error, never an exception.
+    """Sends the trace once, spread over the `targets`. A request that fails is a record with an error, never an
+    exception.
 
     `run_index` and `salt` change the first words of every prompt, against prefix caches that outlive a run. When the
     run is cancelled (as Ctrl-C does), `on_interrupt` gets what was measured so far, then the cancellation goes on.
     Of a shared load, `trace` holds the requests of this `share` only.
     """
-    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, barrier, trace.slots)
+    load = _Load(targets, point, trace, trace.requests, f"{salt}r{run_index}", share, barrier, trace.slots, balance)
     return load.run(run_index, progress, on_interrupt)
 
 
@@ -86,6 +91,7 @@ class _Load:
         share: WorkerShare = _WHOLE,
         barrier: StartBarrier = _no_barrier,
         slot_plan: SlotPlan | None = None,
+        balance: Balance = "least-inflight",
     ) -> None:
         self.point = point
         self.trace = trace
@@ -96,7 +102,8 @@ class _Load:
         self.period = RunPeriod(every_thread=endpoint.framing == "messages")
         self.request_bytes = RequestBytes(targets, point, trace, mark)
         self.request_bytes.prepare(requests)
-        self.sender = Sender(targets, point, requests, self.request_bytes, self.store, self.period)
+        balancer = Balancer(len(targets), balance, share.number)
+        self.sender = Sender(targets, point, requests, self.request_bytes, self.store, self.period, balancer)
         is_closed = requests[0].due_ns is None
         closed = ClosedLoop(self.sender, slot_plan, share, barrier, self.reader)
         self.loop = closed if is_closed else OpenLoop(self.sender, barrier)
@@ -177,7 +184,9 @@ class _Load:
     def _record(self, request: PlannedRequest, capture: Capture, stamps: Stamps) -> RequestRecord:
         due_ns = None if request.due_ns is None else self.period.started_ns + request.due_ns
         request_id = self.request_bytes.request_id(request)
-        return self.reader.record(capture, request, stamps, request_id=request_id, due_ns=due_ns)
+        record = self.reader.record(capture, request, stamps, request_id=request_id, due_ns=due_ns)
+        replica = self.sender.replicas.get(request.index)
+        return record if replica is None else replace(record, replica=replica)
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -34,6 +34,7 @@ from pytest_llmperf.load.loops.slots import WorkerShare
 from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.load.trace.trace import Trace
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.base import Balance
 from pytest_llmperf.records import Run
 
 _READY = "ready"
@@ -63,6 +64,7 @@ class _Job:
     run_index: int
     salt: str
     share: WorkerShare
+    balance: Balance
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ async def run_workers(
     salt: str = "",
     progress: Progress | None = None,
     on_interrupt: Callable[[Run], None] | None = None,
+    balance: Balance = "least-inflight",
 ) -> Run:
     """`run_load` by `workers` processes (fewer where there are fewer slots): the same requests, merged in trace order.
 
@@ -112,7 +115,7 @@ async def run_workers(
     """
     count = min(workers, _shareable(point))
     shares = [WorkerShare(number, count) for number in range(count)]
-    jobs = [_Job(targets, point, part_of(trace, share), run_index, salt, share) for share in shares]
+    jobs = [_Job(targets, point, part_of(trace, share), run_index, salt, share, balance) for share in shares]
     with _started(jobs) as crew:
         try:
             await _follow(crew, progress)
@@ -325,6 +328,7 @@ async def _do(pipe: Connection, send: Callable[[object], None], job: _Job) -> Ru
             progress=lambda *counts: send(counts),
             on_interrupt=partial.append,
             share=job.share,
+            balance=job.balance,
             barrier=_barrier(send, start),
         )
     )

@@ -12,7 +12,7 @@ from pytest_llmperf.records import RequestRecord, Run
 COLUMNS = (
     *("run", "index", "phase", "request_id", "ok", "cancelled", "due_ns", "sent_ns", "first_token_ns", "last_token_ns"),
     *("end_ns", "ttft_ms", "itl_ms", "e2e_ms", "input_tokens", "output_tokens", "chunks", "status", "error"),
-    *("hidden_tokens", "answers", "usage_doubt"),
+    *("hidden_tokens", "answers", "usage_doubt", "replica"),
 )
 """Times in ns are of CLOCK_REALTIME; ttft_ms and e2e_ms count from due in open loop and from sent in closed loop."""
 
@@ -33,7 +33,8 @@ def _row(run: Run, record: RequestRecord) -> tuple[Any, ...]:
     latencies = (_since(begin, first_token_ns(record)), itl, e2e)
     counts = (record.input_tokens, record.output_tokens, len(record.chunk_ns))
     doubts = (record.hidden_tokens, record.answers, record.usage_doubt)
-    return (*head, *times, *latencies, *counts, record.status, record.error, *doubts)
+    replica = None if record.replica is None else record.replica + 1
+    return (*head, *times, *latencies, *counts, record.status, record.error, *doubts, replica)
 
 
 def _since(begin: int | None, moment: int | None) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import UnknownMetricError
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.summary import Summary, summarize, summarize_runs, summarize_stages
+from pytest_llmperf.metrics.summary import Summary, summarize, summarize_replicas, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
 from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
@@ -24,6 +24,9 @@ _OFF_RATE = 0.1
 """By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
 _MOST_ERRORS = 3
 """Different failures in a remark, the most frequent ones; the request lines have all."""
+
+_IMBALANCED = 0.1
+"""Imbalance of replicas from which on a reader is told of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Result:
     """The tool whose file this was read from, and what follows for the numbers; empty for what was measured here."""
     capacity: Capacity | None = None
     """The capacity, where the load searches it, once per run; `runs` and `metrics` are of the highest that holds."""
+    replicas: tuple[Summary, ...] = ()
+    """All runs together, per replica that the load driver sent to; empty where it had one target."""
     reference: Result | None = None
     """In a duet the old server's result, of runs in turns with these; else None."""
 
@@ -86,6 +91,7 @@ class Result:
             *self._arrival_remarks(),
             *self._saturation_remarks(),
             *self._worker_remarks(),
+            *self._replica_remarks(),
             *self._resent_remarks(),
             *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
@@ -131,6 +137,21 @@ class Result:
             yield (
                 f"{resent} requests were sent again, because their kept connection was closed before any byte of a "
                 "response: they are no failures, and their times count from the second sending"
+            )
+
+    @property
+    def imbalance(self) -> float | None:
+        """By what share the busiest replica made more tokens per second than they all on average; None without any."""
+        rates = [one.scalars["output_token_throughput"] or 0.0 for one in self.replicas]
+        return max(rates) * len(rates) / sum(rates) - 1 if any(rates) else None
+
+    def _replica_remarks(self) -> Iterator[str]:
+        if self.imbalance is not None and self.imbalance > _IMBALANCED:
+            rates = [one.scalars["output_token_throughput"] or 0.0 for one in self.replicas]
+            busiest = rates.index(max(rates)) + 1
+            yield (
+                f"replica {busiest} of {len(rates)} made {self.imbalance:.0%} more output tokens per second than the "
+                f"replicas did on average ({', '.join(f'{rate:.4g}' for rate in rates)} tok/s)"
             )
 
     @property
@@ -183,6 +204,7 @@ def make_result(
         metrics=summaries[0] if len(runs) == 1 else summarize_runs(runs, load, gpus),
         invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
         stages=summarize_stages(runs, load, gpus),
+        replicas=summarize_replicas(runs, load, getattr(server, "replicas", 1), gpus),
         steadiness=steady,
         saturations=tuple(saturation(run, load) for run in runs),
     )

@@ -135,6 +135,21 @@ def summarize_stages(runs: Sequence[Run], point: LoadPoint, gpu_count: int = 0) 
     return tuple(_summary(runs, point, gpu_count, of_stage, _begun_in(runs, of_stage)) for of_stage in windows)
 
 
+def summarize_replicas(runs: Sequence[Run], point: LoadPoint, count: int, gpu_count: int = 0) -> tuple[Summary, ...]:
+    """The same per replica that the load driver sent to, in the windows of the whole runs; () where it chose none."""
+    if not any(record.replica is not None for run in runs for record in run.records):
+        return ()
+    windows = [run_window(run, point) for run in runs]
+    parts = [
+        [replace(run, records=tuple(record for record in run.records if record.replica == number)) for run in runs]
+        for number in range(count)
+    ]
+    return tuple(
+        _summary(part, point, gpu_count // count, windows, [record for run in part for record in run.measured])
+        for part in parts
+    )
+
+
 def _begun_in(runs: Iterable[Run], windows: Iterable[Window | None]) -> list[RequestRecord]:
     pairs = ((record, window) for run, window in zip(runs, windows, strict=True) for record in run.measured)
     return [r for r, window in pairs if window and window.start_ns <= (r.due_ns or r.sent_ns or 0) < window.end_ns]

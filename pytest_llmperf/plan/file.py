@@ -36,6 +36,7 @@ from pytest_llmperf.plan.server.engines.triton.model import (
     QueuePolicy,
     TritonModel,
 )
+from pytest_llmperf.plan.server.proxy import Proxy
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
 
 # What a mapping inside a server's entry is, by its key.
@@ -45,6 +46,7 @@ _SERVER_PARTS: dict[str, type[BaseModel]] = {
     "dynamic_batching": DynamicBatching,
     "default_queue_policy": QueuePolicy,
     "ready": Ready,
+    "proxy": Proxy,
     "priority_queue_policy": QueuePolicy,
     "input": ModelTensor,
     "output": ModelTensor,

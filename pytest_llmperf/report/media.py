@@ -32,6 +32,7 @@ SECTIONS = (
     comparison.COMPARISON,
     search.SEARCH,
     server_side.SERVER_SIDE,
+    server_side.REPLICAS,
     points.POINTS,
     appendix.ENVIRONMENT,
     appendix.DEFINITIONS,

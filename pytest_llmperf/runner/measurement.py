@@ -123,6 +123,7 @@ class Measurement:
 
     def _drive(self, trace: Trace, **options: Any) -> Coroutine[Any, Any, Run]:
         """The load, driven by this process or by several."""
+        options["balance"] = getattr(self.server.config, "balance", "least-inflight")
         if self._workers == 1:
             return run_load(self.server.targets, self.point, trace, **options)
         return run_workers(self.server.targets, self.point, trace, workers=self._workers, **options)

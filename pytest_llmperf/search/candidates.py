@@ -84,6 +84,8 @@ def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
 
 def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:
     """The configuration with as many equal instances as the GPUs allow, where the plan does not say how many."""
+    if config.replicas_are_open:
+        return config.on_gpus(gpus)
     if not (auto and config.is_local) or "replicas" in config.model_fields_set:
         return config
     each = config.gpu_count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.servers.deployments.holder import parts_path
@@ -51,6 +52,12 @@ class Launch:
     """This machine's that it has; empty where it takes none."""
     deployment: Mapping[str, Any] = field(default_factory=dict)
     """What only a running deployment tells, for its environment."""
+
+    @property
+    def listening(self) -> Iterator[tuple[ServerProcess, Target]]:
+        """Every process of ours with where it listens; a proxy, which the plan puts before the others, is the last."""
+        where = self.targets if len(self.targets) == len(self.processes) else (*self.instances, *self.targets)
+        return zip(self.processes, where, strict=False)
 
 
 class LlmServer:
@@ -154,7 +161,7 @@ class LlmServer:
 
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
-        for process, target in zip(self.processes, self.targets, strict=False):
+        for process, target in self.bring_up().listening:
             ailment = self._ailment(target) if process.exit_code() is None else "died"
             if ailment is None:
                 continue
@@ -166,13 +173,14 @@ class LlmServer:
 
         Returns a sentence where that cannot be told.
         """
-        pairs = zip(self.processes, self.targets, strict=False)
-        notes = (check_ours(self.config, target, process) for process, target in pairs)
+        notes = (check_ours(self.config, target, process) for process, target in self.bring_up().listening)
         return tuple({note for note in notes if note})
 
     def _ailment(self, target: Target) -> str | None:
         """What is wrong with a server whose process is up; None when it is well."""
         engine = ENGINES[self.config.engine]
+        if (proxy := getattr(self.config, "proxy", None)) and target in self.targets:
+            return ailment(target, Ready(path=proxy.ready))
         if engine.ailment is not None:
             return engine.ailment(target)
         health = engine.health(self.config)
@@ -184,12 +192,12 @@ class LlmServer:
         if counters is None:
             return None
         try:
-            last, reading = None, list(map(counters, self.targets))
+            last, reading = None, list(map(counters, self.bring_up().instances))
             for _ in range(_SETTLED_READINGS):
                 if reading == last:
                     break
                 time.sleep(_SETTLING_S)  # a request is counted a moment after its last response
-                last, reading = reading, list(map(counters, self.targets))
+                last, reading = reading, list(map(counters, self.bring_up().instances))
         except (ServerError, httpx.TransportError):
             return None
         return reading
@@ -245,7 +253,7 @@ def sources(
     config: ServerConfig, targets: Sequence[Target], processes: Sequence[ServerProcess], gpus: Sequence[Gpu]
 ) -> Sources:
     """What can be sampled of a running server; of a container no processes, which are not below ours."""
-    names = [config.name if len(targets) == 1 else f"{config.name} {place}" for place in range(1, len(targets) + 1)]
+    names = [config.name if len(targets) == 1 else f"{config.name}-{place}" for place in range(1, len(targets) + 1)]
     metrics = ENGINES[config.engine].metrics
     if isinstance(config.server_metrics, str):
         # Credentials go to the server that they are for, and to no other.

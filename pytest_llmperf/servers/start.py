@@ -14,6 +14,8 @@ from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.base import Ready
+from pytest_llmperf.plan.server.proxy import Proxy
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.deployments.holder import identity
 from pytest_llmperf.servers.duet import Duet, sides
@@ -21,6 +23,7 @@ from pytest_llmperf.servers.engines.commands import missing_requirement, server_
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
+from pytest_llmperf.servers.process.proxy import started_proxy
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.server import Launch, LlmServer, check_ours
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -121,6 +124,9 @@ def _launched(
         engine = ENGINES[config.engine]
         instances = tuple(instance for target in targets for instance in engine.instances(config, target))
         version, deployment = engine.version(targets[0]), identity(processes[0].log)
+        if proxy := getattr(config, "proxy", None):
+            front, process = stack.enter_context(_proxied(config, proxy, log_dir, targets, loads))
+            targets, processes = (front,), (*processes, process)
         yield Launch(targets, instances, processes, version, tuple(gpus), deployment)
 
 
@@ -128,13 +134,27 @@ def _launched(
 def _replica(
     config: ServerConfig, start: Start, log_dir: Path, number: int, gpus: Sequence[Gpu]
 ) -> Iterator[tuple[Target, ServerProcess]]:
-    name = config.name if config.process_count == 1 else f"{config.name}-{number}"
+    name = config.name if config.process_count == 1 else f"{config.name}-{number + 1}"
     log = _fresh_log(log_dir, file_name(name))
     with start.placed(config, log) as place:
         command = server_command(config, place, gpus)
         target = ENGINES[config.engine].target(config, place)
         with run_process(name, command, log, start.grace_s(config)) as process:
             yield target, process
+
+
+@contextlib.contextmanager
+def _proxied(
+    config: ServerConfig, proxy: Proxy, log_dir: Path, replicas: Sequence[Target], loads: Sequence[LoadPoint]
+) -> Iterator[tuple[Target, ServerProcess]]:
+    """The proxy of a plan, through which a first request has been answered. Raises ServerError."""
+    name = f"{config.name}-proxy"
+    with started_proxy(name, proxy, replicas, _fresh_log(log_dir, file_name(name))) as (target, process):
+        problem = partial(health_problem, target, Ready(path=proxy.ready))
+        wait_until(lambda: problem() is None, process, name, config.ready_timeout, lambda: f"; {problem()}")
+        if failure := first_failure(target, config, loads, process=process, is_patient=True):
+            raise process.error(f"says that it is ready, but its first request failed: {failure}")
+        yield target, process
 
 
 def _fresh_log(folder: Path, name: str) -> Path:

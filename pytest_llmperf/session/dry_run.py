@@ -9,7 +9,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.describe import describe_load
 from pytest_llmperf.servers.duet import Duet
-from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, steps
+from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, shown_proxy, steps
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
@@ -49,3 +49,5 @@ def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) 
     share = needed // server.replicas
     for number in range(server.replicas):
         yield f"  {shown_command(server, 'PORT', used[number * share : (number + 1) * share])}"
+    if line := shown_proxy(server):
+        yield f"  {line}"

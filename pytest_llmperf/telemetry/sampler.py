@@ -38,6 +38,8 @@ METRICS: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "vllm:kv_cache_usage_perc": ("kv_cache_usage", max),
     "vllm:gpu_cache_usage_perc": ("kv_cache_usage", max),
     "vllm:num_preemptions_total": ("preemptions", sum),
+    "vllm:generation_tokens_total": ("generated_tokens", sum),
+    "sglang:generation_tokens_total": ("generated_tokens", sum),
     "sglang:num_running_reqs": ("requests_running", sum),
     "sglang:num_queue_reqs": ("requests_waiting", sum),
     "sglang:token_usage": ("kv_cache_usage", max),

@@ -141,8 +141,9 @@ def telemetry(answer: Sequence[Mapping[str, Any]] | None) -> Telemetry:
 
 def _track(told: Mapping[str, Any]) -> Track:
     values = {name: tuple(found) for name, found in told["values"].items()}
-    if "preemptions" in values:
-        values["preemptions"] = _since_the_first(values["preemptions"])
+    for counter in ("preemptions", "generated_tokens"):
+        if counter in values:
+            values[counter] = _since_the_first(values[counter])
     if "queue_us" in values:
         values["queue_ms"] = _per_request_ms(values.pop("queue_us"), values.pop("requests_finished", ()))
     return Track(told["source"], tuple(told["at_ns"]), tuple(values.items()))

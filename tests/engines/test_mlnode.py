@@ -150,7 +150,7 @@ def test_instances_that_can_be_reached_are_waited_for_and_sampled(node: Callable
         measured(server)
         telemetry = server.end_watching()
         assert telemetry is not None
-        assert [track.source for track in telemetry.tracks] == ["node 1", "node 2"]
+        assert [track.source for track in telemetry.tracks] == ["node-1", "node-2"]
 
 
 def test_instances_behind_a_port_without_metrics_are_not_taken_for_granted(
@@ -317,7 +317,7 @@ def test_real_vllm_behind_a_node(node: Callable[..., Node], tmp_path: Path, monk
         "kv-cache-memory-bytes": 64 << 20,
         "max-num-seqs": 8,
     }
-    with start_server(one.config(gpus=1, model=str(MODEL), args=args, ready_timeout="180 s"), tmp_path, ()) as server:
+    with start_server(one.config(gpus=1, model=str(MODEL), args=args, ready_timeout="400 s"), tmp_path, ()) as server:
         assert server.targets[0].model == "tiny"
         assert server.version is not None
         assert all(record.ok for record in measured(server).records)

@@ -30,6 +30,10 @@ class Identity:
     load_shape: Literal["closed loop", "open loop"]
     trace_hash: str
     """Hash of prompts, lengths and arrivals."""
+    replicas: int = 1
+    """Instances that served together; 1 in files of versions that did not tell."""
+    balance: str = ""
+    """How requests were spread over them; empty where there was one."""
     load: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the load that change the work and are not in the hash (load_facts.HARD)."""
 
@@ -38,7 +42,7 @@ def identity(result: Result) -> Identity:
     """What makes two measurements comparable: same machine, engine, model, output-changing arguments and load."""
     if result.trace_hash is None:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to compare")
-    model = result.server.model
+    model, replicas = result.server.model, getattr(result.server, "replicas", 1)
     return Identity(
         environment=result.environment.slug,
         gpus=result.environment.gpus,
@@ -48,6 +52,8 @@ def identity(result: Result) -> Identity:
         load_shape="closed loop" if result.load.closed_loop else "open loop",
         trace_hash=result.trace_hash,
         load=hard_facts(result.load.as_dict()),
+        replicas=replicas,
+        balance=result.server.balance_by if replicas > 1 else "",
     )
 
 

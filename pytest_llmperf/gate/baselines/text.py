@@ -25,7 +25,7 @@ def baseline_text(baseline: Baseline) -> str:
         "llmperf": __version__,
         "test": baseline.test,
         "point_id": baseline.point_id,
-        "identity": {name: fact for name, fact in _plain(baseline.identity).items() if name != "load"},
+        "identity": _identity_dict(baseline.identity),
         "load": baseline.load,
         "margins": {str(quantity): margin for quantity, margin in sorted(baseline.margins.items(), key=str)},
         "rolling": [session.id for session in baseline.rolling],
@@ -36,6 +36,12 @@ def baseline_text(baseline: Baseline) -> str:
         return f"{_layout(document)}\n"
     except (ValueError, TypeError) as error:
         raise BaselineError(f"baseline {baseline.path} cannot be written: {error}") from error
+
+
+def _identity_dict(found: Identity) -> dict[str, Any]:
+    """Without the load, which the file has itself, and without replicas where there is one."""
+    left_out = ("load", "replicas", "balance") if found.replicas == 1 else ("load",)
+    return {name: fact for name, fact in _plain(found).items() if name not in left_out}
 
 
 def _plain(facts: Identity | Environment | Provenance) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pytest_llmperf.interchange.readers.shared.unknown import CHUNK_GAPS, becaus
 from pytest_llmperf.metrics.frame import COLUMNS
 from pytest_llmperf.records import RequestRecord
 
-_ADDED = ("hidden_tokens", "answers", "usage_doubt")
+_ADDED = ("hidden_tokens", "answers", "usage_doubt", "replica")
 """Columns that older files do not have."""
 _NO_CHUNKS = "the file has no times of chunks between the first and the last"
 _NO_OUTPUT = "the file does not tell reasoning from answer"

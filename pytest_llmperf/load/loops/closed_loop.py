@@ -42,44 +42,55 @@ class ClosedLoop:
         queue = deque(tuple(requests) for _, requests in units)
         plan = self._plan or SlotPlan((SlotCount(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
         numbers = range(plan.most)[self._share.number :: self._share.of][: len(queue)]
-        raise_file_limit(len(numbers), required=len(numbers))
-        connections = [(number, sender.new_connection(number)) for number in numbers]
-        await sender.open_all(connection for _, connection in connections)
+        raise_file_limit(len(numbers) * len(sender.targets), required=len(numbers) * len(sender.targets))
+        # Each slot has a connection to every replica: whichever is chosen, none has to be opened first.
+        connections = [(number, [sender.new_connection(at) for at in range(len(sender.targets))]) for number in numbers]
+        await sender.open_all(connection for _, own in connections for connection in own)
         await self._barrier()
         with sender.period.open():
             slots = Slots(plan)
             async with asyncio.TaskGroup() as group:
-                for number, connection in connections:
-                    group.create_task(self._slot(number, connection, queue, slots))
+                for number, own in connections:
+                    group.create_task(self._slot(number, own, queue, slots))
                 if self._plan is not None:
                     group.create_task(slots.run_schedule())
 
     async def _slot(
-        self, number: int, connection: Link, queue: deque[tuple[PlannedRequest, ...]], slots: Slots
+        self, number: int, connections: Sequence[Link], queue: deque[tuple[PlannedRequest, ...]], slots: Slots
     ) -> None:
-        """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order."""
-        sender = self._sender
+        """Takes the next request of the trace as soon as its last one has ended; turns of a conversation in order.
+
+        `connections` are the slot's, one per target.
+        """
+        sender, balancer = self._sender, self._sender.balancer
         while await slots.turn(number) and queue:
             later: Sequence[PlannedRequest] = queue.popleft()
             if self._plan is not None:
                 queue.append(self._again(later))
             history: list[Message] = []
             has_turn = True
+            session = balancer.choose() if balancer.keeps_sessions else None
             while has_turn:
                 request, *later = later
                 if self._plan is not None:
                     request = sender.requests[request.index] = replace(request, phase=slots.phase(number))
-                encoded = sender.request_bytes.encoded(number % len(sender.targets), request, history)
+                replica = sender.choose(request, session)
+                connection = connections[replica]
+                encoded = sender.request_bytes.encoded(replica, request, history)
                 exchange = sender.new_exchange(request)
                 if connection.is_open:
                     connection.start(encoded, exchange, request.cancel_after_s)
                 await sender.settle(connection, request, encoded, exchange)
+                if session is None:
+                    balancer.ended(replica)
                 if self._plan is not None and exchange.reader.status is None and not exchange.cancelled:
                     await asyncio.sleep(_REST_S)
                 # A loop that goes by time may end between two turns.
                 has_turn = (
                     bool(later) and await self._think(request, exchange, later, history) and await slots.turn(number)
                 )
+            if session is not None:
+                balancer.ended(session)
 
     def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
         """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""

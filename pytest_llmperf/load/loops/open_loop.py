@@ -45,13 +45,15 @@ class OpenLoop:
             start_s = asyncio.get_running_loop().time() - (clock.now_ns() - sender.period.started_ns) / 1e9
             async with asyncio.TaskGroup() as group:
                 for request in sender.requests.values():
-                    pool, due_ns = pools[request.index % len(pools)], request.due_ns or 0
-                    encoded = sender.request_bytes.encoded(pool.number, request)
+                    due_ns = request.due_ns or 0
+                    # For every replica: which one it is, is decided when it is due.
+                    encoded = [sender.request_bytes.encoded(pool.number, request) for pool in pools]
                     await _until(start_s + due_ns / 1e9, sender.period, sender.reception)
                     exchange = sender.new_exchange(request)
                     if self._room is not None:
                         exchange.held_ns = await self._room.enter(sender.period.started_ns + due_ns)
-                    self._send_due(request, pool, encoded, exchange, group)
+                    replica = sender.choose(request)
+                    self._send_due(request, pools[replica], encoded[replica], exchange, group)
                 sender.reception.due_s = math.inf
 
     def _spare(self) -> int:
@@ -77,6 +79,7 @@ class OpenLoop:
         self, pool: _Pool, connection: Link, request: PlannedRequest, encoded: bytes, exchange: Exchange
     ) -> None:
         await self._sender.settle(connection, request, encoded, exchange)
+        self._sender.balancer.ended(pool.number)
         pool.put(connection)
         if self._room is not None:
             self._room.leave()

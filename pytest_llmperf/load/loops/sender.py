@@ -9,6 +9,7 @@ from pytest_llmperf import clock
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.client.health import RunPeriod
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.loops.balancer import Balancer
 from pytest_llmperf.load.loops.requests import RequestBytes
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.connection import Connection, describe
@@ -33,12 +34,16 @@ class Sender:
         request_bytes: RequestBytes,
         store: Store,
         period: RunPeriod,
+        balancer: Balancer,
     ) -> None:
         self.targets = targets
         self.point = point
         self.requests = {request.index: request for request in requests}
         self.request_bytes = request_bytes
         self.period = period
+        self.balancer = balancer
+        self.replicas: dict[int, int] = {}
+        """Where a request went, by its index; empty with one target."""
         self.connections: list[Link] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
@@ -63,6 +68,13 @@ class Sender:
     def new_exchange(self, request: PlannedRequest) -> Exchange:
         exchange = self.exchanges[request.index] = Exchange(self._store)
         return exchange
+
+    def choose(self, request: PlannedRequest, session: int | None = None) -> int:
+        """Returns the replica that a request goes to: that of its `session`, or the balancer's choice."""
+        replica = self.balancer.choose() if session is None else session
+        if len(self.targets) > 1:
+            self.replicas[request.index] = replica
+        return replica
 
     async def settle(self, connection: Link, request: PlannedRequest, encoded: bytes, exchange: Exchange) -> None:
         """Waits for the end of an exchange; opens the connection first where it was not, or no longer, open."""

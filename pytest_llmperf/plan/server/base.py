@@ -14,17 +14,20 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeInt,
-    PositiveInt,
     Tag,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
 from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
+from pytest_llmperf.plan.server.proxy import Proxy
 
 T = TypeVar("T")
+Balance = Literal["least-inflight", "round-robin", "session"]
+"""How the load driver spreads requests over replicas."""
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 # Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
 _OUTPUT_ARGS = frozenset(
@@ -166,6 +169,20 @@ class BaseServer(Frozen):
         return 1
 
     @property
+    def balance_by(self) -> str:
+        """How requests are spread over replicas: a Balance of the load driver's, or `proxy`."""
+        return "least-inflight"
+
+    @property
+    def replicas_are_open(self) -> bool:
+        """Whether the number of its replicas depends on the machine."""
+        return False
+
+    def on_gpus(self, count: int) -> Self:
+        """The same on a machine of so many GPUs."""
+        return self
+
+    @property
     def machine(self) -> str | None:
         """The machine that it runs on, as its baselines' folder names it; None: this one."""
         return None
@@ -181,6 +198,21 @@ def counted_from(folder: Path, path: str) -> str:
     return str((folder / path).resolve()) if path.startswith(("./", "../")) else path
 
 
+def _replicas(given: object) -> object:
+    if given == "auto":
+        return 0
+    if isinstance(given, str) or (isinstance(given, int) and given < 1):
+        raise ValueError(f"{given!r} is neither a whole number of at least 1 nor auto")
+    return given
+
+
+Replicas = Annotated[
+    int,
+    BeforeValidator(_replicas),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}], "default": 1}),
+]
+
+
 class LaunchedServer(BaseServer):
     """A server that the plugin starts itself."""
 
@@ -191,8 +223,13 @@ class LaunchedServer(BaseServer):
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
     gpus: NonNegativeInt | None = None
     """GPUs that one replica needs; the product TP x PP x DP of its args when not given. 0 runs on the CPU."""
-    replicas: PositiveInt = 1
-    """Equal instances to start, each with its own GPUs; requests are spread over them."""
+    replicas: Replicas = 1
+    """Equal instances to start, each with its own GPUs. `auto`: as many as the machine's GPUs allow (0 until then)."""
+    balance: Balance = "least-inflight"
+    """How the load driver spreads requests over replicas: to the one with the fewest in flight, to one after the other,
+    or a conversation's turns all to the same."""
+    proxy: Proxy | None = None
+    """A program that spreads the load over the replicas in the place of the load driver."""
     server_metrics: bool = True
     """Whether its `/metrics`, processes and GPUs are sampled while it is measured."""
 
@@ -218,7 +255,7 @@ class LaunchedServer(BaseServer):
     def gpu_count(self) -> int:
         """GPUs of this machine that all replicas need."""
         default = self.parallel_size if self.default_gpus is None else self.default_gpus
-        return (default if self.gpus is None else self.gpus) * self.replicas
+        return (default if self.gpus is None else self.gpus) * max(1, self.replicas)
 
     @property
     def local_gpus(self) -> int:
@@ -227,6 +264,30 @@ class LaunchedServer(BaseServer):
     @property
     def process_count(self) -> int:
         return self.replicas
+
+    @property
+    def balance_by(self) -> str:
+        return "proxy" if self.proxy else self.balance
+
+    def located(self, folder: Path) -> Self:
+        found = super().located(folder)
+        if found.proxy is None:
+            return found
+        proxy = found.proxy.model_copy(update={"cwd": str((folder / found.proxy.cwd).resolve())})
+        return found.model_copy(update={"proxy": proxy})
+
+    @property
+    def replicas_are_open(self) -> bool:
+        return not self.replicas
+
+    def on_gpus(self, count: int) -> Self:
+        return self if self.replicas else self.model_copy(update={"replicas": max(1, count // self.gpu_count)})
+
+    @model_validator(mode="after")
+    def _replicas_by_gpus(self) -> Self:
+        if not self.replicas and not self.local_gpus:
+            raise EntryError("auto counts this machine's GPUs, of which the server takes none: a number", "replicas")
+        return self
 
     @property
     def served_model(self) -> str:

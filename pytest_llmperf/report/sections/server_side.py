@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 
 from rich.markup import escape
@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import ModelSide
 from pytest_llmperf.report.sections.section import Content, Section
-from pytest_llmperf.report.text import left, make_table, number, right
+from pytest_llmperf.report.text import left, make_table, number, right, two_lines
+from pytest_llmperf.report.views.replicas import Replicas, replicas_of
 
 _NAME = 22
 """Columns of a name; a longer one goes on in the next line, after a dash or dot where it has one."""
@@ -85,4 +86,41 @@ SERVER_SIDE = Section(
     title="Server's own account",
     view=_view,
     terminal=lambda view, width: iter([server_side_table(view)]),
+)
+
+
+def _replica_tables(view: Sequence[Replicas]) -> Iterator[Table]:
+    for found in view:
+        headers = map(two_lines, found.headers)
+        table = make_table(found.title, *left("\nreplica"), *right("failed\n/sent", *headers, "share of\ntokens"))
+        for one in found.replicas:
+            share = "-" if one.share is None else f"{one.share:.1%}"
+            table.add_row(str(one.number), one.requests or "-", *map(number, one.values), share)
+        yield table
+
+
+_BODY = """
+{% for found in view %}
+<h3>{{ found.title }}</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="Replicas of {{ found.point_id }}"><table>
+  <thead><tr><th scope="col">replica</th><th scope="col">failed / sent</th>
+    {%- for title in found.headers %}<th scope="col">{{ title }}</th>{% endfor %}
+    <th scope="col">share of tokens</th></tr></thead>
+  <tbody>
+  {% for one in found.replicas %}
+  <tr><th scope="row">{{ one.number }}</th><td>{{ one.requests or '-' }}</td>
+    {%- for value in one.values %}<td>{{ number(value) }}</td>{% endfor %}
+    <td>{{ '-' if one.share is none else '%.1f %%' % (one.share * 100) }}</td></tr>
+  {% endfor %}
+  </tbody>
+</table></div>
+{% endfor %}
+"""
+REPLICAS = Section(
+    key="replicas",
+    title="Replicas",
+    view=lambda content: replicas_of([result for _, result in content.measured]),
+    terminal=lambda view, width: _replica_tables(view),
+    json=lambda view: {"replicas": [found.as_dict() for found in view]} if view else {},
+    html=_BODY,
 )

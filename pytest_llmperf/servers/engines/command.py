@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import Ready
-from pytest_llmperf.plan.server.engines.command import CommandServer, fill_in
+from pytest_llmperf.plan.server.engines.command import CommandServer
+from pytest_llmperf.plan.server.words import fill_in
 from pytest_llmperf.servers.engines.missing import missing_program
 from pytest_llmperf.servers.process.process import Command, free_port
 from pytest_llmperf.servers.secrets import bearer, expand
@@ -75,4 +76,4 @@ def target(config: CommandServer, port: int) -> Target:
 
 
 def _filled(config: CommandServer, texts: Sequence[str], port: int | str) -> tuple[str, ...]:
-    return tuple(fill_in(text, port, config.model) for text in texts)
+    return tuple(fill_in(text, {"port": port, "model": config.model}) for text in texts)

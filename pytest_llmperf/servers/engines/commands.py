@@ -11,7 +11,8 @@ from pytest_llmperf.plan.server.engines.remote import RemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.engines.table import ENGINES, Start
-from pytest_llmperf.servers.process.process import Command
+from pytest_llmperf.servers.process.process import LOOPBACK, Command
+from pytest_llmperf.servers.process.proxy import proxy_command
 from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -47,6 +48,13 @@ def shown_command(config: ServerConfig, port: int | str, gpus: Sequence[Gpu]) ->
     if isinstance(config, RemoteServer):
         return shown(config.url)
     return _shown(_command(config, port, gpus))
+
+
+def shown_proxy(config: ServerConfig) -> str:
+    """The command of the proxy before its replicas as a shell line; empty where the plan has none."""
+    proxy = getattr(config, "proxy", None)
+    urls = [f"http://{LOOPBACK}:PORT{number}" for number in range(1, config.process_count + 1)]
+    return _shown(proxy_command(proxy, config.model, "PORT", urls)) if proxy else ""
 
 
 def steps(config: ServerConfig) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.session.options import Options
 from pytest_llmperf.session.select.marker import Selection, check_keywords, check_marker, selected
+from pytest_llmperf.telemetry.replicas import on_this_machine
 
 _SEARCH_KEYS = ("plan", "search")
 
@@ -37,7 +38,7 @@ class Collection:
         """Returns the plan, read once. PlanError says what is wrong with it."""
         path = path.resolve()
         if path not in self._plans:
-            self._plans[path] = load_plan(path)
+            self._plans[path] = on_this_machine(load_plan(path))
         return self._plans[path]
 
     def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:

@@ -220,12 +220,16 @@ def test_runs_send_the_same_prompts_but_for_their_mark() -> None:
 
 
 def test_slots_are_spread_over_targets() -> None:
-    async def main() -> list[int]:
-        async with serve(_answer) as one, serve(_answer) as two:
-            await _run(_point(concurrency=4, requests=12), one.url, two.url)
-            return [one.connections, two.connections]
+    """Each slot has a connection to both, and none is opened while they are measured."""
 
-    assert asyncio.run(main()) == [2, 2]
+    async def main() -> tuple[list[int], Run]:
+        async with serve(_answer) as one, serve(_answer) as two:
+            run = await _run(_point(concurrency=4, requests=12), one.url, two.url)
+            return [one.connections, two.connections], run
+
+    connections, run = asyncio.run(main())
+    assert connections == [4, 4]
+    assert {record.replica for record in run.records} == {0, 1}
 
 
 def test_open_loop_sends_by_the_clock() -> None:

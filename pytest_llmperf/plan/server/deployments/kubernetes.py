@@ -15,8 +15,8 @@ from pytest_llmperf.boundary.literals import is_secret, refuse_secret
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secrets
-from pytest_llmperf.plan.server.engines.command import words_without_secrets
 from pytest_llmperf.plan.server.engines.remote import checked_url
+from pytest_llmperf.plan.server.words import words_without_secrets
 
 _LONGEST_RELEASE = 53
 _PLACEHOLDERS = ("release", "namespace")

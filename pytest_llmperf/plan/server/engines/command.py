@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, field_validator, model_validator
 
-from pytest_llmperf.boundary.literals import refuse_secret
-from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError
 from pytest_llmperf.plan.server.base import Bearer, LaunchedServer, ReadyCheck, Texts, refuse_secrets
 from pytest_llmperf.plan.server.engines.remote import checked_url
-
-_PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
-_PLACEHOLDERS = ("model", "port")
-
-
-def fill_in(text: str, port: int | str, model: str) -> str:
-    """`text` with `{port}` and `{model}` filled in; other braces are left alone."""
-    values = {"port": str(port), "model": model}
-    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
-
-
-def _known_placeholders(text: str) -> str:
-    for name in _PLACEHOLDER.findall(text):
-        if name not in _PLACEHOLDERS:
-            allowed = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
-            raise ValueError(
-                f"{{{name}}} in {text!r} is not known; allowed: {allowed}{did_you_mean(name, _PLACEHOLDERS)}"
-            )
-    return text
-
-
-def _as_word(given: object) -> object:
-    return str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
-
-
-Word = Annotated[
-    str, BeforeValidator(_as_word), AfterValidator(_known_placeholders), WithJsonSchema({"type": ["string", "number"]})
-]
-"""One word of a command, in which `{port}` and `{model}` are filled in."""
-
-
-def words_without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
-    """A flag is a name for the word behind it, or behind its `=`."""
-    for word, after in zip(words, (*words[1:], ""), strict=True):
-        name, equals, value = word.partition("=")
-        flag = name.startswith("-")
-        refuse_secret(name if flag else "command", value if equals and flag else word)
-        if flag and not equals and after and not after.startswith("-"):
-            refuse_secret(name, after)
-    return words
-
-
-Words = Annotated[tuple[Word, ...], Field(min_length=1), AfterValidator(words_without_secrets)]
+from pytest_llmperf.plan.server.words import Word, Words, known_placeholders
 
 
 def _stop_signal(given: object) -> object:
@@ -81,7 +36,7 @@ class CommandServer(LaunchedServer):
     """Environment variables added to pytest's own; `${NAME}` takes the value from there, and is never shown."""
     cwd: str = "."
     """Folder that it runs in, counted from the plan file."""
-    url: Annotated[str, AfterValidator(_known_placeholders)] = "http://127.0.0.1:{port}"
+    url: Annotated[str, AfterValidator(known_placeholders("model", "port"))] = "http://127.0.0.1:{port}"
     """Base URL under which it answers, with or without `/v1`."""
     ready: ReadyCheck = None
     """What answers when it is up, `/health` where not given; False: its first request tells, tried again and again."""

@@ -159,7 +159,7 @@ def test_combinations_of_a_load():
             "args: {tp: {sweep: [1, 0]}}",
             "servers.g.args.tp: tensor-parallel-size is a whole number of at least 1, not 0",
         ),
-        ("replicas: {sweep: [1, x]}", "servers.g.replicas: a whole number is needed, given 'x'"),
+        ("replicas: {sweep: [1, x]}", "servers.g.replicas: 'x' is neither a whole number of at least 1 nor auto"),
         ("args: {x: {sweep: [a/b, c/b]}}", "servers.g.args.x: 'a/b' and 'c/b' would both be called 'x_b'"),
         (
             "args: {a: {sweep: '1:64:1'}, b: {sweep: '1:64:1'}}",

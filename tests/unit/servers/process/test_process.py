@@ -255,7 +255,7 @@ def test_replicas_and_restarts_have_logs_of_their_own(tmp_path):
             assert len({target.url for target in up.targets}) == 2
             up.check_alive()
             logs += [path.name for path in up.logs]
-    assert logs == ["a-0.log", "a-1.log", "a-0.2.log", "a-1.2.log"]
+    assert logs == ["a-1.log", "a-2.log", "a-1.2.log", "a-2.2.log"]
 
 
 def test_a_relaunched_server_is_another_one(tmp_path):
