@@ -27,7 +27,7 @@ from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.servers.deployments.holder import facts_path
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.server import LlmServer
-from pytest_llmperf.servers.start import start_duet, start_server
+from pytest_llmperf.servers.start import start_server
 
 TEST = """
 import pytest
@@ -100,7 +100,7 @@ def test_two_releases_side_by_side(cluster: Cluster, tmp_path: Path, monkeypatch
     auth = {"ingress": {"auth": "${GATE_USER}:${GATE_PASSWORD}"}, "basic": "${GATE_USER}:${GATE_PASSWORD}"}
     old = cluster.server(name="old", **cluster.by_ingress(**auth))
     new = cluster.server(name="new", **cluster.by_ingress(**auth, values={"replicas": 2}))
-    with start_duet(Duet(old, new), tmp_path / "logs", ()) as server:
+    with start_server(Duet(old, new), tmp_path / "logs", ()) as server:
         assert server.reference is not None
         assert errors(server) == errors(server.reference) == {None}
         assert len(cluster.names("pods", "perf")) == 3
@@ -255,9 +255,8 @@ def test_a_release_that_stays(cluster: Cluster, tmp_path: Path) -> None:
             assert json.loads(facts_path(server.logs[0]).read_text())["revision"] == revision
     assert "release lasting stays" in server.logs[0].read_text()
     own = f"is up for process .*; if it is gone: {re.escape(str(cluster.server().helm))} .* uninstall lasting"
-    owner = json.loads(cluster.helm("get", "metadata", "lasting", "-n", "perf", "-o", "json"))["labels"][
-        "llmperf-owner"
-    ]
+    kept = ("get", "secrets", "--namespace", "perf", "--selector", "owner=helm,name=lasting", "--output", "json")
+    owner = json.loads(cluster.kubectl(*kept))["items"][-1]["metadata"]["labels"]["llmperf-owner"]
     cluster.helm("upgrade", "lasting", str(CHART), "-n", "perf", "--labels", f"llmperf-owner=other-host{owner}")
     with pytest.raises(ServerError, match=own), start_server(cluster.server(release="lasting"), tmp_path, ()):
         pass

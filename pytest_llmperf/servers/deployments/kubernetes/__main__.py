@@ -90,9 +90,12 @@ class Deployment:
             lines = tools.ask(commands.releases(self.config)).splitlines()
         except ToolFailed as error:
             raise StepFailed(f"step 3/6 release: {error}") from error
-        if not lines or self.config.keep:
+        if not lines:
             return
         owner = json.loads(lines[-1]).get(commands.OWNER)
+        lives = None if owner is None else _lives(owner)
+        if self.config.keep and not lives:
+            return
         where = f"release {name} of namespace {self.config.namespace}"
         by_hand = " ".join(commands.uninstall(self.config))
         if owner is None:
@@ -100,7 +103,7 @@ class Deployment:
                 f"step 3/6 release: {where} is there, and not of ours. Name another `release`, or let `keep: true` "
                 f"upgrade it and leave it"
             )
-        if _may_live(owner):
+        if lives is not False:
             raise StepFailed(
                 f"step 3/6 release: {where} is up for process {owner}, of another session. Let that end; if it is "
                 f"gone: {by_hand}"
@@ -334,11 +337,11 @@ def _begun(pid: int) -> str:
         return ""
 
 
-def _may_live(owner: str) -> bool:
-    """Whether the process of that label may still be there; of another machine's nobody here knows."""
+def _lives(owner: str) -> bool | None:
+    """Whether the process of that label is still there; None where it is another machine's."""
     found, own = _OWNER.fullmatch(owner), _OWNER.fullmatch(_owner())
     if found is None or own is None or found["host"] != own["host"]:
-        return True
+        return None
     return _begun(int(found["pid"])) == found["begun"]
 
 

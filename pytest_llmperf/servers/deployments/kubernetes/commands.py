@@ -40,7 +40,9 @@ def upgrade(config: KubernetesServer, owner: str) -> tuple[str, ...]:
         *("upgrade", "--install", config.release_name, config.chart),
         *(word for option, value in options.items() if value for word in (option, value)),
         *(word for path in config.values_files for word in ("--values", path)),
+        # Helm itself waits for hooks alone, such as a job that fetches a model.
         *("--values", "-", "--labels", f"{OWNER}={owner}", "--history-max", str(_HISTORY)),
+        *("--timeout", f"{config.ready_timeout:.0f}s"),
     )
 
 
