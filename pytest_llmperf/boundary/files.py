@@ -19,12 +19,18 @@ MOST_BYTES = 256 << 20
 """Of a file that is read as a whole, where nothing less is said."""
 
 
-def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """What a file holds. OSError where it is none (a pipe, a device: reading them may never end), or too large."""
+def open_file(path: Path) -> IO[bytes]:
+    """A file to be read. OSError where it is none (a pipe, a device: reading them may never end)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """What a file holds. OSError as of `open_file`, or where it is too large."""
+    with open_file(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"has more than {most_bytes >> 20} MiB", str(path))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.boundary.files import read_file
 from pytest_llmperf.interchange.readers.detect import parse_import
 from pytest_llmperf.interchange.readers.perf_analyzer import Count
 from pytest_llmperf.interchange.readers.rows import requests_rows
@@ -15,6 +16,8 @@ from pytest_llmperf.interchange.readers.shared.imported import Imported
 from pytest_llmperf.interchange.results import imported_environment, imported_results
 from pytest_llmperf.load.trace.tokenizer import load_tokenizer
 from pytest_llmperf.metrics.result import Result
+
+_MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def _parse(path: Path, count: Count | None) -> Imported:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_file(path, _MOST_BYTES)
     except OSError as error:
         raise ImportFileError(f"{path} cannot be read: {error.strerror}") from error
     if data.startswith(b"\x1f\x8b"):

@@ -19,8 +19,13 @@ _SAME_S = 1.0
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` in a loop whose timers go by the system's clock, also where a test has frozen Python's."""
-    with asyncio.Runner(loop_factory=_loop) as runner:
+    with real_time() as runner:
         return runner.run(_heard(coroutine))
+
+
+def real_time() -> asyncio.Runner:
+    """What `run` runs coroutines in, for who sees to `unswallowed` itself."""
+    return asyncio.Runner(loop_factory=_loop)
 
 
 async def _heard(coroutine: Coroutine[Any, Any, T]) -> T:

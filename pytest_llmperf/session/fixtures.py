@@ -15,7 +15,7 @@ from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, writ
 from pytest_llmperf.gate.baselines.growth import appended
 from pytest_llmperf.gate.baselines.model import Baseline
 from pytest_llmperf.gate.regression import Regression
-from pytest_llmperf.load.event_loop import run
+from pytest_llmperf.load.event_loop import real_time
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.report.views.verdicts import failure_text
@@ -40,7 +40,8 @@ class LoadDriver:
         if _in_event_loop():
             raise RuntimeError("load_driver.run was called in a running event loop: await load_driver.arun(...) there")
         try:
-            return run(self.arun(server, point))
+            with real_time() as runner:
+                return runner.run(self.arun(server, point))
         except (ServerError, LoadError) as error:
             # The event loop's frames say nothing about a server (or a worker) that died.
             raise error.with_traceback(None) from None

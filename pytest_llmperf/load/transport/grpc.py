@@ -69,6 +69,7 @@ class GrpcConnection(Link):
         exchange.sent_ns = clock.now_ns()
         call = self._stream(_one(request), metadata=self._metadata)
         self._reading = self._loop.create_task(self._read(call, exchange))
+        self._reading.add_done_callback(_raise_again)
 
     async def _read(self, call: Any, exchange: Exchange) -> None:
         """The hot path: runs once per response. A task of the connection's own, ended by `close`."""
@@ -95,6 +96,12 @@ class GrpcConnection(Link):
             self._reading.cancel()
         if self._exchange is not None:
             self._end(self._exchange, error)
+
+
+def _raise_again(reading: asyncio.Task[None]) -> None:
+    """Nobody waits for it: what an alarm raised in it is the event loop's to tell."""
+    if not reading.cancelled() and (error := reading.exception()):
+        raise error
 
 
 async def _one(request: bytes) -> AsyncIterator[bytes]:

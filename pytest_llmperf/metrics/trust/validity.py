@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -119,7 +120,7 @@ def _absurd_lengths(run: Run) -> Iterator[str]:
         record
         for record in good
         if record.usage_doubt == TOTAL_TOO_LARGE
-        or (record.output_tokens or 0) > MAX_LENGTH_FACTOR * record.requested_output_tokens + 1
+        or (record.output_tokens or 0) > MAX_LENGTH_FACTOR * (record.requested_output_tokens or math.inf) + 1
     ]
     if absurd:
         first = absurd[0]

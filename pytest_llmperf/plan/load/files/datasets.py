@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_llmperf.boundary.files import read_file
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.load.files.data_lines import (
     LONGEST_LINE,
@@ -29,6 +30,8 @@ from pytest_llmperf.plan.load.files.data_lines import (
     whole_text,
 )
 from pytest_llmperf.plan.load.prompts import FileFormat
+
+_MOST_BYTES = 1 << 30
 
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "chatgpt", "model", "bard", "bing")
@@ -89,7 +92,7 @@ class _Seen:
 def read_prompts(file: str) -> str:
     """The text of a prompt file, line ends as newlines. Raises PlanError."""
     try:
-        data = Path(file).read_bytes()
+        data = read_file(Path(file), _MOST_BYTES)
     except OSError as error:
         raise PlanError(f"{file}: cannot read the prompts: {error}") from error
     return decoded(data, file).replace("\r\n", "\n").replace("\r", "\n")

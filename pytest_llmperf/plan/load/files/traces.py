@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
+from pytest_llmperf.boundary.files import open_file
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.load.files.data_lines import (
     LONGEST_LINE,
@@ -87,13 +88,13 @@ class _Seen:
 def read_trace(given: TraceReplay) -> RecordedTrace:
     """The requests of a file, scaled and limited as given. Raises PlanError."""
     try:
-        with Path(given.file).open("rb") as file:
+        with open_file(Path(given.file)) as file:
             return parse_trace(_lines(file, given.file), given)
     except OSError as error:
         raise PlanError(f"{given.file}: cannot read the trace: {error}") from error
 
 
-def _lines(file: BinaryIO, source: str) -> Iterator[str]:
+def _lines(file: IO[bytes], source: str) -> Iterator[str]:
     """One by one: with a `limit` only the beginning of a large file is read."""
     for line in itertools.count(1):
         data = file.readline(LONGEST_LINE + 1)

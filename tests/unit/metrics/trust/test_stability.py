@@ -55,6 +55,9 @@ class Server:
     def check_alive(self):
         pass
 
+    def check_ours(self):
+        return ()
+
     def reading(self):
         """It counts nothing itself."""
 
