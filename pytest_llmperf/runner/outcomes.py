@@ -66,6 +66,8 @@ class RunFolder:
     _spare: Path | None = None
     """Takes what `output` does not."""
     _spared: set[str] = field(default_factory=set)
+    is_whole: bool = True
+    """Whether all that was written below it is there."""
     _claim: int | None = None
     """Descriptor of the folder, whose lock tells other sessions that this one writes there."""
     _was_there: bool = field(init=False)
@@ -150,6 +152,7 @@ class RunFolder:
             write(path)
             return path
         except OSError as error:
+            self.is_whole = False
             why = f"{'/'.join(names)}: {error.strerror} ({self.output})"
         try:
             self._spare = self._spare or Path(tempfile.mkdtemp(prefix="llmperf-"))

@@ -180,10 +180,13 @@ class BaselineGate:
             return
         path = self._pending.path
         done = "new" if not path.exists() else "accepted" if len(self._pending.sessions) == 1 else "session added to"
+        failure = ""
         try:
             write_baseline(self._pending)
         except BaselineError as error:
-            pytest.fail(str(error), pytrace=False)
+            failure = str(error)
+        if failure:  # outside of the except block, so that the message is not printed once more as its own cause
+            pytest.fail(failure, pytrace=False)
         self._session.folder.written.append(f"{done} baseline {path}")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,8 @@ class PytestSession:
         folder, searches = self.folder, tuple(self.searches.values())
         if complete and self.program.complete:
             slugs = {outcome.result.environment.slug for outcome in folder.outcomes.values() if outcome.result}
-            folder.notes += self.judge.unused(slugs, self.program.tests)
+            unused = partial(self.judge.unused, slugs, self.program.tests)
+            with_failure_noted(folder, "which baselines are unused", lambda: folder.notes.extend(unused()))
         if not (folder.outcomes or searches):
             return True
         json, html, exports = self.options.json, self.options.html, self.options.exports
@@ -245,7 +247,7 @@ class PytestSession:
             with_failure_noted(folder, "report", lambda: write_report(folder, json, searches)),
         ]
         folder.release()
-        return all(done) and folder.report_path.parent == folder.output
+        return all(done) and folder.is_whole
 
     def _baselines(self) -> dict[str, Mapping[str, Histogram]]:
         """By test that was compared, what its baseline held before this session."""

@@ -204,6 +204,26 @@ def dying(exchange: Exchange) -> None:
     os._exit(7)
 
 
+def echo(exchange: Exchange) -> None:
+    """A gateway that says what it got."""
+    said = {"error": {"message": f"not known: {_credentials(exchange)}"}}
+    exchange.whole("401 Unauthorized", json.dumps(said).encode())
+
+
+def echo_event(exchange: Exchange) -> None:
+    begun(exchange)
+    exchange.chunks(event({"error": {"message": f"upstream said 401 to {_credentials(exchange)}"}}))
+    exchange.send(END)
+
+
+def _credentials(exchange: Exchange) -> str:
+    return ", ".join(value for name, value in exchange.headers.items() if name in ("authorization", "x-secret"))
+
+
+def saying(message: str) -> Answer:
+    return whole("500 Internal Server Error", json.dumps({"error": {"message": message}}).encode())
+
+
 DEEP = b"[" * 200_000 + b"]" * 200_000
 ANSWERS: dict[str, Answer] = {
     "good": good,
@@ -228,6 +248,15 @@ ANSWERS: dict[str, Answer] = {
     "bad_gzip": whole("200 OK", b"not gzip at all", more="Content-Encoding: gzip\r\n"),
     "gzip_bomb": lambda exchange: exchange.whole("200 OK", _bomb(), more="Content-Encoding: gzip\r\n"),
     "deep": whole("200 OK", DEEP),
+    "echo": echo,
+    "echo_event": echo_event,
+    "escapes": saying("\x1b]0;owned\x07\x1b[2J\x1b]52;c;b3duZWQ=\x07\u202ertl"),
+    "half_surrogate": saying("\ud800 half"),
+    "markup": saying("[/x] [bold] :bomb:"),
+    "http09": then(raw(b"<html>hello</html>"), close),
+    "gzip_stream": lambda exchange: exchange.whole(
+        "200 OK", gzip.compress(event({"choices": []}) + DONE), "text/event-stream", "Content-Encoding: gzip\r\n"
+    ),
     "deep_error": whole("500 Internal Server Error", DEEP),
     "deep_event": then(begun, lambda exchange: exchange.chunks(event(b'{"choices":%b}' % DEEP)), close),
     "die": dying,
@@ -280,6 +309,10 @@ def _say_and_exit(code: str) -> None:
     os._exit(int(code))
 
 
+def _print_environment(names: str) -> None:
+    print("INFO arguments:", sys.argv, {name: os.environ.get(name) for name in names.split(",")}, flush=True)
+
+
 def _many_processes(lines: str) -> None:
     sys.stdout.write("".join(f"(Worker pid={n}) ERROR 11-21 03:04:05 [x.py:1] nothing\n" for n in range(int(lines))))
     sys.stdout.flush()
@@ -303,6 +336,7 @@ LIVES: dict[str, Callable[[str], None]] = {
     "daemonize": lambda _: _daemonize(),
     "strays": lambda _: _sleep_in_other_session(),
     "shared_memory": _leave_shared_memory,
+    "print_environment": _print_environment,
     "many_processes": _many_processes,
     "flood": _flood,
 }

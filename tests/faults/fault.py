@@ -6,9 +6,14 @@ was measured is on disk; (e) the exit code is right, and no point passes that sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import base64
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sandbox import Outcome, Sandbox, Session
@@ -33,8 +38,14 @@ class Fault:
     """(d) Number of requests that the report and the requests on disk have at least."""
     exit: int = 1
     """(e) The exit code; with 0 the points pass."""
+    passes: bool = False
+    """(e) Whether points pass though the session fails: what is wrong is none of theirs."""
     has_report: bool = True
     """(d) Whether the session must have a report; a command has none, and one that is killed need not."""
+    hides: str = ""
+    """A secret that is nowhere: not in the terminal, and in no file but the plan."""
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    """Files that are as they were, by path in the folder."""
     marks: tuple[Any, ...] = ()
     """A skip, where the machine cannot have the fault."""
 
@@ -65,10 +76,31 @@ def _problems(fault: Fault, outcome: Outcome) -> list[tuple[str, str]]:
         found.append(("d", f"{_reported(outcome)} requests in the report and {outcome.requests} on disk"))
     if outcome.exit != fault.exit:
         found.append(("e", f"the exit code is {outcome.exit}, not {fault.exit}"))
+    if fault.hides and (shown := [path.name for path in _files(outcome.folder) if _holds(path, fault.hides)]):
+        found.append(("a", f"the secret is in {', '.join(sorted(shown))}"))
+    changed = [name for name, text in fault.leaves.items() if _text(outcome.folder / name) != text]
+    found += [("c", f"{name} is not as it was") for name in changed]
     passed = [point["id"] for point in outcome.points if point["passed"]]
-    if bool(passed) != (fault.exit == 0 and fault.has_report):
+    if bool(passed) != (fault.passes or (fault.exit == 0 and fault.has_report)):
         found.append(("e", f"these points passed: {passed}"))
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.name not in ("plan.yaml", "conftest.py")]
+
+
+def _holds(path: Path, secret: str) -> bool:
+    """In any form that a text may have it in."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    basic = base64.b64encode(f"me:{secret}".encode()).decode()
+    forms = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], basic}
+    return any(form.encode() in data for form in forms)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
 def _reported(outcome: Outcome) -> int:

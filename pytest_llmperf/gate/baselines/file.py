@@ -61,6 +61,13 @@ def assert_holds(path: Path, test: str) -> None:
         )
 
 
+def _root(baseline: Baseline) -> Path:
+    """The folder of all baselines, out of which no link may lead; of a file that lies elsewhere its own folder."""
+    parts, environment = baseline.path.parts, baseline.identity.environment
+    places = [place for place, part in enumerate(parts[:-1]) if part == environment]
+    return Path(*parts[: places[-1]]) if places else baseline.path.parent
+
+
 def write_baseline(baseline: Baseline) -> None:
     """Write the file at its path, whole or not at all (a reader never sees half of one).
 
@@ -70,6 +77,6 @@ def write_baseline(baseline: Baseline) -> None:
     text = baseline_text(baseline)
     parse_baseline(text, path)
     try:
-        write_whole(inside(path.parents[1], path.parent.name, path.name), text)
+        write_whole(inside(_root(baseline), *path.relative_to(_root(baseline)).parts), text)
     except OSError as error:
-        raise BaselineError(f"baseline {path} cannot be written: {error}") from error
+        raise BaselineError(f"baseline {path} cannot be written: {error.strerror} ({error.filename})") from error

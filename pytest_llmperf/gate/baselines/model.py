@@ -156,7 +156,8 @@ def former_path(folder: Path, slug: str, nodeid: str) -> Path:
     """Where versions before this one kept it, which was not always another file for another test."""
     file, _, name = nodeid.partition("::")
     stem = re.sub(r"[^\w.+-]+", "-", name.replace("::", ".")).strip("-")
-    return folder / slug / Path(file).with_suffix("") / f"{stem}.json"
+    place = Path(file)  # empty of a test outside of pytest's root folder
+    return folder / slug / (place.with_suffix("") if place.name else place) / f"{stem}.json"
 
 
 def per_run(sessions: Sequence[StoredSession], quantity: Quantity) -> tuple[tuple[float | None, ...], ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import httpx
 
+from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -56,5 +57,7 @@ def triton_ready(
 def _headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
     headers = {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
     if config.basic:
-        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
+        encoded = base64.b64encode(expand(config.basic).encode()).decode()
+        remember(encoded)
+        headers["Authorization"] = f"Basic {encoded}"
     return tuple(headers.items())
