@@ -188,6 +188,16 @@ def test_what_fails_names_step_cause_and_cure(cluster: Cluster, tmp_path: Path, 
         pass
 
 
+def test_a_node_that_an_autoscaler_brings(cluster: Cluster, tmp_path: Path) -> None:
+    """Later than `schedule_timeout`, which the cluster's word that it is on its way suspends."""
+    cluster.kubectl("label", "node", "node-0", "autoscaler=on")
+    config = cluster.server(values={"gpus": 3}, schedule_timeout="0.5 s", gpus=3)
+    with start_server(config, tmp_path, ()) as server:
+        assert "Unschedulable" in server.logs[0].read_text()
+        assert server.config.gpu_count == 3
+    cluster.kubectl("label", "node", "node-0", "autoscaler-")
+
+
 def test_wrong_credentials_of_the_gateway(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATE_USER", "me")
     monkeypatch.setenv("GATE_PASSWORD", SECRET)

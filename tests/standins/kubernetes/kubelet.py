@@ -31,7 +31,7 @@ IMAGES = {
     **({"llmperf.example/triton": [str(_TRITON), *_TRITON_ADDRESSES]} if _TRITON.exists() else {}),
 }
 _GPU = "nvidia.com/gpu"
-_BACK_OFF_S = 2.0
+_BACK_OFF_S, _GROWTH_S = 2.0, 4.0
 _ADDRESSES = (f"127.{os.getpid() % 200 + 20}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
 
@@ -70,6 +70,7 @@ class Kubelet(threading.Thread):
         self.store, self.folder, self.gpus = store, folder, gpus
         self.pods: dict[tuple[str, str], list[Container]] = {}
         self.stopping = False
+        self.grows_at = 0.0
 
     def run(self) -> None:
         try:
@@ -226,6 +227,12 @@ class Kubelet(threading.Thread):
         return sum(_gpus(pod["spec"]) for pod in taken if pod)
 
     def _unschedulable(self, pod: Thing, needed: int) -> None:
+        node = self.store.get("nodes", "", "node-0")
+        if node and "autoscaler" in node["metadata"]["labels"]:
+            self.event(pod, "Normal", "TriggeredScaleUp", "pod triggered scale-up")
+            self.grows_at = self.grows_at or time.monotonic() + _GROWTH_S
+            if time.monotonic() >= self.grows_at:
+                self.gpus += needed
         message = f"0/1 nodes are available: 1 Insufficient {_GPU}. preemption: 0/1 nodes are available"
         condition = {**_condition("PodScheduled", False), "reason": "Unschedulable", "message": message}
         pod["status"] = {"phase": "Pending", "conditions": [condition]}

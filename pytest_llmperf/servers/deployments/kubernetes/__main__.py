@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from pytest_llmperf.servers.process.log import first_error
 from pytest_llmperf.servers.secrets import expand
 
 _OWNER = re.compile(r"(?P<host>.*)\.(?P<pid>\d+)\.(?P<begun>\d+)")
+_SCALING_UP = ("TriggeredScaleUp", "Nominated")
 _TRIES = 3
 """The signal that ends the holder reaches its commands too, those that take down among them."""
 
@@ -45,6 +45,7 @@ class Deployment:
         self.config, self.port, self.log = config, port, log
         self.deadline = time.monotonic() + config.ready_timeout
         self.is_ours, self.misses = False, 0
+        self.without_node: dict[str, float] = {}
         self.made_by: tuple[rollout.Workload, ...] = ()
         self.pods: list[rollout.Object] = []
         self.watch: Watch | None = None
@@ -133,8 +134,8 @@ class Deployment:
             waiting = rollout.unfinished(self.made_by, self.pods, objects)
             if not waiting:
                 return
-            now = datetime.now(UTC)
-            if found := rollout.trouble(self.pods, objects, now, self.config.schedule_timeout):
+            found = rollout.trouble(self.pods, objects, self._unscheduled_too_long())
+            if found and not (found.lacks_node and self._node_is_on_its_way(found.pod)):
                 raise StepFailed(f"step 5/6 rollout: {self._explained(found)}")
             states = {one["metadata"]["name"]: state for one in self.pods if (state := rollout.waiting_for(one))}
             line = "; ".join([*waiting, *(f"{name}: {state}" for name, state in states.items())])
@@ -143,6 +144,22 @@ class Deployment:
             told = line
         limit = f"{self.config.ready_timeout:g} s (ready_timeout)"
         raise StepFailed(f"step 5/6 rollout: not within {limit}: {told}{self._last_warning()}")
+
+    def _unscheduled_too_long(self) -> set[str]:
+        """Pods by uid; by this machine's clock, since the cluster may have another time."""
+        now = time.monotonic()
+        for pod in filter(rollout.is_unschedulable, self.pods):
+            self.without_node.setdefault(pod["metadata"]["uid"], now)
+        return {uid for uid, since in self.without_node.items() if now - since >= self.config.schedule_timeout}
+
+    def _node_is_on_its_way(self, pod: str) -> bool:
+        """Whether an autoscaler says so: the cluster autoscaler, or Karpenter."""
+        words = ("get", "events", "--field-selector", f"involvedObject.name={pod}", "--output", "json")
+        try:
+            events = tools.objects(commands.in_namespace(self.config, *words))
+        except ToolFailed:
+            return False
+        return any(one.get("reason") in _SCALING_UP for one in events)
 
     def _objects(self) -> list[rollout.Object] | None:
         """The namespace's pods and what makes them; None while the cluster does not answer. Raises ToolFailed later."""

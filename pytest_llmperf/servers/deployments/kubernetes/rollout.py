@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Object = Mapping[str, Any]
@@ -33,6 +32,8 @@ class Trouble(NamedTuple):
     problem: str
     has_log: bool = False
     """Whether the container ran before, and its log says more."""
+    lacks_node: bool = False
+    """Whether it is better all the same where an autoscaler brings a node."""
 
 
 class Workload(NamedTuple):
@@ -129,10 +130,10 @@ def _containers(pod: Object) -> Iterator[Object]:
     yield from pod["status"].get("containerStatuses", [])
 
 
-def trouble(pods: Iterable[Object], objects: Iterable[Object], now: datetime, patience_s: float) -> Trouble | None:
+def trouble(pods: Iterable[Object], objects: Iterable[Object], unscheduled: Container[str]) -> Trouble | None:
     """The first thing that waiting does not cure; None when all is well.
 
-    A pod may be without a node for `patience_s`.
+    `unscheduled` are the pods, by uid, that have been without a node for too long.
     """
     for thing in objects:
         failure = _condition(thing, "ReplicaFailure")
@@ -140,22 +141,18 @@ def trouble(pods: Iterable[Object], objects: Iterable[Object], now: datetime, pa
             return Trouble(thing["metadata"]["name"], "", f"no pod can be made: {failure.get('message', '')}")
     for pod in pods:
         name = pod["metadata"]["name"]
-        if problem := _has_no_node(pod, now, patience_s):
-            return Trouble(name, "", problem)
+        if pod["metadata"]["uid"] in unscheduled and is_unschedulable(pod):
+            message = _condition(pod, "PodScheduled").get("message", "")
+            return Trouble(name, "", f"no node can take it ({message}) within schedule_timeout", lacks_node=True)
         for container in _containers(pod):
             if found := _container_trouble(name, container):
                 return found
     return None
 
 
-def _has_no_node(pod: Object, now: datetime, patience_s: float) -> str | None:
-    scheduled = _condition(pod, "PodScheduled")
-    if scheduled.get("reason") != "Unschedulable":
-        return None
-    waits_s = (now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
-    if waits_s < patience_s:
-        return None
-    return f"no node can take it ({scheduled.get('message', '')}), for {waits_s:.0f} s by now (schedule_timeout)"
+def is_unschedulable(pod: Object) -> bool:
+    """Whether the scheduler found no node for it so far."""
+    return _condition(pod, "PodScheduled").get("reason") == "Unschedulable"
 
 
 def _container_trouble(pod: str, container: Object) -> Trouble | None:
@@ -168,7 +165,8 @@ def _container_trouble(pod: str, container: Object) -> Trouble | None:
         return Trouble(pod, name, f"{reason}: {message}")
     if ended.get("reason") == "OOMKilled":
         return Trouble(pod, name, f"{_end(ended)}: it needs more memory than its limit", has_log=True)
-    if reason == "CrashLoopBackOff" or container.get("restartCount", 0) > 1:
+    restarts = container.get("restartCount", 0)
+    if restarts > 1 or (restarts and reason == "CrashLoopBackOff"):
         return Trouble(pod, name, f"ends again and again ({_end(ended)})", has_log=True)
     return None
 

@@ -1,17 +1,15 @@
 """What pods, events and services say of a release, as kubectl prints them."""
 
 import re
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pytest_llmperf.servers.deployments.kubernetes import rollout
 
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LABELS = {"app": "llm"}
 
 
-def pod(name="p", ready=True, status=None, conditions=(), age_s=300, **more):
+def pod(name="p", ready=True, status=None, conditions=(), **more):
     held = {"name": "server", "image": "r/i:1", "imageID": "docker-pullable://r/i@sha256:ab", "restartCount": 0}
     return {
         "kind": "Pod",
@@ -19,7 +17,6 @@ def pod(name="p", ready=True, status=None, conditions=(), age_s=300, **more):
             "name": name,
             "uid": f"uid-{name}",
             "labels": {**LABELS, "x": "y"},
-            "creationTimestamp": (NOW - timedelta(seconds=age_s)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **more,
         },
         "spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "4"}}}, {}]},
@@ -90,22 +87,37 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
         (pod(ready=False, status=waiting("CrashLoopBackOff", restartCount=1)), "ends again and again"),
         (pod(ready=False, status=waiting("ContainerCreating")), None),
         (pod(ready=False, status={**waiting("x"), **OOM}), "OOMKilled, exit code 137: it needs more memory"),
-        (pod(ready=False, conditions=[UNSCHEDULABLE]), r"no node can take it \(0/3 nodes\), for 300 s"),
-        (pod(ready=False, conditions=[UNSCHEDULABLE], age_s=20), None),
+        (pod("late", ready=False, conditions=[UNSCHEDULABLE]), r"no node can take it \(0/3 nodes\) within schedule_ti"),
+        (pod(ready=False, conditions=[UNSCHEDULABLE]), None),
+        (pod("late", ready=False), None),
+        (pod(ready=False, status=waiting("CrashLoopBackOff")), None),
     ],
-    ids=["pull", "denied", "slow registry", "config", "crash", "creating", "memory", "no node", "no node yet"],
+    ids=[
+        "pull",
+        "denied",
+        "slow registry",
+        "config",
+        "crash",
+        "creating",
+        "memory",
+        "no node",
+        "no node yet",
+        "a node at last",
+        "first crash",
+    ],
 )
 def test_what_waiting_does_not_cure(one, problem):
-    found = rollout.trouble([one], [deployment(ready=0)], NOW, 120)
+    found = rollout.trouble([one], [deployment(ready=0)], {"uid-late"})
     assert (found is None) == (problem is None)
     if found is not None:
         assert re.search(problem, found.problem)
         assert rollout.waiting_for(one)
+        assert found.lacks_node == ("node" in problem)
 
 
 def test_a_quota_keeps_pods_from_being_made():
     failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
-    found = rollout.trouble([], [deployment(ready=0, conditions=[failure])], NOW, 120)
+    found = rollout.trouble([], [deployment(ready=0, conditions=[failure])], ())
     assert found == rollout.Trouble("d", "", "no pod can be made: exceeded quota")
 
 
