@@ -18,6 +18,7 @@ _PARAMETER = re.compile(r"(?i)^(key|sig|signature|auth|code|pw|pass|pwd|sid|sess
 """Parameters of a URL that are secrets too, by names that mean other things elsewhere."""
 _VALUE = re.compile(r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@")
 _REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
+_SECRET_VARIABLE = re.compile(r"(?i)\$\{(\w+_)?(key|token|secret|password|passwd|credentials?)(_\w+)?\}")
 _MOST = 100_000
 """Mappings and lists that are looked at."""
 
@@ -31,6 +32,14 @@ def refuse_secret(name: str, value: object) -> None:
     """ValueError where the value, or a text in it, is a secret in plain text."""
     for where, _ in _literals(name, value, set()):
         raise ValueError(f"{where} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+
+
+def refuse_in_command(name: str, value: str) -> None:
+    """ValueError where a word of a command is a secret, though filled in: everybody on its machine can list them."""
+    if "${" in value and (is_secret(name) or _SECRET_VARIABLE.search(value)):
+        raise ValueError(
+            f"{name} would stand in a command line, which everybody on its machine can read; hand it over in `env`"
+        )
 
 
 def literal_secrets(given: object) -> Iterator[str]:

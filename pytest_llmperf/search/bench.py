@@ -103,14 +103,21 @@ class Bench:
             raise LlmPerfError(entry.error)
         facts = self._measure(trial, point, launch)
         entry.runs.append(facts)
-        self._checkpoint.write()
+        self._write_down()
         return facts
+
+    def _write_down(self) -> None:
+        """Keeps what is measured; where that fails the search goes on, and cannot be continued later."""
+        try:
+            self._checkpoint.write()
+        except OSError as error:
+            self._session.tell(f"checkpoint {self._checkpoint.path} was not written: {error.strerror}")
 
     def _failed(self, trial: Trial, point: LoadPoint, error: str) -> str:
         """Notes it; gives the line that is shown."""
         line = next(iter(error.splitlines()), error)
         self._checkpoint.entry(self._configs[trial.position]).error = line
-        self._checkpoint.write()
+        self._write_down()
         self._note(trial.position, point, error=line, passed=False)
         return line
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LoadError, ReportOnlyWarning, ServerError
+from pytest_llmperf.errors import BaselineError, InconclusiveWarning, LlmPerfError, ReportOnlyWarning
 from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, write_baseline
 from pytest_llmperf.gate.baselines.growth import appended
 from pytest_llmperf.gate.baselines.model import Baseline
@@ -42,8 +42,8 @@ class LoadDriver:
         try:
             with real_time() as runner:
                 return runner.run(self.arun(server, point))
-        except (ServerError, LoadError) as error:
-            # The event loop's frames say nothing about a server (or a worker) that died.
+        except LlmPerfError as error:
+            # The event loop's frames say nothing about a server (or a worker) that died, or a load that has no trace.
             raise error.with_traceback(None) from None
 
     def arun(self, server: LlmServer, point: LoadPoint) -> Coroutine[Any, Any, Result]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmperf.boundary.file_names import file_name
+from pytest_llmperf.boundary.files import inside
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -111,9 +112,7 @@ def _taken(session: PytestSession, part: _Part, exit_code: int | None) -> str:
     """Takes what a part has measured into the folder of this session; says what that is."""
     files = sorted(part.folder.glob("*/*"))
     for file in files:
-        kept = session.folder.made() / file.parent.name / file.name
-        kept.parent.mkdir(exist_ok=True)
-        file.replace(kept)
+        file.replace(inside(session.folder.made(), file.parent.name, file.name))
     points = sum(file.parent.name == "points" for file in files)
     failed = f", exit code {exit_code}: see {part.log}" if exit_code else ""
     tests = len(session.program.of_server(part.server))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from pytest_llmperf.boundary.literals import refuse_secret
+from pytest_llmperf.boundary.literals import refuse_in_command, refuse_secret
 from pytest_llmperf.definitions import did_you_mean
 
 _PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
@@ -43,9 +43,12 @@ def words_without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
     for word, after in zip(words, (*words[1:], ""), strict=True):
         name, equals, value = word.partition("=")
         flag = name.startswith("-")
-        refuse_secret(name if flag else "command", value if equals and flag else word)
+        pairs = [(name, value) if equals and flag else ("command", word)]
         if flag and not equals and after and not after.startswith("-"):
-            refuse_secret(name, after)
+            pairs.append((name, after))
+        for whose, text in pairs:
+            refuse_secret(whose, text)
+            refuse_in_command(whose, text)
     return words
 
 

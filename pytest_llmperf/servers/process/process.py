@@ -119,15 +119,17 @@ class ServerProcess:
 @contextlib.contextmanager
 def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GRACE_S) -> Iterator[ServerProcess]:
     """Start `command`, its output in `log`; on leaving, stop it, wait `grace_s`, KILL, for all of its descendants."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     # A Ctrl-C waits until the server is in our hands: within Popen it would leave one that nobody stops. The mask is
     # this thread's, and another one may leave.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     mark = Mark()
     try:
+        log.parent.mkdir(parents=True, exist_ok=True)
         handle = _spawn(command, log, grace_s, mark)
-    except BaseException:
+    except BaseException as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if isinstance(error, OSError):
+            raise ServerError(f"server {name!r} cannot be started: {foreign(str(error))}") from error
         raise
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

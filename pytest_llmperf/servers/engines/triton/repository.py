@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_repository(config: TritonServer, folder: Path) -> Path:
 
 
 def _write_model(config: TritonServer, name: str, model: TritonModel, folder: Path) -> None:
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ServerError(f"{folder} exists already; a repository is written into an empty place")
     text = config_text(config, name)
     files = Path(model.files) if model.files else None

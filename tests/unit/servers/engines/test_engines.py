@@ -102,10 +102,10 @@ def test_other_braces_are_left_alone(word, monkeypatch):
 
 def test_secrets_of_a_command_are_hidden(monkeypatch):
     monkeypatch.setenv("KEY", "hunter2")
-    entry = "{engine: command, command: [a, '{port}', --key, '${KEY}'], env: {HF_TOKEN: '${KEY}'}, bearer: '${KEY}'}"
+    entry = "{engine: command, command: [a, '{port}'], env: {HF_TOKEN: '${KEY}'}, bearer: '${KEY}'}"
     config = server(entry)
     command = server_command(config, 1, ())
-    assert command.argv[-1] == command.env["HF_TOKEN"] == "hunter2"
+    assert command.env["HF_TOKEN"] == "hunter2"
     assert redacted("hunter2") == "***"
     assert "hunter2" not in command.shown + repr(command) + json.dumps(config.as_dict())
     target = ENGINES["command"].target(config, 1)
@@ -160,6 +160,11 @@ def mistake(entry: str) -> str:
             "engine: command; command: [a, --api-key=abc]",
             "5: servers.a.command: --api-key holds a secret in plain text",
         ),
+        (
+            "engine: command; command: [a, --api-key, '${KEY}']",
+            "5: servers.a.command: --api-key would stand in a command line",
+        ),
+        ("engine: command; command: [a, '--x=${LLM_KEY}']", "--x would stand in a command line, which everybody on"),
         ("engine: command; command: [a, 'Bearer abc']", "5: servers.a.command: command holds a secret in plain text"),
         ("engine: command; command: [a]; bearer: abc", "6: servers.a.bearer: bearer token holds a secret in plain"),
         ("engine: command; command: [a]; url: 'ftp://x'", "6: servers.a.url: 'ftp://x' is not a base URL"),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from pytest_llmperf.boundary.literals import refuse_secret
+from pytest_llmperf.boundary.literals import refuse_in_command, refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Seconds
 from pytest_llmperf.plan.server.base import LaunchedServer, refuse_secrets
 from pytest_llmperf.plan.server.engines.triton.model import ParameterValue, TritonModel
@@ -51,7 +51,16 @@ class TritonServer(LaunchedServer):
             name, _, value = word.removeprefix("--env=").removeprefix("-e=").partition("=")
             if value:
                 refuse_secret(name, value)
+                refuse_in_command(name, value)
         return words
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _names_of_folders(cls, models: dict[str, TritonModel]) -> dict[str, TritonModel]:
+        for name in models:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                raise EntryError(f"{name!r} cannot be the name of a model, which is a folder of the repository", name)
+        return models
 
     @field_validator("options", mode="after")
     @classmethod
