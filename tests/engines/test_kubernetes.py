@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes_samples import CHART, PATIENCE_S, QUICK, ROOT, SECRET, Cluster, processes, running_cluster
+from kubernetes_samples import CHART, PATIENCE_S, QUICK, ROOT, SECRET, TOOLS, Cluster, processes, running_cluster
 
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.load.driver import run_load
@@ -295,19 +295,34 @@ with start_server(KubernetesServer.model_validate(json.loads(sys.argv[1])), Path
 """
 
 
+SLOW_HELM = """#!/bin/sh
+helm=HELM
+case " $* " in
+*" upgrade "*) "$helm" "$@" && exec sleep 3600 ;;
+*) exec "$helm" "$@" ;;
+esac
+"""
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize(
     ("step", "changes"),
     [
         ("| waiting", {"prepare": [["sh", "-c", "echo waiting; exec sleep 3600"]]}),
+        ("| STATUS: deployed", {"helm": SLOW_HELM}),
         ("step 5/6", {"values": {"gpus": 9}}),
         ("up: ", {}),
     ],
-    ids=["prepare", "rollout", "up"],
+    ids=["prepare", "install", "rollout", "up"],
 )
 def test_whatever_ends_pytest_nothing_is_left(
     cluster: Cluster, tmp_path: Path, step: str, changes: dict[str, Any], signum: signal.Signals
 ) -> None:
+    if "helm" in changes:
+        helm = tmp_path / "helm"
+        helm.write_text(changes["helm"].replace("HELM", str(TOOLS / "helm")))
+        helm.chmod(0o755)
+        changes = {"helm": str(helm)}
     entry = json.dumps({"name": "k", **cluster.entry(**changes)})
     log = tmp_path / "k.log"
     with subprocess.Popen([sys.executable, "-c", PARENT, entry, str(tmp_path)], stderr=subprocess.DEVNULL) as parent:

@@ -170,6 +170,8 @@ class KubernetesServer(LaunchedServer):
             raise EntryError("`repo` holds charts by name; `chart` is a path or a URL", "repo")
         if self.replicas > 1:
             raise EntryError("the chart says how many pods serve: write it into `values`", "replicas")
+        if self.proxy is not None:
+            raise EntryError("the cluster spreads the load over the pods behind `url`", "proxy")
         return self
 
     @property

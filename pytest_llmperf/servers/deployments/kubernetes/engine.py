@@ -109,9 +109,9 @@ def steps(config: KubernetesServer) -> Iterator[str]:
         yield f"    {line}"
     yield f"{shlex.join(commands.rollout(config))}  # 5/6 rollout: until all pods are ready"
     yield _reached(config)
-    yield "# afterwards, whatever happened: logs and events of the pods, then " + (
-        "nothing: the release stays" if config.keep else shlex.join(commands.uninstall(config))
-    )
+    end = "the release stays" if config.keep else shlex.join(commands.uninstall(config))
+    yield f"# afterwards, whatever happened: logs and events of the pods, then {end}"
+    yield f"# written beside {config.name}.log: .settings.json, .deployed.json and .pods.log, without secrets"
 
 
 def _existing(config: KubernetesServer) -> str:

@@ -34,7 +34,9 @@ def run_step(step: str, words: Sequence[str], *, given: str = "", cwd: str | Non
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd
         )
     except OSError as error:
-        raise StepFailed(f"step {step}: {words[0]} cannot be run: {error.strerror or error}{cure}") from error
+        # The folder that it was to run in, or the program.
+        missing = error.filename or words[0]
+        raise StepFailed(f"step {step}: {words[0]} cannot be run: {missing}: {error.strerror}{cure}") from error
     try:
         lines = _talk(process, given)
         code = process.wait()

@@ -42,6 +42,7 @@ def test_a_dry_run_shows_every_command_and_no_secret(monkeypatch):
         "# 6/6 reach: http://10.0.0.1",
         "# afterwards, whatever happened: logs and events of the pods, then "
         "helm --kube-context prod --namespace demo uninstall llmperf-a",
+        "# written beside a.log: .settings.json, .deployed.json and .pods.log, without secrets",
     ]
 
 
