@@ -60,7 +60,10 @@ def test_a_chart_as_its_guide_has_it():
         (", url: 'http://h', service: s", "`service` and `port` are forwarded to, which `url` is in the place of"),
         (", replicas: 2", "the chart says how many pods serve"),
         (", replicas: auto", "auto counts this machine's GPUs, of which the server takes none"),
-        (", proxy: {command: [nginx, '{port}', '{replicas}']}", "the cluster spreads the load over the pods behind `url`"),
+        (
+            ", proxy: {command: [nginx, '{port}', '{replicas}']}",
+            "the cluster spreads the load over the pods behind `url`",
+        ),
         (", release: Not_Good", "release"),
         (", basic: 'me:word'", "basic password holds a secret in plain text"),
     ],
