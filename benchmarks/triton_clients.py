@@ -24,7 +24,7 @@ import numpy as np
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.servers.start import start_server
 
 ROOT = Path(__file__).resolve().parents[1]

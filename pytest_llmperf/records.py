@@ -213,6 +213,18 @@ class Telemetry:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """The load's own requests that ran unmeasured after a start of the server."""
+
+    requests: int
+    seconds: float
+    steady: bool
+    """Whether the last ones took no less time than those before, within what their scatter lets tell."""
+    drift: str = ""
+    """What still changed at the end, where it is not steady."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a load point: its requests in trace order, and the state of the client."""
 
@@ -234,6 +246,8 @@ class Run:
     """Samples of server and GPUs; None where nothing was to be sampled."""
     notes: tuple[str, ...] = ()
     """Remarks on the files that the load's prompts come from, and on what could not be checked."""
+    warmup: WarmUp | None = None
+    """What came before it, where it is the first run after a start; None where nothing beyond single requests did."""
 
     @property
     def measured(self) -> list[RequestRecord]:

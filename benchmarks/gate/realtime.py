@@ -27,7 +27,7 @@ from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.environment import environment
 

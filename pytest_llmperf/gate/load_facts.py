@@ -37,6 +37,7 @@ UNRELATED: Mapping[str, str] = {
     "read_timeout": "as connect_timeout",
     "no_data_timeout": "as connect_timeout",
     "max_response_mib": "as connect_timeout",
+    "warmup": "what came of it is a fact of the runs, and in measured_how",
     "workers": "who sends; a client that cannot keep up makes a run INVALID",
     "runs": "how often, not what",
     "relaunch": "launches are told apart in what is stored",
@@ -73,6 +74,7 @@ def measured_how(result: Result) -> dict[str, Any]:
         **measuring_facts(result.load.as_dict(), result.server.engine),
         "stamps": "+".join(sorted({run.client.stamps for run in result.runs})),
         "token_source": "+".join(result.metrics.token_sources),
+        "warmup": "until steady" if any(run.warmup for run in result.runs) else "requests",
     }
 
 
@@ -87,7 +89,9 @@ def measured_otherwise(sessions: Sequence[_Facts], now: _Facts) -> Iterator[str]
 def unknown_before(sessions: Sequence[_Facts], now: _Facts) -> str:
     """A sentence about facts that no session holds, as versions before them stored none; empty where there are none."""
     names = [name for name in now if not any(name in session for session in sessions)]
-    return f"whether {' and '.join(names)} changed is not known: an earlier version recorded the baseline" * bool(names)
+    *others, last = names or [""]
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"whether {listed} changed is not known: an earlier version recorded the baseline" * bool(names)
 
 
 def _value(load: _Facts, key: str) -> Any:

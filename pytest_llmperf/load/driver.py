@@ -78,6 +78,19 @@ async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *
         raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
 
 
+async def warm_batch(
+    targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, count: int, salt: str
+) -> tuple[RequestRecord, ...]:
+    """Sends the first `count` requests of the trace with prompts marked by `salt`, and returns what came of them.
+
+    Raises ServerError when every one fails.
+    """
+    run = await _Load(targets, point, trace, trace.requests[:count], salt).run(0)
+    if not any(record.ok for record in run.records):
+        raise ServerError(f"every request of the warm-up failed; the first: {run.records[0].error}")
+    return run.records
+
+
 class _Load:
     """One execution while it happens."""
 

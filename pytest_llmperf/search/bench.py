@@ -19,7 +19,7 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement, Progress
+from pytest_llmperf.runner.measure.measurement import Measurement, Progress
 from pytest_llmperf.runner.outcomes import Facts, RunFolder
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.strategy.contest import PruneReason

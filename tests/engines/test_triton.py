@@ -27,7 +27,7 @@ from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.server.engines.remote import TritonRemoteServer
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.records import ModelSide, RequestRecord, Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.servers.engines.commands import server_command
 from pytest_llmperf.servers.engines.triton.command import Place
 from pytest_llmperf.servers.engines.triton.repository import write_repository

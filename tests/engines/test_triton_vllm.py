@@ -10,7 +10,7 @@ import pytest
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.servers.start import start_server
 
 pytestmark = pytest.mark.engine

@@ -15,7 +15,7 @@ from trtllm_samples import STANDINS, TRITON, config, put_on_path
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
 

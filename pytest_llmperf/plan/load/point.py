@@ -13,7 +13,7 @@ from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.plan.load.prompts import PromptSpec, TokenCount
-from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
+from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay, WarmUp
 from pytest_llmperf.units import parse_margin, parse_seconds
 
 Margin = Annotated[
@@ -108,6 +108,11 @@ def _with_prompt(extra: dict[str, Any]) -> dict[str, Any]:
 ExtraBody = Annotated[dict[str, Any], AfterValidator(_with_prompt)]
 
 
+def _off(given: object) -> object:
+    """YAML reads `off` as false."""
+    return "off" if given is False else given
+
+
 class LoadKeys(PromptSpec):
     """What one value of a load and a whole sweep of it share."""
 
@@ -135,6 +140,9 @@ class LoadKeys(PromptSpec):
     """Whether connections are used again, or each request opens its own."""
     warmup_requests: NonNegativeInt = 2
     """Requests sent and forgotten before the first run of the point."""
+    warmup: Annotated[Literal["auto", "off"] | WarmUp | None, BeforeValidator(_off)] = None
+    """What follows these after every start of the server: the load's own requests, unmeasured. `auto`: until they take
+    no less time than before; None: `auto` for a server that is started here, unless `warmup_requests` is given."""
     seed: NonNegativeInt | None = None
     """Seed of prompts and arrivals; None: derived from the point's id, so that every run has the same trace."""
     phase: Literal["prefill", "decode"] | None = None

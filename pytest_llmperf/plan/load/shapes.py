@@ -55,6 +55,19 @@ class Stage(Frozen):
         return self
 
 
+class WarmUp(Frozen):
+    """How long the load's own requests run unmeasured after a start of the server."""
+
+    requests: PositiveInt | None = None
+    duration: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> WarmUp:
+        if (self.requests is None) == (self.duration is None):
+            raise ValueError("a warm-up has either `requests` or a `duration`")
+        return self
+
+
 class TraceReplay(Frozen):
     """A recorded trace: its due times, prompt lengths and answer lengths."""
 

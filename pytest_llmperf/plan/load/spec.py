@@ -155,6 +155,16 @@ class LoadSpec(LoadKeys):
             raise ValueError(f"requests: {given['requests']} and stability.window: {window} differ; write one of them")
         return {**given, "requests": window}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_warm_up(cls, given: object) -> object:
+        """Warm-up requests that are given are all that there is, where nothing else is said; `off` leaves none."""
+        if not isinstance(given, Mapping):
+            return given
+        if "warmup_requests" in given:
+            return {"warmup": "off", **given}
+        return {**given, "warmup_requests": 0} if given.get("warmup") in ("off", False) else given
+
     @model_validator(mode="after")
     def _files_are_readable(self, info: ValidationInfo) -> LoadSpec:
         """Read here so that a bad file is a plan error, not a failure after the server has started."""

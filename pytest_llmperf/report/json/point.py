@@ -88,6 +88,7 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
+        **({"warmup": plain(run.warmup)} if run.warmup else {}),
         **_server_side(run),
         **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),
     }

@@ -29,7 +29,7 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement, Progress
+from pytest_llmperf.runner.measure.measurement import Measurement, Progress
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import View
 from pytest_llmperf.runner.resume.stored_point import StoredSide

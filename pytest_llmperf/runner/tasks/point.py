@@ -10,7 +10,7 @@ from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import Moment, View
 from pytest_llmperf.runner.resume.stored_point import StoredSide

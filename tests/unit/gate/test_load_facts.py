@@ -260,7 +260,7 @@ def test_what_some_session_of_the_reference_had_is_no_difference():
 def test_what_an_earlier_version_did_not_store_is_told_and_not_refused():
     found = differences(stored_by_an_earlier_version(), result())
     assert found.sentences == (
-        "whether stamps and token_source changed is not known: an earlier version recorded the baseline",
+        "whether stamps, token_source and warmup changed is not known: an earlier version recorded the baseline",
     )
     assert not found.elsewhere
     grown = appended(

@@ -19,7 +19,7 @@ from samples import point, record, result, run, server
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.report.media import report_document
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.servers.server import sources
 from pytest_llmperf.servers.start import start_server

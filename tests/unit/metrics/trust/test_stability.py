@@ -11,7 +11,7 @@ from pytest_llmperf.plan.load.point import Stability
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.runner import measurement as module
 from pytest_llmperf.runner.describe import describe_load
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure.measurement import Measurement
 
 ASKED = Stability(within="10 %", max_windows=5)
 

@@ -17,7 +17,8 @@ from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.records import Run
+from pytest_llmperf.records import Run, WarmUp
+from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
 from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.triton import Reading, gained
 
@@ -73,10 +74,13 @@ class Measurement:
         trace = self._trace
         if trace is None:
             trace = self._trace = await asyncio.to_thread(make_trace, self.point, self._key)
+        warmed: WarmUp | None = None
         if self._warm_launch != server.launches:
             await in_thread(server, server.check_alive)
             try:
                 await warm_up(server.targets, self.point, trace, salt=self._salt)
+                if warms_further(self.point, server.config.is_started):
+                    warmed = await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
             except ServerError:
                 await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
                 raise
@@ -102,7 +106,8 @@ class Measurement:
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
         self.runs += 1
-        self._on_run(replace(run, launch=server.launches, notes=(*run.notes, *untold)))
+        notes = (*run.notes, *untold, *(_restless(warmed) if warmed else ()))
+        self._on_run(replace(run, launch=server.launches, notes=notes, warmup=warmed))
         if any(not record.ok for record in run.records):
             await in_thread(server, server.check_alive)
         await in_thread(server, server.check_ours)
@@ -127,3 +132,12 @@ class Measurement:
         if self._workers == 1:
             return run_load(self.server.targets, self.point, trace, **options)
         return run_workers(self.server.targets, self.point, trace, workers=self._workers, **options)
+
+
+def _restless(warmed: WarmUp) -> tuple[str, ...]:
+    if warmed.steady:
+        return ()
+    return (
+        f"the warm-up of {warmed.requests} requests in {warmed.seconds:.0f} s ended before the server was steady: "
+        f"{warmed.drift or 'too few requests to tell'}; the first run may be slower than later ones",
+    )

@@ -12,8 +12,8 @@ from samples import HEALTH, point, steady_run
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner import measurement as module
-from pytest_llmperf.runner.measurement import Measurement
+from pytest_llmperf.runner.measure import measurement as module
+from pytest_llmperf.runner.measure.measurement import Measurement
 
 
 class Server:

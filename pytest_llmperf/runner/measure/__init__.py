@@ -1,0 +1,1 @@
+"""The runs of one load point, and the warm-up before them."""
