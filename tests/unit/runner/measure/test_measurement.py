@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from samples import HEALTH, point, steady_run
@@ -21,6 +22,7 @@ class Server:
 
     targets = ()
     launches = 1
+    config = SimpleNamespace(is_started=False)
 
     def check_alive(self) -> None:
         pass
