@@ -70,12 +70,14 @@ def run_load(
 
 
 async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
-    """Sends the warm-up requests, at most `concurrency` at once. Raises ServerError when every one fails."""
-    if not trace.warmup:
-        return
-    run = await _Load(targets, point, trace, trace.warmup, f"{salt}warmup").run(0)
-    if not any(record.ok for record in run.records):
-        raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
+    """Sends the warm-up requests to each target, at most `concurrency` at once.
+
+    Raises ServerError when every one of a target fails.
+    """
+    for target in targets if trace.warmup else ():
+        run = await _Load((target,), point, trace, trace.warmup, f"{salt}warmup").run(0)
+        if not any(record.ok for record in run.records):
+            raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
 
 
 async def warm_batch(

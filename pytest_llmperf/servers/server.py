@@ -15,7 +15,7 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.plan.server.base import Ready
+from pytest_llmperf.plan.server.base import Balance, LaunchedServer, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.servers.deployments.holder import parts_path
@@ -117,6 +117,16 @@ class LlmServer:
         return self.bring_up().targets
 
     @property
+    def instances(self) -> tuple[Target, ...]:
+        """What serves the load: the targets, or the replicas behind the proxy that is the only target."""
+        return self.bring_up().instances
+
+    @property
+    def balance(self) -> Balance:
+        """How the load driver spreads requests over the targets."""
+        return self.config.balance if isinstance(self.config, LaunchedServer) else "least-inflight"
+
+    @property
     def processes(self) -> tuple[ServerProcess, ...]:
         """One per replica; empty for a server that was up before."""
         return self.bring_up().processes
@@ -192,12 +202,12 @@ class LlmServer:
         if counters is None:
             return None
         try:
-            last, reading = None, list(map(counters, self.bring_up().instances))
+            last, reading = None, list(map(counters, self.instances))
             for _ in range(_SETTLED_READINGS):
                 if reading == last:
                     break
                 time.sleep(_SETTLING_S)  # a request is counted a moment after its last response
-                last, reading = reading, list(map(counters, self.bring_up().instances))
+                last, reading = reading, list(map(counters, self.instances))
         except (ServerError, httpx.TransportError):
             return None
         return reading
@@ -205,7 +215,7 @@ class LlmServer:
     def begin_watching(self) -> None:
         """Sample the server, its processes and its GPUs from now on."""
         if self._watcher is not None:
-            self._watcher.begin(sources(self.config, self.bring_up().instances, self.processes, self.gpus))
+            self._watcher.begin(sources(self.config, self.instances, self.processes, self.gpus))
 
     def end_watching(self) -> Telemetry | None:
         """What was sampled since; None where nothing is."""

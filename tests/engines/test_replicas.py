@@ -13,10 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.driver import run_load
+from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.workers import run_workers
 from pytest_llmperf.plan.load.spec import LoadSpec
@@ -192,3 +193,13 @@ def test_a_proxy_that_dies_is_named(tmp_path: Path) -> None:
 def test_what_a_proxy_needs(command: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
         config(proxy={"command": command})
+
+
+def test_every_replica_is_warmed_up(tmp_path: Path) -> None:
+    (point,) = LoadSpec.model_validate({**CLOSED, "warmup_requests": 2}).points("s")
+    with start_server(config(replicas=3), tmp_path, ()) as server:
+        asyncio.run(warm_up(server.instances, point, make_trace(point, "key")))
+        for target in server.instances:
+            metrics = httpx.get(f"{target.url}/metrics").text
+            finished = [line for line in metrics.splitlines() if line.startswith("vllm:request_success_total")]
+            assert sum(float(line.rpartition(" ")[2]) for line in finished) >= 2

@@ -78,7 +78,7 @@ class Measurement:
         if self._warm_launch != server.launches:
             await in_thread(server, server.check_alive)
             try:
-                await warm_up(server.targets, self.point, trace, salt=self._salt)
+                await warm_up(server.instances, self.point, trace, salt=self._salt)
                 if warms_further(self.point, server.config.is_started):
                     warmed = await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
             except ServerError:
@@ -128,7 +128,7 @@ class Measurement:
 
     def _drive(self, trace: Trace, **options: Any) -> Coroutine[Any, Any, Run]:
         """The load, driven by this process or by several."""
-        options["balance"] = getattr(self.server.config, "balance", "least-inflight")
+        options["balance"] = self.server.balance
         if self._workers == 1:
             return run_load(self.server.targets, self.point, trace, **options)
         return run_workers(self.server.targets, self.point, trace, workers=self._workers, **options)

@@ -49,7 +49,8 @@ def test_windows_without_a_success_are_not_stable():
 
 
 class Server:
-    targets = ()
+    targets = instances = ()
+    balance = "least-inflight"
     launches = 1
 
     def check_alive(self):

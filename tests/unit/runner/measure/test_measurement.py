@@ -20,7 +20,8 @@ from pytest_llmperf.runner.measure.measurement import Measurement
 class Server:
     """A server that is always up, and is never asked for anything."""
 
-    targets = ()
+    targets = instances = ()
+    balance = "least-inflight"
     launches = 1
     config = SimpleNamespace(is_started=False)
 
