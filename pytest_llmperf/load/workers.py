@@ -189,7 +189,6 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
             if isinstance(message, Run):
                 worker.run = message
                 worker.silent_after_s = math.inf
-                loop.remove_reader(worker.pipe.fileno())
             elif message != _ALIVE:
                 worker.progress = message
                 _show(progress, crew)
@@ -200,6 +199,9 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
 
 def _hear(worker: _Worker, heard: asyncio.Queue[_Heard]) -> None:
     message = _received(worker)
+    if isinstance(message, Run):
+        # The end of the pipe comes next, maybe before anybody has looked at the run: it says nothing of a death.
+        asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
     worker.silent_after_s = clock.monotonic() + _SILENCE_S
     heard.put_nowait((worker, message))
 

@@ -43,7 +43,7 @@ def plan_snippet(plan_text: str, found: Candidates, position: Position, folder: 
 def _servers(data: Mapping[str, Any], found: Candidates, position: Position) -> dict[str, Any]:
     config = found.configs[position]
     entry = written_out(data["servers"][found.spec.server], found.server, found.coordinates(position))
-    if config.is_local and config.replicas > 1:
+    if config.is_local and (config.replicas > 1 or "replicas" in entry):
         entry["replicas"] = config.replicas
     return {config.name: entry}
 
