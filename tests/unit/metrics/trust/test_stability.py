@@ -1,6 +1,7 @@
 """Windows until three in a row agree."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from samples import failed, point, result, run, steady_run
@@ -9,8 +10,8 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.plan.load.point import Stability
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.runner import measurement as module
 from pytest_llmperf.runner.describe import describe_load
+from pytest_llmperf.runner.measure import measurement as module
 from pytest_llmperf.runner.measure.measurement import Measurement
 
 ASKED = Stability(within="10 %", max_windows=5)
@@ -52,6 +53,7 @@ class Server:
     targets = instances = ()
     balance = "least-inflight"
     launches = 1
+    config = SimpleNamespace(is_started=False)
 
     def check_alive(self):
         pass
