@@ -64,7 +64,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     prepared = config.stash.get(PREPARED, None)
-    if prepared and prepared.collection.errors:
+    # A worker of xdist that ends here takes the controller down with it; each of its tests fails by itself.
+    if prepared and prepared.collection.errors and not is_worker(config):
         raise pytest.UsageError("\n".join(prepared.collection.errors))
 
 
@@ -210,11 +211,21 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     own = known_session(session.config)
-    if own and not own.is_part and not is_worker(session.config):
+    if own and is_worker(session.config):
+        session.config.workeroutput["llmperf"] = own.told()  # type: ignore[attr-defined]
+    elif own and not own.is_part:
         narrowed = any("::" in argument for argument in session.config.args)
         written = own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
         if not written and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A hook of pytest-xdist's: one of its workers has ended."""
+    told = getattr(node, "workeroutput", {}).get("llmperf")
+    if told:
+        preparation_of(node.config).told_by_worker(told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

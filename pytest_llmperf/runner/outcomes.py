@@ -123,6 +123,11 @@ class RunFolder:
             pass  # a file system without locks
         self._claim = claim
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the folder is this session's own."""
+        return self._claim is not None
+
     def release(self) -> None:
         """Lets other sessions write to the folder."""
         if self._claim is not None:

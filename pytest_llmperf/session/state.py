@@ -69,6 +69,12 @@ class Preparation:
     gate: Any
     """The option's name of the rules, which wins over a plan's; None without."""
 
+    def told_by_worker(self, told: Sequence[tuple[str, str, str]]) -> None:
+        """Reports what a worker of pytest-xdist says of its tests (as `told` gives it), beside what others said."""
+        for test, point_id, error in told:
+            self.folder.note(test, point_id, passed=False, error=error)
+        with_failure_noted(self.folder, "report", lambda: write_report(self.folder, self.options.json))
+
     def resuming(self) -> Preparation:
         """Returns the same, to begin with the points that are in its folder by now."""
         return replace(self, options=replace(self.options, resume=True))
@@ -208,7 +214,8 @@ class PytestSession:
         passed = None if skipped else error is None
         point_id = test.partition("[")[2].rstrip("]") or test  # `a.py::test_serving[tp4pp2-short]` -> `tp4pp2-short`
         outcome = self.folder.note(test, point_id, passed=passed, error=error and foreign(error))
-        self.report.write(always=phase == "call")
+        if self.folder.is_claimed:
+            self.report.write(always=phase == "call")
         return list(outcome_properties(outcome)) if phase == "call" else []
 
     def begin(self) -> None:
@@ -257,6 +264,10 @@ class PytestSession:
             test: self.judge.histograms(test, o.result, began[test]) for test, o in held_against.items() if o.result
         }
         return {test: histograms for test, histograms in held.items() if histograms}
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """Ids of tests and points, and errors, for the session that this one is a worker of."""
+        return [(test, found.point_id, found.error or "") for test, found in self.folder.outcomes.items()]
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
         """One line for pytest's head."""

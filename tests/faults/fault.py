@@ -36,6 +36,8 @@ class Fault:
     """(b) Far more than it takes: the machine may be busy."""
     keeps: int = 0
     """(d) Number of requests that the report and the requests on disk have at least."""
+    points: int = 1
+    """(d) Number of points that the report has at least."""
     exit: int = 1
     """(e) The exit code; with 0 the points pass."""
     passes: bool = False
@@ -74,6 +76,8 @@ def _problems(fault: Fault, outcome: Outcome) -> list[tuple[str, str]]:
         found.append(("d", "there is no report.json"))
     if fault.has_report and min(_reported(outcome), outcome.requests) < fault.keeps:
         found.append(("d", f"{_reported(outcome)} requests in the report and {outcome.requests} on disk"))
+    if fault.has_report and len(outcome.points) < fault.points:
+        found.append(("d", f"the report has {len(outcome.points)} points"))
     if outcome.exit != fault.exit:
         found.append(("e", f"the exit code is {outcome.exit}, not {fault.exit}"))
     if fault.hides and (shown := [path.name for path in _files(outcome.folder) if _holds(path, fault.hides)]):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 from arrangements import of_own, on_url
 from fault import Fault, check, rows
-from sandbox import TEST
+from sandbox import LOAD, TEST
 
 
 def _needs(module):
@@ -44,6 +44,12 @@ def _with_plugin(plugin, *words, answer="good", **options):
         return on_url(answer, words=words, **options)(sandbox)
 
     return run
+
+
+def _shared_out(sandbox):
+    sandbox.write("pytest.ini", (sandbox.folder / "pytest.ini").read_text().replace("-p no:xdist", ""))
+    sandbox.url_plan(sandbox.serve().url, loads=dict.fromkeys("abc", LOAD))
+    return sandbox.pytest("-n2")
 
 
 def _outside(sandbox):
@@ -100,6 +106,15 @@ FAULTS = (
         says=("rerun", "every warm-up request failed"),
         keeps=10,
         marks=_needs("pytest_rerunfailures"),
+    ),
+    Fault(
+        "xdist",
+        "pytest-xdist shares the tests out among processes: none measures, and one report names all of them",
+        _shared_out,
+        says=("llmperf tests measure a whole machine", "run them with -n0"),
+        points=3,
+        within_s=60.0,
+        marks=_needs("xdist"),
     ),
     Fault(
         "other-root",
