@@ -26,6 +26,7 @@ PATIENCE_S = 30.0
 class Cluster(NamedTuple):
     kubeconfig: Path
     ingress: int
+    process: subprocess.Popen[bytes]
 
     def kubectl(self, *words: str) -> str:
         command = [str(TOOLS / "kubectl"), "--kubeconfig", str(self.kubeconfig), *words]
@@ -84,7 +85,7 @@ def running_cluster(folder: Path, gpus: int = 2) -> Iterator[Cluster]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n", (folder / "cluster.log").read_text()
-            yield Cluster(kubeconfig, int(Path(f"{kubeconfig}.ingress").read_text()))
+            yield Cluster(kubeconfig, int(Path(f"{kubeconfig}.ingress").read_text()), process)
         finally:
             process.terminate()
             process.communicate()

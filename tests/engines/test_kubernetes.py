@@ -250,6 +250,23 @@ def test_a_forwarding_that_ends_is_renewed(cluster: Cluster, tmp_path: Path) -> 
     assert "requests on it failed. Renewed" in server.logs[0].read_text()
 
 
+def test_a_cluster_that_is_gone(tmp_path: Path) -> None:
+    """What could not be taken down is told with the command that does it."""
+    with (
+        running_cluster(tmp_path) as own,
+        pytest.warns(UserWarning, match=r"take it down by hand: .*uninstall llmperf-k"),
+    ):
+        lose(own, tmp_path / "logs")
+
+
+def lose(cluster: Cluster, logs: Path) -> None:
+    with start_server(cluster.server(), logs, ()) as server:
+        cluster.process.kill()
+        until(lambda: server.processes[0].exit_code() is not None)
+        with pytest.raises(ServerError, match=r"died.*kubectl port-forward ended 5 times"):
+            server.check_alive()
+
+
 def test_launched_anew(cluster: Cluster, tmp_path: Path) -> None:
     with start_server(cluster.server(), tmp_path, ()) as server:
         before = cluster.names("pods", "perf")

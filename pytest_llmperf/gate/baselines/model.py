@@ -134,7 +134,7 @@ class Differences:
     sentences: tuple[str, ...]
     elsewhere: bool
     """Whether host, driver, engine version or the way of measuring is new to the reference, and not only the server's
-    arguments: sessions then differ by more (margins.elsewhere)."""
+    arguments or what is deployed: sessions then differ by more (margins.elsewhere)."""
 
 
 def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
@@ -197,4 +197,9 @@ def differences(baseline: Baseline, result: Result, reference: StoredReference =
     measured, how = [s.measuring for s in sessions], measured_how(result)
     otherwise = tuple(measured_otherwise(measured, how))
     sentences = (*new.values(), *otherwise, *filter(None, [unknown_before(measured, how)]))
-    return Differences(sentences, bool(otherwise) or any(not path.startswith("args.") for path in new))
+    return Differences(sentences, bool(otherwise) or not all(map(_is_the_servers, new)))
+
+
+def _is_the_servers(path: str) -> bool:
+    """Whether a fact is what the server was told to be, of which a change is what the gate is for."""
+    return path.startswith(("args.", "deployment.")) and path != "deployment.machines"

@@ -8,10 +8,12 @@ cannot be pulled.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -212,7 +214,14 @@ class Kubelet(threading.Thread):
         env = {**os.environ, **{name: value for name, value in values.items() if value is not None}}
         with container.log.open("wb") as log:
             words = [*entry, *map(str, spec.get("args") or [])]
-            return subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                words,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_node,
+            )
 
     def _value(self, pod: Thing, variable: Thing) -> str | None:
         import base64
@@ -318,6 +327,11 @@ class Kubelet(threading.Thread):
             meta = slice_["metadata"]
             if self.store.get("services", meta["namespace"], meta["labels"]["kubernetes.io/service-name"]) is None:
                 self.store.delete("endpointslices", meta["namespace"], meta["name"])
+
+
+def _end_with_node() -> None:
+    """A pod outlives no cluster, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def _owner(pod: Thing) -> str:

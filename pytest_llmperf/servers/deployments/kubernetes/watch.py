@@ -76,6 +76,7 @@ class Watch:
         holder.log(f"kubectl port-forward ended (exit code {code}); requests on it failed. Renewed", "WARNING")
         if self._breaks >= _BREAKS:
             raise StepFailed(f"kubectl port-forward ended {self._breaks} times within {_BROKEN_S:g} s each")
+        time.sleep(2.0 ** (self._breaks - 2) if self._breaks > 1 else 0.0)  # an API server may be starting anew
         self._renew()
 
     def _renew(self) -> None:

@@ -197,7 +197,8 @@ def test_another_deployment_is_told():
     old = {"chart": "llm 1", "images": {"server": "r/i@sha256:a", "proxy": "r/p@sha256:p"}}
     new = {**old, "images": {**old["images"], "server": "r/i@sha256:b"}}
     found = differences(made(result(deployment=old)), result(deployment=new))
-    assert found.sentences == ("server was 'r/i@sha256:a', is 'r/i@sha256:b'",)
+    assert found == Differences(("server was 'r/i@sha256:a', is 'r/i@sha256:b'",), elsewhere=False)
+    assert differences(made(result(deployment=old)), result(deployment={**old, "machines": "p5"})).elsewhere
 
 
 def test_a_changed_argument_alone_is_not_elsewhere():
