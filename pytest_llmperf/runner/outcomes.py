@@ -100,9 +100,9 @@ class RunFolder:
 
         PlanError when another session writes to the folder that was asked for, or when nothing can be written there.
         """
-        if not self._was_there and self.output.exists() and self.output.parent.name == _RESULTS:
-            self.output = self.output.with_name(f"{self.output.name}-{os.getpid()}")
         try:
+            if not self._was_there and self.output.parent.name == _RESULTS:
+                self._make_own()
             folder = self.made()
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -122,6 +122,16 @@ class RunFolder:
         except OSError:
             pass  # a file system without locks
         self._claim = claim
+
+    def _make_own(self) -> None:
+        """Makes the folder; where another session has made one of this name meanwhile, another. Raises OSError."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir()
+        except FileExistsError:
+            self.output = self.output.with_name(f"{self.output.name}-{os.getpid()}")
+            self.output.mkdir()
+        _add_link_and_gitignore(self.output)
 
     @property
     def is_claimed(self) -> bool:

@@ -1,10 +1,13 @@
 """What a session gathers and writes."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from samples import point, result, steady_run
 
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.report.files import write_report
 from pytest_llmperf.runner.outcomes import RunFolder, default_output, file_name
 
@@ -86,3 +89,41 @@ def test_no_link_beside_a_folder_that_the_user_chose(session, tmp_path):
 )
 def test_file_names(test, name):
     assert file_name(test) == name
+
+
+def test_sessions_that_begin_at_once_have_a_folder_each(tmp_path):
+    folder = tmp_path / "llmperf-results" / "2026-01-02_03-04-05"
+    one, other = RunFolder(folder), RunFolder(folder)
+    one.claim()
+    other.claim()
+    assert one.output == folder
+    assert other.output.parent == folder.parent
+    assert other.output != folder
+    one.release()
+    other.release()
+
+
+def test_a_folder_that_another_session_writes_to_is_refused(session):
+    session.claim()
+    with pytest.raises(PlanError, match="another session is writing there"):
+        RunFolder(session.output).claim()
+    session.release()
+    later = RunFolder(session.output)
+    later.claim()
+    later.release()
+
+
+def test_what_cannot_be_written_is_in_a_spare_folder(session):
+    (session.output / "requests" / f"{file_name('a.py::t[s]')}.jsonl").mkdir(parents=True)
+    session.save_requests("a.py::t[s]", steady_run(0, requests=2), point())
+    (note,) = session.notes
+    path = Path(note.rpartition("it is in ")[2])
+    assert len(path.read_text().splitlines()) == 2
+    assert not session.is_whole
+
+
+def test_a_later_attempt_that_measures_nothing_takes_nothing_away(session):
+    session.note("a.py::t[s]", "s", result=result())
+    session.note("a.py::t[s]", "s", result=replace(result(), runs=()), error="the second attempt failed")
+    assert session.outcomes["a.py::t[s]"].result.runs
+    assert session.outcomes["a.py::t[s]"].error == "the second attempt failed"
