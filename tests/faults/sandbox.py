@@ -83,6 +83,10 @@ def _session(folder: str, environ: dict[str, str], words: list[str], program: st
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("sandbox", "fake_server", "any_machine")]:
         del sys.modules[name]
+    if program == "llmperf":
+        from pytest_llmperf.cli.main import main
+
+        main()
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
@@ -228,8 +232,12 @@ class Sandbox(ExitStack):
         """`prepare`, a function of a module, is called in the session's process before anything else."""
         return self._start("pytest", ["-q", "-rfEs", "--llmperf-output=out", *words], env or {}, prepare)
 
+    def program(self, module: str, env: Mapping[str, str]) -> Session:
+        """A module of the folder as a program."""
+        return self._start(module, [], env)
+
     def llmperf(self, *words: str, env: Mapping[str, str] | None = None) -> Session:
-        return self._start("pytest_llmperf.cli.main", list(words), env or {})
+        return self._start("llmperf", list(words), env or {})
 
     def _start(
         self, program: str, words: list[str], env: Mapping[str, str], prepare: Callable[[], None] = nothing

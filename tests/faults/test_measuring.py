@@ -1,5 +1,7 @@
 """Faults of clocks, time limits and counts"""
 
+import shutil
+import subprocess
 from importlib.util import find_spec
 
 import pytest
@@ -56,7 +58,55 @@ def _alarmed(sandbox):
     return sandbox.pytest()
 
 
+_SHIFTED = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+  int failed = real(clock, now);
+  if (!failed && clock == CLOCK_REALTIME) now->tv_sec += SHIFT;
+  return failed;
+}
+"""
+
+
+def _preloaded(shift_s):
+    """A library before all others, as libfaketime is, shifts the clock of the whole process."""
+
+    def run(sandbox):
+        sandbox.url_plan(sandbox.serve().url)
+        source, library = sandbox.write("shift.c", _SHIFTED), sandbox.folder / "shift.so"
+        words = ["-shared", "-fPIC", f"-DSHIFT={shift_s}", "-o", str(library), str(source), "-ldl"]
+        subprocess.run(["cc", *words], check=True)
+        words = '[sys.executable, "-m", "pytest", "-q", "--llmperf-output=out"]'
+        sandbox.write("apart.py", f"import subprocess, sys\n\nsys.exit(subprocess.call({words}))")
+        return sandbox.program("apart", env={"LD_PRELOAD": str(library)})
+
+    return run
+
+
+_COMPILER = (pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),)
+
 FAULTS = (
+    Fault(
+        "clock-ahead",
+        "a preloaded library sets the process's clock an hour ahead of the kernel's",
+        _preloaded(3600),
+        says=("INVALID", "the client's clock is +3.6e+03 s from the kernel's", "libfaketime", "measure without"),
+        keeps=10,
+        within_s=40.0,
+        marks=_COMPILER,
+    ),
+    Fault(
+        "clock-behind",
+        "a preloaded library sets the process's clock an hour behind the kernel's",
+        _preloaded(-3600),
+        says=("INVALID", "the client's clock is -3.6e+03 s from the kernel's", "libfaketime", "measure without"),
+        keeps=10,
+        within_s=40.0,
+        marks=_COMPILER,
+    ),
     Fault(
         "frozen-in-the-future",
         "freezegun moves Python's clocks to another year: the number is right all the same",
