@@ -7,7 +7,6 @@ import json
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -238,6 +237,3 @@ def _merged(old: Any, patch: Any) -> Any:
         return patch
     merged = {**old, **{name: _merged(old.get(name), value) for name, value in patch.items()}}
     return {name: value for name, value in merged.items() if value is not None}
-
-
-__all__ = ["Api", "Path"]

@@ -7,6 +7,7 @@ cannot be pulled.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import hashlib
@@ -23,7 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from store import Conflict, Store, Thing, matches, now
+from store import Conflict, Store, Thing, now
 
 _TRITON = Path(__file__).resolve().parents[3] / ".engines" / "triton" / "bin" / "tritonserver"
 _TRITON_ADDRESSES = [f"--{service}-address={{address}}" for service in ("http", "grpc", "metrics")]
@@ -224,8 +225,6 @@ class Kubelet(threading.Thread):
             )
 
     def _value(self, pod: Thing, variable: Thing) -> str | None:
-        import base64
-
         if ref := variable.get("valueFrom", {}).get("secretKeyRef"):
             secret = self.store.get("secrets", pod["metadata"]["namespace"], ref["name"]) or {"data": {}}
             return base64.b64decode(secret["data"].get(ref["key"], "")).decode()
@@ -368,6 +367,3 @@ def _probe(container: Thing, address: str) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}:{port}{probe['path']}", timeout=1):
         return True
     return False
-
-
-__all__ = ["Kubelet", "matches"]

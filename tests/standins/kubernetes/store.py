@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -55,8 +57,6 @@ def now() -> str:
 
 def matches(labels: Thing, selector: str) -> bool:
     """Whether `a=b,c!=d,e in (f,g),h` holds of the labels."""
-    import re
-
     for term in filter(None, re.split(r",(?![^(]*\))", selector)):
         name, relation, value = re.fullmatch(r"\s*([^!=\s]+)\s*(==|=|!=|in|notin|)\s*(.*?)\s*", term).groups()  # type: ignore[union-attr]
         values = [one.strip() for one in value.strip("()").split(",")]
@@ -136,8 +136,6 @@ class Store:
         self, plural: str, namespace: str, labels: str, fields: str, since: int, seconds: float
     ) -> Iterator[Change | None]:
         """Changes after version `since`; None each time that nothing has come for a while."""
-        import time
-
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with self.changed:
