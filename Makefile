@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
+.PHONY: perf test fuzz test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py
@@ -14,13 +14,16 @@ perf: $(STAMP)  ## the main job on the embedded engine
 test: check test-unit test-plugin test-faults test-engines  ## everything that CI runs
 
 test-unit: $(STAMP)  ## unit tests, two files at a time
-	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/fuzz -n 2 --dist loadfile $(ARGS)
 
 test-plugin: $(STAMP)  ## the plugin from outside, two files at a time
 	$(BIN)/python -m pytest tests/plugin -n 2 --dist loadfile $(ARGS)
 
 test-faults: $(STAMP)  ## faults of servers, network, machine and files, each by a session of its own
 	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
+
+fuzz: $(STAMP)  ## ten minutes of mutated files, streams and metrics, before a release; finds are kept in .hypothesis
+	LLMPERF_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest tests/fuzz -n 2 --dist worksteal $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton engine-kubectl  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)
