@@ -59,7 +59,7 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
     """
     pair, points, margins = _asked(options)
     click.echo(f"a: {options['a']}\nb: {options['b']}")
-    folder = RunFolder(output or default_output(Path.cwd()))
+    folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None)
     with reported(folder, json_path):
         folder.claim()
         verdicts = _measured(pair, points, margins, options["runs"], folder)

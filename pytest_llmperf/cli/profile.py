@@ -90,7 +90,7 @@ def profile(runs: int, **options: Any) -> None:
     measured until then is in the report.
     """
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
-    folder = RunFolder(output or default_output(Path.cwd()), dialect=options.pop("dialect"))
+    folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None, dialect=options.pop("dialect"))
     with reported(folder, json_path):
         config, points = _server_config(options), _load_points(options)
         folder.claim()

@@ -56,7 +56,10 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
             click.echo("\n".join(describe(found, gpus)))
             return
         checkpoint = _checkpoint(found.name, output) if resume else None
-        session = RunFolder(checkpoint.parent if checkpoint else output or default_output(Path.cwd()))
+        session = RunFolder(
+            checkpoint.parent if checkpoint else output or default_output(Path.cwd()),
+            is_new=checkpoint is None and output is None,
+        )
         session.claim()
         live = stderr_line()
         how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=live.show if live else None)

@@ -70,14 +70,12 @@ class RunFolder:
     """Whether all that was written below it is there."""
     _claim: int | None = None
     """Descriptor of the folder, whose lock tells other sessions that this one writes there."""
-    _was_there: bool = field(init=False)
+    is_new: bool = False
+    """Whether `claim` makes it: under another name where another session has made one of this name."""
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the session as a whole."""
-
-    def __post_init__(self) -> None:
-        self._was_there = self.output is not None and self.output.exists()
 
     def note(self, test: str, point_id: str, **facts: Unpack[Facts]) -> Outcome:
         """Stores facts about a test beside those that are known already, and returns them all.
@@ -101,7 +99,7 @@ class RunFolder:
         PlanError when another session writes to the folder that was asked for, or when nothing can be written there.
         """
         try:
-            if not self._was_there and self.output.parent.name == _RESULTS:
+            if self.is_new:
                 self._make_own()
             folder = self.made()
             with tempfile.TemporaryFile(dir=folder):

@@ -290,7 +290,8 @@ def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Prepara
         margins = ini_margins(given["margins"])
     except PlanError as error:
         collection.errors.append(str(error))
-    folder = RunFolder(options.output, dialect=options.dialect, commit=git_sha(root))
+    is_new = not (given["output"] or options.resume)
+    folder = RunFolder(options.output, dialect=options.dialect, commit=git_sha(root), is_new=is_new)
     part = int(os.environ[PART]) if PART in os.environ else None
     return Preparation(options, root, visible_gpus(), folder, collection, margins, part, given["gate"])
 

@@ -93,7 +93,7 @@ def test_file_names(test, name):
 
 def test_sessions_that_begin_at_once_have_a_folder_each(tmp_path):
     folder = tmp_path / "llmperf-results" / "2026-01-02_03-04-05"
-    one, other = RunFolder(folder), RunFolder(folder)
+    one, other = RunFolder(folder, is_new=True), RunFolder(folder, is_new=True)
     one.claim()
     other.claim()
     assert one.output == folder
