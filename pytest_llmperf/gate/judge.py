@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
+from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 Recording = Literal["nothing", "missing", "everything"]
@@ -101,6 +102,9 @@ class Judge:
         `own` is the id of the result's own session, which the baseline may hold already: it is left out.
         One of a duet is held against the old server's, and no file is read.
         """
+        return self._with_length(test, self._held_against(test, result, own), result)
+
+    def _held_against(self, test: str, result: Result, own: str | None) -> Regression:
         margins, profile = self.margins_of(test, result.load), self.profile_of(result.load)
         if old := result.reference:
             series, notes = series_of_two(old, result, margins, apart=False)
@@ -120,6 +124,15 @@ class Judge:
         series, notes = series_of_two(old, new, self.margins_of(name, new.load), apart=True)
         rules = duet_rules(self.profile_of(new.load))
         return Regression(self._judged(name, series, rules), notes, (old.server.name, new.server.name))
+
+    def _with_length(self, test: str, found: Regression, result: Result) -> Regression:
+        """The regression with what makes its runs worth little, where it is in doubt or a FAIL."""
+        if result.capacity is not None or found.verdict not in ("INCONCLUSIVE", "FAIL"):
+            return found
+        margins = self.margins_of(test, result.load)
+        errors = run_errors(result.runs, margins)
+        short = length_remarks(result.runs, errors, margins) if found.verdict == "INCONCLUSIVE" else ()
+        return replace(found, notes=(*found.notes, *short, *drift_remarks(errors, margins)))
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
         self._gated[test] = series

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pytest_llmperf.gate.regression import gated_margins
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import LevelSearch, LevelTrial
@@ -15,6 +16,7 @@ from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.summary import Summary, in_drain, rounded, run_window
+from pytest_llmperf.metrics.trust.length import RunErrors, run_errors
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ModelSide, Run, Telemetry
@@ -73,10 +75,12 @@ def _duet_dict(old: Result) -> dict[str, Any]:
 
 
 def _runs(result: Result) -> list[dict[str, Any]]:
-    return [_run_dict(run, summary, result.load) for run, summary in zip(result.runs, result.summaries, strict=True)]
+    gated = () if result.capacity else gated_margins(result.load, result.load.margins)
+    runs = zip(result.runs, result.summaries, run_errors(result.runs, gated), strict=True)
+    return [_run_dict(run, summary, errors, result.load) for run, summary, errors in runs]
 
 
-def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
+def _run_dict(run: Run, summary: Summary, errors: RunErrors, point: LoadPoint) -> dict[str, Any]:
     return {
         "run": run.index + 1,
         "started": datetime.fromtimestamp(run.started_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
@@ -88,6 +92,10 @@ def _run_dict(run: Run, summary: Summary, point: LoadPoint) -> dict[str, Any]:
         "repeated_because": list(run.spoiled),
         "window": _window_dict(run, point),
         "metrics": summary.as_dict(),
+        "own_errors": {
+            str(quantity): {name: rounded(share) for name, share in asdict(found).items()}
+            for quantity, found in errors.items()
+        },
         **({"warmup": plain(run.warmup)} if run.warmup else {}),
         **_server_side(run),
         **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),

@@ -188,7 +188,7 @@ def test_a_schema_1_file_is_brought_up_to_date_once(old):
     assert found.rolling == found.anchor
     assert found.rolling[0].started == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     (untold,) = differences(found, result()).sentences
-    assert untold.startswith("whether stamps and token_source changed is not known")
+    assert untold.startswith("whether stamps, token_source and warmup changed is not known")
     assert found.margins[parse_quantity("itl_p50")] == 0.05
 
 
