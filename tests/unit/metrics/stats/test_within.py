@@ -63,13 +63,13 @@ def test_few_values_say_nothing(told) -> None:
 @given(phi=st.floats(0.0, 0.6), seed=st.integers(0, 2**32))
 def test_what_does_not_drift_is_seldom_told_to(phi: float, seed: int) -> None:
     found = [drift(row) for row in autoregressive(phi, 400, seed)]
-    assert sum(abs(one.change) > 3 * one.error for one in found) <= 0.06 * len(found)
+    assert sum(abs(one.change) > 5 * one.error for one in found) <= 0.02 * len(found)
 
 
 @settings(max_examples=10, deadline=None)
 @given(phi=st.floats(0.0, 0.6), seed=st.integers(0, 2**32))
 def test_a_trend_is_a_drift_and_no_scatter(phi: float, seed: int) -> None:
-    trend = np.linspace(0.0, 6 * true_error(phi, 400) * math.sqrt(6), 400)
+    trend = np.linspace(0.0, 12 * true_error(phi, 400) * math.sqrt(6), 400)
     found = [drift(row + trend) for row in autoregressive(phi, 400, seed)]
-    assert sum(one.change > 3 * one.error for one in found) >= 0.5 * len(found)
+    assert sum(one.change > 5 * one.error for one in found) >= 0.7 * len(found)
     assert float(np.median([one.change for one in found])) == pytest.approx(trend[-1] * 2 / 3, rel=0.2)
