@@ -22,8 +22,8 @@ from pytest_llmperf.records import Run
 PART_OF_MARGIN = 1 / 3
 """Share of what is tolerated that a run's own error may reach: three runs then decide, as far as it is up to them."""
 _SURE = 5.0
-"""Standard errors from which a drift is told: of 3,000 series of 60 values that do not drift none, with lag-1 correlation
-0.6 two."""
+"""Standard errors from which a drift is told: of 3,000 series of 60 values without drift two reach them at a lag-1
+correlation of 0.6, none without correlation."""
 
 
 @dataclass(frozen=True, slots=True)
