@@ -60,10 +60,10 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
             checkpoint.parent if checkpoint else output or default_output(Path.cwd()),
             is_new=checkpoint is None and output is None,
         )
-        session.claim()
         live = stderr_line()
         how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=live.show if live else None)
-        result = run_search(found, how, partial(_keep, session, options))
+        with session.claimed():
+            result = run_search(found, how, partial(_keep, session, options))
     except (PlanError, MissingRequirement) as error:
         raise click.UsageError(str(error)) from error
     except LlmPerfError as error:

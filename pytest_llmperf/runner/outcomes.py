@@ -131,6 +131,15 @@ class RunFolder:
             self.output.mkdir()
         _add_link_and_gitignore(self.output)
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Claims the folder for as long as the block lasts. Raises PlanError as `claim` does."""
+        self.claim()
+        try:
+            yield
+        finally:
+            self.release()
+
     @property
     def is_claimed(self) -> bool:
         """Whether the folder is this session's own."""
