@@ -121,6 +121,31 @@ def _error_rate(requests: Requests) -> float | None:
     return failed / len(requests.sent) if requests.sent else None
 
 
+ACCURACY = "accuracy_"
+"""Begin of the names of metrics that are scores of answers."""
+_SCORES = {
+    "exact": "the answer is a reference, but for the space around it",
+    "normalised": "the same without case, punctuation, articles and spacing (as SQuAD compares)",
+    "numeric": "the last number of the answer is the last number of a reference",
+    "regex": "the plan's pattern is found in the answer",
+    "json_schema": "the answer is JSON that meets the plan's schema",
+    "token_f1": "F1 of the answer's words against the best reference (as SQuAD counts)",
+    "rouge_l": "F1 of the longest common subsequence of words against the best reference (ROUGE-L)",
+    "chrf": "sentence chrF / 100, by sacrebleu",
+    "bleu": "sentence BLEU / 100, by sacrebleu",
+    "function": "what the plan's function returns",
+    "judge": "what the judging model replies, from 0 to 1",
+}
+
+
+def _mean_score(name: str, requests: Requests) -> float | None:
+    """Mean over the successful requests that have the score; None where none has it."""
+    if not requests.ok or requests.ok[0].record.prompt_id is None:
+        return None
+    scores = [s[name] for request in requests.ok if (s := request.record.scores) and name in s]
+    return sum(scores) / len(scores) if scores else None
+
+
 _latency = partial(Metric, unit="ms", better="lower")
 _throughput = partial(Metric, unit="tok/s", better="higher")
 _ALL = (
@@ -334,8 +359,28 @@ _ALL = (
         total=_error_rate,
         n_of="sent",
     ),
+    *(
+        Metric(
+            name=f"{ACCURACY}{score}",
+            unit="ratio",
+            better="higher",
+            since=LATER,
+            definition=f"mean over answers of: {definition}",
+            total=partial(_mean_score, score),
+        )
+        for score, definition in _SCORES.items()
+    ),
+    Metric(
+        name="output_agreement",
+        unit="ratio",
+        better="higher",
+        since=LATER,
+        definition="share of pairs of runs that gave a prompt of the output guard the same answer",
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+ACCURACIES = tuple(f"{ACCURACY}{score}" for score in _SCORES)
+"""Metrics that are scores of answers: compared prompt by prompt."""
 
 _STATISTIC = re.compile(rf"^(?P<name>\w+?)_(?P<stat>{'|'.join(STATISTICS)})$")
 

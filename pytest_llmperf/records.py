@@ -6,6 +6,7 @@ received times can be subtracted. `ClientHealth.clock_step_ns` says whether that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -98,6 +99,18 @@ class RequestRecord:
     """True if the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
     replica: int | None = None
     """Replica that the load driver sent it to, from 0; None where there is one target, or it was not sent."""
+    prompt: str | None = None
+    """Text that was asked; None unless the load asks for texts to be kept."""
+    text: str | None = None
+    """Text of the first answer, without reasoning, under the same condition."""
+    references: tuple[str, ...] = ()
+    """Right answers, under the same condition as `prompt`; empty where none are known."""
+    prompt_id: str | None = None
+    """Digest of the prompt; None unless the load scores or guards answers."""
+    output_id: str | None = None
+    """Digest of the answer, where the load guards it; None otherwise."""
+    scores: Mapping[str, float] | None = None
+    """Scores of the answer in 0..1 by the names of a load's `answers`; None where it was not scored."""
 
     @property
     def unit(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.answers import answer_margins, answer_verdicts, changed_answers, guard_hint
 from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, stored_path
 from pytest_llmperf.gate.baselines.folder import unused
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSession
-from pytest_llmperf.gate.bounds import bound_notes
 from pytest_llmperf.gate.regression import (
     RULES,
     Regression,
+    bound_notes,
     duet_rules,
     gated_margins,
     gated_series,
@@ -25,7 +26,8 @@ from pytest_llmperf.gate.regression import (
 )
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.gate.verdict import PointVerdict, Series, judge
+from pytest_llmperf.gate.verdict import PointVerdict, Reference, Series, judge
+from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
@@ -94,7 +96,10 @@ class Judge:
 
     def margins_of(self, test: str, point: LoadPoint) -> dict[Quantity, float]:
         """What is gated and how much change is tolerated: the marker's margin, the plan's, the ini's, the default."""
-        return gated_margins(point, {**self._margins, **point.margins, **self._own.get(test, {})})
+        return gated_margins(point, self._given_margins(test, point))
+
+    def _given_margins(self, test: str, point: LoadPoint) -> dict[str, float]:
+        return {**self._margins, **point.margins, **self._own.get(test, {})}
 
     def regression(self, test: str, result: Result, own: str | None = None) -> Regression:
         """The result against its baseline. BaselineError says why nothing can be compared.
@@ -110,14 +115,42 @@ class Judge:
             series, notes = series_of_two(old, result, margins, apart=False)
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
-            return Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
+            regression = Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
+            return self._with_answers(test, regression, result, {"duet": [answers_of(old.runs)]}, duet_rules(profile))
         path = self.file(test, result)
         assert_holds(path, test)
         stored = read_baseline(path)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))
-        return Regression(self._judged(test, series, RULES[profile]), notes)
+        regression = Regression(self._judged(test, series, RULES[profile]), notes)
+        held = {session.id: session.answers for session in stored.anchor}
+        then: dict[Reference, list[Answers | None]] = {"rolling": [session.answers for session in stored.rolling]}
+        if held.keys() != {session.id for session in stored.rolling}:
+            then["anchor"] = list(held.values())
+        return self._with_answers(test, regression, result, then, RULES[profile])
+
+    def _with_answers(
+        self,
+        test: str,
+        regression: Regression,
+        result: Result,
+        then: Mapping[Reference, Sequence[Answers | None]],
+        rules: Rules,
+    ) -> Regression:
+        """The regression with the verdicts on answers; `then` are the sessions' answers by reference."""
+        if result.load.answers is None:
+            return regression
+        now, margins = answers_of(result.runs), answer_margins(result.load, self._given_margins(test, result.load))
+        verdicts = tuple(
+            verdict
+            for reference, sessions in then.items()
+            for verdict in answer_verdicts(reference, sessions, now, result.load, margins, rules)
+        )
+        changed = tuple(changed_answers(next(iter(then.values())), now))
+        hint = guard_hint(verdicts, any(one.then is not None for one in changed))
+        notes = (*regression.notes, *([hint] if hint else []))
+        return replace(regression, point=regression.point.with_more(verdicts), notes=notes, changed=changed)
 
     def regression_apart(self, name: str, old: Result, new: Result) -> Regression:
         """Two results that were measured one after the other, from files; every run of both is taken as it is."""
@@ -185,7 +218,9 @@ class Judge:
 
     def recorded(self, test: str, result: Result, session: StoredSession) -> Baseline:
         """Returns the baseline that the result makes, to be written once its test has passed."""
-        return recorded(self.file(test, result), test, result, session, self.margins_of(test, result.load))
+        scores = answer_margins(result.load, self._given_margins(test, result.load))
+        margins = {**self.margins_of(test, result.load), **scores}
+        return recorded(self.file(test, result), test, result, session, margins)
 
     def holds(self, test: str, result: Result, session: str) -> bool:
         """Whether the test's baseline was made by this very session and no other. BaselineError when it is damaged."""

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.answers import scoring_facts
 from pytest_llmperf.plan.load.point import LoadPoint
 
 IN_TRACE = frozenset(
@@ -27,7 +28,9 @@ IN_TRACE = frozenset(
 HARD = frozenset({"endpoint"})
 """Changes the work and is in no hash: nothing is compared where it differs."""
 
-MEASURING = frozenset({"stream_usage", "warmup_requests", "stability", "slo", "tokenizer", "good_finish_reasons"})
+MEASURING = frozenset(
+    {"stream_usage", "warmup_requests", "stability", "slo", "tokenizer", "good_finish_reasons", "answers"}
+)
 """Changes how the work is measured: reported where it differs, and sessions are expected to differ by twice as much."""
 
 UNRELATED: Mapping[str, str] = {
@@ -65,7 +68,8 @@ def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
     found = {key: _value(load, key) for key in sorted(MEASURING)}
     usage = found["stream_usage"] or ("every-chunk" if engine in _USAGE_IN_EVERY_CHUNK else "last-chunk")
     tokenizer = found["tokenizer"] and PurePath(found["tokenizer"]).name
-    return {**found, "stream_usage": usage, "tokenizer": tokenizer}
+    answers = found["answers"] and scoring_facts(found["answers"])
+    return {**found, "stream_usage": usage, "tokenizer": tokenizer, "answers": answers}
 
 
 def measured_how(result: Result) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.answers import ChangedAnswer, is_accuracy
 from pytest_llmperf.gate.baselines.fingerprint import changes, circumstances, soft_args
 from pytest_llmperf.gate.baselines.model import (
     RENEW_HINT,
@@ -39,6 +40,8 @@ class Regression:
     """Soft differences between then and now (engine version, arguments), for the reader."""
     duet: tuple[str, str] | None = None
     """Names of the old and the new server; None where a stored baseline was the reference."""
+    changed: tuple[ChangedAnswer, ...] = ()
+    """Answers of the output guard that are new."""
 
     @property
     def verdict(self) -> Verdict:
@@ -57,7 +60,7 @@ class Regression:
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
-    """What is gated at this point: the defaults and the given margins, without an open loop's throughput.
+    """What is gated at this point: the defaults and the given margins, without an open loop's throughput and scores.
 
     Of a capacity search the capacity alone: all other numbers are of a level that may be another in every session.
     """
@@ -69,7 +72,8 @@ def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quanti
     open_loop = not point.closed_loop
     merged = {**default_margins(open_loop), **margins}
     quantities = {parse_quantity(name): margin for name, margin in merged.items()}
-    return {q: m for q, m in quantities.items() if not (open_loop and q.metric in OFFERED)}
+    offered = OFFERED if open_loop else ()
+    return {q: m for q, m in quantities.items() if q.metric not in offered and not is_accuracy(q)}
 
 
 def gated_series(
@@ -189,3 +193,29 @@ def candidate(result: Result, quantity: Quantity) -> PerRun:
     runs = zip(result.runs, result.summaries, strict=True)
     launches = groupby(runs, key=lambda pair: pair[0].launch)
     return tuple(tuple(summary.value(quantity) for _, summary in launch) for _, launch in launches)
+
+
+def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Sequence[Series]) -> list[str]:
+    """Notes beside the verdict on a capacity; none of any other point.
+
+    BaselineError where a lower bound lies below the reference: that is neither as good nor worse.
+    """
+    capacity = result.capacity
+    if capacity is None or capacity.value is None:
+        return []
+    notes = []
+    margin, width = margins.get(capacity.quantity, 0.0), capacity.resolution
+    if width > margin:
+        notes.append(
+            f"the capacity is known to {width:.0%} only, which is coarser than the margin of {margin:.0%}; "
+            "that width is part of the interval"
+        )
+    if capacity.is_bound:
+        held = [one for side in series for launch in side.baseline for one in launch if one is not None]
+        if held and capacity.value < min(held):
+            raise BaselineError(
+                f"{capacity.sentence}. That is below the reference's {min(held):.4g}, so it cannot be told whether it "
+                "got worse; widen the range, or mend what kept the client from offering more"
+            )
+        notes.append(f"{capacity.sentence}; what changes above that is not seen")
+    return notes

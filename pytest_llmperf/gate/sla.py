@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pytest_llmperf.definitions import ACCURACIES, ACCURACY
+from pytest_llmperf.gate.answers import check_accuracy
+from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
 from pytest_llmperf.metrics.summary import metric_values
@@ -28,7 +31,18 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
     return tuple(_check(limit, result, samples, most_runs) for limit in limits)
 
 
+def _check_score(limit: Limit, result: Result) -> SlaCheck:
+    found = answers_of(result.runs)
+    name = limit.metric.removeprefix(ACCURACY)
+    good = [record for run in result.runs for record in run.measured if record.ok]
+    lacking = sum(name not in (record.scores or {}) for record in good)
+    scores = found.scores.get(limit.metric, {}) if found else {}
+    return check_accuracy(limit, scores, result.metrics.value(limit.quantity), lacking)
+
+
 def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs: int) -> SlaCheck:
+    if limit.metric in ACCURACIES:
+        return _check_score(limit, result)
     value, n, capacity = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity), result.capacity
     if capacity is not None and limit.quantity == capacity.quantity and (value is None or capacity.is_bound):
         verdict: Compliance = "FAIL" if value is None or beyond(limit, value) else "PASS"

@@ -72,6 +72,10 @@ class PointVerdict:
     relaunch: bool
     """The next run should be on a freshly launched server: launches differ by more than runs do."""
 
+    def with_more(self, metrics: Sequence[MetricVerdict]) -> PointVerdict:
+        """The point with verdicts that were found apart from these."""
+        return _joined((*self.metrics, *metrics), self.relaunch)
+
     @property
     def verdict(self) -> Verdict:
         found = {metric.verdict for metric in self.metrics}
@@ -199,8 +203,12 @@ def _improved(series: Series, estimate: Estimate, rules: Rules) -> bool:
 
 def _point(metrics: Sequence[MetricVerdict], rules: Rules) -> PointVerdict:
     """A confirmed FAIL ends the point. A metric without baseline does not: the others may be failing."""
-    ended = any(metric.verdict == "FAIL" for metric in metrics)
     open_ = [metric for metric in metrics if metric.undecided]
     relaunch = any(m.estimate is not None and m.estimate.session_sd > m.estimate.run_sd for m in open_)
-    again = bool(open_) and not ended
+    return _joined(metrics, relaunch)
+
+
+def _joined(metrics: Sequence[MetricVerdict], relaunch: bool) -> PointVerdict:
+    ended = any(metric.verdict == "FAIL" for metric in metrics)
+    again = any(metric.undecided for metric in metrics) and not ended
     return PointVerdict(tuple(metrics), again, again and relaunch)

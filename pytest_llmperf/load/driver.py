@@ -113,7 +113,7 @@ class _Load:
         self.store = Store(KEPT_BYTES)
         endpoint = ENDPOINTS[point.endpoint]
         count = load_tokenizer(point.tokenizer).count if point.tokenizer else None
-        self.reader = AnswerReader(endpoint, asked=asked_by(point), count=count)
+        self.reader = AnswerReader(endpoint, asked=asked_by(point), count=count, keep_texts=point.answers is not None)
         self.period = RunPeriod(every_thread=endpoint.framing == "messages")
         self.request_bytes = RequestBytes(targets, point, trace, mark)
         self.request_bytes.prepare(requests)

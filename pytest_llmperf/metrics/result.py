@@ -9,7 +9,9 @@ from typing import Any
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import UnknownMetricError
+from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.capacity.answer import Capacity
+from pytest_llmperf.metrics.stats.agreement import self_agreement
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_replicas, summarize_runs, summarize_stages
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
@@ -194,6 +196,9 @@ def make_result(
     steady = first_steady(summaries, load.stability) if load.stability else None
     begin = max(0, steady.windows - WINDOWS) if steady else 0
     runs, summaries = runs[begin:], summaries[begin:]
+    metrics = summaries[0] if len(runs) == 1 else summarize_runs(runs, load, gpus)
+    if load.answers and load.answers.guard and (answers := answers_of(runs)):
+        metrics = metrics.with_scalars({"output_agreement": self_agreement(answers.outputs)})
     return Result(
         point_id=point_id,
         server=server,
@@ -201,7 +206,7 @@ def make_result(
         environment=environment,
         runs=tuple(runs),
         summaries=tuple(summaries),
-        metrics=summaries[0] if len(runs) == 1 else summarize_runs(runs, load, gpus),
+        metrics=metrics,
         invalid_reasons=(*invalid_reasons(runs, load), *_unsteady(steady)),
         stages=summarize_stages(runs, load, gpus),
         replicas=summarize_replicas(runs, load, getattr(server, "replicas", 1), gpus),

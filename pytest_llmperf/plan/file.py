@@ -21,6 +21,7 @@ from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.fields import EntryError
+from pytest_llmperf.plan.load.answers import AnswerSpec, GuardSpec, JudgeSpec
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.plan.load.point import Stability
 from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptFile, SharedPrefix
@@ -53,6 +54,9 @@ _SERVER_PARTS: dict[str, type[BaseModel]] = {
 }
 # What a load's mapping is, by its key or the tag of its union; any other is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
+    "answers": AnswerSpec,
+    "judge": JudgeSpec,
+    "guard": GuardSpec,
     "capacity": CapacitySpec,
     "lengths of": Lengths,
     "prompts": PromptFile,

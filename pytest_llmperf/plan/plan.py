@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.definitions import ACCURACIES, did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.combinations import check_name
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
@@ -125,6 +125,20 @@ class Plan(Frozen):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _accuracies_are_scored(self) -> Plan:
+        for name, load in self.loads.items():
+            for spec in load.specs:
+                scored = spec.answers.metrics if spec.answers else ()
+                limited = {limit.metric for limit in (*self.sla, *spec.sla)} & {*ACCURACIES}
+                for metric in sorted(limited - {*scored}):
+                    raise EntryError(
+                        f"a limit on {metric} needs the load to score its answers: answers: {{scores: [exact]}} "
+                        "(docs/answers.md)",
+                        *("loads", name),
+                    )
+        return self
+
     def server_configs(self) -> tuple[ServerConfig, ...]:
         """Every configuration of every entry, in plan order, as in `server_spaces`."""
         return tuple(config for space in self.server_spaces().values() for config in space.configs)
@@ -199,6 +213,7 @@ def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, Ar
     if problems:
         raise EntryError(
             f"{'; '.join(problems)}. Lock it for the whole plan (`locked:`), or name it in this server's "
-            "`unlocked: [...]`: its results are then never compared with the others'",
+            "`unlocked: [...]`: its results are then never compared with the others'. Whether other arguments leave the "
+            "answers alone is what an output guard tells (docs/answers.md)",
             *("servers", entry_name, "args"),
         )

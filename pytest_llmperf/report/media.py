@@ -14,7 +14,7 @@ from pytest_llmperf import __version__
 from pytest_llmperf.boundary.text import READABLE
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.templating import render_page
-from pytest_llmperf.report.sections import appendix, capacity, comparison, points, search, server_side, sweeps
+from pytest_llmperf.report.sections import answers, appendix, capacity, comparison, points, search, server_side, sweeps
 from pytest_llmperf.report.sections.section import Baselines, Content
 from pytest_llmperf.report.terminal.remarks import remark_lines
 from pytest_llmperf.report.text import Screen
@@ -29,6 +29,7 @@ SECTIONS = (
     sweeps.SWEEPS,
     sweeps.TRADEOFFS,
     sweeps.CURVES,
+    answers.ANSWERS,
     comparison.COMPARISON,
     search.SEARCH,
     server_side.SERVER_SIDE,

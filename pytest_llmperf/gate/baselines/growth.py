@@ -21,6 +21,7 @@ from pytest_llmperf.gate.baselines.model import (
     assert_comparable,
 )
 from pytest_llmperf.gate.load_facts import measured_how
+from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.histogram import histogram
 from pytest_llmperf.metrics.summary import Summary, metric_values, rounded
@@ -59,6 +60,7 @@ def stored_session(
         args=soft_args(result),
         launches=tuple(tuple(itertools.islice(rest, count)) for count in launches),
         measuring=measured_how(result),
+        answers=answers_of(result.runs),
     )
 
 
@@ -105,9 +107,22 @@ def appended(baseline: Baseline, result: Result, session: StoredSession) -> Base
     before = itertools.accumulate(map(len, session.launches), initial=0)
     pairs = zip(session.launches, before, strict=False)
     kept = tuple(launch[: APPENDED_RUNS - done] for launch, done in pairs if done < APPENDED_RUNS)
-    first = replace(session, launches=kept)
+    answers = session.answers and replace(session.answers, outputs=session.answers.outputs[:APPENDED_RUNS])
+    first = replace(session, launches=kept, answers=answers)
+    if answers and answers.texts:
+        baseline = _without_texts(baseline)
     anchor = baseline.anchor if len(baseline.anchor) >= ANCHOR_SESSIONS else (*baseline.anchor, first)
     return trimmed(replace(baseline, rolling=(*baseline.rolling, first), anchor=anchor))
+
+
+def _without_texts(baseline: Baseline) -> Baseline:
+    """Texts of answers are kept of one session, the newest."""
+    sides = (
+        tuple(replace(s, answers=s.answers and replace(s.answers, texts={})) for s in side)
+        for side in (baseline.rolling, baseline.anchor)
+    )
+    rolling, anchor = sides
+    return replace(baseline, rolling=rolling, anchor=anchor)
 
 
 def without_session(baseline: Baseline, session: str) -> Baseline | None:

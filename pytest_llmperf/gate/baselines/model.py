@@ -19,7 +19,9 @@ from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity, changes, circumstances, identity, soft_args
 from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, unknown_before
+from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.agreement import agreement
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.telemetry.environment import Environment
 
@@ -80,6 +82,8 @@ class StoredSession:
     """How it was measured (load_facts.measured_how); versions before it stored a part of that only."""
     imported: Provenance | None = None
     """None: measured by this package."""
+    answers: Answers | None = None
+    """Scores and digests of its answers; None where the load does not look at them."""
 
     @property
     def runs(self) -> tuple[StoredRun, ...]:
@@ -176,9 +180,21 @@ def assert_comparable(baseline: Baseline, result: Result) -> None:
     # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
     hard = [sentence for path, sentence in facts if not (baseline.imported and path == "trace_hash")]
     if hard:
+        told = _guard_told(baseline, result) if any(path.startswith("output_args.") for path, _ in facts) else ""
         raise BaselineError(
-            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}. If the change is meant, {RENEW_HINT}"
+            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{told}. If the change is meant, {RENEW_HINT}"
         )
+
+
+def _guard_told(baseline: Baseline, result: Result) -> str:
+    """Clause on what the output guard sees of a changed locked argument; empty where answers are not guarded."""
+    then = [run for session in baseline.rolling if session.answers for run in session.answers.outputs]
+    now = answers_of(result.runs)
+    try:
+        found = agreement(then, now.outputs if now else ())
+    except ValueError:
+        return ""
+    return f"; by the output guard {len(found.changed)} of {found.prompts} prompts have an answer of no baseline run"
 
 
 def differences(baseline: Baseline, result: Result, reference: StoredReference = "rolling") -> Differences:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
@@ -22,6 +22,7 @@ from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
+from pytest_llmperf.metrics.answers import Answers
 from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
@@ -45,6 +46,12 @@ class _Run(_Part):
     histograms: dict[str, dict[int, PositiveInt]]
 
 
+class _Answers(_Part):
+    scores: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]]
+    outputs: list[dict[str, str]]
+    texts: dict[str, str]
+
+
 class _Session(_Part):
     id: str = Field(min_length=1)
     started: AwareDatetime
@@ -54,6 +61,7 @@ class _Session(_Part):
     launches: list[list[_Run]]
     measuring: dict[str, Any] = {}
     imported: Provenance | None = None
+    answers: _Answers | None = None
 
 
 class _File(_Part):
@@ -156,7 +164,9 @@ def _session(file: _Session, how: Mapping[str, Any]) -> StoredSession:
     if not launches or not all(launches):
         raise ValueError(f"session {file.id} has a launch without runs, or none")
     facts = (file.id, file.started, file.git_sha, file.environment, file.args, launches)
-    return StoredSession(*facts, {**how, **file.measuring}, file.imported)
+    given = file.answers
+    answers = None if given is None else Answers(given.scores, tuple(given.outputs), given.texts)
+    return StoredSession(*facts, {**how, **file.measuring}, file.imported, answers)
 
 
 def _run(file: _Run) -> StoredRun:

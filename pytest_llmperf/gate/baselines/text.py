@@ -15,6 +15,7 @@ from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.model import Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, SCHEMA_VERSION
+from pytest_llmperf.metrics.answers import Answers
 from pytest_llmperf.telemetry.environment import Environment
 
 
@@ -58,7 +59,16 @@ def _session_dict(session: StoredSession) -> dict[str, Any]:
         "args": dict(sorted(session.args.items())),
         "measuring": dict(sorted(session.measuring.items())),
         "launches": [[_run_dict(run) for run in launch] for launch in session.launches],
+        **({"answers": _answers_dict(session.answers)} if session.answers else {}),
         **({"imported": _plain(session.imported)} if session.imported else {}),
+    }
+
+
+def _answers_dict(answers: Answers) -> dict[str, Any]:
+    return {
+        "scores": {name: dict(scores) for name, scores in answers.scores.items()},
+        "outputs": [dict(run) for run in answers.outputs],
+        "texts": dict(answers.texts),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.load.answers.counts import TOTAL_TOO_SMALL, UNCOUNTED, Chunks, Counted, chunk_tokens, count_tokens
@@ -18,7 +18,7 @@ from pytest_llmperf.load.answers.templates import Templates
 from pytest_llmperf.load.answers.whole import count_ends, failure, finish_reason, incomplete_reason
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, Event, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, ONE_ANSWER, Asked, Endpoint
-from pytest_llmperf.load.trace.trace import PlannedRequest
+from pytest_llmperf.load.trace.trace import PlannedRequest, plain_prompt
 from pytest_llmperf.load.transport.capture import Capture
 from pytest_llmperf.records import InputTokensSource, RequestRecord, ServerTimes, Stamps
 
@@ -39,7 +39,10 @@ class _Stream:
 
 
 class AnswerReader:
-    """Reads the answers to the requests of one load, which share `templates`; `count` is the tokenizer's, if any."""
+    """Reads the answers to the requests of one load, which share `templates`; `count` is the tokenizer's, if any.
+
+    With `keep_texts` records hold prompts, answers and references too.
+    """
 
     def __init__(
         self,
@@ -48,8 +51,10 @@ class AnswerReader:
         asked: Asked = ONE_ANSWER,
         count: Callable[[str], int] | None = None,
         templates: Templates | None = None,
+        keep_texts: bool = False,
     ) -> None:
         self._endpoint, self._asked, self._count = endpoint, asked, count
+        self._keep_texts = keep_texts
         self._templates = templates or Templates(endpoint.read)
 
     def record(
@@ -61,7 +66,7 @@ class AnswerReader:
         input_tokens, input_tokens_source = _input_tokens(stream, planned)
         cancelled = capture.cancelled and stream.error == capture.error
         read_ns = capture.read_ns(stamps)
-        return RequestRecord(
+        record = RequestRecord(
             index=planned.index,
             phase=planned.phase,
             request_id=request_id,
@@ -97,6 +102,7 @@ class AnswerReader:
             usage_doubt=counted.doubt,
             end_told=stream.end_told,
         )
+        return _with_texts(record, planned, stream.text) if self._keep_texts else record
 
     def text(self, capture: Capture) -> str | None:
         """Text of the answer, for the history of a conversation; None when the request failed."""
@@ -141,6 +147,11 @@ class AnswerReader:
             return read, unknown, counted
         known = count_tokens(events, self._asked.n, self._count)
         return (events, (), known) if known.chunks and known.doubt is None else (read, unknown, counted)
+
+
+def _with_texts(record: RequestRecord, planned: PlannedRequest, text: str) -> RequestRecord:
+    """The record with what was asked and answered; a prompt of token ids is written as these."""
+    return replace(record, prompt=str(plain_prompt(planned)), text=text, references=planned.references)
 
 
 def _input_tokens(stream: _Stream, planned: PlannedRequest) -> tuple[int | None, InputTokensSource | None]:

@@ -11,7 +11,7 @@ from pytest_llmperf.load.endpoints.openai import Content, Message, request_body
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.endpoints.triton_tensors import TensorSpec
-from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, marked_prompt
+from pytest_llmperf.load.trace.trace import PlannedRequest, Trace, marked_prompt, plain_prompt
 from pytest_llmperf.load.transport.connection import Origin
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.urls import request_target
@@ -79,7 +79,10 @@ class RequestBytes:
         """Makes their prompts and bodies."""
         mark = "warm" if self._point.prefix_cache == "warm" else self._mark
         for request in requests:
-            prompt = marked_prompt(request, f"{self._trace.hash}/{mark}", self._trace.pieces)
+            # What is asked of a model whose answer is looked at has no mark in it.
+            scored = self._point.answers is not None
+            own = f"{self._trace.hash}/{mark}"
+            prompt = plain_prompt(request) if scored else marked_prompt(request, own, self._trace.pieces)
             self.prompts[request.index] = prompt
             for kind, bodies in self._bodies.items():
                 if not request.turn:

@@ -64,6 +64,8 @@ class PlannedRequest:
     """Pause before it, from the end of the conversation's last answer; None: the load's `think_time`."""
     cancel_after_s: float | None = None
     """When the client breaks it off, from sending; None: never."""
+    references: tuple[str, ...] = ()
+    """Right answers, where the load scores answers."""
 
     @property
     def prompts(self) -> int:
@@ -106,6 +108,7 @@ class _Turn(NamedTuple):
     """None: as the load says."""
     think_s: float | None = None
     """None: as the load says."""
+    references: tuple[str, ...] = ()
 
 
 class _Script(NamedTuple):
@@ -156,6 +159,12 @@ def _source(point: LoadPoint, text: str) -> RecordedTrace | Dataset | None:
     if point.prompts is None:
         return None
     return parse_dataset(text, point.prompts.kind, point.prompts.file, sessions=point.conversation is not None)
+
+
+def plain_prompt(request: PlannedRequest) -> Content | list[Content]:
+    """The whole prompt as it stands, a list where the request has several."""
+    contents = [joined(part.prefix, part.prompt) for part in request.parts]
+    return contents if request.batch else contents[0]
 
 
 def marked_prompt(
@@ -298,13 +307,16 @@ def _chosen(point: LoadPoint, dialogues: Sequence[Dialogue], seed: int) -> list[
 
 def _from_file(point: LoadPoint, writer: Writer, prefixes: Iterator[Content], dialogue: Dialogue) -> tuple[_Turn, ...]:
     limit = 1 if point.conversation is None else point.conversation.turns
-    count = None if point.tokenizer is None else load_tokenizer(point.tokenizer).count
+    # An answer that is scored may be longer than the right one, and its prompt is sent as it stands.
+    scored = point.answers is not None
+    count = None if point.tokenizer is None or scored else load_tokenizer(point.tokenizer).count
     turns = []
     for number, given in enumerate(dialogue[:limit]):
         prefix = "" if number else next(prefixes)
         answer = count(given.output) if given.output and count else None
         output = None if point.phase == "prefill" else given.output_tokens or answer
-        turns.append(_Turn(writer.given(given.input, prefix, marked=not number), prefix, output, given.delay_s))
+        prompt = writer.given(given.input, prefix, marked=not number and not scored)
+        turns.append(_Turn(prompt, prefix, output, given.delay_s, given.references if scored else ()))
     return tuple(turns)
 
 
@@ -357,6 +369,7 @@ def _request(
         prefix=said.prefix,
         input_tokens=None if None in counts else sum(count or 0 for count in counts),
         batch=tuple(BatchPrompt(turn.prompt.content, turn.prefix, number) for number, turn in batch),
+        references=said.references,
     )
 
 
@@ -391,9 +404,7 @@ def _hash(point: LoadPoint, requests: _Requests, text: str, slots: SlotPlan | No
     digest = hashlib.sha256(text.encode())
     body = ENDPOINTS[point.endpoint].body
     for request in requests:
-        contents = [joined(part.prefix, part.prompt) for part in request.parts]
-        content = contents if request.batch else contents[0]
-        sent = body(point, content, request.output_tokens, model="", every_chunk_usage=False)
+        sent = body(point, plain_prompt(request), request.output_tokens, model="", every_chunk_usage=False)
         facts: list[object] = [request.phase, request.due_ns, sent]
         if point.conversation is not None:
             facts += [request.conversation, request.turn, point.conversation.think_time]
@@ -406,6 +417,7 @@ def _hash(point: LoadPoint, requests: _Requests, text: str, slots: SlotPlan | No
         "max_in_flight": point.max_in_flight,
         "connection": None if point.connection == "keep-alive" else point.connection,
         "prefix_cache": None if point.prefix_cache == "cold" else point.prefix_cache,
+        "marked": None if point.answers is None else False,
     }
     if used := {name: value for name, value in extras.items() if value is not None}:
         digest.update(json.dumps(used).encode())

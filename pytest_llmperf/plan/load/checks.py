@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmperf.plan.fields import EntryError
+from pytest_llmperf.plan.load.answers import AnswerSpec
 from pytest_llmperf.plan.load.capacity import CAPACITIES, FEWEST_REQUESTS
 from pytest_llmperf.plan.load.files.data_lines import MOST_TOKENS
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -70,6 +71,20 @@ def check_point(load: LoadPoint) -> None:
         raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
     if load.conversation is not None:
         _check_conversation(load, load.conversation)
+    if load.answers is not None:
+        _check_answers(load, load.answers)
+
+
+def _check_answers(load: LoadPoint, answers: AnswerSpec) -> None:
+    for key in ("capacity", "trace", "conversation", "phase", "cancel"):
+        if getattr(load, key) is not None:
+            raise ValueError(f"answers: have no place beside `{key}`")
+    if load.batch_size != 1:
+        raise ValueError("answers: need `batch_size: 1`, one prompt in a request")
+    if answers.scores and load.prompts is None:
+        raise ValueError("answers.scores: need `prompts: {file: ...}` with right answers (`output` or `references`)")
+    if answers.guard and load.temperature:
+        raise ValueError(f"answers.guard: needs `temperature: 0`; answers of {load.temperature:g} differ anyway")
 
 
 def _check_conversation(load: LoadPoint, conversation: Conversation) -> None:

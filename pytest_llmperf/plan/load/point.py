@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from pytest_llmperf.boundary.literals import literal_secrets
-from pytest_llmperf.definitions import METRICS, parse_quantity
+from pytest_llmperf.definitions import ACCURACIES, METRICS, parse_quantity
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
+from pytest_llmperf.plan.load.answers import AnswerSpec
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.plan.load.prompts import PromptSpec, TokenCount
 from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay, WarmUp
@@ -42,7 +43,7 @@ def parse_margins(given: object) -> dict[str, float]:
     for name, value in given.items():
         with entry(str(name)):
             quantity = parse_quantity(str(name))
-            if quantity.better == "neither" or quantity.unit == "ratio":
+            if quantity.better == "neither" or (quantity.unit == "ratio" and quantity.metric not in ACCURACIES):
                 raise ValueError(f"{name} is not compared with a baseline; limit it in `sla`")
             margins[str(quantity)] = parse_margin(value)
     return margins
@@ -168,6 +169,8 @@ class LoadKeys(PromptSpec):
     """Limits of this load, beside the plan's; one on the same quantity replaces the plan's."""
     capacity: CapacitySpec | None = None
     """Search the highest rate or concurrency that meets limits, in the place of a given one."""
+    answers: AnswerSpec | None = None
+    """Score the answers, or guard them against change; None: their texts are not looked at."""
     stability: Stability | None = None
     """Measure until it is stable; None: a fixed number of runs."""
     workers: Workers = None

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -67,12 +68,24 @@ def _existing(value: str, info: ValidationInfo) -> str:
 
 
 PlanPath = Annotated[str, AfterValidator(_in_plans_folder)]
+_OWN = "llmperf:"
+
+
+def _own_set(given: object) -> object:
+    """The file of a set that comes with the package; any other value as it is."""
+    if not isinstance(given, str) or not given.startswith(_OWN):
+        return given
+    folder = Path(__file__).with_name("files")
+    known = sorted(path.stem for path in folder.glob("*.jsonl"))
+    if given.removeprefix(_OWN) not in known:
+        raise ValueError(f"{given!r} is no set of the package; there is {', '.join(_OWN + name for name in known)}")
+    return str(folder / f"{given.removeprefix(_OWN)}.jsonl")
 
 
 class PromptFile(Frozen):
-    """A file of prompts; a relative path counts from the plan's folder."""
+    """A file of prompts; a relative path counts from the plan's folder, and `llmperf:quick` is the package's own."""
 
-    file: Annotated[PlanPath, AfterValidator(_existing)]
+    file: Annotated[PlanPath, BeforeValidator(_own_set), AfterValidator(_existing)]
     format: FileFormat | None = None
     """None: by the extension (.jsonl, .csv, .json for ShareGPT)."""
 

@@ -146,6 +146,20 @@ class LoadSpec(LoadKeys):
 
     @model_validator(mode="before")
     @classmethod
+    def _answers_as_they_are(cls, given: object) -> object:
+        """Answers that are looked at end where the model ends them, to prompts that no run changes."""
+        answers = given.get("answers") if isinstance(given, Mapping) else None
+        if not isinstance(given, Mapping) or not isinstance(answers, Mapping):
+            return given
+        scored = bool(answers.keys() - {"guard", "store_texts", "redact"})
+        fixed = {"prefix_cache": "warm", **({"ignore_eos": False} if scored else {})}
+        for name, value in fixed.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"answers: need {name}: {str(value).lower()}, given {given[name]!r}")
+        return {**given, **fixed}
+
+    @model_validator(mode="before")
+    @classmethod
     def _window_gives_requests(cls, given: object) -> object:
         stability = given.get("stability") if isinstance(given, Mapping) else None
         if not isinstance(given, Mapping) or not isinstance(stability, Mapping) or "window" not in stability:
@@ -177,6 +191,12 @@ class LoadSpec(LoadKeys):
                 data = parse_dataset(read_prompts(given.file), given.kind, given.file, sessions=sessions)
                 if sessions and given.kind == "jsonl" and all(len(dialogue) == 1 for dialogue in data.dialogues):
                     raise ValueError(f"{given.file} has no dialogue of several turns, which `conversation` needs")
+                without = sum(not dialogue[0].references for dialogue in data.dialogues)
+                if self.answers and self.answers.scores and without:
+                    raise ValueError(
+                        f"{given.file}: {without} of {len(data.dialogues)} prompts have no right answer (`output` or "
+                        f"`references`), which answers.scores need"
+                    )
         return self
 
     @model_validator(mode="after")

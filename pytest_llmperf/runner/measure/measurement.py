@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from pytest_llmperf.answers.scoring import AnswerScorer, without_texts
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.driver import run_load, warm_up
 from pytest_llmperf.load.trace.trace import Trace, make_trace
@@ -19,6 +20,7 @@ from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run, WarmUp
 from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
+from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.triton import Reading, gained
 
@@ -51,6 +53,10 @@ class Measurement:
         """Made by the first run."""
         # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
         self._salt = secrets.token_hex(8)
+        self._scorer: AnswerScorer | None = None
+        if point.answers is not None:
+            token = point.answers.judge and point.answers.judge.bearer
+            self._scorer = AnswerScorer(point.answers, bearer(token))
         self._on_run = on_run
         self._workers, self._most = workers or 1, workers or most_workers(point)
         self._warm_launch = 0
@@ -96,7 +102,7 @@ class Measurement:
                 salt=f"{self._salt}.{len(spoiled)}." if spoiled else self._salt,
                 run_index=self.runs,
                 progress=None if progress is None else partial(progress, self.runs),
-                on_interrupt=self._on_run,
+                on_interrupt=self._keep_interrupted,
             )
             run = await self._observed(replace(run, spoiled=tuple(spoiled)), before)
             reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
@@ -107,7 +113,8 @@ class Measurement:
             self._workers = min(2 * self._workers, self._most) if more else self._workers
         self.runs += 1
         notes = (*run.notes, *untold, *(_restless(warmed) if warmed else ()))
-        self._on_run(replace(run, launch=server.launches, notes=notes, warmup=warmed))
+        run = replace(run, launch=server.launches, notes=notes, warmup=warmed)
+        self._on_run(run if self._scorer is None else await asyncio.to_thread(self._scorer.scored, run))
         if any(not record.ok for record in run.records):
             await in_thread(server, server.check_alive)
         await in_thread(server, server.check_ours)
@@ -122,9 +129,13 @@ class Measurement:
             if before and (after := await in_thread(server, server.reading)):
                 run = replace(run, server_side=gained(before, after))
         except asyncio.CancelledError:
-            self._on_run(run)
+            self._keep_interrupted(run)
             raise
         return run
+
+    def _keep_interrupted(self, run: Run) -> None:
+        """Hands over what an interrupted run measured, without any text."""
+        self._on_run(run if self._scorer is None else without_texts(run))
 
     def _drive(self, trace: Trace, **options: Any) -> Coroutine[Any, Any, Run]:
         """The load, driven by this process or by several."""

@@ -59,6 +59,13 @@ class Turn(NamedTuple):
     """Tokens to ask for, where the entry has a number of its own."""
     delay_s: float | None = None
     """Pause after the answer before, in seconds, where the entry has one."""
+    others: tuple[str, ...] = ()
+    """Right answers beside `output` (`references`)."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every answer that is a right one; empty where the file has none."""
+        return (*([self.output] if self.output is not None else ()), *self.others)
 
 
 Dialogue = tuple[Turn, ...]
@@ -195,9 +202,17 @@ def _turn(entry: dict[str, Any], seen: _Seen, used: tuple[str, ...] = ()) -> Tur
         raise ValueError(f"lengths of the answer that differ: {', '.join(f'{k}: {n}' for k, n in given.items())}")
     seen.lengths.update(given)
     delay_s = _delay_s(entry) if seen.sessions else None
-    seen.count(entry, (key, "output", *_LENGTHS, *used, *(("delay",) if seen.sessions else ())))
+    seen.count(entry, (key, "output", "references", *_LENGTHS, *used, *(("delay",) if seen.sessions else ())))
     output = None if entry.get("output") is None else value_of(whole_text, entry, "output")
-    return Turn(value_of(whole_text, entry, key), output, next(iter(given.values()), None), delay_s)
+    others = () if entry.get("references") is None else value_of(_texts, entry, "references")
+    return Turn(value_of(whole_text, entry, key), output, next(iter(given.values()), None), delay_s, others)
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    """One text, or a list of at least one; ValueError says what was given."""
+    if isinstance(given, list) and given:
+        return tuple(map(whole_text, given))
+    return (whole_text(given),)
 
 
 def _delay_s(entry: dict[str, Any]) -> float | None:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from samples import failed, plan_text, record, result, run
 
 from pytest_llmperf.errors import BaselineError, PlanError
-from pytest_llmperf.gate.bounds import bound_notes
-from pytest_llmperf.gate.regression import gated_margins, gated_series
+from pytest_llmperf.gate.regression import bound_notes, gated_margins, gated_series
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.interchange.exports import capacity_csv
 from pytest_llmperf.metrics.capacity.answer import Capacity

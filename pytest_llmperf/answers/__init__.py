@@ -1,0 +1,1 @@
+"""Texts of answers: scored after a run, and kept only where the plan asks for it."""
