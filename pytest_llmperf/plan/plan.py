@@ -213,7 +213,7 @@ def _check_locked(entry_name: str, server: ServerConfig, locked: Mapping[str, Ar
     if problems:
         raise EntryError(
             f"{'; '.join(problems)}. Lock it for the whole plan (`locked:`), or name it in this server's "
-            "`unlocked: [...]`: its results are then never compared with the others'. Whether other arguments leave the "
-            "answers alone is what an output guard tells (docs/answers.md)",
+            "`unlocked: [...]`: its results are then never compared with the others'. Whether other arguments leave "
+            "the answers alone is what an output guard tells (docs/answers.md)",
             *("servers", entry_name, "args"),
         )

@@ -225,6 +225,11 @@ MEASURED = {
     "slo": ({"slo": {"ttft": "1 s"}}, {"slo": {"ttft": "2 s"}}, "slo was {'ttft': 1000.0}, is {'ttft': 2000.0}"),
     "good_finish_reasons": ({}, {"good_finish_reasons": ("abort",)}, r"good_finish_reasons was \[\], is \['abort'\]"),
     "tokenizer": ({"tokenizer": "/m/one"}, {"tokenizer": "/n/two"}, "tokenizer was 'one', is 'two'"),
+    "answers": (
+        {"answers": {"regex": "a"}},
+        {"answers": {"regex": "b"}},
+        r"answers was {'regex': 'a'}, is {'regex': 'b'}",
+    ),
 }
 
 
