@@ -9,7 +9,7 @@ PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$
 .PHONY: perf test fuzz test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
-	$(PERF) perf_tests/test_embedded.py
+	$(PERF) perf_tests/test_embedded.py perf_tests/test_answers.py
 
 test: check test-unit test-plugin test-faults test-engines  ## everything that CI runs
 

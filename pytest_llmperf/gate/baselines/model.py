@@ -176,7 +176,7 @@ def sample_sizes(sessions: Sequence[StoredSession], metric: str) -> tuple[int, .
 
 def assert_comparable(baseline: Baseline, result: Result) -> None:
     """BaselineError when a hard fact differs, since then nothing compares."""
-    facts = changes(asdict(baseline.identity), asdict(identity(result)))
+    facts = tuple(changes(asdict(baseline.identity), asdict(identity(result))))
     # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
     hard = [sentence for path, sentence in facts if not (baseline.imported and path == "trace_hash")]
     if hard:

@@ -80,7 +80,7 @@ def _difference(changed: ChangedAnswer) -> Difference | None:
 def _rows(point: AnsweredPoint) -> Iterator[tuple[str, ...]]:
     speeds = tuple(map(number, point.speeds))
     for name, score in point.scores:
-        yield name, f"{score.value:.1%}", f"{score.low:.1%} to {score.high:.1%}", str(score.n), *speeds
+        yield name, f"{score.value:.1%}", f"{100 * score.low:.1f} to {100 * score.high:.1f}", str(score.n), *speeds
         speeds = ("",) * len(speeds)
     if point.agreement is not None:
         yield "runs agree", f"{point.agreement:.1%}", "", "", *speeds
@@ -90,7 +90,7 @@ def _terminal(view: Sequence[AnsweredPoint], width: int) -> Iterator[Shown]:
     table = make_table(
         "answers (mean score over prompts)",
         *left("\npoint", "\nscore"),
-        *right("\nvalue", "\n90 % interval", "\nprompts", *(two_lines(heading(quantity)) for quantity in _SPEEDS)),
+        *right("\nvalue", "90 %\ninterval", "\nprompts", *(two_lines(heading(quantity)) for quantity in _SPEEDS)),
     )
     for point in view:
         for place, row in enumerate(_rows(point)):
