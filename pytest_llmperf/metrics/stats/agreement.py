@@ -75,7 +75,7 @@ def agreement(baseline: Sequence[Outputs], new: Sequence[Outputs]) -> Agreement:
 
 def _common(runs: Sequence[Outputs]) -> list[str]:
     """Prompts that every run answered, in the first run's order."""
-    return [prompt for prompt in runs[0] if all(prompt in run for run in runs)]
+    return [prompt for prompt in runs[0] if all(prompt in run for run in runs)] if runs else []
 
 
 def _equal_shares(runs: Sequence[Outputs]) -> _Matrix:

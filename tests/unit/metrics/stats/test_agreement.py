@@ -56,6 +56,7 @@ def test_self_agreement():
     assert self_agreement([{"a": "x"}, {"b": "x"}]) is None
 
 
-def test_what_cannot_be_compared():
+@pytest.mark.parametrize(("baseline", "new"), [(1, 1), (2, 0), (0, 0)])
+def test_what_cannot_be_compared(baseline, new):
     with pytest.raises(ValueError, match="common prompts"):
-        agreement([outputs()], [outputs()])
+        agreement([outputs()] * baseline, [outputs()] * new)
