@@ -73,8 +73,14 @@ def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
 
 
 def measured_how(result: Result) -> dict[str, Any]:
-    """How a result was measured: the `MEASURING` keys, the clock of receive times, and who counted the tokens."""
+    """How a result was measured: the `MEASURING` keys, the clock of receive times, and who counted the tokens.
+
+    Of a capacity in req/s also how long its levels last: earlier versions had shorter ones, and higher answers.
+    """
+    asked = result.load.capacity
+    levels = {"capacity_levels": "as long as their limits need"} if asked and asked.request_rate else {}
     return {
+        **levels,
         **measuring_facts(result.load.as_dict(), result.server.engine),
         "stamps": "+".join(sorted({run.client.stamps for run in result.runs})),
         "token_source": "+".join(result.metrics.token_sources),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_llmperf.metrics.capacity.bracket import levels_upwards, most_levels
+from pytest_llmperf.metrics.capacity.length import describe_length
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.runner.tasks.capacity import MOST_REPEATS, level_point
@@ -70,8 +71,9 @@ def describe_capacity(load: LoadPoint, runs: int) -> str:
     seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
     is_told = asked.request_rate is not None or load.duration is not None
     time = f"; up to the end of the range {sum(seconds):.0f} s" if is_told else ""
+    length = f"; {describe_length(load)}" if asked.request_rate else ""
     later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
     return (
         f"capacity over {shape} (within {asked.within:.0%}) that meets {limits}: at most {most_levels(asked)} levels x "
-        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{time}"
+        f"{each}, one in doubt up to {MOST_REPEATS} times{later}{length}{time}"
     )

@@ -21,6 +21,7 @@ class Capacity:
 
     asked: CapacitySpec
     searches: tuple[LevelSearch, ...]
+    random_arrivals: bool = False
 
     @property
     def quantity(self) -> Quantity:
@@ -28,9 +29,15 @@ class Capacity:
 
     @property
     def value(self) -> float | None:
-        """Geometric mean of the searches' estimates; None when one found no level that holds."""
+        """Geometric mean of the searches' estimates; None when one found no level that holds.
+
+        Under random arrivals the low end of its interval: no answer exceeds the server because its bursts were few.
+        """
         found = complete(search.estimate for search in self.searches)
-        return geometric_mean(found) if found else None
+        if not found:
+            return None
+        interval = self.interval if self.random_arrivals else None
+        return geometric_mean(found) if interval is None else interval.low
 
     @property
     def holds(self) -> float | None:
@@ -45,7 +52,8 @@ class Capacity:
     @property
     def is_bound(self) -> bool:
         """True if the value is only a lower bound: a search met no level that fails."""
-        return self.value is not None and any(search.is_bound for search in self.searches)
+        found = complete(search.estimate for search in self.searches)
+        return bool(found) and any(search.is_bound for search in self.searches)
 
     @property
     def resolution(self) -> float:
@@ -55,8 +63,8 @@ class Capacity:
     @property
     def interval(self) -> Interval | None:
         """The value with its 90 % interval, as another session would see it; None for a bound, and without a value."""
-        found = [search.estimate for search in self.searches if search.estimate]
-        if self.value is None or self.is_bound:
+        found = complete(search.estimate for search in self.searches)
+        if not found or self.is_bound:
             return None
         return interval_of([found], coarsened(tolerance(self.quantity).prior, self.resolution))
 
@@ -101,7 +109,8 @@ class Capacity:
     def _between(self) -> str:
         assert self.holds is not None, "the value rests on levels that hold"
         interval, count = self.interval, len(self.searches)
-        sure = "" if interval is None else f"90 % interval {interval.low:.4g} to {interval.high:.4g}; "
+        low = ", of which random arrivals allow the low end" if self.random_arrivals else ""
+        sure = "" if interval is None else f"90 % interval {interval.low:.4g} to {interval.high:.4g}{low}; "
         above = f", {self.breaks:.4g} does not" if self.breaks else ""
         return f"({sure}{self.holds:.4g} holds{above}; {count} search{'es' if count > 1 else ''})"
 

@@ -46,6 +46,10 @@ class LevelTrial:
     """Metrics for the reader, by the names of quantities; None where nothing was measured."""
     achieved_rate: float | None = None
     """At which requests were really sent, in req/s; None in a closed loop."""
+    done_rate: float | None = None
+    """At which requests ended while others were sent, in req/s; None in a closed loop."""
+    saturated: bool = False
+    """True if latency grew for as long as the level lasted: the server took `done_rate` and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,10 @@ def concluded(
     if stopped_by is not None and stopped_by.verdict == "DIED":
         breaks = min(breaks or math.inf, stopped_by.level)
     ended = "interrupted" if interrupted else _why_ended(bool(trials), stopped_by, holds, breaks)
-    crossing = _crossing(trials, holds, breaks) if ended == "found" else None
-    return LevelSearch(tuple(trials), ended, holds, breaks, crossing or holds, crossing is not None, stopped_by)
+    below, above = (_last(trials, level) for level in (holds, breaks))
+    crossing = _met(below, above) if ended == "found" and below and above else None
+    estimate = _taken(crossing or holds, below, above)
+    return LevelSearch(tuple(trials), ended, holds, breaks, estimate, crossing is not None, stopped_by)
 
 
 def _why_ended(is_begun: bool, stopped_by: LevelTrial | None, holds: float | None, breaks: float | None) -> Ended:
@@ -184,18 +190,35 @@ def _why_ended(is_begun: bool, stopped_by: LevelTrial | None, holds: float | Non
     return "range" if breaks is None else "found"
 
 
-def _crossing(trials: Sequence[LevelTrial], holds: float | None, breaks: float | None) -> float | None:
+def _last(trials: Sequence[LevelTrial], level: float | None) -> LevelTrial | None:
+    return next((trial for trial in reversed(trials) if trial.level == level), None)
+
+
+def _met(below: LevelTrial, above: LevelTrial) -> float | None:
     """Where the first limit is met between two levels, by a straight line between logarithms; None without one.
 
-    A level that fails for another reason (requests that failed) has no such place.
+    A level that is over-saturated before it breaks a limit says what the server takes. One that fails for another
+    reason (requests that failed) has no such place.
     """
-    below, above = (next((t for t in reversed(trials) if t.level == level), None) for level in (holds, breaks))
-    if below is None or above is None:
-        return None
     shares = list(_shares(dict(below.values), dict(above.values)))
-    if not shares:
+    if shares:
+        return float(below.level * (above.level / below.level) ** min(shares))
+    if not above.saturated or above.done_rate is None:
         return None
-    return float(below.level * (above.level / below.level) ** min(shares))
+    return min(max(above.done_rate, below.level), above.level)
+
+
+def _taken(estimate: float | None, below: LevelTrial | None, above: LevelTrial | None) -> float | None:
+    """The estimate, or what the server was seen to take where that is less: a queue grows slowly just above it.
+
+    It ended requests at least as fast at the level that held as the answer may be, should it get slower beyond.
+    """
+    if estimate is None or below is None or below.done_rate is None:
+        return estimate
+    held = min(below.level, below.done_rate)
+    if above is None or not above.saturated or above.done_rate is None:
+        return estimate
+    return max(min(estimate, above.done_rate), held)
 
 
 def _shares(below: Mapping[Limit, float | None], above: Mapping[Limit, float | None]) -> Iterator[float]:

@@ -9,8 +9,9 @@ the noise is left out: the question is what this server, as it was launched, doe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean, geometric_mean
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
@@ -25,10 +26,14 @@ from pytest_llmperf.metrics.stats.compliance import (
     lacking,
     limit_run,
 )
-from pytest_llmperf.metrics.stats.margins import tolerance
-from pytest_llmperf.metrics.summary import Summary
+from pytest_llmperf.metrics.stats.margins import Prior, tolerance
+from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.limits import Limit
+
+_RANDOM = Prior(run_sd=0.35, session_sd=0.0)
+"""Noise of a latency near its limit under random arrivals, of which each execution draws others: a queue's length
+depends on the bursts that it has met (benchmarks/gate/capacity.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Execution:
     achieved_rate: float | None = None
     gave_out: str = ""
     """Sentence on requests that the server failed before the measured part; empty when there are none."""
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Under random arrivals the values of the criterion's metrics, which are pooled: a mean of tails is no tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,8 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
         return replace(trial, verdict="FAILS", reason=gave_out)
     behind = [found for e in executions if (found := e.saturation) is not None and found.saturated]
     if 2 * len(behind) > len(executions):
-        return replace(trial, verdict="FAILS", reason=_behind(behind[-1]))
+        sure = len(executions) > 1 or not executions[0].samples
+        return replace(trial, verdict="FAILS", sure=sure, reason=_behind(behind[-1], trial.done_rate), saturated=True)
     findings = [_finding(limit, executions) for limit in criterion]
     gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
     broken = any(finding.is_broken for finding in findings)
@@ -105,29 +113,40 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
     return replace(trial, verdict="FAILS" if broken else "HOLDS", sure=settled, reason=gravest.describe())
 
 
-def _behind(found: Saturation) -> str:
+def _behind(found: Saturation, done_rate: float | None) -> str:
+    done = "" if done_rate is None else f"; requests ended at {done_rate:.4g} req/s"
     return (
         f"over-saturated: latency from the due time grew from {found.first_ms:.0f} ms to {found.last_ms:.0f} ms over "
-        "the level"
+        f"the level{done}"
     )
 
 
 def _facts(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> LevelTrial:
     """Everything but the verdict."""
     summaries = [execution.summary for execution in executions]
+    done = complete(e.saturation.done_rate if e.saturation else None for e in executions)
     shown = dict.fromkeys((*(limit.quantity for limit in criterion), *HEADLINE))
     return LevelTrial(
         level=level,
         verdict="HOLDS",
         sure=True,
         reason="",
-        values=tuple((limit, _mean(limit.quantity, summaries)) for limit in criterion),
+        values=tuple((limit, _level(limit.quantity, executions)) for limit in criterion),
         repeats=len(executions),
         sent=sum(summary.sent for summary in summaries),
         failed=sum(summary.failed for summary in summaries),
-        figures={str(quantity): _mean(quantity, summaries) for quantity in shown},
+        figures={str(quantity): _level(quantity, executions) for quantity in shown},
         achieved_rate=executions[-1].achieved_rate,
+        done_rate=fmean(done) if done else None,
     )
+
+
+def _level(quantity: Quantity, executions: Sequence[Execution]) -> float | None:
+    """The quantity over all executions; None when one has no value."""
+    samples = [execution.samples.get(quantity.metric) for execution in executions]
+    if quantity.stat is not None and all(samples):
+        return distribution(chain.from_iterable(sample or () for sample in samples)).stat(quantity.stat)
+    return _mean(quantity, [execution.summary for execution in executions])
 
 
 def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
@@ -140,12 +159,13 @@ def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
 
 def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:
     summaries = [execution.summary for execution in executions]
-    value = _mean(limit.quantity, summaries)
+    value = _level(limit.quantity, executions)
     without = sum(lacking(limit, summary) for summary in summaries)
-    return _Finding(limit, value, _verdict(limit, summaries, value), without)
+    is_random = any(execution.samples for execution in executions)
+    return _Finding(limit, value, _verdict(limit, summaries, value, is_random), without)
 
 
-def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None) -> Compliance:
+def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None, is_random: bool) -> Compliance:
     """Which side of the limit the interval lies on; a plain comparison where there is none."""
     quantity, allowed = limit.quantity, allowed_share(limit)
     if value is None or (quantity.unit == "ratio" and allowed is None):
@@ -156,4 +176,5 @@ def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None) ->
     values = [summary.value(quantity) or 0.0 for summary in summaries]
     if min(values) <= 0 or limit.value <= 0:
         return "FAIL" if beyond(limit, value) else "PASS"
-    return by_level(limit, values, replace(tolerance(quantity).prior, session_sd=0.0))[0]
+    prior = _RANDOM if is_random and quantity.unit == "ms" else replace(tolerance(quantity).prior, session_sd=0.0)
+    return by_level(limit, values, prior)[0]

@@ -8,9 +8,10 @@ which are alike, don't count as independent evidence.
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_llmperf.formulas.pace import last_token_ns
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -22,8 +23,8 @@ MIN_REQUESTS = 3 * BLOCKS
 MIN_CONCORDANCE = 27
 """Mann-Kendall's S of ten blocks: of the 45 pairs, so many more rise than fall; one-sided p < 0.01 without a trend."""
 MIN_GROWTH = 0.03
-"""Seconds of latency per second of load; 1 / sqrt(requests) where that is more, because by so much the rate of random
-arrivals strays in a run, and a server just under its limit then falls behind for a while."""
+"""Seconds of latency per second of load; where the rate of random arrivals strays by more than that in a run
+(`arrival_spread` / sqrt(requests)), so much: a server just under its limit then falls behind for a while."""
 MIN_LATE_SHARE = 0.5
 """The second half must grow by this share of the whole's slope: a server that only fills up stops growing."""
 
@@ -37,6 +38,8 @@ class Saturation:
     first_ms: float
     """Median latency of the first tenth of the requests, and of the last."""
     last_ms: float
+    done_rate: float | None = None
+    """Requests per second that ended, see `done_rate`; None where none did in time."""
 
     def describe(self) -> str:
         return (
@@ -53,11 +56,33 @@ def saturation(run: Run, point: LoadPoint) -> Saturation | None:
         return None
     ok = [record for record in run.measured if record.ok]
     answered = [(r.due_ns, last) for r in ok if r.due_ns is not None and (last := last_token_ns(r)) is not None]
-    return trend([(due / 1e9, (last - due) / 1e9) for due, last in sorted(answered)])
+    found = trend([(due / 1e9, (last - due) / 1e9) for due, last in sorted(answered)], arrival_spread(point))
+    ends = [last for _, last in answered]
+    return found and replace(found, done_rate=done_rate([due for due, _ in answered], ends))
 
 
-def trend(latencies: Sequence[tuple[float, float]]) -> Saturation | None:
-    """The growth in pairs (due, latency) in seconds, sorted by due time; None where they are too few."""
+def arrival_spread(point: LoadPoint) -> float:
+    """Standard deviation of the gaps between arrivals over their mean: 0 for equal gaps, 1 for Poisson arrivals."""
+    if point.arrival == "gamma":
+        return math.sqrt(1 / point.burstiness)
+    return 0.0 if point.arrival == "constant" else 1.0
+
+
+def done_rate(due_ns: Sequence[int], ends_ns: Sequence[int]) -> float | None:
+    """Requests per second that ended after the first end and before the last due time; None without any.
+
+    A server that is offered too much is never without work in that time, so this is what it takes.
+    """
+    first_ns, last_ns = min(ends_ns), max(due_ns)
+    within = [end for end in ends_ns if first_ns < end <= last_ns]
+    return len(within) / (max(within) - first_ns) * 1e9 if within else None
+
+
+def trend(latencies: Sequence[tuple[float, float]], spread: float = 1.0) -> Saturation | None:
+    """The growth in pairs (due, latency) in seconds, sorted by due time; None where they are too few.
+
+    `spread`: that of the arrivals' gaps, see `arrival_spread`.
+    """
     if len(latencies) < MIN_REQUESTS:
         return None
     size = len(latencies) / BLOCKS
@@ -66,7 +91,7 @@ def trend(latencies: Sequence[tuple[float, float]]) -> Saturation | None:
     pairs = itertools.combinations([latency for _, latency in medians], 2)
     concordance = sum((later > sooner) - (later < sooner) for sooner, later in pairs)
     growth, late_growth = _slope(medians), _slope(medians[BLOCKS // 2 :])
-    grows = growth >= max(MIN_GROWTH, len(latencies) ** -0.5) and late_growth >= MIN_LATE_SHARE * growth
+    grows = growth >= max(MIN_GROWTH, spread * len(latencies) ** -0.5) and late_growth >= MIN_LATE_SHARE * growth
     return Saturation(grows and concordance >= MIN_CONCORDANCE, growth, medians[0][1] * 1e3, medians[-1][1] * 1e3)
 
 

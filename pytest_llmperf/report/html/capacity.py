@@ -13,8 +13,9 @@ _ROLES = {"HOLDS": "now", "FAILS": "bad", "INVALID": "queue", "DIED": "bad"}
 
 
 def trial_label(trial: LevelTrial) -> str:
-    """The verdict, with a question mark where it is not sure."""
-    return trial.verdict if trial.sure else f"{trial.verdict}?"
+    """The verdict, with a question mark where it is not sure, and what no limit says: that the server was behind."""
+    verdict = trial.verdict if trial.sure else f"{trial.verdict}?"
+    return f"{verdict}, over-saturated" if trial.saturated else verdict
 
 
 def capacity_charts(point_id: str, capacity: Capacity) -> tuple[Chart, ...]:

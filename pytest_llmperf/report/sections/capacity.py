@@ -40,7 +40,7 @@ def capacity_table(point_id: str, capacity: Capacity) -> Table:
         f"{point_id}: capacity by level",
         *right("\nsearch", f"level\n{'req/s' if asked.request_rate else 'in flight'}"),
         *left("\nverdict"),
-        *(Column(header, justify="right") for header in ("repeats", *limits)),
+        *(Column(header, justify="right") for header in ("repeats", "requests", *limits)),
         *right(*("done\nreq/s" if q.unit == "req/s" else two_lines(heading(q)) for q in shown)),
         *right(*["sent\nreq/s"] * bool(asked.request_rate)),
     )
@@ -53,8 +53,9 @@ def capacity_table(point_id: str, capacity: Capacity) -> Table:
 def _cells(trial: LevelTrial, capacity: Capacity, shown: list[Quantity]) -> Iterator[str]:
     figures, measured = trial.figures or {}, dict(trial.values)
     yield f"{trial.level:.4g}"
-    yield f"[{_STYLES[trial.verdict]}]{trial_label(trial)}[/]"
+    yield f"[{_STYLES[trial.verdict]}]{trial_label(trial).replace(', ', chr(10))}[/]"
     yield str(trial.repeats)
+    yield str(trial.sent)
     yield from (number(measured.get(limit)) for limit in capacity.asked.sla)
     yield from (number(figures.get(str(quantity))) for quantity in shown)
     if capacity.asked.request_rate:

@@ -21,10 +21,11 @@ from pytest_llmperf.metrics.capacity.bracket import (
     most_levels,
     next_level,
 )
+from pytest_llmperf.metrics.capacity.length import lengthened
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.result import Result, make_result
-from pytest_llmperf.metrics.summary import summarize
-from pytest_llmperf.metrics.trust.saturation import saturation
+from pytest_llmperf.metrics.summary import metric_values, summarize
+from pytest_llmperf.metrics.trust.saturation import arrival_spread, saturation
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -72,7 +73,7 @@ class Searcher:
     def capacity(self) -> Capacity:
         """The answer of the searches so far; one that was broken off counts when there is no other."""
         searches = self.searches or ([concluded(self.trials, self.asked, interrupted=True)] if self.trials else [])
-        return Capacity(self.asked, tuple(searches))
+        return Capacity(self.asked, tuple(searches), arrival_spread(self.point) > 0)
 
     @property
     def runs(self) -> tuple[tuple[float, Run], ...]:
@@ -98,15 +99,18 @@ class Searcher:
 
     async def _try(self, level: float, progress_of: MakeProgress) -> None:
         """Executes a level until its verdict is sure, and notes it as a trial."""
-        point = level_point(self.point, level, self._read_timeout())
+        point = level_point(self.point, level, self._read_timeout(), self._longest_s)
         done: list[Run] = []
-        measurement = Measurement(
-            self.server, point, self.point.name, lambda run: self._keep(done, run, level), self._workers
-        )
         executions: list[Execution] = []
         trial = None
-        repeats = _LATER_REPEATS if self.searches else MOST_REPEATS
+        is_random = arrival_spread(point) > 0
+        repeats = _LATER_REPEATS if self.searches and not is_random else MOST_REPEATS
         while trial is None or not (trial.sure or len(executions) >= repeats):
+            if is_random or not executions:
+                drawn = drawn_anew(point, len(self.searches) * MOST_REPEATS + len(executions)) if is_random else point
+                measurement = Measurement(
+                    self.server, drawn, self.point.name, lambda run: self._keep(done, run, level), self._workers
+                )
             try:
                 await measurement.run(progress_of(len(self.trials), level, len(executions)))
             except ServerError as error:
@@ -118,7 +122,8 @@ class Searcher:
             gave_out = f"{len(failed)} requests of the lead-in failed (first: {failed[0]})" if failed else ""
             invalid = () if failed else invalid_reasons([run], point)
             facts = (summarize(run, point), saturation(run, point), invalid, run.client.achieved_rate, gave_out)
-            executions.append(Execution(*facts))
+            limited = {limit.metric for limit in self.asked.sla if limit.stat}
+            executions.append(Execution(*facts, metric_values(run, limited) if is_random else {}))
             trial = judge_level(level, self.asked.sla, executions)
         self._note(trial, done)
 
@@ -160,16 +165,31 @@ def _seconds(run: Run) -> float:
     return max(((r.end_ns - r.sent_ns) / 1e9 for r in run.records if r.sent_ns is not None), default=0.0)
 
 
-def level_point(point: LoadPoint, level: float, read_timeout: float | None = None) -> LoadPoint:
-    """The load at one level of a point's search.
+def drawn_anew(point: LoadPoint, number: int) -> LoadPoint:
+    """The same load with other random arrivals; number 0 has those of the point's own seed.
 
-    In a closed loop so few requests as the levels may have are not enough at high levels: every slot has two at least.
+    An answer found on one draw alone would be that draw's, and its interval would not know it.
+    """
+    if not number:
+        return point
+    text = f"{point.name} {number}" if point.seed is None else f"{point.seed} {number}"
+    return point.model_copy(update={"seed": int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")})
+
+
+def level_point(
+    point: LoadPoint, level: float, read_timeout: float | None = None, service_s: float | None = None
+) -> LoadPoint:
+    """The load at one level of a point's search; `service_s` is the longest request of the levels that held.
+
+    The load's requests or duration are the least: an open loop lasts long enough for its queue to show, and in a closed
+    loop every slot has two requests.
     """
     asked = point.capacity
     assert asked is not None, "a point without a capacity has no levels"
     changes: dict[str, Any] = {"capacity": None, "sla": asked.sla, "read_timeout": read_timeout or point.read_timeout}
     if asked.request_rate is not None:
-        return point.model_copy(update={**changes, "name": f"{point.name}-{level:.15g}rps", "request_rate": level})
+        named = {"name": f"{point.name}-{level:.15g}rps", "request_rate": level}
+        return lengthened(point, level, service_s).model_copy(update={**changes, **named})
     slots = int(level)
     turns = (point.conversation.turns if point.conversation else None) or 1
     requests = None if point.requests is None else max(point.requests, 2 * slots * turns)
@@ -181,7 +201,8 @@ def search_hash(point: LoadPoint) -> str:
     """Identity of what is searched: what level 1 sends, and what a level must meet. The range is no part of it."""
     asked = point.capacity
     assert asked is not None, "a point without a capacity has no search"
-    facts = [make_trace(level_point(point, 1), point.name).hash, asked.quantity.metric, sorted(map(str, asked.sla))]
+    level = level_point(point, 1).model_copy(update={"requests": point.requests, "duration": point.duration})
+    facts = [make_trace(level, point.name).hash, asked.quantity.metric, sorted(map(str, asked.sla))]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -199,7 +220,7 @@ def capacity_result(
     """
     asked = point.capacity
     assert asked is not None, "a point without a capacity has no searches"
-    capacity = Capacity(asked, tuple(searches))
+    capacity = Capacity(asked, tuple(searches), arrival_spread(point) > 0)
     runs = [run for _, run in shown]
     everything = make_result(point_id, config, point, environment, runs)
     estimates = {capacity.quantity.metric: [search.estimate for search in capacity.searches]}

@@ -31,11 +31,12 @@ from pytest_llmperf.metrics.summary import summarize
 from pytest_llmperf.metrics.trust.saturation import Saturation
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
+from pytest_llmperf.report.html.capacity import trial_label
 from pytest_llmperf.report.json.point import capacity_dict
 from pytest_llmperf.report.json.properties import capacity_properties
 from pytest_llmperf.report.media import html_report
 from pytest_llmperf.runner.outcomes import Outcome
-from pytest_llmperf.runner.tasks.capacity import level_point, search_hash
+from pytest_llmperf.runner.tasks.capacity import drawn_anew, level_point, search_hash
 
 SLOTS = '{concurrency: "1:64", sla: {ttft_p50: "<= 20 ms"}}'
 
@@ -105,6 +106,34 @@ def test_a_level_has_two_requests_per_slot_at_least():
     (point,) = loads(SLOTS)
     assert [level_point(point, level).requests for level in (1, 64)] == [60, 128]
     assert level_point(point, 4).concurrency == 4
+
+
+def test_a_level_lasts_long_enough_for_its_limit_whatever_the_requests():
+    (point,) = loads('{request_rate: "1:200", sla: {ttft_p99: "<= 500 ms"}}')
+    assert level_point(point, 100).requests == 1000, "20 times 500 ms"
+    assert level_point(point, 100, service_s=3.0).requests == 3000, "10 times the longest request"
+    assert level_point(point, 1).requests == 60, "as the plan says"
+
+
+def test_a_level_that_lasts_a_time_is_lengthened_too():
+    (point,) = loads('{request_rate: "1:200", sla: {ttft_p99: "<= 500 ms"}}')
+    timed = point.model_copy(update={"requests": None, "duration": 4.0})
+    assert level_point(timed, 100).duration == 10.0
+    assert level_point(timed, 1).duration == 30.0, "30 requests at 1 req/s"
+
+
+@pytest.mark.parametrize(("limit", "fewest"), [("ttft_p99", 1000), ("ttft_p90", 300), ("ttft_mean", 300)])
+def test_random_arrivals_need_many_requests(limit, fewest):
+    (point,) = loads(f'{{request_rate: "1:200", sla: {{{limit}: "<= 5 ms"}}}}', ", arrival: poisson")
+    assert level_point(point, 100).requests == fewest
+
+
+def test_every_execution_of_random_arrivals_draws_others():
+    (point,) = loads(more=", arrival: poisson")
+    drawn = [drawn_anew(point, number).seed for number in range(4)]
+    assert drawn[0] == point.seed
+    assert len(set(drawn)) == 4
+    assert drawn == [drawn_anew(point, number).seed for number in range(4)], "the same ones in every session"
 
 
 def test_the_range_is_no_part_of_what_is_compared():
@@ -217,6 +246,20 @@ def test_over_saturation_breaks_a_level_whose_latency_is_still_low():
     assert found.reason.startswith("over-saturated")
 
 
+def test_over_saturation_is_told_with_what_the_server_took():
+    behind = replace(execution(10), saturation=Saturation(True, 0.5, 10, 90, done_rate=14.2))
+    found = level(behind)
+    assert (found.saturated, found.done_rate) == (True, 14.2)
+    assert found.reason.endswith("requests ended at 14.2 req/s")
+    assert trial_label(found) == "FAILS, over-saturated"
+
+
+def test_tails_of_random_arrivals_are_pooled():
+    short, long = ({"ttft": [float(value)] * 100} for value in (5, 30))
+    found = level(replace(execution(5), samples=short), replace(execution(30), samples=long))
+    assert dict(found.values)[asked().sla[0]] == pytest.approx(17.5), "the median of all requests"
+
+
 def test_a_client_that_could_not_offer_it_is_no_verdict_on_the_server():
     found = level(execution(60, invalid=("run 1: client CPU 99%",)))
     assert (found.verdict, found.reason) == ("INVALID", "run 1: client CPU 99%")
@@ -233,6 +276,39 @@ def test_a_server_that_fails_the_lead_in_gave_out():
 
 
 # The answer
+
+
+def near(level: float, ttft: float, done_rate: float, saturated: bool = False) -> LevelTrial:
+    spec = asked()
+    made = trial(spec, level, 999)
+    verdict = "FAILS" if saturated or ttft > 20 else "HOLDS"
+    return replace(
+        made, verdict=verdict, values=((spec.sla[0], ttft),), done_rate=done_rate, saturated=saturated, reason="r"
+    )
+
+
+def test_a_server_that_falls_behind_within_its_limit_has_what_it_took():
+    found = concluded([near(120, 5, 119.8), near(126, 9, 121.0, saturated=True)], asked())
+    assert (found.estimate, found.interpolated) == (121.0, True)
+
+
+def test_no_answer_exceeds_what_the_server_took():
+    found = concluded([near(124, 19, 121.4), near(130, 40, 121.0, saturated=True)], asked())
+    assert found.estimate == 121.4
+    assert Capacity(asked(), (found,)).value == pytest.approx(121.4)
+
+
+def test_a_server_that_gets_slower_when_it_is_offered_too_much_keeps_what_held():
+    found = concluded([near(124, 5, 124.0), near(130, 900, 80.0, saturated=True)], asked())
+    assert found.estimate == 124
+
+
+def test_under_random_arrivals_the_answer_is_the_low_end():
+    found = replace(capacity(43.0, 43.5, 42.5), random_arrivals=True)
+    assert found.value == found.interval.low
+    assert "capacity 41.01 req/s (90 % interval 41.01 to 45.09, of which random arrivals allow the low end; " in (
+        found.sentence
+    )
 
 
 def test_the_answer_names_both_levels_and_an_interval():

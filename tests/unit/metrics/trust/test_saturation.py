@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import failed, point, record, run
 
-from pytest_llmperf.metrics.trust.saturation import MIN_REQUESTS, saturation, trend
+from pytest_llmperf.metrics.trust.saturation import MIN_REQUESTS, done_rate, saturation, trend
 
 OPEN = point(request_rate=10)
 
@@ -64,3 +64,15 @@ def test_a_closed_loop_and_a_short_run_cannot_be_judged():
 def test_the_sentence_says_how_much_the_server_takes():
     steps = [record(n * 100.0, [n * 200.0 + 1.0], due_ms=n * 100.0) for n in range(40)]
     assert "keeps up with about 50% of the offered rate" in saturation(run(steps), OPEN).describe()
+
+
+def test_equal_gaps_tell_a_small_excess_on_few_requests():
+    late = [(n / 10, 0.5 + 0.05 * n / 10) for n in range(60)]
+    assert trend(late, spread=0.0).saturated
+    assert not trend(late, spread=1.0).saturated, "60 random arrivals stray by more than 5 %"
+
+
+def test_what_the_server_took_is_counted_while_requests_come():
+    due, ends = range(0, 1000, 10), [500 + 20 * n for n in range(100)]
+    assert done_rate([n * 10**6 for n in due], [n * 10**6 for n in ends]) == pytest.approx(50)
+    assert done_rate([0, 1], [5, 6]) is None
