@@ -446,4 +446,7 @@ def did_you_mean(given: str, allowed: tuple[str, ...] | list[str]) -> str:
     near = get_close_matches(given, allowed, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; allowed: {', '.join(allowed)}" if len(allowed) <= 40 else ""
+    if len(allowed) <= 40:
+        return f"; allowed: {', '.join(allowed)}"
+    nearest = get_close_matches(given, allowed, n=3, cutoff=0.0)
+    return f"; the nearest are {', '.join(nearest)}"

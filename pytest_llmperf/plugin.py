@@ -7,6 +7,7 @@ and `session.stash` (and nothing heavy) until a test carries the `llmperf` marke
 from __future__ import annotations
 
 import contextlib
+import unittest
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "run them with -n0, or deselect them with -m 'not llmperf'",
             pytrace=False,
         )
+    if item.get_closest_marker("llmperf") and (mistake := _misused(item)):
+        pytest.fail(mistake, pytrace=False)
     session = known_session(item.config)
     reason = session.missing(item.nodeid) if session else None
     if session and reason:
         if session.options.strict:
             pytest.fail(f"{reason} (--llmperf-strict)", pytrace=False)
         pytest.skip(reason)
+
+
+def _misused(item: pytest.Item) -> str | None:
+    """Why a marked test could not measure what its marker names."""
+    if isinstance(getattr(item, "cls", None), type) and issubclass(item.cls, unittest.TestCase):
+        return (
+            f"{item.nodeid}: a unittest.TestCase takes no fixtures, so the llmperf marker does nothing here; write a "
+            "function, or call pytest_llmperf.measure (docs/api.md)"
+        )
+    if not {"llm_server", "load_point", "load_driver"} & set(getattr(item, "fixturenames", ())):
+        return (
+            f"{item.nodeid}: the llmperf marker measures nothing without its fixtures: "
+            "def test_serving(llm_server, load_driver, load_point, sla, baseline)"
+        )
+    return None
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -183,19 +201,32 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     session = known_session(item.config)
+    fault = ""
     if session and item.get_closest_marker("llmperf"):
-        skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
-        error = _error_text(call.excinfo, skipped) if call.excinfo else None
-        item.user_properties.extend(session.phase_ended(item.nodeid, call.when, error, skipped))
-        if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
-            # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
-            item.add_report_section(call.when, "stderr (llm server)", tail)
+        try:
+            _note_phase(session, item, call)
+        except Exception as error:  # it would end the whole session, and with it all tests to come
+            fault = f"llmperf could not note this test: {type(error).__name__}: {error}"
     report = yield
+    if fault and report.passed:
+        report.outcome = "failed"
+        report.longrepr = fault
+    elif fault:
+        report.sections.append(("llmperf", fault))
     if session:
         from pytest_llmperf.boundary.tracebacks import hide_in
 
         hide_in(report)
     return report
+
+
+def _note_phase(session: PytestSession, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
+    error = _error_text(call.excinfo, skipped) if call.excinfo else None
+    item.user_properties.extend(session.phase_ended(item.nodeid, call.when, error, skipped))
+    if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
+        # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
+        item.add_report_section(call.when, "stderr (llm server)", tail)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -289,18 +320,23 @@ def load_driver(request: pytest.FixtureRequest) -> LoadDriver:
 
 
 @pytest.fixture
-def sla(request: pytest.FixtureRequest) -> SlaGate:
+def sla(request: pytest.FixtureRequest) -> Iterator[SlaGate]:
     """`sla.check(result)` asserts every absolute limit of the plan, in one assertion that lists all violations."""
-    from pytest_llmperf.session.fixtures import SlaGate
+    from pytest_llmperf.session.fixtures import SlaGate, warn_unused
 
-    return SlaGate(session_of(request.config), request.node.nodeid)
+    session, test = session_of(request.config), request.node.nodeid
+    gate = SlaGate(session, test)
+    yield gate
+    warn_unused(session, test, "sla", gate)
 
 
 @pytest.fixture
 def baseline(request: pytest.FixtureRequest) -> Iterator[BaselineGate]:
     """`baseline.check(result)` asserts that nothing got worse than the stored baseline allows."""
-    from pytest_llmperf.session.fixtures import BaselineGate
+    from pytest_llmperf.session.fixtures import BaselineGate, warn_unused
 
-    gate = BaselineGate(session_of(request.config), request.node.nodeid)
+    session, test = session_of(request.config), request.node.nodeid
+    gate = BaselineGate(session, test)
     yield gate
     gate.record_if_passed()
+    warn_unused(session, test, "baseline", gate)

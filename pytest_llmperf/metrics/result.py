@@ -44,7 +44,7 @@ class Result:
     summaries: tuple[Summary, ...]
     """One per run: what the regression gate compares."""
     metrics: Summary
-    """All runs together: what SLAs limit and reports show."""
+    """All runs together: what SLAs limit and reports show. `result["ttft_p99"]` is one number of it."""
     invalid_reasons: tuple[str, ...]
     """Why these numbers are not to be trusted; empty when they are."""
     stages: tuple[Summary, ...] = ()
@@ -174,6 +174,15 @@ class Result:
         except ValueError as error:
             raise UnknownMetricError(str(error)) from error
         return self.metrics.value(known)
+
+    def __getitem__(self, quantity: str) -> float | None:
+        """`result["ttft_p99"]`: the same as `value`."""
+        return self.value(quantity)
+
+    def __repr__(self) -> str:
+        # pytest shows the arguments of a failing test, and thousands of records would bury the failure.
+        runs = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+        return f"Result({self.point_id!r}, {runs}, {'valid' if self.valid else 'INVALID'})"
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row per request; ImportError without pandas (the `report` extra)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.runner.describe import describe_load
+from pytest_llmperf.runner.describe import counted, describe_load
 from pytest_llmperf.servers.duet import Duet
 from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, shown_proxy, steps
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -42,7 +42,8 @@ def _describe_server(server: ServerConfig, gpus: Sequence[Gpu], taken: int = 0) 
     used = gpus[taken : taken + needed] or tuple(Gpu(str(n), "") for n in range(needed))
     reason = missing_requirement(server, gpus)
     where = "" if server.is_local else f" of {server.machine}"
-    yield f"{server.name}: {server.gpu_count} GPUs{where}{f' (cannot run here: {reason})' if reason else ''}"
+    gpus_needed = counted(server.gpu_count, "GPU") + " needed"
+    yield f"{server.name}: {gpus_needed}{where}{f' (cannot run here: {reason})' if reason else ''}"
     if lines := steps(server):
         yield from (f"  {line}" for line in lines)
         return

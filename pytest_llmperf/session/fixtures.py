@@ -51,7 +51,31 @@ class LoadDriver:
 
         When it is cancelled, such a launch is broken off first, and nothing of it stays behind.
         """
+        __tracebackhide__ = True
+        _check_arguments(server, point)
         return self._session.result(self._test, server, point, self._runs)
+
+
+def _check_arguments(server: object, point: object) -> None:
+    """TypeError says in a line which argument is another thing than the fixture that belongs there."""
+    __tracebackhide__ = True
+    if isinstance(server, LoadPoint) and isinstance(point, LlmServer):
+        raise TypeError("load_driver.run(llm_server, load_point): the two arguments are swapped")
+    for name, given, wanted in (("llm_server", server, LlmServer), ("load_point", point, LoadPoint)):
+        if not isinstance(given, wanted):
+            raise TypeError(f"load_driver.run(llm_server, load_point): {name} is needed, given {given!r:.80}")
+
+
+def _check_result(what: str, given: object) -> None:
+    """TypeError where something else than a Result is to be checked."""
+    __tracebackhide__ = True
+    if asyncio.iscoroutine(given):
+        given.close()
+        raise TypeError(
+            f"{what}.check got a coroutine: write `result = await load_driver.arun(llm_server, load_point)`"
+        )
+    if not isinstance(given, Result):
+        raise TypeError(f"{what}.check takes what load_driver.run returned, given {given!r:.80}")
 
 
 def _in_event_loop() -> bool:
@@ -67,10 +91,13 @@ class SlaGate:
 
     def __init__(self, session: PytestSession, test: str) -> None:
         self._session, self._test = session, test
+        self.is_used = False
 
     def check(self, result: Result) -> None:
         """AssertionError lists every limit that does not hold, or why the result is invalid."""
         __tracebackhide__ = True
+        self.is_used = True
+        _check_result("sla", result)
         checks = self._session.judge.sla(result)
         self._session.folder.note(self._test, result.point_id, sla=checks)
         _assert_valid(result.invalid_reasons, result)
@@ -92,6 +119,7 @@ class BaselineGate:
     def __init__(self, session: PytestSession, test: str) -> None:
         self._session, self._test = session, test
         self._pending: Baseline | None = None
+        self.is_used = False
 
     def check(self, result: Result, *, missing: Literal["fail", "skip"] = "fail") -> None:
         """AssertionError lists every metric that got worse than its margin, or says why nothing can be compared.
@@ -105,6 +133,8 @@ class BaselineGate:
         In a duet the old server's runs take the place of the stored baseline, and nothing is ever recorded.
         """
         __tracebackhide__ = True
+        self.is_used = True
+        _check_result("baseline", result)
         _assert_valid(result.incomparable, result)
         if broken := self._session.judge.failed_requests(result):  # a server is fast while it refuses
             lines = "\n  ".join([f"{result.point_id}: too many requests failed, so its baseline cannot pass", *broken])
@@ -188,6 +218,13 @@ class BaselineGate:
         if failure:  # outside of the except block, so that the message is not printed once more as its own cause
             pytest.fail(failure, pytrace=False)
         self._session.folder.written.append(f"{done} baseline {path}")
+
+
+def warn_unused(session: PytestSession, test: str, name: str, gate: SlaGate | BaselineGate) -> None:
+    """Warns that a test which passed asked for a gate and never used it: it would pass whatever was measured."""
+    if test in session.passed and not gate.is_used:
+        text = f"{test} asks for the fixture `{name}` and never calls {name}.check(result), so nothing was judged by it"
+        warnings.warn(pytest.PytestWarning(text), stacklevel=2)
 
 
 def _assert_valid(reasons: Sequence[str], result: Result) -> None:

@@ -101,7 +101,7 @@ def test_a_script_measured_by_a_test(tmp_path: Path) -> None:
     assert (point["environment"].endswith("-command"), point["server"]["cwd"]) == (True, str(folder))
 
     shown = suite(tmp_path, server, "--llmperf-dry-run").stdout
-    assert f"free: 0 GPUs\n  cd {folder} && PORT=PORT ./start.sh tiny\n" in shown
+    assert f"free: 0 GPUs needed\n  cd {folder} && PORT=PORT ./start.sh tiny\n" in shown
 
 
 @pytest.mark.parametrize(("stop", "code"), [("SIGINT", 3), ("int", 3), ("SIGTERM", 4)])

@@ -188,9 +188,9 @@ def test_a_dry_run_shows_both_commands(suite):
     suite.run("--llmperf-dry-run").stdout.fnmatch_lines(
         [
             "old-vs-slow: both up at the same time, measured in turns",
-            "old: 0 GPUs",
+            "old: 0 GPUs needed",
             "*--decode-ms-per-step 3*",
-            "slow: 0 GPUs",
+            "slow: 0 GPUs needed",
             "*--decode-ms-per-step 20*",
             "  short: *3 runs x 20 requests*on each",
         ]

@@ -18,7 +18,7 @@ LIMITS = 20
 """Times the longest latency limit."""
 SERVICES = 10
 """Times the longest request so far: until the server is full its queue does not grow."""
-_FEWEST_RANDOM = 300
+_FEWEST_RANDOM = 500
 _BEYOND = 10
 """Requests of random arrivals that may break a percentile's limit at least: fewer are an accident."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from pytest_llmperf.boundary.literals import literal_secrets
-from pytest_llmperf.definitions import ACCURACIES, METRICS, parse_quantity
+from pytest_llmperf.definitions import ACCURACIES, METRICS, did_you_mean, parse_quantity
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.answers import AnswerSpec
@@ -211,6 +211,18 @@ class LoadPoint(LoadKeys):
     def __repr__(self) -> str:
         # pytest shows the arguments of a failing test, and a load's many fields would bury the failure.
         return f"LoadPoint({self.name!r})"
+
+    def replace(self, **changes: Any) -> LoadPoint:
+        """Returns the same load with other values, as in `load_point.replace(concurrency=4, requests=40)`.
+
+        Values are as a plan writes them. TypeError for a name that a load does not have, ValidationError (a ValueError)
+        for a value that it does not take.
+        """
+        known = list(type(self).model_fields)
+        if wrong := next((name for name in changes if name not in known), None):
+            raise TypeError(f"a load point has no {wrong!r}{did_you_mean(wrong, known)}")
+        parsed = type(self).model_validate({"name": self.name, **changes})
+        return self.model_copy(update={name: getattr(parsed, name) for name in changes})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
