@@ -92,7 +92,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _misused(item: pytest.Item) -> str | None:
     """Why a marked test could not measure what its marker names."""
-    if isinstance(getattr(item, "cls", None), type) and issubclass(item.cls, unittest.TestCase):
+    owner = getattr(item, "cls", None)
+    if isinstance(owner, type) and issubclass(owner, unittest.TestCase):
         return (
             f"{item.nodeid}: a unittest.TestCase takes no fixtures, so the llmperf marker does nothing here; write a "
             "function, or call pytest_llmperf.measure (docs/api.md)"

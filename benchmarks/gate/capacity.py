@@ -1,6 +1,6 @@
 """How often a capacity is wrong: seeded searches on modelled servers whose capacity is known, in simulated time.
 
-    python benchmarks/gate/capacity.py --json benchmarks/gate/results/capacity-2026-11-27.json
+    python benchmarks/gate/capacity.py --json benchmarks/gate/results/capacity-2026-11-27.jsonl
 
 A trial is one point: three searches, as a test makes them, by the code that judges and leads real searches; only the
 server and its clock are a model, the embedded engine's own (`agrees` holds it against the engine's scheduler). The
@@ -293,7 +293,7 @@ def main() -> None:
         print(_row(f"{arrival}, {limit}", chosen))
     print(_row("all", answers))
     if options.json:
-        options.json.write_text(json.dumps([asdict(answer) for answer in answers], indent=1) + "\n")
+        options.json.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in answers))
 
 
 if __name__ == "__main__":
