@@ -6,6 +6,7 @@ its unit. A new metric is a row of `_ALL`, with `since=LATER`, and its row in do
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -402,6 +403,17 @@ class Quantity:
     @property
     def better(self) -> Better:
         return METRICS[self.metric].better
+
+    @property
+    def title(self) -> str:
+        """Name for people: `TTFT p99`, `Output token throughput`."""
+        if self.stat is None:
+            return self.metric.replace("_", " ").capitalize()
+        return f"{self.metric.upper() if len(self.metric) < 5 else self.metric} {self.stat}"
+
+    def change(self, log_worse: float) -> float:
+        """Change of the value (0.1: 10 % more), from the log of the ratio by which it got worse."""
+        return math.expm1(-log_worse if self.better == "higher" else log_worse)
 
     def shown(self, value: float, form: str = ".4g") -> str:
         """`value` with its unit, for people; a ratio has none."""

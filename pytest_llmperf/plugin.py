@@ -218,6 +218,9 @@ def pytest_runtest_makereport(
         from pytest_llmperf.boundary.tracebacks import hide_in
 
         hide_in(report)
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash and item.get_closest_marker("llmperf"):
+            crash.message = session.shortened(item.nodeid, crash.message)
     return report
 
 
@@ -260,7 +263,11 @@ def pytest_testnodedown(node: Any) -> None:
         preparation_of(node.config).told_by_worker(told)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    yield  # what was measured stands last, below the failures' texts and pytest's own summary
     session = known_session(config)
     if session and session.folder.outcomes:
         from pytest_llmperf.report.media import summary

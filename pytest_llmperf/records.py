@@ -238,6 +238,18 @@ class WarmUp:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLoad:
+    """How busy the machine of the load driver was during a run."""
+
+    cores: int
+    """Processors that may be used here."""
+    load_average: float
+    """Of the last minute, at the run's end."""
+    other_cores: float | None
+    """Processors' worth of time that processes of others took; None where they cannot be told from the server's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a load point: its requests in trace order, and the state of the client."""
 
@@ -261,6 +273,8 @@ class Run:
     """Remarks on the files that the load's prompts come from, and on what could not be checked."""
     warmup: WarmUp | None = None
     """What came before it, where it is the first run after a start; None where nothing beyond single requests did."""
+    host: HostLoad | None = None
+    """None where the system does not tell, and in runs of versions before it was looked at."""
 
     @property
     def measured(self) -> list[RequestRecord]:

@@ -35,6 +35,16 @@ OPERATORS: dict[Op, Callable[[float, float], bool]] = {
 }
 
 
+def percent(share: float) -> str:
+    """`5 %` of 0.05."""
+    return f"{100 * share:.3g} %"
+
+
+def signed_percent(share: float) -> str:
+    """`+36.6 %` of 0.366, `-26.6 %` of -0.266: how every medium writes a change of a value."""
+    return f"{100 * share:+.1f} %"
+
+
 def _scaled(number: str, unit: str | None, kind: str, given: object) -> float:
     units = _UNITS[kind]
     scale = units.get(unit or "")

@@ -18,6 +18,7 @@ from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSess
 from pytest_llmperf.gate.regression import (
     RULES,
     Regression,
+    against,
     bound_notes,
     duet_rules,
     gated_margins,
@@ -56,9 +57,14 @@ class Judge:
         profile: GateProfile | None = None,
         margins: Mapping[str, float] | None = None,
         recording: Recording = "nothing",
+        commit: str | None = None,
     ) -> None:
-        """`folder` holds the baselines; `profile` wins over a plan's, `margins` are replaced one by one by a plan's."""
+        """`folder` holds the baselines; `profile` wins over a plan's, `margins` are replaced one by one by a plan's.
+
+        `commit` is that of the project under test.
+        """
         self.folder, self.recording = folder, recording
+        self._commit = commit
         self._profile, self._margins = profile, dict(margins or {})
         self._own: dict[str, Mapping[str, float]] = {}
         self._to_come: dict[str, int] = {}
@@ -123,7 +129,8 @@ class Judge:
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))
-        regression = Regression(self._judged(test, series, RULES[profile]), notes)
+        found = against(stored, self._commit)
+        regression = Regression(self._judged(test, series, RULES[profile]), notes, against=found)
         held = {session.id: session.answers for session in stored.anchor}
         then: dict[Reference, list[Answers | None]] = {"rolling": [session.answers for session in stored.rolling]}
         if held.keys() != {session.id for session in stored.rolling}:

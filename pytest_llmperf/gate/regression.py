@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -28,7 +29,43 @@ from pytest_llmperf.metrics.stats.margins import Prior, default_margins, duet, e
 from pytest_llmperf.plan.load.capacity import CAPACITIES
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
+_SHA = 9
+"""Characters of a commit that are shown."""
 RULES: Mapping[GateProfile, Rules] = {"default": DEFAULT, "strict": STRICT, "report-only": DEFAULT}
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """The stored baseline that a point was held against: how much it is made of, and the state of the project."""
+
+    sessions: int
+    runs: int
+    last: datetime
+    """When its newest session began."""
+    commit: str | None
+    """Of the project at that session; None outside git."""
+    now: str | None
+    """Of the project as it was measured now."""
+
+    @property
+    def sentence(self) -> str:
+        """`baseline of 2026-11-20 14:03 UTC at 1a2b3c4d5: 3 sessions, 11 runs`."""
+        at = f" at {self.commit[:_SHA]}" if self.commit else ""
+        sessions = f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
+        return f"baseline of {self.last:%Y-%m-%d %H:%M} UTC{at}: {sessions}, {self.runs} runs"
+
+    @property
+    def provisional(self) -> str:
+        """Sentence on a baseline of one session; else empty."""
+        told = "the baseline is provisional: with one session, how much sessions differ is assumed, not measured"
+        return told if self.sessions < 2 else ""
+
+    @property
+    def git_log(self) -> str:
+        """Command that lists what changed between the two; empty outside git, and where nothing was committed."""
+        if self.commit is None or self.now is None or self.commit == self.now:
+            return ""
+        return f"git log --oneline {self.commit[:_SHA]}..{self.now[:_SHA]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +79,8 @@ class Regression:
     """Names of the old and the new server; None where a stored baseline was the reference."""
     changed: tuple[ChangedAnswer, ...] = ()
     """Answers of the output guard that are new."""
+    against: Against | None = None
+    """The stored baseline; None in a duet."""
 
     @property
     def verdict(self) -> Verdict:
@@ -91,6 +130,12 @@ def gated_series(
     rolling = _against("rolling", baseline, result, margins)
     same = {session.id for session in baseline.anchor} == {session.id for session in baseline.rolling}
     return (*rolling, *(() if same else _against("anchor", baseline, result, margins))), notes
+
+
+def against(baseline: Baseline, commit: str | None) -> Against:
+    """What the rolling baseline is, for the reader of a comparison made at `commit`."""
+    last, sessions = baseline.rolling[-1], baseline.rolling
+    return Against(len(sessions), sum(len(one.runs) for one in sessions), last.started, last.git_sha, commit)
 
 
 def _assert_same_goodput(baseline: Baseline, result: Result, margins: Mapping[Quantity, float]) -> None:

@@ -1,26 +1,41 @@
-"""A verdict in one sentence, for someone who was woken up by it: what changed, how sure that is, what to do."""
+"""A verdict in one sentence, for someone who was woken up by it: what changed, how sure that is, what would decide it.
+
+A change is that of the metric's own value, with its sign: latency that got worse rises, throughput falls.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.rules import NoiseSource, Rules, Verdict
-from pytest_llmperf.metrics.stats.estimate import Estimate
+from pytest_llmperf.metrics.stats.estimate import Estimate, projected
+from pytest_llmperf.metrics.stats.margins import Prior
+from pytest_llmperf.units import percent, signed_percent
 
-_CURES: dict[NoiseSource, str] = {
-    "runs": "take more requests per run, clear the machine of neighbours, or widen the margin",
-    "sessions": "let every rerun launch the server anew, record more baseline sessions, or widen the margin",
-}
+_MOST_SESSIONS = 10
+"""More sessions of a baseline than this are no advice."""
+_RECORDED = 3
+"""Runs that a session adds to a baseline."""
+_TIMES_REQUESTS = (2, 4, 8)
+_WORTH_TELLING = 0.05
+"""Share of an interval's variance below which a source of noise is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a sentence is made from."""
 
+    quantity: Quantity
     estimate: Estimate
     margin: float
-    runs: int
+    prior: Prior
+    baseline: tuple[int, ...]
+    """Runs of each session (server launch) of the reference."""
+    candidate: tuple[int, ...]
     rules: Rules
     undecided: bool
     too_noisy: NoiseSource | None
@@ -28,38 +43,48 @@ class Finding:
     """Whether the reference is a stored baseline; else a server beside this one."""
 
     @property
+    def runs(self) -> int:
+        return sum(self.candidate)
+
+    @property
     def lower(self) -> float:
         """Log ratio of at least which the change is, as surely as a FAIL must be."""
         return self.estimate.bound(self.rules.alpha_fail)
 
     @property
-    def upper(self) -> float:
-        """Log ratio of at most which the change is, as surely as a PASS must be."""
-        return self.estimate.bound(1 - self.rules.alpha_pass)
-
-    @property
     def worse(self) -> str:
-        return f"{self.change}, with {1 - self.rules.alpha_fail:.0%} confidence at least {change(self.lower)}"
+        sure = percent(1 - self.rules.alpha_fail)
+        return f"{self.change}, with {sure} confidence beyond {self.shown(self.lower)}"
 
     @property
     def better(self) -> str:
-        return f"{self.change}, with {1 - self.rules.alpha_pass:.0%} confidence at least {change(self.upper)}"
+        sure = percent(1 - self.rules.alpha_pass)
+        return (
+            f"{self.change}, with {sure} confidence beyond {self.shown(self.estimate.bound(1 - self.rules.alpha_pass))}"
+        )
 
     @property
     def change(self) -> str:
-        return change(self.estimate.log_ratio)
+        return self.shown(self.estimate.log_ratio)
+
+    @property
+    def tolerated(self) -> str:
+        return f"{percent(self.margin)} tolerated"
 
     @property
     def missing(self) -> str:
         """How many runs it takes to confirm it."""
-        return f"{_runs(self.rules.confirmed_runs - self.runs)} more"
+        return f"{_count(self.rules.confirmed_runs - self.runs, 'run')} more"
+
+    def shown(self, log_worse: float) -> str:
+        return signed_percent(self.quantity.change(log_worse))
 
 
 def explain(verdict: Verdict, finding: Finding) -> str:
     """For the verdicts that rest on an estimate; the others bring their own reason."""
     match verdict:
         case "FAIL":
-            return f"{finding.worse}, and the margin is {finding.margin:.0%}"
+            return f"{finding.worse}, {finding.tolerated}"
         case "IMPROVED":
             stale = ": the baseline is stale, accept the new level with --llmperf-accept"
             return f"{finding.better}{stale if finding.stored else ''}"
@@ -69,45 +94,110 @@ def explain(verdict: Verdict, finding: Finding) -> str:
             return _inconclusive(finding)
 
 
-def change(log_ratio: float) -> str:
-    """`10.2 % worse`, `3.4 % better`."""
-    share = math.expm1(log_ratio)
-    return f"{abs(share):.1%} {'worse' if share >= 0 else 'better'}"
-
-
 def _passed(finding: Finding) -> str:
     if finding.undecided:
         return f"{finding.better}, which {finding.missing} will confirm"
-    shown = f"at {'most' if finding.upper >= 0 else 'least'} {change(finding.upper)}"
+    most = finding.shown(finding.estimate.bound(1 - finding.rules.alpha_pass))
+    sure = percent(1 - finding.rules.alpha_pass)
+    return f"{finding.change}, with {sure} confidence not beyond {most}, {finding.tolerated}; {_seen(finding)}"
+
+
+def _seen(finding: Finding) -> str:
     seen = finding.estimate.detectable(finding.margin, finding.rules.alpha_fail)
-    return (
-        f"{finding.change}, with {1 - finding.rules.alpha_pass:.0%} confidence {shown}, margin {finding.margin:.0%}; "
-        f"{seen:.1%} worse would have failed four times in five"
-    )
+    return f"the smallest change that would have failed is {finding.shown(math.log1p(seen))}"
 
 
 def _inconclusive(finding: Finding) -> str:
     if finding.runs < finding.rules.first_runs:
         decide = "decides" if finding.runs == 1 else "decide"
-        return f"{_runs(finding.runs)} {decide} nothing: {finding.rules.first_runs} are needed"
+        return f"{_count(finding.runs, 'run')} {decide} nothing: {finding.rules.first_runs} are needed"
     if finding.lower > math.log1p(finding.margin):
         if finding.runs < finding.rules.confirmed_runs:
             return f"{finding.worse}, which {finding.missing} must confirm"
         return f"{finding.worse}, but among all metrics gated in this session such a difference may be chance"
-    between = f"between {change(finding.lower)} and {change(finding.upper)}"
-    text = f"{between}, so on either side of the margin of {finding.margin:.0%} after {_runs(finding.runs)}"
-    return f"{text}; another run may tell" if finding.undecided else f"{text}{_noise(finding)}"
+    ends = sorted(map(finding.quantity.change, (finding.lower, finding.estimate.bound(1 - finding.rules.alpha_pass))))
+    between = " and ".join(map(signed_percent, ends))
+    text = f"between {between} as surely as a verdict asks for, {finding.tolerated}, {_count(finding.runs, 'run')}"
+    if finding.undecided:
+        return f"{text}; another run may tell"
+    noisy = f"; {_seen(finding)}" if finding.too_noisy else ""
+    return f"{text}{noisy}. The interval is {_made_of(finding)}. {_cure(finding)}"
 
 
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
+def _made_of(finding: Finding) -> str:
+    """Sources of noise by their share of the interval's variance, each with its size."""
+    estimate = finding.estimate
+    whole = estimate.run_variance + estimate.session_variance
+    launches = _count(len(finding.candidate), "launch")
+    between = percent(estimate.session_sd)
+    held = f"the {_count(len(finding.baseline), 'session')} of the baseline"
+    assumed = f"assumed to differ by {between}" if estimate.is_session_assumed else f"which differ by {between}"
+    sources = (
+        (estimate.run_variance, f"noise between runs (which differ by {percent(estimate.run_sd)})"),
+        (estimate.session_variance - estimate.launch_variance, f"{held} (sessions are {assumed})"),
+        (estimate.launch_variance, f"this session's {launches} of the server"),
+    )
+    told = [f"{variance / whole:.0%} {source}" for variance, source in sources if variance > _WORTH_TELLING * whole]
+    return ", ".join(told).replace("% ", " % ").replace("are which differ", "differ")
 
 
-def _noise(finding: Finding) -> str:
-    if finding.too_noisy is None:
-        return "; the change is about as large as the margin"
-    between = f"runs differ by {finding.estimate.run_sd:.1%}"
-    if finding.too_noisy == "sessions":
-        between = f"server launches differ by {finding.estimate.session_sd:.1%}"
-    seen = finding.estimate.detectable(finding.margin, finding.rules.alpha_fail)
-    return f"; TOO NOISY to tell less than {seen:.0%}, since {between}: {_CURES[finding.too_noisy]}"
+def _cure(finding: Finding) -> str:
+    cures = list(_cures(finding))
+    if not cures:
+        sessions = f"{_MOST_SESSIONS} more sessions nor " if finding.stored else ""
+        tried = f"{'Neither' if sessions else 'Not even'} {sessions}{_TIMES_REQUESTS[-1]} times the requests per run"
+        return f"{tried} would decide it: the change is too near to what is tolerated for this noise"
+    return f"What would decide it, if noise stays as it is: {'; or '.join(cures)}"
+
+
+def _cures(finding: Finding) -> Iterator[str]:
+    """Ways to an interval that lies on one side of what is tolerated, with their number."""
+    then, now = finding.baseline, finding.candidate
+    found = list(_of_sessions(finding)) if finding.stored else []
+    yield from found
+    for times in _TIMES_REQUESTS:
+        if _decides(finding, then, now, run_sd=finding.estimate.run_sd / math.sqrt(times)):
+            yield f"{times} times the requests per run, or a quieter machine"
+            return
+    if finding.stored and not found:
+        yield from _together(finding)
+
+
+def _of_sessions(finding: Finding) -> Iterator[str]:
+    """Ways to less noise between sessions."""
+    then, now, runs = finding.baseline, finding.candidate, finding.runs
+    enough = range(1, _MOST_SESSIONS + 1)
+    more = next((n for n in enough if _decides(finding, (*then, *[_RECORDED] * n), now)), None)
+    if more:
+        yield f"{_count(more, 'more session')} of the old state in the baseline (--llmperf-update-baselines)"
+    if len(now) < runs and _decides(finding, then, (1,) * runs):
+        yield f"a launch of the server for each of the {runs} runs (--llmperf-relaunch=always)"
+    if _decides(finding, (runs,), (runs,), session_sd=0.0):
+        yield f"a duet of both servers, {runs} runs of each"
+
+
+def _together(finding: Finding) -> Iterator[str]:
+    """The least combination of more requests and more sessions, where neither is enough alone."""
+    for times, more in itertools.product(_TIMES_REQUESTS, range(1, _MOST_SESSIONS + 1)):
+        then, run_sd = (*finding.baseline, *[_RECORDED] * more), finding.estimate.run_sd / math.sqrt(times)
+        if _decides(finding, then, finding.candidate, run_sd=run_sd):
+            sessions = _count(more, "more session")
+            yield f"{times} times the requests per run (or a quieter machine) with {sessions} in the baseline"
+            return
+
+
+def _decides(
+    finding: Finding,
+    then: tuple[int, ...],
+    now: tuple[int, ...],
+    run_sd: float | None = None,
+    session_sd: float | None = None,
+) -> bool:
+    found = projected(finding.estimate, finding.prior, then, now, run_sd=run_sd, session_sd=session_sd)
+    threshold = math.log1p(finding.margin)
+    return found.bound(finding.rules.alpha_fail) > threshold or found.bound(1 - finding.rules.alpha_pass) < threshold
+
+
+def _count(count: int, noun: str) -> str:
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"

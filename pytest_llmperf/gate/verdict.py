@@ -182,7 +182,18 @@ def _metric(series: Series, found: Estimate | tuple[Verdict, str], real: bool, r
     noisy: NoiseSource | None = None
     if verdict == "INCONCLUSIVE" and not undecided and detectable > 3 * series.margin:
         noisy = "runs" if found.run_variance >= found.session_variance else "sessions"
-    finding = Finding(found, series.margin, series.runs, rules, undecided, noisy, series.reference != "duet")
+    finding = Finding(
+        quantity=series.quantity,
+        estimate=found,
+        margin=series.margin,
+        prior=series.prior,
+        baseline=tuple(len(runs) for runs in series.baseline if runs),
+        candidate=tuple(len(runs) for runs in series.candidate if runs),
+        rules=rules,
+        undecided=undecided,
+        too_noisy=noisy,
+        stored=series.reference != "duet",
+    )
     return MetricVerdict(series, verdict, explain(verdict, finding), found, undecided, noisy, detectable)
 
 

@@ -16,7 +16,7 @@ from pytest_llmperf.metrics.summary import Summary, summarize, summarize_replica
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
 from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
-from pytest_llmperf.metrics.trust.validity import invalid_reasons
+from pytest_llmperf.metrics.trust.validity import busy_host, host_sentence, invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import RequestRecord, Run
@@ -95,6 +95,7 @@ class Result:
             *self._worker_remarks(),
             *self._replica_remarks(),
             *self._resent_remarks(),
+            *self._host_remarks(),
             *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
 
@@ -140,6 +141,15 @@ class Result:
                 f"{resent} requests were sent again, because their kept connection was closed before any byte of a "
                 "response: they are no failures, and their times count from the second sending"
             )
+
+    def _host_remarks(self) -> Iterator[str]:
+        if any(busy_host(run) for run in self.runs):
+            yield self.host
+
+    @property
+    def host(self) -> str:
+        """Sentence on the machine during the runs: load average, and what other processes took. Empty: not known."""
+        return host_sentence(self.runs)
 
     @property
     def imbalance(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -16,8 +16,9 @@ from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.sections import answers, appendix, capacity, comparison, points, search, server_side, sweeps
 from pytest_llmperf.report.sections.section import Baselines, Content
-from pytest_llmperf.report.terminal.remarks import remark_lines
-from pytest_llmperf.report.text import Screen
+from pytest_llmperf.report.terminal.remarks import answer_lines, remark_lines
+from pytest_llmperf.report.text import Screen, few, fitting, styled
+from pytest_llmperf.report.views.names import distinguished
 from pytest_llmperf.report.views.standing import headline
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder
 from pytest_llmperf.search.result import SearchResult
@@ -31,6 +32,7 @@ SECTIONS = (
     sweeps.CURVES,
     answers.ANSWERS,
     comparison.COMPARISON,
+    comparison.TABLES,
     search.SEARCH,
     server_side.SERVER_SIDE,
     server_side.REPLICAS,
@@ -39,26 +41,41 @@ SECTIONS = (
     appendix.DEFINITIONS,
 )
 """Every section, in the order in which each medium shows those that it has."""
+_BASELINES = 4
+"""Baselines that the summary names one by one."""
+_REMARK_ROWS = 7
+"""Rows of a terminal for remarks, without -v."""
 
 
 def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding: str = "utf-8") -> str:
     """The whole terminal summary, as far as `encoding` goes.
 
-    With -v the full statistics of every point too, with -q only trouble and paths.
+    The answer comes last. With -v the full statistics of every point too, with -q only trouble and paths.
     """
     buffer = io.TextIOWrapper(io.BytesIO(), encoding, READABLE, newline="")
     console = Screen(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color)
-    outcomes = list(folder.outcomes.values())
+    outcomes = distinguished(list(folder.outcomes.values()))
     content = Content(outcomes, dialect=folder.dialect)
     for section in SECTIONS:
         if section.terminal and verbosity >= section.verbosity and (view := section.view(content)):
             for piece in section.terminal(view, console.width):
                 console.print(escape(piece) if isinstance(piece, str) else piece, soft_wrap=isinstance(piece, str))
-    report = f"report: {folder.report_path}"
-    for line in (*remark_lines(outcomes), *folder.notes, *folder.written, report):
+    remarks = [*remark_lines(outcomes, verbosity), *folder.notes]
+    shown = remarks if verbosity > 0 else fitting(remarks, _REMARK_ROWS, console.width)
+    for line in (*shown, *_written(folder)):
         console.print(escape(line), soft_wrap=True)
+    for word, line in answer_lines(points.OVERVIEW.view(content), console.width):
+        console.print(f"{styled(word)} {escape(line)}" if word else escape(line), soft_wrap=True)
+    console.print(escape(f"report: {folder.report_path}"), soft_wrap=True)
     buffer.seek(0)
     return buffer.read()
+
+
+def _written(folder: RunFolder) -> Iterator[str]:
+    """What was written, with many baselines summed up."""
+    baselines = [line for line in folder.written if " baseline " in line]
+    yield from few(baselines, _BASELINES, "baselines")
+    yield from (line for line in folder.written if line not in baselines)
 
 
 def report_document(
@@ -99,7 +116,7 @@ def html_report(
     searches: Sequence[SearchResult] = (),
 ) -> str:
     """The whole file. ImportError without plotly or jinja2 (the `report` extra)."""
-    content = Content(outcomes, searches, baselines=baselines or {})
+    content = Content(distinguished(outcomes), searches, baselines=baselines or {})
     shown = [(section, view) for section in SECTIONS if section.html and (view := section.view(content))]
     listed = points.by_gravity(points.OVERVIEW.view(content))
     found = [one.standing for one in search.SEARCH.view(content)]

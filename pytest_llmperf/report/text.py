@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from pytest_llmperf.boundary.text import visible
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.runner.describe import counted
 
 STYLES = {
     "PASS": "green",
@@ -20,6 +22,9 @@ STYLES = {
     "INCONCLUSIVE": "yellow",
     "FAIL": "bold red",
     "INVALID": "bold red",
+    "ERROR": "bold red",
+    "INTERRUPTED": "yellow",
+    "SKIPPED": "yellow",
     "NO BASELINE": "bold red",
     "NOT GATED": "yellow",
 }
@@ -46,6 +51,23 @@ class Screen(Console):
             return Text(visible(text))
 
 
+def few(lines: Sequence[str], most: int, what: str) -> Iterator[str]:
+    """The first lines, and how many more there are: `and 4 more sweeps`."""
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"and {len(lines) - most} more {what}"
+
+
+def fitting(lines: Sequence[str], rows: int, width: int) -> Iterator[str]:
+    """The lines that so many rows of a terminal have room for, and how many are left."""
+    for place, line in enumerate(lines):
+        rows -= -(-len(line) // width)
+        if rows < 0:
+            yield f"and {counted(len(lines) - place, 'more remark')} (-v shows them)"
+            return
+        yield line
+
+
 def number(value: float | None) -> str:
     """Four significant digits without an exponent; a dash for None."""
     if value is None:
@@ -57,9 +79,9 @@ def number(value: float | None) -> str:
     return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.2e}"
 
 
-def styled(verdict: str, shown: str | None = None) -> str:
-    """The verdict, or a shorter word for it, as rich markup in its colour."""
-    return f"[{style}]{shown or verdict}[/]" if (style := STYLES.get(verdict)) else verdict
+def styled(verdict: str) -> str:
+    """The verdict as rich markup in its colour."""
+    return f"[{style}]{verdict}[/]" if (style := STYLES.get(verdict)) else verdict
 
 
 def heading(quantity: Quantity) -> str:

@@ -169,6 +169,15 @@ class LlmServer:
         """One per replica; empty for a server that was up before, and for one that is not started."""
         return tuple(process.log for process in self.processes) if self.started else ()
 
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether what it takes of this machine's processors is told apart from what others take.
+
+        It is where its processes are below ours, and where it is elsewhere.
+        """
+        here = any(is_loopback(urlsplit(target.url).hostname) for target in self.targets)
+        return not here or (bool(self.processes) and self.config.is_local and not self.config.in_container)
+
     def check_alive(self) -> None:
         """ServerError when a process ended or `/health` says no: an engine can die under a front end that lives."""
         for process, target in self.bring_up().listening:
@@ -227,13 +236,18 @@ class LlmServer:
         return "\n".join(f"{path}:\n{log_tail(path)}" for path in parts)
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host is this machine by its own address."""
+    return host in ("localhost", "::1") or (host or "").startswith("127.")
+
+
 def check_ours(config: ServerConfig, target: Target, process: ServerProcess) -> str | None:
     """ServerError when this process of ours has ended, or does not listen where `target` is; a sentence where unknown.
 
     What listens for a container is not below the process that starts it.
     """
     parts = urlsplit(target.url)
-    is_here = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
+    is_here = is_loopback(parts.hostname)
     untold = process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
     if process.exit_code() is not None:
         raise process.error("died", had_served=True)

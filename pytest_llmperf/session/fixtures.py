@@ -18,7 +18,7 @@ from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.load.event_loop import real_time
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.report.views.verdicts import failure_text
+from pytest_llmperf.report.views.verdicts import failure_text, limit_sentence
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.session.state import PytestSession
 
@@ -94,23 +94,25 @@ class SlaGate:
         self.is_used = False
 
     def check(self, result: Result) -> None:
-        """AssertionError lists every limit that does not hold, or why the result is invalid."""
+        """AssertionError lists every limit that does not hold, or why the result is invalid.
+
+        One that fails says too how the result stands against the baseline, where the test would ask for that next.
+        """
         __tracebackhide__ = True
         self.is_used = True
         _check_result("sla", result)
-        checks = self._session.judge.sla(result)
-        self._session.folder.note(self._test, result.point_id, sla=checks)
+        session = self._session
+        checks = session.judge.sla(result)
+        session.folder.note(self._test, result.point_id, sla=checks)
         _assert_valid(result.invalid_reasons, result)
-        broken = [check.describe() for check in checks if not check.ok]
-        if broken:
-            lines = "\n  ".join([*broken, *result.failures])
-            raise AssertionError(f"{result.point_id}: {len(broken)} of {len(checks)} SLA limits do not hold\n  {lines}")
+        open_ = [check for check in checks if check.verdict == "INCONCLUSIVE"]
+        if not all(check.ok for check in checks) or (open_ and session.options.inconclusive == "fail"):
+            raise AssertionError(_failure_text(session, self._test, result))
         partly = [check.describe() for check in checks if check.verdict == "PASS" and check.lacking]
-        self._session.folder.notes += [f"{result.point_id}: {line}" for line in partly]
-        open_ = [check.describe() for check in checks if check.verdict == "INCONCLUSIVE"]
+        session.folder.notes += [f"{result.point_id}: {line}" for line in partly]
         if open_:
-            text = "\n  ".join([f"{result.point_id}: SLA limits that the runs cannot decide", *open_])
-            _warn(_doubt(self._session, text))
+            head = f"{result.point_id}: INCONCLUSIVE against the SLA: {limit_sentence(open_[0])}"
+            _warn(_doubt(session, "\n  ".join([head, *(check.describe() for check in open_)])))
 
 
 class BaselineGate:
@@ -146,7 +148,9 @@ class BaselineGate:
         if regression is None:
             return
         self._session.folder.note(self._test, result.point_id, regression=regression)
-        text = failure_text(result.point_id, regression)
+        if regression.verdict not in ("FAIL", "NO BASELINE", "INCONCLUSIVE"):
+            return
+        text = _failure_text(self._session, self._test, result)
         if regression.verdict in ("FAIL", "NO BASELINE"):
             _warn(self._failure(result, text))
         if regression.verdict == "INCONCLUSIVE":
@@ -179,7 +183,7 @@ class BaselineGate:
             return None
         if missing == "skip" and not path.exists():
             return None
-        own = session.stored_session(test, result).id if test in session.resumed.points else None
+        own = session.own_session(test, result)
         if own and judge.holds(test, result, own):
             session.folder.notes.append(f"{result.point_id}: baseline {path} was recorded from these very runs")
             return None
@@ -225,6 +229,22 @@ def warn_unused(session: PytestSession, test: str, name: str, gate: SlaGate | Ba
     if test in session.passed and not gate.is_used:
         text = f"{test} asks for the fixture `{name}` and never calls {name}.check(result), so nothing was judged by it"
         warnings.warn(pytest.PytestWarning(text), stacklevel=2)
+
+
+def _failure_text(session: PytestSession, test: str, result: Result) -> str:
+    """What both gates find, where the test has both: the one that comes first must not hide the other."""
+    planned, outcome = session.program.tests.get(test), session.folder.outcomes[test]
+    gates = planned.gates if planned else frozenset()
+    lacking = None
+    if outcome.sla is None and "sla" in gates:
+        outcome = session.folder.note(test, result.point_id, sla=session.judge.sla(result))
+    if outcome.regression is None and "baseline" in gates and not session.judge.is_recording(test, result):
+        try:
+            regression = session.judge.regression(test, result, session.own_session(test, result))
+            outcome = session.folder.note(test, result.point_id, regression=regression)
+        except BaselineError as error:
+            lacking = str(error)
+    return failure_text(result.point_id, outcome.regression, outcome.sla or (), result, lacking)
 
 
 def _assert_valid(reasons: Sequence[str], result: Result) -> None:

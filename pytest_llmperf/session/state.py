@@ -84,7 +84,13 @@ class Preparation:
         program, options = self.collection.finish(), self.options
         recording: Recording = "missing" if options.update_baselines or options.update_new else "nothing"
         recording = "everything" if options.accept else recording
-        judge = Judge(options.baselines, profile=self.gate, margins=self.margins, recording=recording)
+        judge = Judge(
+            options.baselines,
+            profile=self.gate,
+            margins=self.margins,
+            recording=recording,
+            commit=self.folder.commit,
+        )
         for test, planned in program.tests.items():
             judge.expect(test, planned.point, planned.margins, planned.gates)
             live.eta.plan(_work(planned, recording))
@@ -166,6 +172,10 @@ class PytestSession:
         began = self.resumed.began(test, self.folder.started)
         return stored_session(result, began, self.folder.commit, launch_sizes(result))
 
+    def own_session(self, test: str, result: Result) -> str | None:
+        """Id of the session that measured a resumed result, whose baseline may hold it already; else None."""
+        return self.stored_session(test, result).id if test in self.resumed.points else None
+
     def note_duet_update(self) -> None:
         """Says once what the update options do for duets."""
         updates = ("update_baselines", "update_new", "accept")
@@ -198,10 +208,22 @@ class PytestSession:
         return bool(tests) and asked not in self.program.bare and all(test in self.resumed.points for test in tests)
 
     def server_log(self, test: str) -> str:
-        """Last lines of the logs of the test's servers; empty when there are none here."""
-        server = self.servers.get(test)
+        """Last lines of the logs of the test's servers; empty when there are none here, or no server is a suspect.
+
+        One that answered every request as it was asked to has nothing to say on being slower.
+        """
+        server, outcome = self.servers.get(test), self.folder.outcomes.get(test)
+        result = outcome.result if outcome else None
+        if result is not None and result.runs and not result.failures and not result.incomparable:
+            return ""
         used = (server, server.reference) if server else ()
         return "\n".join(one.log_tail() for one in used if one and one.logs)
+
+    def shortened(self, test: str, message: str) -> str:
+        """A failure's message as pytest's summary and JUnit have it beside the test's name: with nothing before it."""
+        outcome = self.folder.outcomes.get(test)
+        message = message.removeprefix("AssertionError: ").removeprefix("Failed: ")
+        return message.removeprefix(f"{outcome.point_id}: ") if outcome else message
 
     def phase_ended(self, test: str, phase: str, error: str | None, skipped: bool) -> list[tuple[str, Any]]:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""

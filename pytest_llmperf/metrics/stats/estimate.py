@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 from typing import Literal
@@ -40,6 +40,10 @@ class Estimate:
     """The runs' part of the variance of log_ratio."""
     session_variance: float
     """The sessions' part."""
+    launch_variance: float = 0.0
+    """What of that the candidate's own launches make, which no further session of the baseline takes away."""
+    is_session_assumed: bool = False
+    """True where there are too few sessions to estimate session_sd from, so that it is the prior's."""
 
     @property
     def ratio(self) -> float:
@@ -75,17 +79,46 @@ def compare(baseline: Sessions, candidate: Sessions, prior: Prior, better: Liter
     """
     then, now = _logs(baseline, better), _logs(candidate, better)
     run_variance, run_df = _run_variance([*then, *now], prior)
-    session_variance, session_df = _session_variance(then, now, run_variance, prior)
-    means, parts = zip(*(_weighted(side, run_variance, session_variance) for side in (then, now)), strict=True)
-    of_runs = run_variance * sum(part[0] for part in parts)
-    of_sessions = session_variance * sum(part[1] for part in parts)
+    return _estimate(then, now, (run_variance, run_df), _session_variance(then, now, run_variance, prior))
+
+
+def projected(
+    estimate: Estimate,
+    prior: Prior,
+    then: Sequence[int],
+    now: Sequence[int],
+    *,
+    run_sd: float | None = None,
+    session_sd: float | None = None,
+) -> Estimate:
+    """Estimate that so many runs in each session of both sides would give, were change and noise as in `estimate`.
+
+    `run_sd` and `session_sd` replace the noise that was found.
+    """
+    run_variance = (estimate.run_sd if run_sd is None else run_sd) ** 2
+    session_variance = (estimate.session_sd if session_sd is None else session_sd) ** 2
+    df = len(then) + len(now) - 2
+    session_df = math.inf if df < _SESSIONS_TO_ESTIMATE or not session_variance else prior.weight + df
+    run_df = prior.weight + sum(count - 1 for count in (*then, *now))
+    old, new = ([[0.0] * count for count in side] for side in (then, now))
+    found = _estimate(old, new, (run_variance, run_df), (session_variance, session_df))
+    return replace(found, log_ratio=estimate.log_ratio)
+
+
+def _estimate(then: _Logs, now: _Logs, runs: tuple[float, float], sessions: tuple[float, float]) -> Estimate:
+    """The estimate from the logs of both sides; `runs` and `sessions` are a variance and its degrees of freedom."""
+    means, parts = zip(*(_weighted(side, runs[0], sessions[0]) for side in (then, now)), strict=True)
+    of_runs = runs[0] * sum(part[0] for part in parts)
+    of_sessions = sessions[0] * sum(part[1] for part in parts)
     return Estimate(
         log_ratio=means[1] - means[0],
-        df=_degrees((of_runs, run_df), (of_sessions, session_df)),
-        run_sd=math.sqrt(run_variance),
-        session_sd=math.sqrt(session_variance),
+        df=_degrees((of_runs, runs[1]), (of_sessions, sessions[1])),
+        run_sd=math.sqrt(runs[0]),
+        session_sd=math.sqrt(sessions[0]),
         run_variance=of_runs,
         session_variance=of_sessions,
+        launch_variance=sessions[0] * parts[1][1],
+        is_session_assumed=math.isinf(sessions[1]),
     )
 
 

@@ -46,7 +46,8 @@ MAX_CLOCK_GAP_US = 1e5
 """From the kernel's time of a read to the client's, at the median: no client is so late, but clocks can differ."""
 MAX_LENGTH_FACTOR = 2.0
 """Tokens told, of those that were asked for as the most: servers may count an end or a hidden token more."""
-
+MAX_OTHER_CPU = 0.25
+"""Share of the machine's processors that processes of others may take before they are a suspect."""
 
 _QUIETER = "keep other work off the client's cores, or spread the load with --llmperf-workers"
 
@@ -72,6 +73,38 @@ def disturbance(run: Run, point: LoadPoint) -> str | None:
     if any(record.error for record in run.records) or any(_server_reasons(run, point)):
         return None
     return next(_client_reasons(run, point), None)
+
+
+def busy_host(run: Run) -> str | None:
+    """Sentence on work of others that may have slowed client and server; the run stays valid. None where none is seen.
+
+    It says nothing of the server's numbers, so that to measure such a run again favours no side.
+    """
+    host = run.host
+    if host is None or host.other_cores is None or host.other_cores <= MAX_OTHER_CPU * host.cores:
+        return None
+    return (
+        f"other processes took {host.other_cores:.1f} of the machine's {host.cores} cores "
+        f"(load average {host.load_average:.1f})"
+    )
+
+
+def host_sentence(runs: Sequence[Run]) -> str:
+    """The machine during the runs, and whether it is a suspect; empty where nothing is known."""
+    known = [run.host for run in runs if run.host is not None]
+    if not known:
+        return ""
+    others = [host.other_cores for host in known if host.other_cores is not None]
+    text = f"load average {_range([host.load_average for host in known])} on {known[-1].cores} cores"
+    text += f", other processes took {_range(others)} cores" if others else ""
+    busy = [str(run.index + 1) for run in runs if busy_host(run)]
+    told = f"; it was busy in run{'' if len(busy) == 1 else 's'} {', '.join(busy)}, which makes it a suspect"
+    return f"this machine: {text}{told if busy else ''}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _reasons(run: Run, point: LoadPoint) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
 from pytest_llmperf.history.database import FoundPoint
 from pytest_llmperf.report.text import heading, left, make_table, number, right, styled, two_lines
+from pytest_llmperf.units import signed_percent
 
 _BAR = 40
 """Columns of the widest bar of a trend."""
@@ -156,7 +157,7 @@ def differences_table(before: FoundPoint, after: FoundPoint, found: Iterable[Dif
         low, high = one.interval
         colour = {"worse": "bold red", "better": "green", "unclear": "yellow"}.get(one.verdict)
         word = f"[{colour}]{one.verdict}[/]" if colour else one.verdict
-        change = (f"{one.change:+.1%}", f"{low:+.1%} to {high:+.1%}")
+        change = (signed_percent(one.change), f"{signed_percent(low)} to {signed_percent(high)}")
         table.add_row(str(one.quantity), one.quantity.unit, number(one.before), number(one.after), *change, word)
     return table
 
@@ -185,7 +186,7 @@ def step_lines(trend: Trend) -> Iterator[str]:
         word = "worse" if step.worse else "better"
         commits = f", git log {step.commits}" if step.commits else ""
         yield (
-            f"{step.change:+.1%} ({word}) since {step.after.measured:%Y-%m-%d %H:%M}, "
+            f"{signed_percent(step.change)} ({word}) since {step.after.measured:%Y-%m-%d %H:%M}, "
             f"point {step.after.number}{commits} (p = {step.p_value:.1g})"
         )
     if not trend.steps:

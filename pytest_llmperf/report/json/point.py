@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pytest_llmperf.gate.regression import gated_margins
+from pytest_llmperf.gate.regression import Against, gated_margins
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import LevelSearch, LevelTrial
@@ -21,7 +21,7 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ModelSide, Run, Telemetry
 from pytest_llmperf.report.json.plain import plain
-from pytest_llmperf.report.views.verdicts import level, regression_verdict, sla_verdict
+from pytest_llmperf.report.views.verdicts import level, measured_change, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
 
 
@@ -97,6 +97,7 @@ def _run_dict(run: Run, summary: Summary, errors: RunErrors, point: LoadPoint) -
             for quantity, found in errors.items()
         },
         **({"warmup": plain(run.warmup)} if run.warmup else {}),
+        "host": plain(run.host) if run.host else None,
         **_server_side(run),
         **({"telemetry": _telemetry_dict(run.telemetry, run.started_ns)} if run.telemetry else {}),
     }
@@ -175,19 +176,33 @@ def _regression_dict(outcome: Outcome) -> dict[str, Any]:
     return {
         "verdict": regression_verdict(outcome),
         "notes": list(regression.notes) if regression else [],
+        "against": _against_dict(regression.against) if regression and regression.against else None,
         "metrics": [_metric_verdict_dict(metric) for metric in regression.metrics] if regression else [],
     }
 
 
+def _against_dict(found: Against) -> dict[str, Any]:
+    return {
+        **plain(found, "sessions", "runs", "commit"),
+        "last": found.last.isoformat(timespec="seconds"),
+        "provisional": bool(found.provisional),
+    }
+
+
 def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
-    """`worse_ratio` and its 90 % `interval` are above 1 where it got worse, whichever direction is better."""
-    series, estimate = metric.series, metric.estimate
+    """`change` is that of the value, with its 90 % interval: 0.366 is 36.6 % more, of a throughput an improvement.
+
+    `worse_ratio` and its `interval` are above 1 where it got worse, whichever direction is better.
+    """
+    series, estimate, change = metric.series, metric.estimate, measured_change(metric)
     return {
         "quantity": str(series.quantity),
         "unit": series.quantity.unit,
         "reference": series.reference,
         "baseline": rounded(level(series.baseline)),
         "now": rounded(level(series.candidate)),
+        "change": rounded(change[0]) if change else None,
+        "change_interval": list(map(rounded, change[1:])) if change else None,
         "worse_ratio": rounded(estimate.ratio) if estimate else None,
         "interval": [rounded(math.exp(estimate.bound(at))) for at in (0.05, 0.95)] if estimate else None,
         "detectable": rounded(metric.detectable),

@@ -8,7 +8,7 @@ from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import Summary, rounded
-from pytest_llmperf.report.views.verdicts import regression_verdict, sla_verdict
+from pytest_llmperf.report.views.verdicts import measured_change, regression_verdict, sla_verdict
 from pytest_llmperf.runner.outcomes import Outcome
 
 Property = tuple[str, str | int | float | bool]
@@ -38,6 +38,15 @@ def outcome_properties(outcome: Outcome) -> Iterator[Property]:
     yield from _duet_properties(result.reference)
     yield "llmperf.sla", sla_verdict(outcome)
     yield "llmperf.regression", regression_verdict(outcome)
+    yield from _change_properties(outcome)
+
+
+def _change_properties(outcome: Outcome) -> Iterator[Property]:
+    """`llmperf.change.itl_p50`, 0.366 of a value that rose by 36.6 %: against the rolling baseline or old server."""
+    for metric in outcome.regression.metrics if outcome.regression else ():
+        change = measured_change(metric) if metric.series.reference != "anchor" else None
+        if change and (value := rounded(change[0])) is not None:
+            yield f"llmperf.change.{metric.series.quantity}", value
 
 
 def _duet_properties(old: Result | None) -> Iterator[Property]:

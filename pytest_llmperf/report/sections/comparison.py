@@ -15,18 +15,25 @@ from rich.text import Text
 
 from pytest_llmperf.report.json.plain import plain
 from pytest_llmperf.report.sections.section import Section, Shown
-from pytest_llmperf.report.text import heading, left, make_table, number, right
+from pytest_llmperf.report.text import few, heading, left, make_table, number, right
 from pytest_llmperf.report.views.comparison import NO_WINNER, Comparison, Row, comparisons, overall
 
 _CELL = 13
 """Columns of a level with its interval below it, `1115 – 1287`, and of the gap beside it."""
 _EDGE = 1
+_FEW = 4
+"""Comparisons of which each has its sentence; more are summed up by configuration."""
 
 
-def _terminal(view: Sequence[Comparison], width: int) -> Iterator[Shown]:
+def _answers(view: Sequence[Comparison], width: int) -> Iterator[Shown]:
+    answers = [found.answer for found in view] if len(view) <= _FEW else overall(view)
+    yield from few([f"configurations at {line}" if len(view) <= _FEW else line for line in answers], _FEW, "answers")
+
+
+def _tables(view: Sequence[Comparison], width: int) -> Iterator[Shown]:
     for found in view:
         yield from comparison_tables(found, width)
-        yield from (found.answer, *_reasons(found), *(f"note: {note}" for note in found.notes))
+        yield from (*_reasons(found), *(f"note: {note}" for note in found.notes))
 
 
 def comparison_tables(found: Comparison, width: int) -> Iterator[Text | Table]:
@@ -116,8 +123,16 @@ COMPARISON = Section(
     key="comparison",
     title="Configurations side by side",
     view=lambda content: comparisons(content.measured),
-    terminal=_terminal,
+    terminal=_answers,
     json=lambda view: {"comparisons": [_comparison_dict(found) for found in view]},
     html='{% include "comparison.html" %}',
     answers=lambda view: [("comparison", "Configurations", f": {line}") for line in overall(view)],
+)
+# On a terminal of those who ask for it; the page has it all in one section.
+TABLES = Section(
+    key="comparison-tables",
+    title="Configurations side by side",
+    view=lambda content: comparisons(content.measured),
+    terminal=_tables,
+    verbosity=1,
 )

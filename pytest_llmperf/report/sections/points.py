@@ -25,14 +25,14 @@ from pytest_llmperf.report.sections.server_side import merged_models
 from pytest_llmperf.report.text import heading, left, make_table, number, right, simulated_label, styled, two_lines
 from pytest_llmperf.report.views.comparison import output_args
 from pytest_llmperf.report.views.standing import WORDS, Standing, standing
-from pytest_llmperf.report.views.verdicts import describe, regression_verdict, sla_verdict
+from pytest_llmperf.report.views.verdicts import describe
 from pytest_llmperf.runner.outcomes import Outcome
 
 _WIDE = 110
 """Columns of a terminal from which everything has room; below, tables leave out what matters least."""
 _ONLY_WIDE = (Quantity("e2e", "p50"), Quantity("request_throughput"))
-_SHORT = {"INCONCLUSIVE": "IN DOUBT", "NO BASELINE": "NONE"}
-"""Words for a table's narrow column."""
+_ROWS = 20
+"""Points of a terminal's tables without -v: more of them are in the report, and those in trouble come first."""
 _STATISTICS = ("mean", "std", "min", *(f"p{p}" for p in PERCENTILES), "max")
 _TERMINAL_STATISTICS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50))
 _FEW_STATISTICS = ("mean", "max", "p99", "p90", "p50")
@@ -85,11 +85,19 @@ def by_gravity(points: Iterable[Point]) -> list[Point]:
 
 
 def _tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
+    """The tables, with the gravest points alone where there are many."""
+    measured = [point for point in view if point.outcome.result and point.outcome.result.runs]
+    yield from _all_tables(by_gravity(measured)[:_ROWS] if len(measured) > _ROWS else measured, width)
+    if len(measured) > _ROWS:
+        yield f"and {len(measured) - _ROWS} more points (-v shows them)"
+
+
+def _all_tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
     """One table for all points whose numbers may stand side by side."""
-    measured = [(one.outcome, one.outcome.result) for one in view if one.outcome.result and one.outcome.result.runs]
-    title_of = {outcome.test: _group_title(result) for outcome, result in measured}
-    ordered = sorted(measured, key=lambda pair: title_of[pair[0].test])
-    for title, group in itertools.groupby(ordered, key=lambda pair: title_of[pair[0].test]):
+    measured = [(one, one.outcome.result) for one in view if one.outcome.result and one.outcome.result.runs]
+    title_of = {point.anchor: _group_title(result) for point, result in measured}
+    ordered = sorted(measured, key=lambda pair: title_of[pair[0].anchor])
+    for title, group in itertools.groupby(ordered, key=lambda pair: title_of[pair[0].anchor]):
         yield _table(title, list(group), width)
 
 
@@ -99,22 +107,24 @@ def _group_title(result: Result) -> str:
     return f"{'SIMULATED step times, ' * facts.simulated}{facts.slug}{f' ({locked})' * bool(locked)}"
 
 
-def _table(title: str, measured: Sequence[tuple[Outcome, Result]], width: int) -> Table:
+def _table(title: str, measured: Sequence[tuple[Point, Result]], width: int) -> Table:
     quantities = [quantity for quantity in HEADLINE if width >= _WIDE or quantity not in _ONLY_WIDE]
+    sides = [side for _, result in measured for side in (result, result.reference) if side is not None]
+    with_failed = width >= _WIDE or any(side.metrics.failed for side in sides)
     table = make_table(
         title,
         Column("\npoint", overflow="fold", min_width=12),
-        *right("failed\n/sent", *(two_lines(heading(quantity)) for quantity in quantities)),
-        *left("\nSLA", "base-\nline"),
+        *right(*["failed\n/sent"] * with_failed, *(two_lines(heading(quantity)) for quantity in quantities)),
+        *left("\nverdict"),
     )
-    for outcome, result in measured:
-        verdicts = (sla_verdict(outcome), regression_verdict(outcome)) if result.valid else ("INVALID", "INVALID")
-        shown = ("-" if word == "NOT CHECKED" else styled(word, _SHORT.get(word)) for word in verdicts)
-        table.add_row(escape(outcome.point_id), *_values(result, quantities), *shown)
+    for point, result in measured:
+        values = tuple(_values(result, quantities))[not with_failed :]
+        table.add_row(escape(point.outcome.point_id), *values, styled(point.standing.word))
         if (old := result.reference) is not None:
             # The old server of a duet is not judged.
             name = escape(f"  against {old.server.name}")
-            table.add_row(name, *_values(old, quantities), "-", "-" if old.valid else styled("INVALID"))
+            values = tuple(_values(old, quantities))[not with_failed :]
+            table.add_row(name, *values, "" if old.valid else styled("INVALID"))
     return table
 
 
@@ -137,11 +147,14 @@ def _overview_page(view: Sequence[Point]) -> dict[str, Any]:
 
 
 def _statistics_tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
+    if len(view) > _ROWS:
+        yield from _all_tables(view, width)
     for point in view:
         result = point.outcome.result
         if result is None or not result.runs:
             continue
         yield metrics_table(result, width)
+        yield from (f"limit {check.describe()}: {check.verdict}" for check in point.outcome.sla or ())
         if result.reference is not None:
             yield metrics_table(result.reference, width)
         if point.dialect:

@@ -12,12 +12,15 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.report.html.tradeoffs import front_chart, sweep_charts
 from pytest_llmperf.report.sections.section import Answer, Section, Shown
-from pytest_llmperf.report.text import heading, left, make_table, number, right, styled
+from pytest_llmperf.report.text import few, heading, left, make_table, number, right, styled
 from pytest_llmperf.report.views.comparison import grouped
+from pytest_llmperf.report.views.names import variant
 from pytest_llmperf.report.views.sweeps import SweepGroup, fronts, sweep_groups
 
 _FIRST = 8
 """Servers of a sweep at the head of the page."""
+_FIRST_LINES = 4
+"""The same on a terminal."""
 _QUANTITIES = {
     "prefill": (Quantity("ttft", "p50"), Quantity("ttft", "p99"), Quantity("prefill_throughput_per_user")),
     "decode": (Quantity("itl", "p50"), Quantity("itl", "p99"), Quantity("output_token_throughput_per_user")),
@@ -27,8 +30,7 @@ _LENGTH = re.compile(r"-in\d+")
 
 
 def _sweeps_terminal(view: Sequence[SweepGroup], width: int) -> Iterator[Shown]:
-    for group in view:
-        yield from group.answers
+    yield from few([line for group in view for line in group.answers], _FIRST_LINES, "sweeps")
 
 
 def _answers(view: Sequence[SweepGroup]) -> Iterator[Answer]:
@@ -76,7 +78,7 @@ def curves(measured: Sequence[tuple[str, Result]]) -> tuple[Curve, ...]:
 
 def _key(pair: tuple[str, Result]) -> tuple[str, ...]:
     test, result = pair
-    return test.partition("[")[0], result.environment.slug, result.server.name, _LENGTH.sub("", result.load.name)
+    return variant(test, result), result.environment.slug, result.server.name, _LENGTH.sub("", result.load.name)
 
 
 def _curve(results: Sequence[Result]) -> Curve:

@@ -14,6 +14,7 @@ from pytest_llmperf.gate.baselines.model import QUANTITIES, Baseline, StoredRun,
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS, change_points
 from pytest_llmperf.metrics.stats.histogram import lower_edge, merged, picture
 from pytest_llmperf.report.text import left, make_table, simulated_label
+from pytest_llmperf.units import signed_percent
 
 _SHOWN = (*HEADLINE_LATENCIES, Quantity("e2e", "p99"))
 _PICTURES = ("ttft", "itl")
@@ -120,11 +121,8 @@ def _steps(sessions: Sequence[StoredSession], quantity: Quantity, margin: float)
     for step in change_points(series, margin, "higher" if quantity.better == "higher" else "lower"):
         session = held[step.first][0]
         commit = f" at {session.git_sha[:9]}" if session.git_sha else ""
-        worse = "worse" if step.log_step > 0 else "better"
-        yield (
-            f"{quantity}: {abs(step.ratio - 1):.1%} {worse} since {session.started:%Y-%m-%d %H:%M}{commit} "
-            f"(p = {step.p_value:.1g})"
-        )
+        change = signed_percent(quantity.change(step.log_step))
+        yield (f"{quantity.title} {change} since {session.started:%Y-%m-%d %H:%M}{commit} (p = {step.p_value:.1g})")
 
 
 def _measured(session: StoredSession, quantity: Quantity) -> list[float]:

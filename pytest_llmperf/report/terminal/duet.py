@@ -12,6 +12,7 @@ from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.report.text import left, make_table, number, right, simulated_label, styled
 from pytest_llmperf.report.views.verdicts import level, measured_change
+from pytest_llmperf.units import percent, signed_percent
 
 
 def duet_table(result: Result, regression: Regression) -> Table:
@@ -27,12 +28,12 @@ def duet_table(result: Result, regression: Regression) -> Table:
 
 def _row(metric: MetricVerdict) -> Iterator[str]:
     series = metric.series
-    yield f"{series.quantity} {series.quantity.unit}"
+    yield f"{series.quantity.title} ({series.quantity.unit})"
     yield from (number(level(side)) for side in (series.baseline, series.candidate))
     if change := measured_change(metric):
         at, low, high = change
-        yield from (f"{at:+.1%}", f"{low:+.1%} to {high:+.1%}")
+        yield from (signed_percent(at), f"{signed_percent(low)} to {signed_percent(high)}")
     else:
         yield from ("-", "-")
-    yield f"{series.margin:.0%}"
+    yield percent(series.margin)
     yield styled(metric.verdict)

@@ -7,6 +7,7 @@ eye in the table. Overlap is no proof that two are the same, so it is called "no
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +18,7 @@ from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import tolerance, too_few
+from pytest_llmperf.report.views.names import variant
 
 QUANTITIES = (
     *HEADLINE_LATENCIES,
@@ -139,14 +141,14 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 
 
 def comparable(measured: Sequence[tuple[str, Result]]) -> dict[tuple[str, ...], list[Result]]:
-    """Results that may stand side by side: of one test function, environment and set of output-changing arguments."""
+    """Results that may stand side by side: of one test but for server and load, one environment, equal outputs."""
     groups = grouped((pair for pair in measured if pair[1].runs), _comparable_key)
     return {key: [result for _, result in pairs] for key, pairs in groups.items()}
 
 
 def _comparable_key(pair: tuple[str, Result]) -> tuple[str, ...]:
     test, result = pair
-    return test.partition("[")[0], result.environment.slug, output_args(result)
+    return variant(test, result), result.environment.slug, output_args(result)
 
 
 def output_args(result: Result) -> str:
@@ -161,16 +163,28 @@ def load_family(result: Result) -> str:
 
 def comparisons(measured: Sequence[tuple[str, Result]]) -> tuple[Comparison, ...]:
     """One per load that several servers were measured at, from (test id, result)."""
-    by_load = [grouped(results, lambda result: result.load.name) for results in comparable(measured).values()]
-    return tuple(_comparison(held) for loads in by_load for held in loads.values() if len(held) > 1)
+    found = [
+        (test, held)
+        for (test, *_), results in comparable(measured).items()
+        for held in grouped(results, lambda result: result.load.name).values()
+        if len({result.server.name for result in held}) == len(held) > 1
+    ]
+    loads = Counter(held[0].load.name for _, held in found)
+    return tuple(_comparison(held, _whose(test) if loads[held[0].load.name] > 1 else "") for test, held in found)
 
 
-def _comparison(results: Sequence[Result]) -> Comparison:
+def _whose(test: str) -> str:
+    """` (test_serving, a-b)`: what tells a comparison from another at the same load."""
+    function, _, rest = test.rpartition("::")[2].partition("[")
+    return f" ({', '.join(filter(None, (function, rest.strip('-]'))))})"
+
+
+def _comparison(results: Sequence[Result], whose: str) -> Comparison:
     # What was searched was found at a level of each configuration's own, so nothing else compares.
     searched = results[0].load.capacity
     rows = (_row(quantity, results) for quantity in ([searched.quantity] if searched else QUANTITIES))
     return Comparison(
-        load=results[0].load.name,
+        load=f"{results[0].load.name}{whose}",
         environment=results[0].environment.slug,
         configurations=tuple(result.server.name for result in results),
         rows=tuple(row for row in rows if any(row.levels)),

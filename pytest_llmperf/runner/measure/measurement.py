@@ -16,12 +16,13 @@ from pytest_llmperf.load.trace.trace import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
 from pytest_llmperf.metrics.summary import Summary, summarize
 from pytest_llmperf.metrics.trust.stability import steadiness
-from pytest_llmperf.metrics.trust.validity import cpu_was_the_limit, disturbance
+from pytest_llmperf.metrics.trust.validity import busy_host, cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run, WarmUp
 from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.servers.server import LlmServer, in_thread
+from pytest_llmperf.telemetry.host import host_load, read_host
 from pytest_llmperf.telemetry.triton import Reading, gained
 
 _REPEATS = 2
@@ -61,6 +62,8 @@ class Measurement:
         self._workers, self._most = workers or 1, workers or most_workers(point)
         self._warm_launch = 0
         self._windows: list[Summary] = []
+        self._is_host_busy = False
+        """The machine stayed busy however often a run was done over: what follows is measured as it is."""
 
     @property
     def steady(self) -> bool:
@@ -70,11 +73,12 @@ class Measurement:
     async def run(self, progress: Progress | None = None) -> None:
         """One more run, after a warm-up where this launch of the server has had none.
 
-        One that the client's CPU limited is done over with more processes, and so is, up to twice, one that the client
-        spoiled in another way: what decides is the client's state alone, never the server's numbers, so that doing it
-        over favours nobody. Raises PlanError when the load has no trace (first run), ServerError when the server is or
-        goes dead, and LoadError when a worker dies. Cancelled while the trace is made, it ends at once, and the thread
-        that makes it goes on to its end: `asyncio.run` waits for that.
+        One that the client's CPU limited is done over with more processes. One that the client spoiled in another way,
+        or that other work on its machine may have, is done over up to twice: what decides is the state of client and
+        machine alone, never the server's numbers, so that doing it over favours nobody. Raises PlanError when the load
+        has no trace (first run), ServerError when the server is or goes dead, and LoadError when a worker dies.
+        Cancelled while the trace is made, it ends at once, and the thread that makes it goes on to its end:
+        `asyncio.run` waits for that.
         """
         server = self.server
         trace = self._trace
@@ -95,6 +99,7 @@ class Measurement:
         untold = await in_thread(server, server.check_ours)
         while True:
             before = await in_thread(server, server.reading)
+            host = await in_thread(server, read_host)
             await in_thread(server, server.begin_watching)
             run = await self._drive(
                 trace,
@@ -104,8 +109,12 @@ class Measurement:
                 progress=None if progress is None else partial(progress, self.runs),
                 on_interrupt=self._keep_interrupted,
             )
-            run = await self._observed(replace(run, spoiled=tuple(spoiled)), before)
+            found = host_load(host, await in_thread(server, read_host), own_known=server.is_told_apart)
+            run = await self._observed(replace(run, spoiled=tuple(spoiled), host=found), before)
             reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
+            if reason is None and not self._is_host_busy:
+                reason = busy_host(run)
+                self._is_host_busy = reason is not None and len(spoiled) >= _REPEATS
             more = cpu and self._workers < self._most
             if reason is None or not (more or (len(spoiled) < _REPEATS and not cpu)):
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -60,16 +61,17 @@ def test_verdict_by_change_and_runs(level: float, runs: int, verdict: str, again
         (
             10.0,
             3,
-            "0.0% worse, with 95% confidence at most 2.0% worse, margin 5%; 8.7% worse would have failed four times",
+            "+0.0 %, with 95 % confidence not beyond +2.0 %, 5 % tolerated; the smallest change that would have failed "
+            "is +8.7 %",
         ),
-        (11.2, 5, "11.8% worse, with 98% confidence at least 9.3% worse, and the margin is 5%"),
-        (11.2, 3, "12.0% worse, with 98% confidence at least 9.2% worse, which 2 runs more must confirm"),
+        (11.2, 5, "+11.8 %, with 98 % confidence beyond +9.3 %, 5 % tolerated"),
+        (11.2, 3, "+12.0 %, with 98 % confidence beyond +9.2 %, which 2 runs more must confirm"),
         (8.5, 3, "which 2 runs more will confirm"),
         (8.5, 5, "the baseline is stale, accept the new level with --llmperf-accept"),
         (10.0, 1, "1 run decides nothing: 3 are needed"),
         (10.0, 2, "2 runs decide nothing: 3 are needed"),
-        (10.5, 4, "so on either side of the margin of 5% after 4 runs; another run may tell"),
-        (10.5, 8, "so on either side of the margin of 5% after 8 runs; the change is about as large as the margin"),
+        (10.5, 4, "as surely as a verdict asks for, 5 % tolerated, 4 runs; another run may tell"),
+        (10.5, 8, "Neither 10 more sessions nor 8 times the requests per run would decide it"),
     ],
 )
 def test_a_verdict_says_why(level: float, runs: int, sentence: str) -> None:
@@ -190,12 +192,67 @@ def test_too_noisy_names_the_level_and_the_cure() -> None:
     wild = ((8.0, 13.0, 9.0, 12.0, 7.5, 13.5, 10.0, 11.0),)
     runs = verdict_of(series(wild)).metrics[0]
     assert (runs.verdict, runs.too_noisy) == ("INCONCLUSIVE", "runs")
-    assert "TOO NOISY" in runs.reason
-    assert "more requests per run" in runs.reason
+    assert "; the smallest change that would have failed is +" in runs.reason
+    assert re.search(r"The interval is 9\d % noise between runs \(which differ by 1\d\.\d %\)", runs.reason)
     launches = tuple((level,) * 3 for level in (8.0, 12.0, 9.0, 11.0, 10.0))
     sessions = verdict_of(series(((10.0,) * 8,), launches)).metrics[0]
     assert (sessions.verdict, sessions.too_noisy) == ("INCONCLUSIVE", "sessions")
-    assert "launch the server anew" in sessions.reason
+    assert "the 5 sessions of the baseline (sessions differ by 1" in sessions.reason
+    assert "this session's 1 launch of the server" in sessions.reason
+
+
+QUIET = (1.0, 0.999, 1.001, 1.0, 0.999, 1.001, 1.0, 1.0)
+
+
+def recorded(sessions: int) -> PerRun:
+    return tuple(tuple(10 * QUIET[run] for run in range(5 if not session else 3)) for session in range(sessions))
+
+
+def test_a_baseline_of_one_session_is_named_as_the_cause_and_more_sessions_as_the_cure() -> None:
+    """The advice holds: with as many sessions as it names, the same change fails."""
+    now = (tuple(10.8 * factor for factor in QUIET),)
+    found = verdict_of(series(now, recorded(1))).metrics[0]
+    assert found.verdict == "INCONCLUSIVE"
+    assert "43 % the 1 session of the baseline (sessions are assumed to differ by 1 %)" in found.reason
+    assert "43 % this session's 1 launch of the server" in found.reason
+    assert "quieter machine" not in found.reason
+    assert "a duet of both servers, 8 runs of each" in found.reason
+    assert "a launch of the server for each of the 8 runs (--llmperf-relaunch=always)" in found.reason
+    more = re.search(r"(\d+) more sessions? of the old state in the baseline", found.reason)
+    assert more is not None
+    assert verdict_of(series(now, recorded(1 + int(more[1])))).verdict == "FAIL"
+    assert verdict_of(series(now, recorded(int(more[1])))).verdict == "INCONCLUSIVE"
+    assert verdict_of(series(tuple((run,) for run in now[0]), recorded(1))).verdict == "FAIL"
+
+
+def test_a_duet_in_doubt_is_told_of_no_baseline() -> None:
+    wild = ((8.0, 13.0, 9.0, 12.0, 7.5, 13.5, 10.0, 11.0),)
+    pair = replace(series(wild, wild), prior=duet(tolerance(ITL).prior), reference="duet")
+    reason = judge({"point": [pair]}, DUET)["point"].metrics[0].reason
+    assert "baseline" not in reason
+    assert reason.endswith(
+        "Not even 8 times the requests per run would decide it: the change is too near to what is "
+        "tolerated for this noise"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "sentence"),
+    [
+        ("itl_p50", 13.0, "+30.0 %, with 98 % confidence beyond +27"),
+        ("output_token_throughput", 7.337, "-26.6 %, with 98 % confidence beyond -25.1 %"),
+    ],
+)
+def test_a_change_is_that_of_the_value_with_its_sign(name: str, level: float, sentence: str) -> None:
+    now = (tuple(level * factor for factor in QUIET[:5]),)
+    found = verdict_of(series(now, recorded(5), parse_quantity(name))).metrics[0]
+    assert found.verdict == "FAIL"
+    assert sentence in found.reason
+
+
+def test_the_smallest_change_of_a_throughput_is_a_fall() -> None:
+    found = verdict_of(series(recorded(1), recorded(5), parse_quantity("output_token_throughput"))).metrics[0]
+    assert re.search(r"the smallest change that would have failed is -[789]\.\d %", found.reason)
 
 
 def test_relaunch_is_asked_for_where_launches_differ_more_than_runs() -> None:

@@ -1,0 +1,77 @@
+"""How busy this machine is beside what we run on it: processor time of all, and of our own processes.
+
+Our own are this process and all below it: load driver, sampler, and the servers that were started here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_llmperf.records import HostLoad
+
+_LEAST_S = 0.5
+"""Processor time is counted in ticks of 10 ms: of a shorter period too few."""
+_IDLE = (3, 4)
+"""Columns of a processor's line in /proc/stat that are no work: idle, and idle for a device."""
+
+
+class HostReading(NamedTuple):
+    """Counters at one moment."""
+
+    at_s: float
+    busy_ticks: int
+    """Of the processors that this process may use."""
+    own_ticks: int
+
+
+def read_host() -> HostReading | None:
+    """The counters now; None where the system does not tell them."""
+    try:
+        return HostReading(time.monotonic(), _busy_ticks(os.sched_getaffinity(0)), _own_ticks(os.getpid()))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def host_load(before: HostReading | None, after: HostReading | None, *, own_known: bool) -> HostLoad | None:
+    """The load between two readings; without `own_known` a server of others runs here too, and is not told apart."""
+    if before is None or after is None:
+        return None
+    cores, seconds = len(os.sched_getaffinity(0)), after.at_s - before.at_s
+    others = None
+    if own_known and seconds >= _LEAST_S and after.busy_ticks > before.busy_ticks:
+        ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks)
+        others = max(ticks / os.sysconf("SC_CLK_TCK") / seconds, 0.0)
+    return HostLoad(cores, os.getloadavg()[0], others)
+
+
+def _busy_ticks(cores: set[int]) -> int:
+    """Ticks of these processors that were no idling, since the system's start."""
+    names, total = {f"cpu{core}" for core in cores}, 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *counts = line.split()
+        if name in names:
+            # The columns from the 9th on are of guests, which are counted as user time too.
+            total += sum(int(count) for place, count in enumerate(counts[:8]) if place not in _IDLE)
+    return total
+
+
+def _own_ticks(root: int) -> int:
+    """Ticks of a process and everything below it; a child that has ended counts in its parent."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        parents[int(entry)], ticks[int(entry)] = int(fields[1]), sum(map(int, fields[11:15]))
+    return sum(count for process, count in ticks.items() if _is_below(process, root, parents))
+
+
+def _is_below(process: int, root: int, parents: dict[int, int]) -> bool:
+    while process != root and process in parents:
+        process = parents[process]
+    return process == root
