@@ -26,8 +26,8 @@ _FEW = 4
 
 
 def _answers(view: Sequence[Comparison], width: int) -> Iterator[Shown]:
-    answers = [found.answer for found in view] if len(view) <= _FEW else overall(view)
-    yield from few([f"configurations at {line}" if len(view) <= _FEW else line for line in answers], _FEW, "answers")
+    answers = [found.answer for found in view] if len(view) <= _FEW else list(overall(view))
+    yield from few(answers, _FEW, "answers")
 
 
 def _tables(view: Sequence[Comparison], width: int) -> Iterator[Shown]:

@@ -132,7 +132,7 @@ def test_it_can_be_read_on_a_phone_and_in_the_dark(page, elements):
 
 def test_a_session_that_measured_nothing():
     text = html_report([Outcome("t", "p", None, error="skipped: no GPU")], STARTED)
-    assert "1 point: 1 skipped" in text
+    assert "1 point: 1 SKIPPED" in text
     assert "Nothing was measured." in text
 
 

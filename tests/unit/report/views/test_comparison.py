@@ -152,7 +152,7 @@ def session(*pairs):
 
 
 def test_the_terminal_shows_the_table_and_the_answer():
-    text = summary(session(measured("a"), measured("[b]", 0.5)), 120, False, 0)
+    text = summary(session(measured("a"), measured("[b]", 0.5)), 120, False, 1)
     assert "configurations at short" in text
     assert "[b] is better in" in text
     assert "–" in text
@@ -173,7 +173,7 @@ def test_who_wins_one_metric_and_is_beaten_in_others_does_not_lead():
 
 
 def test_values_that_none_beats_are_starred_in_plain_text_too():
-    text = summary(session(measured("a"), measured("b", 0.5)), 120, False, 0).partition("configurations at short")[2]
+    text = summary(session(measured("a"), measured("b", 0.5)), 120, False, 1).partition("configurations at short")[2]
     (row,) = [line for line in text.splitlines() if line.strip().startswith("ttft_p50")]
     assert row.split()[3] == "*"
     assert row.split()[-1] == "b"
@@ -187,7 +187,7 @@ def test_many_configurations_stand_below_each_other():
     assert found.unbeaten == ("grid.seqs4", "grid.seqs8")
     assert found.answer.endswith("; none is better than grid.seqs4, grid.seqs8 in any")
     for width in (80, 120):
-        text = summary(session(*pairs), width, False, 0).partition("configurations at short")[2]
+        text = summary(session(*pairs), width, False, 1).partition("configurations at short")[2]
         rows = [line for line in text.splitlines() if line.strip().startswith("grid.")][: len(names)]
         assert [row.split()[0] for row in rows] == names
         assert max(map(len, rows)) <= width
@@ -196,7 +196,7 @@ def test_many_configurations_stand_below_each_other():
 @pytest.mark.parametrize("width", [80, 120])
 def test_five_configurations_fit_a_terminal_without_a_broken_word(width):
     names = {"plain": 1.0, "instances2": 0.9, "batch2": 0.8, "batch8": 0.4, "delay": 1.3}
-    text = summary(session(*(measured(name, slowness) for name, slowness in names.items())), width, False, 0)
+    text = summary(session(*(measured(name, slowness) for name, slowness in names.items())), width, False, 1)
     part = text[text.index("configurations at") : text.index("short: batch8 is better in")]
     assert all(len(line.rstrip()) <= width for line in part.splitlines())
     words = set(part.split())
@@ -212,3 +212,17 @@ def test_the_report_has_the_comparison():
     row = next(row for row in found["rows"] if row["quantity"] == "ttft_p50")
     assert row["best"] == "b"
     assert row["values"]["b"]["low"] < row["values"]["b"]["value"]
+
+
+def test_a_parameter_of_the_tests_own_makes_no_comparison():
+    """Each value of it is another experiment: a server is never compared with itself, nor two that differ in it."""
+    pairs = [(f"a.py::t[{name}-short-{how}]", result) for how in "xy" for name, result in _two()]
+    found = comparisons(pairs)
+    assert [one.load for one in found] == ["short (t, x)", "short (t, y)"]
+    assert all(one.configurations == ("a", "b") for one in found)
+    assert comparisons([pairs[0], pairs[2]]) == ()
+    assert not comparisons([("t[a-short]", pairs[0][1]), ("t[a-short]", pairs[0][1])])
+
+
+def _two():
+    return [(name, measured(name)) for name in "ab"]
