@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 from perf_suite import INI, PLAN, TEST, edited, lay_out, line_of, run_outside_ci
@@ -58,11 +59,20 @@ def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*tp1pp1-short: worse than its baseline (FAIL)",
-            "*itl_p50: * ms, baseline * ms; *% worse (*% worse to *% worse), margin 200%, * runs against 5: FAIL: *",
-            "* baseline * ms |[x2-5]*····*| * ms",
+            "*tp1pp1-short: ITL p50 +* %, * and * more: FAIL against the baseline",
+            "*FAIL ITL p50 +* %: * ms, baseline * ms (90 % interval +* % to +* %, tolerated 200 %)",
+            "* baseline |[x2-5]*····*|",
+            "* now |*",
+            "* ms * ms  (x: a run, 2: two runs)",
+            "*against the baseline of * UTC*: 1 session, 5 runs; the baseline is provisional: *",
             "*note: decode-ms-per-step was 4, is 40*",
+            "*this machine: load average * cores, other processes took * cores*",
             "*next: look for what changed*--llmperf-accept*",
+            "FAILED test_perf.py::test_serving*tp1pp1-short* - ITL p50 +* %, *",
+            "*= llmperf =*",
+            "1 point: 1 FAIL",
+            "FAIL tp1pp1-short: ITL p50 +* %: * ms, baseline * ms*",
+            "report: *",
         ]
     )
     point = recorded.points()["tp1pp1-short"]
@@ -71,6 +81,29 @@ def test_a_slower_configuration_fails_with_metric_values_and_margin(recorded):
     assert verdicts["itl_mean"] == "FAIL"
     assert verdicts["output_token_throughput"] == "FAIL"
     assert verdicts["ttft_p99"] == "NOT GATED"
+
+
+@pytest.mark.parametrize("order", [("sla", "baseline"), ("baseline", "sla")])
+def test_one_assertion_lists_limits_and_regression_whichever_is_asked_first(recorded, order):
+    recorded.edit_plan(*SLOWER)
+    recorded.edit_plan('error_rate: "<= 0"', 'itl_p50: "<= 1 ms"')
+    calls = [f"    {name}.check(result)\n" for name in order]
+    recorded.write(test=edited(TEST, "    sla.check(result)\n    baseline.check(result)\n", "".join(calls)))
+    result = recorded.run(*POINT, "--junitxml=junit.xml")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*AssertionError: tp1pp1-short: ITL p50 is * ms; the limit is at most 1 ms: FAIL against the SLA; *",
+            "*FAIL itl_p50: * ms, limit <= 1 ms*",
+            "*FAIL ITL p50 +* %: * ms, baseline * ms *",
+        ]
+    )
+    point = recorded.points()["tp1pp1-short"]
+    assert (point["sla"]["verdict"], point["regression"]["verdict"]) == ("FAIL", "FAIL")
+    assert "Captured stderr (llm server)" not in result.stdout.str()
+    message = ElementTree.parse(recorded.pytester.path / "junit.xml").getroot().find(".//failure").get("message")
+    assert message.startswith("ITL p50 is ")
+    assert "FAIL ITL p50 +" in message
 
 
 def _multiply_inter_token_latencies(suite, *factors):
@@ -88,7 +121,9 @@ def test_a_server_that_was_much_slower_is_improved(recorded):
     _multiply_inter_token_latencies(recorded, 10, 10, 10, 10, 10)
     result = recorded.run(*POINT)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["IMPROVED tp1pp1-short: itl_p50: *accept the new level with --llmperf-accept"])
+    result.stdout.fnmatch_lines(
+        ["IMPROVED tp1pp1-short: ITL p50 -* %: *", "*accept the new level with --llmperf-accept"]
+    )
 
 
 def test_a_change_within_the_plans_margins_passes(recorded):
@@ -157,7 +192,12 @@ def test_a_run_without_a_value_fails_the_limit(suite):
     suite.edit_plan('sla: {error_rate: "<= 0"}', 'sla: {error_rate: "<= 50 %", ttft_p99: "<= 1 h"}')
     result = suite.run(*POINT)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*1 of 2 SLA limits do not hold*", "*ttft_p99: no value in 1 of 3 runs, limit <= *"])
+    result.stdout.fnmatch_lines(
+        [
+            "*TTFT p99 has no value in 1 of 3 runs*: FAIL against the SLA",
+            "*ttft_p99: no value in 1 of 3 runs, limit <= *",
+        ]
+    )
     (check,) = [one for one in suite.points()["tp1pp1-short"]["sla"]["checks"] if one["quantity"] == "ttft_p99"]
     assert (check["verdict"], check["value"], check["reason"]) == ("FAIL", None, "no value in 1 of 3 runs")
 
@@ -273,7 +313,9 @@ def test_what_becomes_of_doubt(undecidable, option, outcome):
     result = undecidable.run(*POINT, *([f"--llmperf-inconclusive={option}"] if option else []))
     assert undecidable.points()["tp1pp1-short"]["regression"]["verdict"] == "INCONCLUSIVE"
     result.assert_outcomes(**{outcome: 1}, warnings=1 if option is None else 0)
-    result.stdout.fnmatch_lines(["* IN DOUBT*", "tp1pp1-short: 6 more runs, the last because of itl_p50: *"])
+    result.stdout.fnmatch_lines(
+        ["* INCONCLUSIVE*", "tp1pp1-short: 6 more runs", "INCONCLUSIVE tp1pp1-short: ITL p50 *"]
+    )
     assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 8
 
 
@@ -281,7 +323,9 @@ def test_doubt_warns_at_the_tests_line(undecidable):
     result = undecidable.run(*POINT, "--llmperf-budget=10ms", "-Werror")
     result.assert_outcomes(passed=1, warnings=1)
     where = line_of(TEST, "baseline.check")
-    result.stdout.fnmatch_lines([f"*{where}: InconclusiveWarning: tp1pp1-short: cannot be told from its baseline*"])
+    result.stdout.fnmatch_lines(
+        [f"*{where}: InconclusiveWarning: tp1pp1-short: ITL p50 * %: INCONCLUSIVE against the baseline*"]
+    )
 
 
 def test_a_budget_ends_the_runs_and_names_what_is_undecided(undecidable):
@@ -300,7 +344,7 @@ def test_a_report_never_fails(recorded, where):
     result.assert_outcomes(passed=1, warnings=1)
     assert recorded.points()["tp1pp1-short"]["regression"]["verdict"] == "FAIL"
     result.stdout.fnmatch_lines(
-        [f"*{line_of(TEST, 'baseline.check')}: ReportOnlyWarning: tp1pp1-short: worse than its baseline (FAIL)"]
+        [f"*{line_of(TEST, 'baseline.check')}: ReportOnlyWarning: tp1pp1-short: *: FAIL against the baseline"]
     )
 
 
