@@ -37,7 +37,7 @@ OPERATORS: dict[Op, Callable[[float, float], bool]] = {
 
 def percent(share: float) -> str:
     """`5 %` of 0.05."""
-    return f"{100 * share:.3g} %"
+    return f"{round(100 * share, 2):g} %"
 
 
 def signed_percent(share: float) -> str:

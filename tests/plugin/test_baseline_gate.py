@@ -313,9 +313,7 @@ def test_what_becomes_of_doubt(undecidable, option, outcome):
     result = undecidable.run(*POINT, *([f"--llmperf-inconclusive={option}"] if option else []))
     assert undecidable.points()["tp1pp1-short"]["regression"]["verdict"] == "INCONCLUSIVE"
     result.assert_outcomes(**{outcome: 1}, warnings=1 if option is None else 0)
-    result.stdout.fnmatch_lines(
-        ["* INCONCLUSIVE*", "tp1pp1-short: 6 more runs", "INCONCLUSIVE tp1pp1-short: ITL p50 *"]
-    )
+    result.stdout.fnmatch_lines(["tp1pp1-short: 6 more runs", "* tp1pp1-short: ITL p50 *"])
     assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 8
 
 
@@ -324,7 +322,7 @@ def test_doubt_warns_at_the_tests_line(undecidable):
     result.assert_outcomes(passed=1, warnings=1)
     where = line_of(TEST, "baseline.check")
     result.stdout.fnmatch_lines(
-        [f"*{where}: InconclusiveWarning: tp1pp1-short: ITL p50 * %: INCONCLUSIVE against the baseline*"]
+        [f"*{where}: InconclusiveWarning: tp1pp1-short: ITL p50 *: INCONCLUSIVE against the baseline*"]
     )
 
 

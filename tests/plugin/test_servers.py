@@ -106,10 +106,14 @@ def test_a_server_that_dies_fails_the_test_and_keeps_what_was_measured(suite):
     )
 
 
-def test_a_log_tail_of_a_failure_reaches_junit(suite):
+@pytest.mark.parametrize(
+    ("fault", "is_suspect"), [(", fault-status-every: 4", True), ("", False)], ids=["refuses requests", "is only slow"]
+)
+def test_the_log_of_a_server_that_is_a_suspect_reaches_junit(suite, fault, is_suspect):
+    suite.edit_plan("max-num-seqs: 4}}\n  tp4", f"max-num-seqs: 4{fault}}}}}\n  tp4")
     suite.edit_plan("concurrency: 2", 'sla: {ttft_p99: "<= 1 us"}, concurrency: 2')
-    suite.run("-k", "tp1pp1-short", "--junitxml=junit.xml", "-o", "junit_logging=all")
-    assert STARTED in (suite.pytester.path / "junit.xml").read_text()
+    suite.run("-k", "tp1pp1-short", "--junitxml=junit.xml", "-o", "junit_logging=all").assert_outcomes(failed=1)
+    assert (STARTED in (suite.pytester.path / "junit.xml").read_text()) == is_suspect
 
 
 @pytest.mark.parametrize("option", [["-n2"], ["-n1"], ["--dist=load", "--tx=2*popen"]])

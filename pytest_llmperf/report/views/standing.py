@@ -92,7 +92,9 @@ def _reasons(word: str, outcome: Outcome) -> Iterator[str]:
         duet = outcome.regression.duet
         yield from (describe(metric, duet) for metric in outcome.regression.metrics if metric.verdict == word)
     if outcome.error and word != "INVALID" and not _is_told(outcome):
-        yield first_line(outcome.error)
+        line = first_line(outcome.error)
+        name, _, rest = line.partition(": ")
+        yield rest if name in outcome.test else line
 
 
 def _is_told(outcome: Outcome) -> bool:

@@ -216,13 +216,9 @@ def test_the_report_has_the_comparison():
 
 def test_a_parameter_of_the_tests_own_makes_no_comparison():
     """Each value of it is another experiment: a server is never compared with itself, nor two that differ in it."""
-    pairs = [(f"a.py::t[{name}-short-{how}]", result) for how in "xy" for name, result in _two()]
+    pairs = [(f"a.py::t[{name}-short-{how}]", measured(name)[1]) for how in "xy" for name in "ab"]
     found = comparisons(pairs)
     assert [one.load for one in found] == ["short (t, x)", "short (t, y)"]
     assert all(one.configurations == ("a", "b") for one in found)
     assert comparisons([pairs[0], pairs[2]]) == ()
     assert not comparisons([("t[a-short]", pairs[0][1]), ("t[a-short]", pairs[0][1])])
-
-
-def _two():
-    return [(name, measured(name)) for name in "ab"]
