@@ -18,10 +18,11 @@ from pytest_llmperf.boundary.text import READABLE, foreign
 from pytest_llmperf.cli.baseline import baseline
 from pytest_llmperf.cli.compressa import measure_from_yaml
 from pytest_llmperf.cli.duet import duet
+from pytest_llmperf.cli.from_plan.calibrate import calibrate
+from pytest_llmperf.cli.from_plan.search import search
 from pytest_llmperf.cli.history import history
 from pytest_llmperf.cli.import_files import import_files
 from pytest_llmperf.cli.profile import profile
-from pytest_llmperf.cli.search import search
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.schema import plan_schema
@@ -70,7 +71,7 @@ def main() -> None:
     """Performance of LLM serving, measured exactly. The gate is pytest: see `pytest --help`, group llmperf."""
 
 
-for command in (baseline, duet, history, import_files, measure_from_yaml, profile, search):
+for command in (baseline, calibrate, duet, history, import_files, measure_from_yaml, profile, search):
     main.add_command(command)
 
 

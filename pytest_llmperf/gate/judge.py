@@ -32,7 +32,7 @@ from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
-from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors
+from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_errors
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 Recording = Literal["nothing", "missing", "everything"]
@@ -171,7 +171,9 @@ class Judge:
             return found
         margins = self.margins_of(test, result.load)
         errors = run_errors(result.runs, margins)
-        short = length_remarks(result.runs, errors, margins) if found.verdict == "INCONCLUSIVE" else ()
+        sds = {m.series.quantity: m.estimate.run_sd for m in found.metrics if m.estimate}
+        own = typical_errors(errors, sds)
+        short = length_remarks(result.runs, own, margins) if found.verdict == "INCONCLUSIVE" else ()
         return replace(found, notes=(*found.notes, *short, *drift_remarks(errors, margins)))
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:

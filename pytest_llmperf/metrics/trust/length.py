@@ -75,6 +75,15 @@ def typical_error(errors: Sequence[RunErrors], quantity: Quantity) -> float | No
     return math.sqrt(math.fsum(error**2 for error in held) / len(held)) if held else None
 
 
+def typical_errors(errors: Sequence[RunErrors], run_sds: Mapping[Quantity, float]) -> dict[Quantity, float]:
+    """Returns the runs' typical own error by quantity, as far as it is known, and no more than runs differ by at all.
+
+    `run_sds` are the estimated sds between runs: a percentile between two modes seems less certain than it is.
+    """
+    told = {quantity: typical_error(errors, quantity) for quantity in run_sds}
+    return {quantity: min(error, run_sds[quantity]) for quantity, error in told.items() if error}
+
+
 def _influence(quantity: Quantity, requests: Sequence[Request]) -> dict[int, float]:
     """By request (its place in the trace) the share by which it moves the run's number."""
     if quantity == OUTPUT_RATE:
@@ -113,13 +122,13 @@ def _of_rate(requests: Sequence[Request]) -> dict[int, float]:
 
 
 def length_remarks(
-    runs: Sequence[Run], errors: Sequence[RunErrors], margins: Mapping[Quantity, float]
+    runs: Sequence[Run], told: Mapping[Quantity, float], margins: Mapping[Quantity, float]
 ) -> Iterator[str]:
     """Yields a sentence where runs are too short for what is tolerated, with the length that would do.
 
-    It is about the quantity that needs the longest runs; that no other noise is in the way is not said.
+    `told` are their typical own errors. It is about the quantity that needs the longest runs; that no other noise is in
+    the way is not said.
     """
-    told = {quantity: error for quantity in margins if (error := typical_error(errors, quantity))}
     times = {quantity: (error / (margins[quantity] * PART_OF_MARGIN)) ** 2 for quantity, error in told.items()}
     worst = max(times, key=lambda quantity: times[quantity], default=None)
     if worst is None or times[worst] <= 1:

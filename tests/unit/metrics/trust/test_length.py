@@ -16,7 +16,7 @@ from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
 from pytest_llmperf.metrics.stats.estimate import compare
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.metrics.summary import summarize
-from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_error
+from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_error, typical_errors
 
 ITL, MEAN_ITL, TTFT, TAIL = (
     Quantity("itl", "p50"),
@@ -75,7 +75,8 @@ def test_few_requests_and_no_runs_say_nothing():
 def test_short_runs_are_told_with_the_length_that_would_do():
     runs = [noisy_run(seed, 0.5) for seed in range(4)]
     errors = run_errors(runs, [MEAN_ITL, OUTPUT_RATE])
-    (told,) = length_remarks(runs, errors, {MEAN_ITL: 0.05, OUTPUT_RATE: 0.5})
+    own = typical_errors(errors, {MEAN_ITL: 1.0, OUTPUT_RATE: 1.0})
+    (told,) = length_remarks(runs, own, {MEAN_ITL: 0.05, OUTPUT_RATE: 0.5})
     assert "within a run itl_mean has an error of" in told
     assert "would make that 1.7%" in told
     requests = float(re.search(r"([\d,]+) requests", told)[1].replace(",", ""))
@@ -85,7 +86,13 @@ def test_short_runs_are_told_with_the_length_that_would_do():
 
 def test_long_runs_are_not_told():
     runs = [noisy_run(seed, 0.05) for seed in range(4)]
-    assert not list(length_remarks(runs, run_errors(runs, [MEAN_ITL]), {MEAN_ITL: 0.05}))
+    own = typical_errors(run_errors(runs, [MEAN_ITL]), {MEAN_ITL: 1.0})
+    assert not list(length_remarks(runs, own, {MEAN_ITL: 0.05}))
+
+
+def test_no_run_has_a_larger_error_of_its_own_than_runs_differ_by():
+    runs = [noisy_run(seed, 0.5) for seed in range(4)]
+    assert typical_errors(run_errors(runs, [MEAN_ITL]), {MEAN_ITL: 0.01, TTFT: 0.01}) == {MEAN_ITL: 0.01}
 
 
 def test_a_third_of_the_margin_decides_in_three_runs():
