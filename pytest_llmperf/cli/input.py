@@ -23,9 +23,24 @@ from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.progress.live import Live
 
 PATH = click.Path(path_type=Path)
+
+
+def _rates(context: click.Context, option: click.Parameter, given: str | None) -> float | dict[str, list[float]] | None:
+    """One rate, or a sweep of several; UsageError for anything else."""
+    if given is None:
+        return None
+    try:
+        rates = [float(part) for part in given.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--request-rate {given!r} is neither a number nor a list such as 5,10,20") from None
+    return rates[0] if len(rates) == 1 else {"sweep": rates}
+
+
 PLAN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _LOAD_OPTIONS = (
-    click.option("--request-rate", type=float, help="Open loop: requests per second"),
+    click.option(
+        "--request-rate", metavar="R[,R…]", callback=_rates, help="Open loop: requests per second; a list: a point each"
+    ),
     click.option("--arrival", type=click.Choice(["constant", "poisson", "gamma"]), help="Gaps (default: constant)"),
     click.option("--duration", metavar="TIME", help="How long to send, in the place of --requests, as in '30 s'"),
     click.option("--input-tokens", type=int, help="Length of the prompts"),
@@ -132,13 +147,16 @@ def ready(text: str | None) -> Any:
 def capacity(asked: str | None, limits: Sequence[str]) -> dict[str, Any] | None:
     """`request_rate=1:200` and limits such as `ttft_p99<=500ms` as a plan would write them; None without."""
     if asked is None:
-        if limits:
-            raise click.UsageError("--sla says what a level of --capacity must meet; there is no --capacity")
         return None
     axis, _, span = asked.partition("=")
     if axis not in ("request_rate", "concurrency") or not span:
         raise click.UsageError(f"--capacity {asked!r} is neither request_rate=LOW:HIGH nor concurrency=LOW:HIGH")
-    return {axis: span, "sla": dict(_limit(text, r"[<>]=?.+", "--sla", "ttft_p99<=500ms") for text in limits)}
+    return {axis: span, "sla": sla(limits)}
+
+
+def sla(limits: Sequence[str]) -> dict[str, str]:
+    """Limits such as `ttft_p99<=500ms` as a plan would write them."""
+    return dict(_limit(text, r"[<>]=?.+", "--sla", "ttft_p99<=500ms") for text in limits)
 
 
 def slo(limits: Sequence[str]) -> dict[str, str] | None:

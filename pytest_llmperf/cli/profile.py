@@ -22,20 +22,25 @@ from pytest_llmperf.cli.input import (
     reported,
     say,
     server_at,
+    sla,
     slo,
     stderr_line,
     tables,
 )
+from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.interchange.perf_analyzer import profile_export
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.dialects import DIALECTS
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.plan.load.criteria import has_criterion, with_limits
 from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.point import EndpointName, LoadPoint
 from pytest_llmperf.plan.load.prompts import PromptFile
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.plan.server.engines.remote import RemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.report.files import write_html
 from pytest_llmperf.report.sections.capacity import capacity_table
 from pytest_llmperf.report.sections.points import dialect_table, metrics_table
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
@@ -43,6 +48,7 @@ from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.engines.table import ENGINES
+from pytest_llmperf.servers.readiness import check_listening
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
 
@@ -62,7 +68,17 @@ from pytest_llmperf.servers.start import start_server
 )
 @click.option("--concurrency", metavar="N[,N…]", help="Closed loop: requests in flight; of a list, one point each")
 @click.option("--capacity", metavar="AXIS=LOW:HIGH", help="Search the highest request_rate or concurrency within --sla")
-@click.option("--sla", "limits", multiple=True, metavar="LIMIT", help="Of --capacity, as in 'ttft_p99<=500ms'")
+@click.option(
+    "--sla",
+    "limits",
+    multiple=True,
+    metavar="LIMIT",
+    help="As in 'ttft_p99<=500ms'; of --capacity what a level must meet",
+)
+@click.option("--html", "html_path", type=PATH, help="Write the report as one HTML file")
+@click.option(
+    "--ready-timeout", metavar="TIME", help="How long to wait for it (default: 30 s; 3 s where nothing listens)"
+)
 @load_options
 @click.option("--burstiness", type=float, help="Shape of --arrival gamma: 1 is Poisson, less comes in bursts")
 @click.option("--requests", type=int, help="Measured requests per run (default: as many as --input-data has prompts)")
@@ -90,13 +106,18 @@ def profile(runs: int, **options: Any) -> None:
     measured until then is in the report.
     """
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
+    html_path = options.pop("html_path")
     folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None, dialect=options.pop("dialect"))
     with reported(folder, json_path):
         config, points = _server_config(options), _load_points(options)
+        if options["ready_timeout"] is None and isinstance(config, RemoteServer):
+            check_listening(config.url)
         folder.claim()
         results = measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
         for result in results:
             show(result, folder.dialect)
+        if html_path is not None:
+            report(folder, lambda: write_html(folder, html_path, {}))
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
         if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
@@ -106,7 +127,12 @@ def profile(runs: int, **options: Any) -> None:
 
 def _is_fine(result: Result) -> bool:
     found = result.capacity is None or result.capacity.value is not None
-    return result.valid and found and not result.metrics.failed
+    return result.valid and found and not result.metrics.failed and all(check.ok for check in limits_of(result))
+
+
+def limits_of(result: Result) -> tuple[SlaCheck, ...]:
+    """The limits that were typed, judged; those of a capacity are what its levels were judged by."""
+    return () if result.capacity else check_sla(result.load.sla, result, len(result.runs))
 
 
 def _server_config(options: dict[str, Any]) -> ServerConfig:
@@ -123,16 +149,19 @@ def _server_config(options: dict[str, Any]) -> ServerConfig:
         headers=options.pop("headers"),
         bearer_env=options.pop("bearer_env"),
         ready=ready(options.pop("ready")),
+        **({} if options["ready_timeout"] is None else {"ready_timeout": options["ready_timeout"]}),
         **({} if path is None else {"path": path}),
     )
 
 
 def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     """Raises ValidationError for what a load cannot be, PlanError for an unreadable file."""
-    options["capacity"] = capacity(options.pop("capacity"), options.pop("limits"))
+    limits = options.pop("limits")
+    options["capacity"] = capacity(options.pop("capacity"), limits)
+    options["sla"] = sla(limits) if limits and options["capacity"] is None else None
     options["slo"] = slo(options.pop("slos"))
     options["extra_body"] = json_object("--extra-body", options.pop("extra_body"))
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and name != "ready_timeout"}
     parts = given.pop("concurrency", "").split(",") if "concurrency" in given else []
     if not all(part.strip().isdigit() for part in parts):
         raise click.UsageError(f"--concurrency {','.join(parts)!r} is neither a whole number nor a list such as 2,4,8")
@@ -178,5 +207,7 @@ def show(result: Result, dialect: str | None) -> None:
         console.print(dialect_table(result, dialect))
     summary = result.metrics
     say(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}")
+    for check in limits_of(result):
+        say(f"{check.verdict} {check.describe()}")
     for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:
         say(line)

@@ -6,13 +6,15 @@ Waiting is no load: a server of others is asked after 1 s, 2 s, 4 s, …, at mos
 from __future__ import annotations
 
 import math
+import re
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -44,11 +46,32 @@ _OVER_TENSORS = ("infer", "grpc")
 
 def wait_for_remote(target: Target, config: RemoteServer, loads: Sequence[LoadPoint]) -> None:
     """Returns when a server that is up already has answered a request of one of `loads`. Raises ServerError."""
-    name = f"server {config.name!r} at {urls.shown(config.url)}"
+    name, begun_s = f"server {config.name!r} at {urls.shown(config.url)}", clock.monotonic()
     if config.ready is not False:
         wait_until_up(target, config, name, lambda deadline: _usual_problem(target, loads, deadline))
-    if failure := first_failure(target, config, loads, is_patient=config.ready is not False):
+    left_s = begun_s + config.ready_timeout - clock.monotonic()
+    if failure := first_failure(target, config, loads, is_patient=config.ready is not False, within_s=left_s):
         raise ServerError(f"{name}: its first request failed: {failure}")
+
+
+def check_listening(url: str, patience_s: float = 3.0) -> None:
+    """Raises ServerError where nothing listens at a URL for so long; says nothing of a name that is not found."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme in ("https", "grpcs") else 80)
+    deadline = clock.monotonic() + patience_s
+    while True:
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=patience_s).close()
+            return
+        except ConnectionRefusedError:
+            if clock.monotonic() >= deadline:
+                raise ServerError(
+                    f"nothing listens at {urls.shown(url)}: the connection was refused for {patience_s:g} s; is the "
+                    "port right, and the server up? --ready-timeout waits longer"
+                ) from None
+        except OSError:
+            return  # the readiness check says more
+        time.sleep(0.2)
 
 
 def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callable[[float], str | None]) -> None:
@@ -136,6 +159,7 @@ def first_failure(
     *,
     process: ServerProcess | None = None,
     is_patient: bool = False,
+    within_s: float | None = None,
 ) -> str | None:
     """None when the server answers the shortest request of one of `loads`; else what the first of them got.
 
@@ -144,7 +168,7 @@ def first_failure(
     `is_patient` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
     ServerError for wrong credentials.
     """
-    deadline = clock.monotonic() + config.ready_timeout
+    deadline = clock.monotonic() + (config.ready_timeout if within_s is None else within_s)
     attempts = _of_loads(target, loads) or _of_every_dialect(target)
     failures = (_failure(target, attempt, deadline, is_patient, process) for attempt in attempts)
     failure = next(failures)
@@ -279,6 +303,10 @@ def _asked(
     try:
         return ask(method, url, headers=(headers or dict(target.headers)).items(), body=body, timeout_s=timeout_s)
     except httpx.TransportError as error:
+        if url.startswith("https:") and re.search("WRONG_VERSION_NUMBER|record layer failure", str(error)):
+            raise ServerError(
+                f"{target.shown} answers, but not with TLS: it is an http port, so write http://…"
+            ) from error
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise ServerError(f"{target.shown}: {foreign(str(error))}; {_certificate_cure(str(error))}") from error
         return f"{type(error).__name__}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -69,6 +70,46 @@ def test_profile_searches_a_capacity(server, tmp_path):
     assert "is not a limit such as" in _profile(server, tmp_path, *asked, "--sla", "ttft_mean=500ms").output
 
 
+def test_profile_judges_limits_and_writes_a_page(server, tmp_path):
+    page = tmp_path / "r.html"
+    fine = _profile(server, tmp_path, "--concurrency", "2", "--sla", "ttft_p50<=10 s", "--html", str(page))
+    assert fine.exit_code == 0, fine.output
+    assert "PASS ttft_p50: " in fine.output
+    assert "<html" in page.read_text()
+    broken = _profile(server, tmp_path / "b", "--concurrency", "2", "--sla", "ttft_p50<=1us")
+    assert broken.exit_code == 1
+    assert "FAIL ttft_p50: " in broken.output
+
+
+def test_profile_takes_a_list_of_rates(server, tmp_path):
+    result = _profile(server, tmp_path, "--request-rate", "200,400")
+    assert result.exit_code == 0, result.output
+    points = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert [point["id"] for point in points] == ["profile-200rps", "profile-400rps"]
+
+
+def test_profile_gives_up_where_nothing_listens(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    common = ["profile", "--url", f"http://127.0.0.1:{port}", "--model", "m", "--output", str(tmp_path / "o"), *LOAD]
+    result = CliRunner().invoke(main, [*common, "--concurrency", "2"])
+    assert result.exit_code == 1
+    assert "the connection was refused for 3 s; is the port right, and the server up?" in result.output
+
+
+def test_https_to_an_http_port_is_told_at_once(server, tmp_path):
+    url = server.url.replace("http://", "https://")
+    common = ["profile", "--url", url, "--model", "embedded", "--output", str(tmp_path / "o"), *LOAD]
+    result = CliRunner().invoke(main, [*common, "--concurrency", "2"])
+    assert result.exit_code == 1
+    assert "it is an http port, so write http://" in result.output
+
+
+def test_the_package_is_the_command():
+    shown = subprocess.run([sys.executable, "-m", "pytest_llmperf", "--version"], capture_output=True, text=True)
+    assert shown.stdout.startswith("llmperf, version ")
+
+
 def test_profile_open_loop_on_completions(server, tmp_path):
     result = _profile(server, tmp_path, "--request-rate", "100", "--arrival", "poisson", "--endpoint", "completions")
     assert result.exit_code == 0, result.output
@@ -129,6 +170,7 @@ def test_an_interrupted_profile_keeps_what_it_measured(server, tmp_path, signum)
         ([], "either `concurrency` (closed loop) or `request_rate` (open loop)"),
         (["--concurrency", "2", "--request-rate", "3"], "either `concurrency`"),
         (["--concurrency", "0"], "Error: concurrency: "),
+        (["--request-rate", "3,x"], "--request-rate '3,x' is neither a number nor a list such as 5,10,20"),
         (["--request-rate", "0"], "Error: request_rate: '0.0 req/s' must be more than 0"),
         (["--concurrency", "40"], "less than concurrency: 40"),
         (["--concurrency", "2", "--slo", "ttft=1s"], "--slo 'ttft=1s' is not a limit such as 'ttft<=500ms'"),

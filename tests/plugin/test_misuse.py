@@ -48,7 +48,7 @@ def test_a_test_case_and_a_test_without_fixtures_are_told(suite):
 def test_a_gate_that_is_never_used_is_a_warning(suite):
     test = "def test_x(llm_server, load_driver, load_point, sla):\n    load_driver.run(llm_server, load_point)\n"
     suite.write(plan=PLAN, test=f"{HEAD}\n\n{test}")
-    result = suite.run("-Wdefault")
+    result = suite.run()
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(["*asks for the fixture `sla` and never calls sla.check(result)*"])
 
