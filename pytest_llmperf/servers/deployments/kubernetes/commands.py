@@ -23,8 +23,8 @@ def in_namespace(config: KubernetesServer, *words: str) -> tuple[str, ...]:
 
 
 def helm(config: KubernetesServer, *words: str) -> tuple[str, ...]:
-    """`helm` in the plan's namespace."""
-    return (config.helm, *_cluster(config, "--kube-context"), "--namespace", config.namespace, *words)
+    """`helm` in the plan's namespace, the command first, as people write it."""
+    return (config.helm, *words, *_cluster(config, "--kube-context"), "--namespace", config.namespace)
 
 
 def _cluster(config: KubernetesServer, context: str) -> tuple[str, ...]:

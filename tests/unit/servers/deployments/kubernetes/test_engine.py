@@ -25,9 +25,9 @@ def test_a_dry_run_shows_every_command_and_no_secret(monkeypatch):
         "kubectl --context prod get namespace demo  # 2/6 namespace: made where it is not there",
         "kubectl --context prod label namespace demo istio-injection=enabled",
         *[line for line in lines if "3/6 release: one that is there is an error" in line],
-        "helm --kube-context prod --namespace demo upgrade --install llmperf-a triton-inference-server "
+        "helm upgrade --install llmperf-a triton-inference-server "
         "--repo https://repo.example/chartrepo/mldp --version 1.2.3 --values - --labels llmperf-owner=HOST.PID "
-        "--history-max 3 --timeout 600s  # 4/6 install, these values on its standard input:",
+        "--history-max 3 --timeout 600s --kube-context prod --namespace demo  # 4/6 install, these values on its standard input:",
         "    main:",
         "      numGpus: 1",
         "      args:",
@@ -41,7 +41,7 @@ def test_a_dry_run_shows_every_command_and_no_secret(monkeypatch):
         "  # 5/6 rollout: until all pods are ready",
         "# 6/6 reach: http://10.0.0.1",
         "# afterwards, whatever happened: logs and events of the pods, then "
-        "helm --kube-context prod --namespace demo uninstall llmperf-a",
+        "helm uninstall llmperf-a --kube-context prod --namespace demo",
         "# written beside a.log: .settings.json, .deployed.json and .pods.log, without secrets",
     ]
 
