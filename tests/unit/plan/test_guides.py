@@ -20,9 +20,8 @@ def test_a_guides_plan(page, servers, loads):
 
 
 def test_the_sweep_and_the_search_of_the_triton_guide():
-    sweep, search = re.findall(
-        r"```yaml\n((?:loads|searches):.*?)```", (GUIDES / "triton_vllm.md").read_text(), re.DOTALL
-    )
+    text = (GUIDES / "triton_vllm.md").read_text()
+    sweep, search = re.findall(r"```yaml\n((?:loads|searches):.*?)```", text, re.DOTALL)
     plan = parse_plan(f"model: m\n{sweep}{search}", "guide")
     assert len(plan.server_configs()) == 3
     assert len(plan.load_points()) == 7

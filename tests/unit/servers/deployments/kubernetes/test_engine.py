@@ -27,7 +27,8 @@ def test_a_dry_run_shows_every_command_and_no_secret(monkeypatch):
         *[line for line in lines if "3/6 release: one that is there is an error" in line],
         "helm upgrade --install llmperf-a triton-inference-server "
         "--repo https://repo.example/chartrepo/mldp --version 1.2.3 --values - --labels llmperf-owner=HOST.PID "
-        "--history-max 3 --timeout 600s --kube-context prod --namespace demo  # 4/6 install, these values on its standard input:",
+        "--history-max 3 --timeout 600s --kube-context prod --namespace demo"
+        "  # 4/6 install, these values on its standard input:",
         "    main:",
         "      numGpus: 1",
         "      args:",
