@@ -19,6 +19,10 @@ class MissingRequirement(LlmPerfError):
     """This machine cannot run the configuration (GPUs, executable); the test is skipped with this reason."""
 
 
+class UnsetVariable(MissingRequirement, PlanError):
+    """A `${NAME}` of the plan that the environment does not have: a typo as likely as not, so it is never a skip."""
+
+
 class ServerError(LlmPerfError):
     """The server did not come up, or died; the message carries exit code, first error of the log and its path."""
 

@@ -283,7 +283,7 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
-    from pytest_llmperf.errors import LlmPerfError, MissingRequirement
+    from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 
     session = session_of(request.config)
     if not hasattr(request, "param"):
@@ -295,7 +295,11 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
         except LlmPerfError as error:
             failure = error
         # Outside of the except block, so that the message is not printed once more as its own cause.
-        if isinstance(failure, MissingRequirement) and not session.options.strict:
+        if (
+            isinstance(failure, MissingRequirement)
+            and not isinstance(failure, PlanError)
+            and not session.options.strict
+        ):
             pytest.skip(str(failure))
         elif failure is not None:
             pytest.fail(_with_strict_hint(failure), pytrace=False)
@@ -303,9 +307,10 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
 
 
 def _with_strict_hint(failure: Exception) -> str:
-    from pytest_llmperf.errors import MissingRequirement
+    from pytest_llmperf.errors import MissingRequirement, PlanError
 
-    return f"{failure} (--llmperf-strict)" if isinstance(failure, MissingRequirement) else str(failure)
+    would_skip = isinstance(failure, MissingRequirement) and not isinstance(failure, PlanError)
+    return f"{failure} (--llmperf-strict)" if would_skip else str(failure)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ class _Translated:
     def run(self) -> Any:
         """The SearchResult. Skips where this machine cannot run a single configuration; --llmperf-strict fails."""
         __tracebackhide__ = True
-        from pytest_llmperf.errors import LlmPerfError, MissingRequirement
+        from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 
         failure: Exception | None = None
         try:
@@ -94,6 +94,6 @@ class _Translated:
         except LlmPerfError as error:
             failure = error
         # Outside of the except block, so that the message is not printed once more as its own cause.
-        if isinstance(failure, MissingRequirement) and not self._strict:
+        if isinstance(failure, MissingRequirement) and not isinstance(failure, PlanError) and not self._strict:
             pytest.skip(str(failure))
         pytest.fail(str(failure), pytrace=False)

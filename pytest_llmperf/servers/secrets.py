@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from pytest_llmperf.boundary.secrets import remember
-from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.errors import UnsetVariable
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 def expand(text: str, environ: Mapping[str, str] | None = None, written: Callable[[str], str] = str) -> str:
-    """`text` with its references filled in, each `written` so; MissingRequirement names a variable that is not set.
+    """`text` with its references filled in, each `written` so; UnsetVariable names a variable that is not set.
 
     The values are hidden from now on, but for the paths of this machine.
     """
@@ -22,7 +22,7 @@ def expand(text: str, environ: Mapping[str, str] | None = None, written: Callabl
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in variables:
-            raise MissingRequirement(f"needs the environment variable {match[1]}, which is not set")
+            raise UnsetVariable(f"needs the environment variable {match[1]}, which is not set")
         found = variables[match[1]]
         if not (os.path.isabs(found) and os.path.exists(found)):
             remember(found)

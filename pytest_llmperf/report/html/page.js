@@ -51,6 +51,17 @@ const watcher = new IntersectionObserver((seen) => {
 }, { rootMargin: "400px" });
 for (const chart of charts) watcher.observe(chart);
 
+// Full-page pictures see what no window shows: whatever is not hidden is drawn when there is nothing else to do.
+const idle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+function drawNext() {
+  const next = charts.find((chart) => chart.offsetParent && !chart.dataset.drawn && !chart.dataset.begun);
+  if (!next) return;
+  next.dataset.begun = "yes";
+  draw(next);
+  idle(drawNext);
+}
+addEventListener("load", () => idle(drawNext));
+
 const redraw = () => charts.filter((chart) => chart.dataset.drawn).forEach(draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("beforeprint", () => {

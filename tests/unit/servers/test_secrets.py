@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_llmperf.boundary.secrets import redacted
-from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.servers.secrets import expand, expand_url
 
 
@@ -26,7 +26,7 @@ def test_a_value_is_not_expanded_again():
 
 
 def test_a_variable_that_is_not_set():
-    with pytest.raises(MissingRequirement, match="needs the environment variable NOWHERE, which is not set"):
+    with pytest.raises(PlanError, match="needs the environment variable NOWHERE, which is not set"):
         expand("${NOWHERE}", {})
 
 
