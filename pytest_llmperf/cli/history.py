@@ -98,11 +98,11 @@ def list_(
 @_told
 def show(path: Path, number: int) -> None:
     """Parameters, verdict and runs of the point with this NUMBER."""
-    from pytest_llmperf.report.history.tables import facts, runs_table
+    from pytest_llmperf.report.history.tables import facts, runs_table, score_lines
 
     with open_history(path) as held:
         found = held.point(number)
-    for line in facts(found):
+    for line in (*facts(found), *score_lines([found])):
         click.echo(line)
     _console().print(runs_table(found))
 
@@ -115,13 +115,15 @@ def show(path: Path, number: int) -> None:
 @_told
 def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> None:
     """How two points differ, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
-    from pytest_llmperf.report.history.tables import differences_table
+    from pytest_llmperf.report.history.tables import differences_table, score_lines
 
     quantities = [_quantity(name) for name in metrics or _gated()]
     with open_history(path) as held:
         pairs = list(_pairs(held, before, after))
     for one, other in pairs:
         _console().print(differences_table(one, other, differences(one, other, quantities)))
+        for line in score_lines([one, other]):
+            click.echo(line)
 
 
 def _gated() -> tuple[str, ...]:

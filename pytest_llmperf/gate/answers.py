@@ -25,7 +25,10 @@ DEFAULT_MARGIN = 0.02
 FEWEST_PROMPTS = 10
 """Below it one answer is a tenth of a score."""
 GUARD = Quantity("output_agreement")
-_WHERE_IT_BELONGS = "an argument that changes what the model outputs belongs in the plan's `locked`"
+_WHERE_IT_BELONGS = (
+    "an argument that changes what the model outputs belongs in the plan's `locked`, and `may_differ` tolerates what "
+    "another order of additions changes"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from statistics import fmean
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
@@ -27,12 +28,12 @@ class Level:
     commit: str | None
     verdict: str
     values: tuple[float, ...]
-    """One per valid run, in the quantity's unit; at least one, all positive."""
+    """One per valid run, in the quantity's unit; at least one, all positive but for ratios, which may be 0."""
 
     @property
     def mean(self) -> float:
-        """Geometric mean of the runs."""
-        return _mean(self.values)
+        """Geometric mean of the runs; the arithmetic one where a ratio is 0."""
+        return _mean(self.values) if min(self.values) > 0 else fmean(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,13 @@ def _level(found: FoundPoint, quantity: Quantity) -> Level | None:
 
 
 def _values(runs: Sequence[StoredRun], quantity: Quantity) -> tuple[float, ...]:
-    return tuple(value for run in runs if run.valid and (value := run.values.get(str(quantity), 0.0)) > 0)
+    found = (run.values.get(str(quantity)) for run in runs if run.valid)
+    return tuple(value for value in found if value is not None and (value > 0 or quantity.unit == "ratio"))
 
 
 def _steps(levels: Sequence[Level], quantity: Quantity) -> Iterator[Step]:
-    if quantity.better == "neither":
-        return
+    if quantity.better == "neither" or any(min(level.values) <= 0 for level in levels):
+        return  # of 0 there is no ratio
     sign = 1 if quantity.better == "lower" else -1
     for cut in change_points([level.values for level in levels], tolerance(quantity).margin, quantity.better):
         change = math.exp(sign * cut.log_step) - 1
@@ -120,7 +122,7 @@ def differences(before: FoundPoint, after: FoundPoint, quantities: Iterable[Quan
     """Yields the difference of each quantity that both points have, by the gate's statistic and default margins."""
     for quantity in quantities:
         then, now = _values(before.point.runs, quantity), _values(after.point.runs, quantity)
-        if then and now:
+        if then and now and min(*then, *now) > 0:
             better: Literal["higher", "lower"] = "higher" if quantity.better == "higher" else "lower"
             yield _difference(quantity, then, now, compare([then], [now], tolerance(quantity).prior, better))
 

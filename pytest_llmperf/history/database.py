@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_llmperf import clock
 from pytest_llmperf.history.session import HistoryError, StoredPoint, StoredRun, StoredSession
 
 _APPLICATION = 0x6C6C6D70
@@ -217,17 +219,19 @@ def open_history(path: Path, *, write: bool = False) -> Iterator[History]:
 
 
 def _bring_up_to_date(sql: sqlite3.Connection, path: Path) -> None:
+    sql.execute("BEGIN")  # one moment for all three: another session may be making the tables right now
     (version,), (application,) = (
         sql.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "application_id")
     )
     empty = not sql.execute("SELECT 1 FROM sqlite_master").fetchone()
+    sql.execute("COMMIT")
     if not empty and application != _APPLICATION:
         raise HistoryError(f"{path} is a SQLite file of another program, no history of llmperf")
     if version > VERSION:
         raise HistoryError(f"{path} is of a newer llmperf: its version is {version}, and this one reads {VERSION}")
     if version == VERSION:
         return
-    sql.execute("PRAGMA journal_mode = WAL")
+    _use_wal(sql)
     sql.execute("BEGIN IMMEDIATE")
     try:
         # Another session may have done it while this one waited.
@@ -240,6 +244,19 @@ def _bring_up_to_date(sql: sqlite3.Connection, path: Path) -> None:
         sql.execute("ROLLBACK")
         raise
     sql.execute("COMMIT")
+
+
+def _use_wal(sql: sqlite3.Connection) -> None:
+    """Lets readers read while a session is written. SQLite does not wait for the lock that this takes, so we do."""
+    give_up_s = clock.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            sql.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if clock.monotonic() > give_up_s:
+                raise
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager

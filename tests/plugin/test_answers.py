@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from perf_suite import TEST, edited, lay_out, run_outside_ci
+
+from pytest_llmperf.cli.history import history
 
 WIDE = "{itl_p50: 9999 %, itl_mean: 9999 %, ttft_p50: 9999 %, ttft_mean: 9999 %, output_token_throughput: 9999 %}"
 PLAN = f"""
@@ -59,6 +62,10 @@ def recorded(suite, recording):
     return suite
 
 
+def history_of(suite) -> tuple[str, str]:
+    return "--history", str(suite.pytester.path / "llmperf-history.sqlite")
+
+
 def files_with(folder: Path, text: str) -> set[str]:
     """Names of the files below a folder that hold a text."""
     found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
@@ -91,6 +98,10 @@ def test_other_answers_fail_by_score_and_by_guard_and_show_where_they_differ(rec
             f"  prompt *, from character *: baseline '*{SAID[-9:]}', now '*'",
         ]
     )
+    compared = CliRunner().invoke(history, ["compare", *history_of(recorded), "1", "1"])
+    assert "accuracy_exact: 0.0% -> 0.0% (+0.0 points)" in compared.output
+    trend = CliRunner().invoke(history, ["trend", *history_of(recorded), "a-q", "accuracy_exact"])
+    assert trend.exit_code == 0, trend.output
     assert "accuracy_exact: FAIL: 0.0%, baseline 83.3%: -83.3 points" in result.stdout.str()
     junit = (recorded.pytester.path / "junit.xml").read_text()
     assert 'name="llmperf.accuracy_exact" value="0.0"' in junit

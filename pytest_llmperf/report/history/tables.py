@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pytest_llmperf.boundary.text import visible
-from pytest_llmperf.definitions import HEADLINE, Quantity, quantity_names
+from pytest_llmperf.definitions import ACCURACIES, HEADLINE, Quantity, quantity_names
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
 from pytest_llmperf.history.database import FoundPoint
@@ -139,6 +139,17 @@ def facts(one: FoundPoint) -> Iterator[str]:
     yield from (f"  {visible(line)}" for line in _pairs(point.parameters))
 
 
+def score_lines(points: Sequence[FoundPoint]) -> Iterator[str]:
+    """Scores of answers, one line each: those of one point, or of two as the change in points; none where none has."""
+    for name in ACCURACIES:
+        values = [one.point.values.get(name) for one in points]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            continue
+        change = f" ({100 * (known[-1] - known[0]):+.1f} points)" if len(known) > 1 else ""
+        yield f"{name}: {' -> '.join(f'{value:.1%}' for value in known)}{change}"
+
+
 def runs_table(one: FoundPoint) -> Table:
     """One row per run."""
     table = make_table("per run", *right("run", "launch"), *left("valid"), *right(*map(_head, HEADLINE)))
@@ -172,7 +183,7 @@ def trend_table(trend: Trend, last: int) -> Table:
     for level in shown:
         if level.number in starts and table.row_count:
             table.add_section()
-        bar = "█" * max(1, round(_BAR * level.mean / most))
+        bar = "█" * max(1, round(_BAR * level.mean / most)) if most else ""
         moment = f"{level.measured:%Y-%m-%d %H:%M}"
         table.add_row(
             *(str(level.number), moment, (level.commit or "")[:9], styled(level.verdict)), number(level.mean), bar
