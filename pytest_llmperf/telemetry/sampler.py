@@ -29,6 +29,8 @@ MOST = 240
 _JITTER = (0.6, 1.4)
 _TIMEOUT_S = 2.0
 _LARGEST = 16 << 20
+_LEAST_TICKS = 5
+"""Ticks between two samples from which on processor time between them can be told."""
 _FAMILY_EVERY = 10
 """The tree of a server's processes is looked through at every tenth sample: it rarely grows in a run."""
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
@@ -81,8 +83,10 @@ class SourceLog:
                 return
             except (OSError, http.client.HTTPException) as error:
                 self._note = f"not every sample could be had ({type(error).__name__})"
-            # At random: a load that comes in waves would else be met at the same place of each.
-            due = max(due + interval_s * self._slower * random.uniform(*_JITTER), time.monotonic())
+            # At random: a load that comes in waves would else be met at the same place of each. Never at once, however
+            # late this sample was: two within a tick of the processor's clock say that nothing was done between them.
+            wait_s = interval_s * self._slower
+            due = max(due + wait_s * random.uniform(*_JITTER), time.monotonic() + wait_s * _JITTER[0])
 
     def _keep(self, row: Row) -> None:
         with self._lock:
@@ -155,6 +159,9 @@ def process_rows(pid: int) -> Iterator[Row]:
         if not ticks:
             raise Absent("its processes cannot be looked at")
         row = {"rss_bytes": float(pages * page)}
+        if before and now - at < _LEAST_TICKS * tick_s:
+            yield row
+            continue
         if before:
             grown = sum(ticks[member] - before[member] for member in ticks if member in before)
             row["cpu_cores"] = grown * tick_s / (now - at)

@@ -24,7 +24,7 @@ from pytest_llmperf.metrics.stats.estimate import interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.units import OPERATORS
+from pytest_llmperf.units import OPERATORS, percent, signed_percent
 
 _LEVEL = 0.95
 _LEAST_DESIGN_EFFECT = 2.0
@@ -77,16 +77,22 @@ class SlaCheck:
         if self.value is None:
             return f"{self.limit.quantity}: {self.reason or 'no value'}, {limit}"
         measured = f"{self.limit.quantity}: {self.limit.quantity.shown(self.value)}"
-        line = f"{measured}, {limit}{self._excess()}, n = {self.n}"
+        unsure = ", unverified" if self.is_unverified else ""
+        line = f"{measured}, {limit}{self._excess()}, n = {self.n}{unsure}"
         if self.verdict == "INCONCLUSIVE":
             return f"{line}; INCONCLUSIVE: {self.reason}"
         is_shown = self.reason and (self.lacking or (self.verdict == "FAIL" and not self.verified))
         return f"{line}; {self.reason}" if is_shown else line
 
+    @property
+    def is_unverified(self) -> bool:
+        """Whether it limits a percentile that the runs cannot certify, so that its value was compared as it stands."""
+        return self.limit.quantity.stat is not None and allowed_share(self.limit) is not None and not self.verified
+
     def _excess(self) -> str:
         if self.value is None or not self.limit.value or not beyond(self.limit, self.value):
             return ""
-        return f" ({self.value / self.limit.value - 1:+.1%})"
+        return f" ({signed_percent(self.value / self.limit.value - 1)})"
 
 
 def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: float | None = None) -> SlaCheck:
@@ -94,7 +100,8 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: f
 
     A run without a value, or with one that is not finite, fails: what was not measured meets no limit. The interval
     decides where it can; a limit that it leaves open fails when `value`, that of all runs together (None: computed from
-    `runs`), breaks it. Where no number of runs could certify a limit, `value` is compared as it stands.
+    `runs`), breaks it. Where no number of runs could certify a limit, and where all requests keep it by a factor of two
+    or `value` breaks it by one, `value` is compared as it stands, and asks for no more runs.
     """
     n, without = sum(run.n for run in runs), sum(run.lacking for run in runs)
     if gone := _nothing(limit, runs):
@@ -106,6 +113,8 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: f
     if found is None or (found[0] == "INCONCLUSIVE" and not _certifiable(limit, runs, most_runs)):
         return SlaCheck(limit, value, n, plain, reason=caveat, lacking=without)
     verdict, reason = found[0], "; ".join(filter(None, (found[1], caveat)))
+    if verdict == "INCONCLUSIVE" and (clear := _clear(limit, runs, value)):
+        return SlaCheck(limit, value, n, plain, reason="; ".join(filter(None, (clear, caveat))), lacking=without)
     if verdict == "INCONCLUSIVE":
         open_ = "FAIL" if plain == "FAIL" else verdict
         return SlaCheck(limit, value, n, open_, True, len(runs) < most_runs, reason, without)
@@ -179,6 +188,33 @@ def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool
     if allowed is None:
         return True
     return share_bounds([0] * most_runs, [max(1, round(sum(r.n for r in runs) / len(runs)))] * most_runs)[1] <= allowed
+
+
+def _clear(limit: Limit, runs: Sequence[LimitRun], value: float) -> str:
+    """Sentence on a percentile's limit that more runs need not be spent on; empty where they are needed.
+
+    All requests keep it by a factor of two, with the certainty that their count gives were they independent: (1 - share
+    allowed)^n is the chance to see none beyond a limit that is just broken. Or the value breaks it by that factor.
+    """
+    allowed = allowed_share(limit)
+    if limit.quantity.stat is None or allowed is None or limit.value <= 0 or not all(run.sample for run in runs):
+        return ""
+    upper = limit.op in ("<", "<=")
+    half = _limit_at(limit, limit.value * (0.5 if upper else 2.0))
+    double = _limit_at(limit, limit.value * (2.0 if upper else 0.5))
+    if beyond(double, value):
+        return "broken by more than a factor of two"
+    if any(beyond(half, seen) for run in runs for seen in run.sample):
+        return ""
+    certainty = 1 - (1 - allowed) ** sum(run.n for run in runs)
+    return (
+        f"all requests keep it by a factor of two; {percent(round(certainty, 3))} certain by their number that no more "
+        f"than {percent(allowed)} are beyond it"
+    )
+
+
+def _limit_at(limit: Limit, value: float) -> Limit:
+    return limit.model_copy(update={"value": value})
 
 
 def beyond(limit: Limit, value: float) -> bool:

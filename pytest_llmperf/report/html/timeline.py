@@ -12,7 +12,14 @@ SHOWN = 60
 """Requests of a timeline: more of them are no longer seen apart."""
 _FAILED = 20
 """Failed requests that are shown though it is not their turn."""
-_PHASES = ("queue", "prefill", "decode")
+_COLOURS = {
+    "to be sent": "queue",
+    "server queue": "baseline",
+    "prefill": "prefill",
+    "to first token": "prefill",
+    "decode": "decode",
+}
+"""By phase, in order. Only a server that tells how long a request waited in its queue tells its prefill too."""
 
 
 def timeline_chart(run: Run) -> Chart | None:
@@ -25,7 +32,7 @@ def timeline_chart(run: Run) -> Chart | None:
     shown = [record for place, record in enumerate(sent) if place % step == 0 or record.index in failed]
     zero_ns = begin(sent[0])
     height = min(760, 160 + 9 * len(shown))
-    traces = [trace for phase in _PHASES if (trace := _bars(phase, shown, zero_ns))]
+    traces = [trace for phase in _COLOURS if (trace := _bars(phase, shown, zero_ns))]
     traces += [trace for trace in (_failures(shown, zero_ns),) if trace]
     layout = {
         "barmode": "overlay",
@@ -39,13 +46,15 @@ def timeline_chart(run: Run) -> Chart | None:
     trouble = " and what failed" if failed else ""
     chosen = f"{len(shown)} of {len(sent)} requests, every {_th(step)} one{trouble}"
     part = f"all {len(sent)} requests" if step == 1 else chosen
-    headers = ("request", "begun (s)", *(f"{phase} (ms)" for phase in _PHASES), "output tokens", "error")
+    phases = [phase for phase in _COLOURS if any(phase in _spans(record) for record in shown)]
+    headers = ("request", "begun (s)", *(f"{phase} (ms)" for phase in phases), "output tokens", "error")
     return Chart(
         f"Requests of run {run.index + 1}",
-        f"One bar per request ({part}): waiting to be sent, waiting for the first token, receiving tokens.",
+        f"One bar per request ({part}): waiting to be sent, waiting for the first token, receiving tokens. A server "
+        "that tells its queue has that apart from its prefill.",
         {"data": traces, "layout": layout},
         headers,
-        tuple(_row(number, record, zero_ns) for number, record in enumerate(shown, start=1)),
+        tuple(_row(number, record, zero_ns, phases) for number, record in enumerate(shown, start=1)),
         wide=True,
     )
 
@@ -60,7 +69,13 @@ def _spans(record: RequestRecord) -> dict[str, tuple[int, int]]:
     """Begin and end of every phase that the request got to."""
     assert record.sent_ns is not None
     first = record.chunk_ns[0] if record.chunk_ns else record.end_ns
-    spans = {"queue": (begin(record), record.sent_ns), "prefill": (record.sent_ns, first)}
+    spans = {"to be sent": (begin(record), record.sent_ns)}
+    if record.server_ns is None:
+        spans["to first token"] = (record.sent_ns, first)
+    else:
+        waited_ns = max(record.server_ns.scheduled - record.server_ns.arrived, 0)
+        scheduled = min(record.sent_ns + waited_ns, first)
+        spans |= {"server queue": (record.sent_ns, scheduled), "prefill": (scheduled, first)}
     return spans | ({"decode": (first, record.chunk_ns[-1])} if record.chunk_ns else {})
 
 
@@ -76,7 +91,7 @@ def _bars(phase: str, records: Sequence[RequestRecord], zero_ns: int) -> Trace |
         "y": [number for number, _, _ in known],
         "base": [seconds(begin - zero_ns) for _, begin, _ in known],
         "x": [seconds(end - begin) for _, begin, end in known],
-        "meta": phase,
+        "meta": _COLOURS[phase],
         "hovertemplate": "request %{y}: %{x:.4g} s of " + phase + "<extra></extra>",
     }
 
@@ -98,9 +113,9 @@ def _failures(records: Sequence[RequestRecord], zero_ns: int) -> Trace | None:
     }
 
 
-def _row(number: int, record: RequestRecord, zero_ns: int) -> tuple[Cell, ...]:
+def _row(number: int, record: RequestRecord, zero_ns: int, phases: Sequence[str]) -> tuple[Cell, ...]:
     spans = _spans(record)
     times = [
-        (end - begin) / 1e6 if span else None for span in map(spans.get, _PHASES) for begin, end in [span or (0, 0)]
+        (end - begin) / 1e6 if span else None for span in map(spans.get, phases) for begin, end in [span or (0, 0)]
     ]
     return number, seconds(begin(record) - zero_ns), *times, record.output_tokens, record.error or ""

@@ -77,6 +77,9 @@ def _remarks(outcome: Outcome, *, every: bool) -> Iterator[str]:
     if outcome.reruns:
         why = f", the last because of {outcome.reruns[-1]}" if every else ""
         yield f"{counted(len(outcome.reruns), 'more run')}{why}"
+    unsure = [check.limit.quantity.title for check in outcome.sla or () if check.is_unverified and check.ok]
+    if unsure:
+        yield f"unverified, as the requests are too few to certify it: {', '.join(unsure)} within its limit"
     if regression:
         since = "from {} to {}".format(*duet) if (duet := regression.duet) else "since the baseline"
         yield from (f"{since}, {note}" for note in regression.notes)

@@ -21,13 +21,13 @@ def test_limits_that_hold_in_the_plans_order():
     found = checks(steady_run(), **LIMITS)
     assert [str(check.limit.quantity) for check in found] == list(LIMITS)
     assert all(check.ok for check in found)
-    assert found[0].describe() == "ttft_p99: 11 ms, limit <= 12 ms, n = 20"
+    assert found[0].describe() == "ttft_p99: 11 ms, limit <= 12 ms, n = 20, unverified"
 
 
 def test_limits_that_do_not_hold():
     ttft, rate = checks(steady_run(), ttft_p50="<= 5 ms", request_throughput=">= 1000 req/s")
     assert not ttft.ok
-    assert ttft.describe() == "ttft_p50: 10.5 ms, limit <= 5 ms (+110.0%), n = 20"
+    assert ttft.describe() == "ttft_p50: 10.5 ms, limit <= 5 ms (+110.0 %), n = 20"
     assert not rate.ok
     assert "limit >= 1000 req/s (-" in rate.describe()
 
@@ -59,7 +59,10 @@ def test_answers_without_a_value_are_told():
     at_once = record(chunks_ms=[10.0], tokens=[4])
     (check,) = checks(run([record(), record(), at_once, at_once]), itl_p99="<= 12 ms")
     assert (check.verdict, check.lacking) == ("PASS", 2)
-    assert check.describe() == "itl_p99: 10 ms, limit <= 12 ms, n = 2; 2 of 4 successful requests have no value"
+    assert (
+        check.describe()
+        == "itl_p99: 10 ms, limit <= 12 ms, n = 2, unverified; 2 of 4 successful requests have no value"
+    )
     (check,) = checks(run([record()] * 4), run([at_once] * 4), itl_p99="<= 12 ms")
     assert (check.verdict, check.value) == ("FAIL", None)
 
@@ -87,6 +90,29 @@ def test_a_limit_is_certified_where_there_are_enough_requests():
 def test_too_few_requests_to_certify_are_compared_as_they_stand():
     (check,) = checks(*[wide(20, [10.0])] * 3, ttft_p99="<= 12 ms")
     assert (check.verdict, check.verified, check.undecided) == ("PASS", False, False)
+
+
+@pytest.mark.parametrize("n", [1, 20, 74, 75, 99, 100, 199, 200, 1000])
+@pytest.mark.parametrize("name", ["ttft_p90", "ttft_p95", "ttft_p99"])
+def test_more_data_of_a_limit_that_is_kept_by_a_factor_of_two_is_never_worse_and_costs_no_run(n, name):
+    (check,) = checks(*[wide(n, [10.0])] * 3, **{name: "<= 20 ms"})
+    assert (check.verdict, check.undecided) == ("PASS", False)
+
+
+def test_a_limit_that_is_kept_by_a_factor_of_two_states_its_certainty():
+    (check,) = checks(*[wide(75, [10.0])] * 3, ttft_p99="<= 20 ms")
+    assert check.verified is False
+    assert check.reason == (
+        "all requests keep it by a factor of two; 89.6 % certain by their number that no more than 1 % are beyond it"
+    )
+    assert check.describe() == "ttft_p99: 10 ms, limit <= 20 ms, n = 225, unverified"
+    (close,) = checks(*[wide(75, [10.0] * 74 + [10.1])] * 3, ttft_p99="<= 20 ms")
+    assert (close.verdict, close.undecided) == ("INCONCLUSIVE", True)
+
+
+def test_a_limit_that_is_broken_by_a_factor_of_two_costs_no_run():
+    (check,) = checks(*[wide(300, [10.0] * 74 + [30.0])] * 3, ttft_p99="<= 12 ms")
+    assert (check.verdict, check.undecided) == ("FAIL", False)
 
 
 def test_what_the_interval_leaves_open_asks_for_another_run():

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from textwrap import dedent
+from types import SimpleNamespace
 
 import pytest
 from samples import point, record, result, run, server
@@ -227,6 +228,34 @@ def test_processes_below_the_supervisor_are_counted():
             assert min(dict(found.tracks[0].series)["rss_bytes"]) > 1 << 20
         finally:
             os.killpg(process.pid, 9)
+
+
+def test_two_samples_within_a_tick_tell_no_processor_time(monkeypatch):
+    """The second comes at once, as after a late one: 0 cores would say that nothing was done."""
+    moments = iter([10.0, 10.001, 10.5])
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    rows = sampler.process_rows(os.getppid())
+    found = [next(rows) for _ in range(3)]
+    assert ["cpu_cores" in row for row in found] == [False, False, True]
+
+
+def test_a_late_sample_is_not_followed_at_once(monkeypatch):
+    """A source that answers after three intervals: each wait from one sample to the next is an interval's at least."""
+    now, waits = [0.0], []
+
+    class Stop:
+        def wait(self, seconds):
+            waits.append(seconds)
+            now[0] += seconds
+            return len(waits) > 5
+
+    def read():
+        now[0] += 1.5
+        return {"x": 1.0}
+
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns))
+    sampler.SourceLog("s", read).follow(Stop(), 0.5)
+    assert min(waits[1:]) == pytest.approx(0.3)
 
 
 def test_counters_become_what_a_reader_wants():

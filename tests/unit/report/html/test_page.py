@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 
 import pytest
 from report_samples import EVIL, STARTED, outcomes
-from samples import START_NS, failed, record, result, run
+from samples import MS, START_NS, failed, record, result, run
 
 from pytest_llmperf.definitions import METRICS, Quantity
 from pytest_llmperf.gate.sla import SlaCheck
 from pytest_llmperf.metrics.stats.pareto import Front, Tradeoff
 from pytest_llmperf.plan.limits import Limit
-from pytest_llmperf.records import Telemetry, Track
+from pytest_llmperf.records import ServerTimes, Telemetry, Track
 from pytest_llmperf.report.html.charts import log_axis, safe
 from pytest_llmperf.report.html.distributions import distribution_charts
 from pytest_llmperf.report.html.series import series_chart
@@ -168,7 +168,7 @@ def test_a_timeline_shows_requests_of_the_whole_run_and_what_failed():
     assert chart is not None
     assert len(chart.rows) == (SHOWN + 6) / 2 + 1
     assert f"{len(chart.rows)} of {SHOWN + 6} requests, every 2nd one and what failed" in chart.says
-    assert [trace["name"] for trace in chart.figure["data"]] == ["prefill", "decode", "failed"]
+    assert [trace["name"] for trace in chart.figure["data"]] == ["to first token", "decode", "failed"]
 
 
 def test_an_open_loops_timeline_begins_when_requests_were_due():
@@ -252,3 +252,13 @@ def test_a_percentile_curve_ends_where_the_sample_does():
     _, curve = distribution_charts({"ttft": [float(n) for n in range(1, 101)]}, {})
     shown = dict(curve.rows)
     assert (shown["p50"], shown["p99.9"]) == ("50.5", "-")
+
+
+def test_the_wait_in_a_servers_queue_is_no_prefill():
+    told = replace(record(0.0, [50.0, 60.0]), server_ns=ServerTimes(1_000, 1_000 + 30 * MS, 50 * MS, 60 * MS))
+    chart = timeline_chart(run([told]))
+    lengths = {trace["name"]: trace["x"] for trace in chart.figure["data"]}
+    assert lengths == {"server queue": [0.03], "prefill": [0.02], "decode": [0.01]}
+    untold = timeline_chart(run([record(0.0, [50.0, 60.0])]))
+    assert [trace["name"] for trace in untold.figure["data"]] == ["to first token", "decode"]
+    assert not any("prefill" in header for header in untold.headers)

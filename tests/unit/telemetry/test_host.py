@@ -1,0 +1,55 @@
+"""What others take of the machine is what is left when our own processes are taken off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from samples import point, run
+
+from pytest_llmperf.metrics.trust import validity
+from pytest_llmperf.records import HostLoad
+from pytest_llmperf.telemetry.host import HostReading, host_load, read_host
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def test_what_is_not_ours_is_that_of_others():
+    before, after = HostReading(10.0, 1000, 400), HostReading(12.0, 1000 + 3 * TICKS, 400 + TICKS)
+    found = host_load(before, after, own_known=True)
+    assert found is not None
+    assert found.other_cores == pytest.approx(1.0)
+    assert found.cores == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "own_known"), [(0.1, True), (2.0, False)], ids=["too short", "server not told apart"]
+)
+def test_what_cannot_be_told_is_no_zero(seconds, own_known):
+    found = host_load(HostReading(0, 0, 0), HostReading(seconds, 10, 0), own_known=own_known)
+    assert found is not None
+    assert found.other_cores is None
+    assert host_load(None, HostReading(2.0, 10, 0), own_known=True) is None
+
+
+def test_a_child_is_our_own_also_when_it_has_ended():
+    before = read_host()
+    assert before is not None
+    subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
+    after = read_host()
+    assert after is not None
+    assert after.own_ticks > before.own_ticks
+    assert after.at_s <= time.monotonic()
+
+
+@pytest.mark.parametrize(("others", "is_busy"), [(0.0, False), (1.9, False), (2.1, True), (None, False)])
+def test_a_busy_machine_is_a_suspect_and_the_run_stays_valid(monkeypatch, others, is_busy):
+    monkeypatch.setattr(validity, "MAX_OTHER_CPU", 0.25)
+    seen = replace(run([]), host=HostLoad(8, 3.0, others))
+    assert (validity.busy_host(seen) is not None) == is_busy
+    assert ("suspect" in validity.host_sentence([seen])) == is_busy
+    assert validity.disturbance(seen, point()) is None
