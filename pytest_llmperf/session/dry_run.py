@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.runner.describe import counted, describe_load
-from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.runner.describe import counted, describe_load, load_seconds
+from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, shown_proxy, steps
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -23,6 +23,21 @@ def describe_points(
         for load in (load for other, load in points if other == server):
             yield f"  {load.name}: {describe_load(load, runs(load))}{each}"
             yield from (f"    {note}" for note in file_notes(load))
+    if points:
+        yield _totals(points, runs)
+
+
+def _totals(points: Sequence[tuple[ServerConfig | Duet, LoadPoint]], runs: Callable[[LoadPoint], int]) -> str:
+    """How much it is altogether, as far as it can be known without the servers."""
+    started = [config for config in configurations(server for server, _ in points) if config.is_started]
+    counts = [(load, runs(load) * len(sides(server))) for server, load in points]
+    measured = sum(count for _, count in counts)
+    requests = sum((load.requests or 0) * count for load, count in counts)
+    at_least = "" if all(load.requests and not load.capacity for load, _ in counts) else "at least "
+    seconds = [known and known * count for load, count in counts for known in (load_seconds(load),)]
+    known_s = sum(filter(None, seconds))
+    time = f", {known_s:.0f} s of load" + (" and what takes as long as its server" if None in seconds else "")
+    return f"in all: {counted(len(started), 'start')}, {counted(measured, 'run')}, {at_least}{requests} requests{time}"
 
 
 def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:

@@ -70,3 +70,10 @@ def test_a_fault_of_our_hooks_fails_that_test_and_goes_on(suite):
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*llmperf could not note this test: RuntimeError: a fault*"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+def test_a_dry_run_totals_what_it_would_take(suite):
+    suite.write(plan=PLAN, test=f"{HEAD}{ANOTHER}")
+    suite.edit_plan("concurrency: 1, requests: 4", "request_rate: 2, requests: 4")
+    result = suite.run("--llmperf-dry-run")
+    result.stdout.fnmatch_lines(["in all: 1 start, 1 run, 4 requests, 2 s of load"])
