@@ -71,7 +71,7 @@ def test_a_slower_server_fails_against_the_old_one(judged):
 def test_a_faster_server_is_improved(judged):
     point = judged.points["test_faster[slow-vs-old-short]"]
     assert (point["regression"]["verdict"], point["passed"]) == ("IMPROVED", True)
-    assert "IMPROVED slow-vs-old-short: itl_p50: " in judged.output
+    assert "IMPROVED slow-vs-old-short: ITL p50 -" in judged.output
     assert "--llmperf-accept" not in judged.output
 
 

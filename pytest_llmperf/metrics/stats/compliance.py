@@ -113,7 +113,7 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: f
     if found is None or (found[0] == "INCONCLUSIVE" and not _certifiable(limit, runs, most_runs)):
         return SlaCheck(limit, value, n, plain, reason=caveat, lacking=without)
     verdict, reason = found[0], "; ".join(filter(None, (found[1], caveat)))
-    if verdict == "INCONCLUSIVE" and (clear := _clear(limit, runs, value)):
+    if verdict == "INCONCLUSIVE" and (clear := _clear(limit, runs, value, most_runs)):
         return SlaCheck(limit, value, n, plain, reason="; ".join(filter(None, (clear, caveat))), lacking=without)
     if verdict == "INCONCLUSIVE":
         open_ = "FAIL" if plain == "FAIL" else verdict
@@ -190,11 +190,11 @@ def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool
     return share_bounds([0] * most_runs, [max(1, round(sum(r.n for r in runs) / len(runs)))] * most_runs)[1] <= allowed
 
 
-def _clear(limit: Limit, runs: Sequence[LimitRun], value: float) -> str:
+def _clear(limit: Limit, runs: Sequence[LimitRun], value: float, most_runs: int) -> str:
     """Sentence on a percentile's limit that more runs need not be spent on; empty where they are needed.
 
-    All requests keep it by a factor of two, with the certainty that their count gives were they independent: (1 - share
-    allowed)^n is the chance to see none beyond a limit that is just broken. Or the value breaks it by that factor.
+    All requests keep it by a factor of two, and so many are certain enough were they independent: (1 - share allowed)^n
+    is the chance to see none beyond a limit that is just broken. Or the value breaks it by that factor.
     """
     allowed = allowed_share(limit)
     if limit.quantity.stat is None or allowed is None or limit.value <= 0 or not all(run.sample for run in runs):
@@ -207,6 +207,8 @@ def _clear(limit: Limit, runs: Sequence[LimitRun], value: float) -> str:
     if any(beyond(half, seen) for run in runs for seen in run.sample):
         return ""
     certainty = 1 - (1 - allowed) ** sum(run.n for run in runs)
+    if certainty < _LEVEL and len(runs) < most_runs:
+        return ""
     return (
         f"all requests keep it by a factor of two; {percent(round(certainty, 3))} certain by their number that no more "
         f"than {percent(allowed)} are beyond it"
