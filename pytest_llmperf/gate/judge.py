@@ -27,11 +27,12 @@ from pytest_llmperf.gate.regression import (
 )
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.gate.verdict import PointVerdict, Reference, Series, judge
+from pytest_llmperf.gate.verdict import MetricVerdict, PointVerdict, Reference, Series, judge
 from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
+from pytest_llmperf.metrics.stats.noise import Noise, noise
 from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_errors
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
@@ -174,7 +175,9 @@ class Judge:
         sds = {m.series.quantity: m.estimate.run_sd for m in found.metrics if m.estimate}
         own = typical_errors(errors, sds)
         short = length_remarks(result.runs, own, margins) if found.verdict == "INCONCLUSIVE" else ()
-        return replace(found, notes=(*found.notes, *short, *drift_remarks(errors, margins)))
+        metrics = tuple(replace(m, noise=_noise_of(m, own.get(m.series.quantity))) for m in found.metrics)
+        notes = (*found.notes, *short, *drift_remarks(errors, margins))
+        return replace(found, point=replace(found.point, metrics=metrics), notes=notes)
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
         self._gated[test] = series
@@ -241,3 +244,10 @@ class Judge:
         for path in unused(self.folder, slugs, tests):
             if path.parent in folders:
                 yield f"no test asks for baseline {path}; remove it with `llmperf baseline prune`"
+
+
+def _noise_of(metric: MetricVerdict, own_error: float | None) -> Noise | None:
+    series, estimate = metric.series, metric.estimate
+    sides = (series.baseline, series.candidate)
+    then, now = ([sum(value is not None for value in runs) for runs in side if runs] for side in sides)
+    return None if estimate is None else noise(estimate, series.prior, then, now, own_error)

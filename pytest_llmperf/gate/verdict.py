@@ -18,6 +18,7 @@ from pytest_llmperf.gate.rules import DEFAULT, NoiseSource, Rules, Verdict
 from pytest_llmperf.gate.sentences import Finding, explain
 from pytest_llmperf.metrics.stats.estimate import Estimate, compare
 from pytest_llmperf.metrics.stats.margins import Prior, too_few
+from pytest_llmperf.metrics.stats.noise import Noise
 
 Reference = Literal["rolling", "anchor", "duet"]
 PerRun = tuple[tuple[float | None, ...], ...]
@@ -61,6 +62,8 @@ class MetricVerdict:
     """At the cap: what has the larger part of the variance, where that hides even a change of three margins."""
     detectable: float | None = None
     """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
+    noise: Noise | None = None
+    """What the interval's width comes from, at a point in doubt or a FAIL; None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

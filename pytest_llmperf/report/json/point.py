@@ -210,6 +210,7 @@ def _metric_verdict_dict(metric: MetricVerdict) -> dict[str, Any]:
         "baseline_runs": sum(map(len, series.baseline)),
         "runs": series.runs,
         **plain(metric, "verdict", "reason", "too_noisy"),
+        "noise": {name: rounded(share) for name, share in asdict(metric.noise).items()} if metric.noise else None,
     }
 
 

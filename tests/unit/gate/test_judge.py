@@ -44,3 +44,17 @@ def test_what_is_decided_needs_no_longer_runs(slower):
     verdict, told = notes(measured(*[0.01] * 5, slower=slower), measured(*[0.01] * 5))
     assert verdict in ("PASS", "IMPROVED")
     assert not told
+
+
+def test_doubt_says_what_its_width_comes_from():
+    new, old = measured(*[0.6] * 8, slower=1.06), measured(*[0.6] * 8)
+    found = Judge(Path("none"), margins={"itl_mean": 0.05}).regression("t", replace(new, reference=old))
+    of_mean = next(m for m in found.metrics if str(m.series.quantity) == "itl_mean")
+    assert of_mean.noise.within_runs > 0.4
+    assert of_mean.noise.launches == of_mean.noise.sessions == 0  # of a duet: both servers were in one session
+
+
+def test_a_verdict_without_doubt_is_not_taken_apart():
+    new, old = measured(*[0.01] * 5), measured(*[0.01] * 5)
+    found = Judge(Path("none")).regression("t", replace(new, reference=old))
+    assert all(metric.noise is None for metric in found.metrics)
