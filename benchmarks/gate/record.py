@@ -49,6 +49,10 @@ class Recorder:
             self.simulated += 1
         return self.kept[key][0]
 
+    def seconds(self, point: str) -> float:
+        """About how long a run of an unchanged server takes."""
+        return self._steady(point, 1.0, 0)[1]
+
     def _steady(self, point: str, prefill: float, step: int) -> tuple[dict[Quantity, float], float]:
         key = (point, prefill, step)
         if key not in self.kept:
