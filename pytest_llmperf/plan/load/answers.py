@@ -148,7 +148,7 @@ class AnswerSpec(Frozen):
     guard: Annotated[
         GuardSpec | None,
         BeforeValidator(_guard),
-        WithJsonSchema({"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/GuardSpec"}]}),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, GuardSpec.model_json_schema()]}),
     ] = None
     store_texts: Literal["none", "guard", "all"] = "none"
     """Texts that are stored: none, the guarded answers (with the baseline), or all prompts and answers."""

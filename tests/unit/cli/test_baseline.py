@@ -203,7 +203,7 @@ def test_trend_names_the_session_and_its_commit(folder):
     done = llmperf("trend", "--folder", folder)
     assert done.exit_code == 0, done.output
     assert "1 of the 12 sessions that a trend needs" in done.output
-    assert "itl_p50: 10.1% worse since 2026-01-09 00:00 at 777777777" in done.output, done.output
+    assert "ITL p50 +10.1 % since 2026-01-09 00:00 at 777777777" in done.output, done.output
 
 
 def test_trend_of_a_steady_history(folder):

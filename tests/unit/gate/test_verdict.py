@@ -193,7 +193,7 @@ def test_too_noisy_names_the_level_and_the_cure() -> None:
     runs = verdict_of(series(wild)).metrics[0]
     assert (runs.verdict, runs.too_noisy) == ("INCONCLUSIVE", "runs")
     assert "; the smallest change that would have failed is +" in runs.reason
-    assert re.search(r"The interval is 9\d % noise between runs \(which differ by 1\d\.\d %\)", runs.reason)
+    assert re.search(r"The interval is 9\d % noise between runs \(which differ by 1\d\.\d+ %\)", runs.reason)
     launches = tuple((level,) * 3 for level in (8.0, 12.0, 9.0, 11.0, 10.0))
     sessions = verdict_of(series(((10.0,) * 8,), launches)).metrics[0]
     assert (sessions.verdict, sessions.too_noisy) == ("INCONCLUSIVE", "sessions")

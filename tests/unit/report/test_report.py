@@ -210,7 +210,7 @@ def test_statistics_of_every_point_when_asked_for():
 
 def test_quiet_tells_trouble_only():
     text = printed(outcome(INVALID, point_id="bad"), outcome(), verbosity=-1)
-    assert "TTFT" not in text
+    assert "p50 ms" not in text
     assert "INVALID bad: run 1: client CPU 99% of a core" in text
 
 

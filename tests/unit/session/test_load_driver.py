@@ -32,7 +32,7 @@ from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.session.fixtures import LoadDriver
 from pytest_llmperf.session.state import prepare
 
-README = Path(__file__).parents[3] / "README.md"
+GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 PACKAGE = str(Path(pytest_llmperf.__file__).parent)
 MOST_FRAMES = 10
 PATIENCE_S = 60.0
@@ -146,11 +146,11 @@ def ways_to_socket(folder: Path, **load: Any) -> list[list[str]]:
     return ways
 
 
-def test_the_way_to_the_socket_is_short_and_the_readmes(tmp_path):
+def test_the_way_to_the_socket_is_short_and_as_written(tmp_path):
     *warmup, measured = ways_to_socket(tmp_path, requests=4, warmup_requests=2)
     assert warmup
     assert measured == re.findall(
-        r"`([\w.]+)`", README.read_text().partition("From a test to the socket")[2].split(". ")[0]
+        r"`([\w.]+)`", GUIDE.read_text().partition("From a test to the socket")[2].split(". ")[0]
     )
     assert max(map(len, [*warmup, measured])) <= MOST_FRAMES
 
