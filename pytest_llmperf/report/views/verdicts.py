@@ -77,7 +77,7 @@ def failure_text(
     lines += _compared(regression) if regression and is_told else []
     lines += [lacking] if lacking else []
     if result is not None:
-        lines += [*result.failures, *filter(None, [result.host])]
+        lines += [*filter(None, [result.host]), *result.failures]
     advice = _advice(regression) if regression and is_told else ""
     return "\n  ".join([*lines, *([advice] if advice else [])])
 
