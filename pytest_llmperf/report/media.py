@@ -44,7 +44,7 @@ SECTIONS = (
 _BASELINES = 4
 """Baselines that the summary names one by one."""
 _REMARK_ROWS = 7
-"""Rows of a terminal for remarks, without -v."""
+"""Rows of a terminal for remarks on points, without -v; what is said of the session is never left out."""
 
 
 def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding: str = "utf-8") -> str:
@@ -60,9 +60,9 @@ def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding
         if section.terminal and verbosity >= section.verbosity and (view := section.view(content)):
             for piece in section.terminal(view, console.width):
                 console.print(escape(piece) if isinstance(piece, str) else piece, soft_wrap=isinstance(piece, str))
-    remarks = [*remark_lines(outcomes, verbosity), *folder.notes]
+    remarks = list(remark_lines(outcomes, verbosity))
     shown = remarks if verbosity > 0 else fitting(remarks, _REMARK_ROWS, console.width)
-    for line in (*shown, *_written(folder)):
+    for line in (*shown, *folder.notes, *_written(folder)):
         console.print(escape(line), soft_wrap=True)
     for word, line in answer_lines(points.OVERVIEW.view(content), console.width):
         console.print(f"{styled(word)} {escape(line)}" if word else escape(line), soft_wrap=True)

@@ -392,7 +392,7 @@ def test_servers_that_do_not_start_say_why(suite: Suite, tmp_path: Path) -> None
         for point in (points[f"{name}-a"], points[f"{name}-b"]):
             for word in [f"server '{name}' ended before it was ready", *words, f"servers/{name}.log"]:
                 assert word in point["error"]
-            assert "See root cause above" not in point["error"]
+            assert "See root cause above" not in point["error"].splitlines()[0]
         assert (suite.output / "servers" / f"{name}.log").read_text().count("usage: vllm") <= 1
     assert points["absent-a"]["error"] == f"skipped: needs the model folder {tmp_path}/absent, which does not exist"
     assert "was not ready within 2 s (ready_timeout)" in points["slow-a"]["error"]
@@ -469,7 +469,7 @@ def test_an_engine_killed_under_load(suite: Suite, background: Background) -> No
     output, points = background.output(), suite.points()
     assert "2 failed" in output
     died = points["tiny-first"]
-    assert "its engine is dead" in died["error"] or "died" in died["error"]
+    assert any(said in died["error"] for said in ("its engine is dead", "died", "it hangs or is stopped"))
     assert "its log names no cause" in died["error"]
     assert died["passed"] is False
     assert died["runs"][0]["metrics"]["requests"] == {"sent": 16, "ok": 16, "failed": 0, "cancelled": 0}

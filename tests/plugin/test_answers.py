@@ -92,7 +92,7 @@ def test_other_answers_fail_by_score_and_by_guard_and_show_where_they_differ(rec
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*output_agreement: FAIL: 0.0% of the answers to 12 prompts are those of the baseline's runs*100.0%*",
+            "*FAIL Output agreement: 0.0% of the answers to 12 prompts are those of the baseline's runs*100.0%*",
             "*note: output guard: no locked argument changed, but the answers did; *belongs in the plan's `locked`*",
             "a-q: 12 prompts of the output guard have an answer of no baseline run",
             f"  prompt *, from character *: baseline '*{SAID[-9:]}', now '*'",
@@ -102,7 +102,7 @@ def test_other_answers_fail_by_score_and_by_guard_and_show_where_they_differ(rec
     assert "accuracy_exact: 0.0% -> 0.0% (+0.0 points)" in compared.output
     trend = CliRunner().invoke(history, ["trend", *history_of(recorded), "a-q", "accuracy_exact"])
     assert trend.exit_code == 0, trend.output
-    assert "accuracy_exact: FAIL: 0.0%, baseline 83.3%: -83.3 points" in result.stdout.str()
+    assert "FAIL Accuracy exact: 0.0%, baseline 83.3%: -83.3 points" in result.stdout.str()
     junit = (recorded.pytester.path / "junit.xml").read_text()
     assert 'name="llmperf.accuracy_exact" value="0.0"' in junit
     assert SECRET not in junit
@@ -115,7 +115,7 @@ def test_a_limit_on_a_score_fails(recorded):
     result = recorded.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*accuracy_exact: 0.8333, limit >= 0.92 (-9.4%), n = 12; 90 % interval 0.562 to 0.970 over 12 prompts"]
+        ["*accuracy_exact: 0.8333, limit >= 0.92 (-9.4 %), n = 12; 90 % interval 0.562 to 0.970 over 12 prompts"]
     )
 
 

@@ -346,7 +346,7 @@ def test_a_report_never_fails(recorded, where):
 
 def test_a_report_of_refused_requests_never_fails(suite):
     suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 4}}\n  tp4")
-    suite.write(test=edited(TEST, "    sla.check(result)\n", ""))
+    suite.write(test=edited(edited(TEST, "    sla.check(result)\n", ""), ", sla", ""))
     recording = ("-k", "tp1pp1-rate-100rps", "--llmperf-update-baselines", "--llmperf-gate=report-only")
     result = suite.run(*recording, "--llmperf-runs=1", "-Werror")
     result.assert_outcomes(passed=1, warnings=1)
@@ -362,14 +362,12 @@ def test_a_report_without_a_verdict_never_fails(undecidable):
 def test_limits_in_doubt_warn_at_the_tests_line(suite):
     suite.edit_plan("max-num-seqs: 4}}\n  tp4", "max-num-seqs: 4, fault-status-every: 3}}\n  tp4")
     suite.edit_plan('error_rate: "<= 0"', 'error_rate: "<= 50 %"')
-    suite.write(test=edited(TEST, "    baseline.check(result)\n", ""))
+    suite.write(test=edited(edited(TEST, "    baseline.check(result)\n", ""), ", baseline", ""))
     result = suite.run("-k", "tp1pp1-rate-100rps", "--llmperf-budget=10ms", "-Werror")
     assert suite.points()["tp1pp1-rate-100rps"]["sla"]["verdict"] == "INCONCLUSIVE"
     result.assert_outcomes(passed=1, warnings=1)
     where = line_of(TEST, "sla.check")
-    result.stdout.fnmatch_lines(
-        [f"*{where}: InconclusiveWarning: tp1pp1-rate-100rps: SLA limits that the runs cannot*"]
-    )
+    result.stdout.fnmatch_lines([f"*{where}: InconclusiveWarning: tp1pp1-rate-100rps: INCONCLUSIVE against the SLA*"])
 
 
 @pytest.mark.parametrize("where", ["marker", "ini"])
@@ -463,7 +461,7 @@ def test_update_new_records_what_is_missing_and_compares_the_rest(recorded):
     recorded.edit_plan(*SLOWER)
     result = recorded.run("-k", "short", "--llmperf-update-new")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["new baseline *tp4pp2-short.json", "FAILED *tp1pp1-short*"])
+    result.stdout.fnmatch_lines_random(["new baseline *tp4pp2-short.json", "FAILED *tp1pp1-short*"])
     assert path.read_text() == before
     assert len(recorded.baselines()) == 2
 

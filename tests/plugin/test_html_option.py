@@ -7,7 +7,7 @@ def test_the_option_writes_one_file(suite):
     path = suite.pytester.path / "reports" / "r.html"
     done = suite.run("-k", "short", "--llmperf-update-baselines", f"--llmperf-html={path}")
     text = path.read_text(encoding="utf-8")
-    assert "2 points: 2 pass" in text
+    assert "2 points: 2 PASS" in text
     assert "SIMULATED" in text
     done.stdout.fnmatch_lines([f"HTML report: {path}", "report: *"])
 

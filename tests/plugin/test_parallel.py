@@ -42,7 +42,8 @@ def test_a_server_that_does_not_start_fails_its_own_tests(suite):
     suite.write(test=NO_BASELINE)
     done = run_outside_ci(suite.pytester.path, "--llmperf-output=out", "--llmperf-parallel=2", "-k", "short")
     assert "llmperf: tp4pp2: 0 of 1 points measured, exit code 1: see " in done.stdout
-    assert "1 passed, 4 deselected, 1 error" in done.stdout
+    assert "1 passed, 4 deselected" in done.stdout
+    assert "1 error" in done.stdout
     assert "server 'tp4pp2' ended before it was ready; exit code 3" in done.stdout
 
 
