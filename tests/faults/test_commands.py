@@ -46,7 +46,7 @@ FAULTS = (
         "profile-refused",
         "`llmperf profile`: nothing listens",
         _given("profile", _NOWHERE, "--ready=false", *_LOAD),
-        "Connection refused",
+        "the connection was refused for 3 s",
     ),
     _command(
         "profile-dies",
