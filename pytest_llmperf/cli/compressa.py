@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from pytest_llmperf.boundary.files import write_at
-from pytest_llmperf.boundary.signals import end_like_ctrl_c
-from pytest_llmperf.cli.input import problem, report, server_at
+from pytest_llmperf.cli.input import PATH, PLAN, report, reported, say, server_at
 from pytest_llmperf.cli.profile import measured, show
-from pytest_llmperf.errors import LlmPerfError, PlanError
+from pytest_llmperf.errors import PlanError
 from pytest_llmperf.interchange.compressa.config import Experiment, parse_experiments, sent_prompts
 from pytest_llmperf.interchange.compressa.database import Measurement, add_experiment
 from pytest_llmperf.metrics.dialects import dialect_metrics
@@ -25,26 +23,25 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.criteria import with_limits
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
-from pytest_llmperf.report.files import write_history, write_report
+from pytest_llmperf.report.files import write_history
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.servers.start import start_server
 
-_PATH = click.Path(path_type=Path)
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 _DIALECT = "compressa"
 
 
 @click.command("measure-from-yaml")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=PLAN)
 @click.option("--node-url", "--node_url", "--seed-url", "--seed_url", "node_url", help="The node, as http://IP:PORT")
 @click.option("--openai-url", "--openai_url", "openai_url", help="The server, as http://localhost:8000/v1")
 @click.option("--model-name", "--model_name", "model_name", help="In place of the file's")
 @click.option("--no-sign", "--no_sign", "no_sign", is_flag=True, help="Requests to the node are not signed")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable with the key  [default: the file's ${NAME}]")
 @click.option("--account-address", "--account_address", "account", help="Of signed requests: not used with --no-sign")
-@click.option("--db", type=_PATH, help="Add the experiments to this database of compressa-perf too")
-@click.option("--history", "history", type=_PATH, default=Path("llmperf-history.sqlite"), show_default=True)
-@click.option("--output", type=_PATH, help="Folder for report and requests")
+@click.option("--db", type=PATH, help="Add the experiments to this database of compressa-perf too")
+@click.option("--history", "history", type=PATH, default=Path("llmperf-history.sqlite"), show_default=True)
+@click.option("--output", type=PATH, help="Folder for report and requests")
 def measure_from_yaml(
     file: Path,
     node_url: str | None,
@@ -62,42 +59,37 @@ def measure_from_yaml(
     They land in the history, which `llmperf history list --dialect compressa --show-metrics --show-parameters` shows
     with compressa-perf's names. Exit status as of `llmperf profile`.
     """
-    end_like_ctrl_c()
     if node_url and not no_sign:
         raise click.UsageError("requests to a node are sent without a signature: say so with --no-sign")
-    folder = RunFolder(output or default_output(Path.cwd()), dialect=_DIALECT)
-    results: dict[str, Result] = {}
-    try:
+    folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None, dialect=_DIALECT)
+    with reported(folder, None):
         experiments = parse_experiments(_read(file), str(file))
         urls = {"node_url": node_url, "openai_url": openai_url, "model_name": model_name}
         given = [one.model_copy(update={k: v for k, v in urls.items() if v}) for one in experiments]
         _check(given)
         folder.claim()
-        for number, experiment in enumerate(given, 1):
-            click.echo(
-                f"{experiment.experiment_name}: {experiment.num_tasks} requests, {experiment.num_runners} at a time"
-            )
-            name = f"e{number}"
-            results[name] = _measure(experiment, name, file.parent, folder, api_key_env)
-            folder.note(name, experiment.experiment_name)
-            if db:
-                _add(db, experiment, results[name])
-            show(results[name], _DIALECT)
-    except ValidationError as error:
-        raise click.UsageError("; ".join(map(problem, error.errors()))) from error
-    except LlmPerfError as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; what was measured until then: {folder.output}")
-        sys.exit(130)
-    finally:
-        if folder.outcomes:
-            report(folder, lambda: write_report(folder))
+        try:
+            results = [_measured(one, f"e{n}", file.parent, folder, api_key_env, db) for n, one in enumerate(given, 1)]
+        finally:
             labels = {f"e{number}": _labels(one) for number, one in enumerate(given, 1)}
-            report(folder, lambda: write_history(folder, history, labels=labels))
-    for line in (f"report: {folder.report_path}", f"history: {history}", *([f"database: {db}"] if db else [])):
+            if folder.outcomes:
+                report(folder, lambda: write_history(folder, history, labels=labels))
+    for line in (f"history: {history}", *([f"database: {db}"] if db else [])):
         click.echo(line)
-    sys.exit(0 if all(result.valid and not result.metrics.failed for result in results.values()) else 1)
+    sys.exit(0 if all(result.valid and not result.metrics.failed for result in results) else 1)
+
+
+def _measured(
+    experiment: Experiment, name: str, beside: Path, folder: RunFolder, api_key_env: str | None, db: Path | None
+) -> Result:
+    """Measures an experiment, stores and shows it; its files are looked for `beside` the YAML."""
+    say(f"{experiment.experiment_name}: {experiment.num_tasks} requests, {experiment.num_runners} at a time")
+    result = _measure(experiment, name, beside, folder, api_key_env)
+    folder.note(name, experiment.experiment_name)
+    if db:
+        _add(db, experiment, result)
+    show(result, _DIALECT)
+    return result
 
 
 def _read(file: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from pytest_llmperf.boundary.files import write_at
+from pytest_llmperf.cli.input import PATH, PLAN, tables
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.analysis import differences, trends
@@ -22,12 +23,9 @@ from pytest_llmperf.history.database import FoundPoint, History, found_points, o
 from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 from pytest_llmperf.report.history.formats import FORMATS
-from pytest_llmperf.report.text import Screen
 
-_PATH = click.Path(path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _file = click.option(
-    "--history", "path", type=_PATH, default=Path("llmperf-history.sqlite"), show_default=True, help="The SQLite file"
+    "--history", "path", type=PATH, default=Path("llmperf-history.sqlite"), show_default=True, help="The SQLite file"
 )
 
 
@@ -62,7 +60,7 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
 @click.option("--show-parameters", is_flag=True, help="What was asked for")
 @click.option("--name-filter", default="", metavar="TEXT", help="Points whose name or test holds TEXT")
 @click.option("--param-filter", multiple=True, callback=_parameter, metavar="K=V", help="Points with this parameter")
-@click.option("--csv-file", type=_PATH, help="Write all of them here, with every metric")
+@click.option("--csv-file", type=PATH, help="Write all of them here, with every metric")
 @click.option("--dialect", type=click.Choice(["compressa"]), help="Columns and names of this tool")
 @click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="As many of the newest points")
 @_told
@@ -87,7 +85,7 @@ def list_(
     if not shown:
         raise click.ClickException(f"{path} holds no such point")
     table = compressa_table if dialect else list_table
-    _console().print(table(shown, metrics=show_metrics, parameters=show_parameters))
+    tables(200).print(table(shown, metrics=show_metrics, parameters=show_parameters))
     if len(shown) == last:
         click.echo(f"the newest {last} points; --last N shows more")
 
@@ -104,7 +102,7 @@ def show(path: Path, number: int) -> None:
         found = held.point(number)
     for line in (*facts(found), *score_lines([found])):
         click.echo(line)
-    _console().print(runs_table(found))
+    tables(200).print(runs_table(found))
 
 
 @history.command()
@@ -121,7 +119,7 @@ def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> No
     with open_history(path) as held:
         pairs = list(_pairs(held, before, after))
     for one, other in pairs:
-        _console().print(differences_table(one, other, differences(one, other, quantities)))
+        tables(200).print(differences_table(one, other, differences(one, other, quantities)))
         for line in score_lines([one, other]):
             click.echo(line)
 
@@ -152,10 +150,10 @@ def _quantity(name: str) -> Quantity:
 @history.command()
 @_file
 @click.argument("sessions", nargs=-1)
-@click.option("--report", "reports", multiple=True, type=_FILE, help="Points of this report.json, not of the history")
+@click.option("--report", "reports", multiple=True, type=PLAN, help="Points of this report.json, not of the history")
 @click.option("--metric", "metrics", multiple=True, help="Rows  [default: mean TTFT, latency, TPOT, and throughput]")
 @click.option("--format", "form", default="terminal", show_default=True, type=click.Choice(list(FORMATS)))
-@click.option("-o", "--output", type=_PATH, help="Write it here")
+@click.option("-o", "--output", type=PATH, help="Write it here")
 @_told
 def table(
     path: Path,
@@ -189,7 +187,7 @@ def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
 @_file
 @click.argument("point")
 @click.argument("metric")
-@click.option("--html", "html_path", type=_PATH, help="Write the plot here as a page")
+@click.option("--html", "html_path", type=PATH, help="Write the plot here as a page")
 @click.option("--last", type=click.IntRange(min=2), default=40, show_default=True, help="Sessions to print")
 @_told
 def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
@@ -202,7 +200,7 @@ def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int
     if not found:
         raise click.ClickException(f"{path} holds no valid run of {point!r} with {metric}")
     for one in found:
-        _console().print(trend_table(one, last))
+        tables(200).print(trend_table(one, last))
         for line in step_lines(one):
             click.echo(line)
     if html_path:
@@ -211,7 +209,7 @@ def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int
 
 @history.command()
 @_file
-@click.option("-o", "--output", type=_PATH, default=Path("llmperf-history.html"), show_default=True)
+@click.option("-o", "--output", type=PATH, default=Path("llmperf-history.html"), show_default=True)
 @click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
 @_told
 def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
@@ -234,7 +232,7 @@ def _write_html(path: Path, found: Any) -> None:
 
 @history.command()
 @_file
-@click.option("-o", "--output", type=_PATH, help="A file of JSON lines, a session each  [default: standard output]")
+@click.option("-o", "--output", type=PATH, help="A file of JSON lines, a session each  [default: standard output]")
 @_told
 def export(path: Path, output: Path | None) -> None:
     """All sessions as JSON lines, which `import` reads."""
@@ -248,7 +246,7 @@ def export(path: Path, output: Path | None) -> None:
 
 @history.command("import")
 @_file
-@click.argument("files", nargs=-1, required=True, type=_FILE)
+@click.argument("files", nargs=-1, required=True, type=PLAN)
 @_told
 def import_(path: Path, files: tuple[Path, ...]) -> None:
     """Take over sessions: report.json files, files of `export`, and databases of compressa-perf."""
@@ -284,7 +282,7 @@ def _sessions_of(file: Path) -> Iterator[StoredSession]:
 
 @history.command()
 @_file
-@click.argument("others", nargs=-1, required=True, type=_FILE)
+@click.argument("others", nargs=-1, required=True, type=PLAN)
 @_told
 def merge(path: Path, others: tuple[Path, ...]) -> None:
     """Take over all sessions of OTHERS, histories of other machines; one that is there already stays one."""
@@ -311,7 +309,3 @@ def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
             click.echo("nothing to prune")
         elif not dry_run and (yes or click.confirm(f"Delete {len(old)} sessions?", abort=True)):
             held.delete(session.id for session in old)
-
-
-def _console() -> Screen:
-    return Screen(width=None if sys.stdout.isatty() else 200)

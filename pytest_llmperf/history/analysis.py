@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
@@ -33,7 +33,7 @@ class Level:
     @property
     def mean(self) -> float:
         """Geometric mean of the runs; the arithmetic one where a ratio is 0."""
-        return _mean(self.values) if min(self.values) > 0 else fmean(self.values)
+        return geometric_mean(self.values) if min(self.values) > 0 else fmean(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,14 @@ def trends(points: Iterable[FoundPoint], quantity: Quantity) -> Iterator[Trend]:
 
 
 def _level(found: FoundPoint, quantity: Quantity) -> Level | None:
-    values = _values(found.point.runs, quantity)
+    values = valid_values(found.point.runs, quantity)
     if not values or found.point.measured is None:
         return None
     return Level(found.number, found.point.measured, found.commit, found.point.verdict, values)
 
 
-def _values(runs: Sequence[StoredRun], quantity: Quantity) -> tuple[float, ...]:
+def valid_values(runs: Sequence[StoredRun], quantity: Quantity) -> tuple[float, ...]:
+    """Values of the valid runs; only ratios may be 0, of which others have no level."""
     found = (run.values.get(str(quantity)) for run in runs if run.valid)
     return tuple(value for value in found if value is not None and (value > 0 or quantity.unit == "ratio"))
 
@@ -121,7 +122,7 @@ class Difference:
 def differences(before: FoundPoint, after: FoundPoint, quantities: Iterable[Quantity]) -> Iterator[Difference]:
     """Yields the difference of each quantity that both points have, by the gate's statistic and default margins."""
     for quantity in quantities:
-        then, now = _values(before.point.runs, quantity), _values(after.point.runs, quantity)
+        then, now = valid_values(before.point.runs, quantity), valid_values(after.point.runs, quantity)
         if then and now and min(*then, *now) > 0:
             better: Literal["higher", "lower"] = "higher" if quantity.better == "higher" else "lower"
             yield _difference(quantity, then, now, compare([then], [now], tolerance(quantity).prior, better))
@@ -132,8 +133,8 @@ def _difference(quantity: Quantity, then: Sequence[float], now: Sequence[float],
     low, high = sorted(math.expm1(sign * estimate.bound(level)) for level in (0.05, 0.95))
     return Difference(
         quantity=quantity,
-        before=_mean(then),
-        after=_mean(now),
+        before=geometric_mean(then),
+        after=geometric_mean(now),
         change=math.expm1(sign * estimate.log_ratio),
         interval=(low, high),
         verdict=_verdict(quantity, estimate),
@@ -147,8 +148,3 @@ def _verdict(quantity: Quantity, estimate: Estimate) -> str:
     if worst < -margin:
         return "less" if quantity.better == "neither" else "better"
     return "same" if -margin < best and worst < margin else "unclear"
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Geometric mean."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))

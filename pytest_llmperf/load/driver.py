@@ -75,9 +75,7 @@ async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *
     Raises ServerError when every one of a target fails.
     """
     for target in targets if trace.warmup else ():
-        run = await _Load((target,), point, trace, trace.warmup, f"{salt}warmup").run(0)
-        if not any(record.ok for record in run.records):
-            raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
+        _answered(await _Load((target,), point, trace, trace.warmup, f"{salt}warmup").run(0))
 
 
 async def warm_batch(
@@ -87,9 +85,13 @@ async def warm_batch(
 
     Raises ServerError when every one fails.
     """
-    run = await _Load(targets, point, trace, trace.requests[:count], salt).run(0)
+    return _answered(await _Load(targets, point, trace, trace.requests[:count], salt).run(0))
+
+
+def _answered(run: Run) -> tuple[RequestRecord, ...]:
+    """Returns the records of a warm-up. Raises ServerError when every request failed."""
     if not any(record.ok for record in run.records):
-        raise ServerError(f"every request of the warm-up failed; the first: {run.records[0].error}")
+        raise ServerError(f"every warm-up request failed; the first: {run.records[0].error}")
     return run.records
 
 

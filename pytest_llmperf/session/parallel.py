@@ -17,7 +17,7 @@ from pytest_llmperf.boundary.files import inside
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.servers.duet import Duet
+from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.process.process import Command, ServerProcess, run_process
 from pytest_llmperf.session.state import PART, PytestSession
 
@@ -45,7 +45,7 @@ def measure_side_by_side(session: PytestSession, arguments: Sequence[str], say: 
     measure side by side.
     """
     parts = [
-        _Part(number, asked, _gpus(asked), _folder(session, asked))
+        _Part(number, asked, sum(side.local_gpus for side in sides(asked)), _folder(session, asked))
         for number, asked in enumerate(_servers(session))
         if not session.is_resumed(asked)
     ]
@@ -97,11 +97,6 @@ def _fits(part: _Part, running: Iterable[_Part], session: PytestSession) -> bool
 def _servers(session: PytestSession) -> list[ServerConfig | Duet]:
     """Servers that have points to measure, in the order of the tests: the same in every process."""
     return list(dict.fromkeys(planned.server for planned in session.program.tests.values()))
-
-
-def _gpus(asked: ServerConfig | Duet) -> int:
-    """GPUs of this machine that a server takes, or a duet's two."""
-    return asked.a.local_gpus + asked.b.local_gpus if isinstance(asked, Duet) else asked.local_gpus
 
 
 def _folder(session: PytestSession, asked: ServerConfig | Duet) -> Path:

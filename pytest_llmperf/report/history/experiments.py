@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.history.analysis import valid_values
 from pytest_llmperf.history.database import FoundPoint
 from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import tolerance
@@ -80,11 +81,5 @@ def _row(experiment: str, quantity: Quantity, points: Sequence[FoundPoint | None
 
 
 def _level(one: FoundPoint | None, quantity: Quantity) -> Interval | None:
-    values = list(_values(one, quantity)) if one else []
+    values = [value for value in valid_values(one.point.runs, quantity) if value > 0] if one else []
     return interval_of([values], tolerance(quantity).prior) if values else None
-
-
-def _values(one: FoundPoint, quantity: Quantity) -> Iterator[float]:
-    for run in one.point.runs:
-        if run.valid and (value := run.values.get(str(quantity), 0.0)) > 0:
-            yield value

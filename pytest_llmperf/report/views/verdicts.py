@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import geometric_mean
 
 from pytest_llmperf.gate.regression import Regression
 from pytest_llmperf.gate.rules import Verdict
@@ -176,7 +177,7 @@ def level(runs: Sequence[Sequence[float | None]]) -> float | None:
     present = [value for value in values if value is not None and math.isfinite(value) and value > 0]
     if not present or len(present) < len(values):
         return None
-    return math.exp(math.fsum(map(math.log, present)) / len(present))
+    return geometric_mean(present)
 
 
 def detectable_change(metric: MetricVerdict) -> str | None:

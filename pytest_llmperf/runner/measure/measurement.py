@@ -120,9 +120,13 @@ class Measurement:
                 break
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
-        self.runs += 1
         notes = (*run.notes, *untold, *(_restless(warmed) if warmed else ()))
-        run = replace(run, launch=server.launches, notes=notes, warmup=warmed)
+        await self._ended(replace(run, launch=server.launches, notes=notes, warmup=warmed))
+
+    async def _ended(self, run: Run) -> None:
+        """Hands over a run that is whole, and sees to it that the server that was measured is there still."""
+        server = self.server
+        self.runs += 1
         self._on_run(run if self._scorer is None else await asyncio.to_thread(self._scorer.scored, run))
         if any(not record.ok for record in run.records):
             await in_thread(server, server.check_alive)
