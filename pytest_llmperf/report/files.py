@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pytest_llmperf import clock
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.boundary.files import inside, write_at, write_whole
 from pytest_llmperf.boundary.text import foreign
@@ -65,10 +65,10 @@ class RunningReport:
 
     def write(self, *, always: bool = False) -> None:
         """Writes it; unless `always`, only where that takes less than a fiftieth of the time since the last one."""
-        begun_s = time.monotonic()
+        begun_s = clock.monotonic()
         if always or begun_s - self._wrote_s > _SHARE * self._took_s:
             with_failure_noted(self._folder, "report.json", lambda: write_report(self._folder, None, self._found()))
-            self._wrote_s = time.monotonic()
+            self._wrote_s = clock.monotonic()
             self._took_s = self._wrote_s - begun_s
 
     def _found(self) -> tuple[SearchResult, ...]:

@@ -6,10 +6,10 @@ Our own are this process and all below it: load driver, sampler, and the servers
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_llmperf import clock
 from pytest_llmperf.records import HostLoad
 
 _LEAST_S = 0.5
@@ -30,7 +30,7 @@ class HostReading(NamedTuple):
 def read_host() -> HostReading | None:
     """The counters now; None where the system does not tell them."""
     try:
-        return HostReading(time.monotonic(), _busy_ticks(os.sched_getaffinity(0)), _own_ticks(os.getpid()))
+        return HostReading(clock.monotonic(), _busy_ticks(os.sched_getaffinity(0)), _own_ticks(os.getpid()))
     except (OSError, ValueError, IndexError):
         return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.telemetry.gpu import Gpu, ask_nvml, nvml_handle
 
@@ -43,7 +44,7 @@ def held_gpus(gpus: Sequence[Gpu], count: int, sharing: GpuSharing) -> Iterator[
     share the temporary folder do not see each other's locks, only each other's use of memory. Raises ServerError that
     says who has the GPUs that are not free, at once where no wait can help.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     with contextlib.ExitStack() as stack:
         while True:
             taken, refused = _free(gpus, count, sharing.busy_share, stack)
@@ -52,7 +53,7 @@ def held_gpus(gpus: Sequence[Gpu], count: int, sharing: GpuSharing) -> Iterator[
                 return
             stack.close()
             patience_s = max(_SETTLE_S, sharing.wait_s if any(refusal.by_session for refusal in refused) else 0.0)
-            if time.monotonic() - begun >= patience_s:
+            if clock.monotonic() - begun >= patience_s:
                 why = "; ".join(refusal.reason for refusal in refused)
                 raise ServerError(f"needs {count} of {len(gpus)} GPUs, and {len(taken)} free: {why}")
             time.sleep(_PAUSE_S)

@@ -8,7 +8,6 @@ import json
 import shlex
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
+from pytest_llmperf import clock
 from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
@@ -145,7 +145,7 @@ def ready(
     An ingress or a gateway takes a while to know of a new service. Raises ServerError.
     """
     assert process is not None
-    deadline = time.monotonic() + config.ready_timeout
+    deadline = clock.monotonic() + config.ready_timeout
     facts = wait_for_facts(process, config.ready_timeout)
     if config.gpus is not None and config.gpus != facts["gpus"]:
         raise process.error(f"has {facts['gpus']} GPUs in its pods, and `gpus: {config.gpus}` in the plan")
@@ -157,7 +157,7 @@ def ready(
         problem = problem or first_failure(target, config, loads, process=process, is_patient=True)
         return problem is None
 
-    left_s = max(1.0, deadline - time.monotonic())
+    left_s = max(1.0, deadline - clock.monotonic())
     wait_until(answers, process, config.name, left_s, lambda: f"; its pods are ready, but {problem}", backing_off())
     return target
 
