@@ -164,16 +164,19 @@ def test_a_certificate_that_nobody_vouches_for_is_told_at_once_with_the_remedy(s
 
 
 def test_a_first_answer_without_an_end_fails_in_time(suite, server, monkeypatch):
+    over = threading.Event()
+
     def chatter(handler: Guarded) -> None:
         handler.rfile.read(int(handler.headers["Content-Length"]))
         handler.send_response(200)
         handler.end_headers()
         with contextlib.suppress(OSError):
-            while True:
-                handler.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n' * 100)
+            while not over.wait(0.01):  # a fast machine would reach the bound of an answer's bytes first
+                handler.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n')
 
     monkeypatch.setattr(server.RequestHandlerClass, "do_POST", chatter)
     _write(suite, server, "ready_timeout: 200 ms", ("", None))
     result = suite.run()
     result.assert_outcomes(errors=1)
+    over.set()
     result.stdout.fnmatch_lines(["*its first request failed: ReadTimeout: no end of the answer within *"])
