@@ -16,7 +16,7 @@ class Duet:
     a: ServerConfig
     """The reference."""
     b: ServerConfig
-    """What is judged."""
+    """The new server, which is judged."""
 
     def __post_init__(self) -> None:
         """ValueError when they answer differently, so that their speed says nothing."""
@@ -35,7 +35,7 @@ class Duet:
         return f"{self.a.name}-vs-{self.b.name}"
 
     def too_few_gpus(self, gpus: Sequence[Gpu]) -> str | None:
-        """Why this machine cannot have both up at once; None when it can."""
+        """A sentence on the GPUs that this machine lacks to have both up at once; None when it has enough."""
         needed = [self.a.local_gpus, self.b.local_gpus]
         if sum(needed) <= len(gpus):
             return None

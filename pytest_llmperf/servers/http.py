@@ -157,7 +157,8 @@ def _answer(connection: socket.socket, deadline: float) -> tuple[ResponseReader,
 
 @functools.cache
 def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
-    """What the load driver trusts: the system's certificates, or those of OpenSSL's two variables, which are read here.
+    """The certificates that the load driver trusts: the system's, or those of OpenSSL's two variables, which are read
+    here.
 
     Made once: loading them takes far longer than a request to a server on this machine, and one that starts is asked
     every 50 ms.

@@ -1,4 +1,4 @@
-"""When a server is ready: what is asked until it answers, and the first request, which is the load's own.
+"""Waits until a server is ready: its check of health first, then one request, which is the load's own.
 
 Waiting is no load: a server of others is asked after 1 s, 2 s, 4 s, …, at most every 10 s.
 """
@@ -38,7 +38,7 @@ from pytest_llmperf.servers.process.process import ServerProcess, backing_off, w
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05
 _MODELS, _TRITON = "/v1/models", "/v2/health/ready"
-"""What a server that is up answers: an OpenAI one, or Triton."""
+"""Paths that a ready server answers: an OpenAI one, and Triton."""
 _OF_TRITON = ("generate", "generate-once")
 _OVER_TENSORS = ("infer", "grpc")
 """Endpoints of models whose inputs are known, which only Triton's own engines tell."""
@@ -109,9 +109,10 @@ def probe_timeout_s(deadline: float) -> float:
 
 
 def health_problem(target: Target, ready: Ready, deadline: float = math.inf) -> str | None:
-    """What is wrong with the answer to a check of health; None when it is as wanted.
+    """A sentence on what is wrong with the answer to a check of health; None when it is as wanted.
 
-    ServerError when waiting will not help. The question is over at `deadline` (by `clock.monotonic`), or after 5 s.
+    Raises ServerError when waiting will not help. The question is over at `deadline` (by `clock.monotonic`), or after 5
+    s.
     """
     url = urls.on_host(target.url, ready.path)
     answer = _asked(target, "GET", url, probe_timeout_s(deadline))
@@ -129,9 +130,10 @@ def health_problem(target: Target, ready: Ready, deadline: float = math.inf) -> 
 
 
 def ailment(target: Target, ready: Ready) -> str | None:
-    """What is wrong with a server that was ready, and whose process is up; None when its health is as wanted.
+    """A sentence on what is wrong with a server that was ready, and whose process is up; None when its health is as
+    wanted.
 
-    One that does not answer need not be dead: it may be stopped, or hang.
+    A server that does not answer need not be dead: it may be stopped, or hang.
     """
     problem = health_problem(target, ready)
     if problem is None:
@@ -149,7 +151,7 @@ class _Attempt:
     body: object
     """Bytes, or what is sent as JSON."""
     failure: Callable[[httpx.Response], str | None]
-    """What is wrong with an answer of status 200."""
+    """Reads an error from an answer of status 200; None when it is as wanted."""
 
 
 def first_failure(
@@ -252,7 +254,7 @@ def _failure(
 
 
 def _asked_to_wait_s(answer: httpx.Response, pause_s: float, is_patient: bool) -> float | None:
-    """How long to wait before the same is asked again; None: no use."""
+    """Seconds to wait before the same request is sent again; None when repeating it is of no use."""
     given = answer.headers.get("retry-after", "").strip()
     if answer.status_code not in (429, 503) or not (given or (is_patient and answer.status_code == 503)):
         return None
@@ -281,7 +283,7 @@ def _check_credentials(url: str, answer: httpx.Response) -> None:
 
 
 def _certificate_cure(error: str) -> str:
-    """What helps against a certificate that was not accepted, by OpenSSL's words."""
+    """The cure for a certificate that was not accepted, by OpenSSL's error."""
     if "mismatch" in error or "not valid for" in error:
         return "the certificate is another host's: write the URL with a name or an address that it holds"
     if "has expired" in error:

@@ -43,15 +43,15 @@ class Launch:
     """One start of a server, up to its end."""
 
     targets: tuple[Target, ...]
-    """Where the load goes."""
+    """The URLs that the load goes to."""
     instances: tuple[Target, ...]
-    """What serves it: the targets, or what is behind them where a proxy spreads the load."""
+    """The servers that answer the load: the targets, or the replicas behind a proxy."""
     processes: tuple[ServerProcess, ...]
     version: str | None
     gpus: tuple[Gpu, ...]
     """This machine's that it has; empty where it takes none."""
     deployment: Mapping[str, Any] = field(default_factory=dict)
-    """What only a running deployment tells, for its environment."""
+    """Facts for its environment that only a running deployment knows."""
 
     @property
     def listening(self) -> Iterator[tuple[ServerProcess, Target]]:
@@ -81,7 +81,7 @@ class LlmServer:
         """
         self.config = config
         self.launches = 1
-        """How often it was started."""
+        """Number of times that it was started."""
         self.reference: LlmServer | None = None
         """In a duet the old server, up beside this one and measured in turns with it; else None."""
         self._launch = launch
@@ -108,22 +108,22 @@ class LlmServer:
 
     @property
     def asked(self) -> ServerConfig | Duet:
-        """What a test asks for to get this server."""
+        """The entry by which a test asks for this server."""
         return self.config if self.reference is None else Duet(self.reference.config, self.config)
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Where the load goes, one per replica."""
+        """The URLs that the load goes to, one per replica."""
         return self.bring_up().targets
 
     @property
     def instances(self) -> tuple[Target, ...]:
-        """What serves the load: the targets, or the replicas behind the proxy that is the only target."""
+        """The servers that answer the load: the targets, or the replicas behind the proxy that is the only target."""
         return self.bring_up().instances
 
     @property
     def balance(self) -> Balance:
-        """How the load driver spreads requests over the targets."""
+        """The rule by which the load driver spreads requests over the targets."""
         return self.config.balance if isinstance(self.config, LaunchedServer) else "least-inflight"
 
     @property
@@ -138,7 +138,7 @@ class LlmServer:
 
     @property
     def deployment(self) -> Mapping[str, Any]:
-        """What only the running deployment tells and makes it comparable; empty for a server that is one program."""
+        """Facts that make a running deployment comparable; empty for a server that is one program."""
         return self.bring_up().deployment
 
     def relaunch(self) -> bool:
@@ -171,9 +171,9 @@ class LlmServer:
 
     @property
     def is_told_apart(self) -> bool:
-        """Whether what it takes of this machine's processors is told apart from what others take.
+        """True if its use of this machine's processors can be told from that of other processes.
 
-        It is where its processes are below ours, and where it is elsewhere.
+        It can where its processes are below ours, and where it runs elsewhere.
         """
         here = any(is_loopback(urlsplit(target.url).hostname) for target in self.targets)
         return not here or (bool(self.processes) and self.config.is_local and not self.config.in_container)
@@ -196,7 +196,7 @@ class LlmServer:
         return tuple({note for note in notes if note})
 
     def _ailment(self, target: Target) -> str | None:
-        """What is wrong with a server whose process is up; None when it is well."""
+        """A sentence on what is wrong with a server whose process is up; None when it is well."""
         engine = ENGINES[self.config.engine]
         if (proxy := getattr(self.config, "proxy", None)) and target in self.targets:
             return ailment(target, Ready(path=proxy.ready))
@@ -206,7 +206,7 @@ class LlmServer:
         return ailment(target, health) if health else None
 
     def reading(self) -> list[triton.Reading] | None:
-        """What Triton's replicas have counted so far; None of other engines, and where they don't answer."""
+        """Reads the counters of Triton's replicas; None of other engines, and where they don't answer."""
         counters = ENGINES[self.config.engine].counters
         if counters is None:
             return None
@@ -227,7 +227,7 @@ class LlmServer:
             self._watcher.begin(sources(self.config, self.instances, self.processes, self.gpus))
 
     def end_watching(self) -> Telemetry | None:
-        """What was sampled since; None where nothing is."""
+        """Ends the sampling; returns what it gave, None where nothing is sampled."""
         return self._watcher.end() if self._watcher is not None else None
 
     def log_tail(self) -> str:
@@ -237,7 +237,7 @@ class LlmServer:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host is this machine by its own address."""
+    """True if a URL's host is a loopback address of this machine."""
     return host in ("localhost", "::1") or (host or "").startswith("127.")
 
 
@@ -276,7 +276,7 @@ async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:
 def sources(
     config: ServerConfig, targets: Sequence[Target], processes: Sequence[ServerProcess], gpus: Sequence[Gpu]
 ) -> Sources:
-    """What can be sampled of a running server; of a container no processes, which are not below ours."""
+    """The sources that can be sampled of a running server; of a container no processes, which are not below ours."""
     names = [config.name if len(targets) == 1 else f"{config.name}-{place}" for place in range(1, len(targets) + 1)]
     metrics = ENGINES[config.engine].metrics
     if isinstance(config.server_metrics, str):

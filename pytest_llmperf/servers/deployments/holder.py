@@ -1,4 +1,4 @@
-"""What the holder programs of all deployments share: steps in the log, signals, and facts for the plugin.
+"""The part that the holder programs of all deployments share: steps in the log, signals, and facts for the plugin.
 
 A holder runs under the supervisor like any server. It brings a deployment up step by step, a line in its log for each,
 writes what only the running deployment knows beside its log, holds it, and takes it down when it is told to end.
@@ -60,17 +60,17 @@ def log_error(program: str, error: Exception) -> None:
 
 
 def settings_path(log_path: Path) -> Path:
-    """Where the settings of the holder with this log are."""
+    """Path of the settings of the holder with this log."""
     return log_path.with_suffix(".settings.json")
 
 
 def facts_path(log_path: Path) -> Path:
-    """Where the holder with this log writes what only the running deployment knows."""
+    """Path of the file into which the holder with this log writes what only the running deployment knows."""
     return log_path.with_suffix(".deployed.json")
 
 
 def parts_path(log_path: Path) -> Path:
-    """Where the holder with this log keeps the logs of what it deployed, such as pods, when that ends."""
+    """Path at which the holder with this log keeps the logs of what it deployed, such as pods, when that ends."""
     return log_path.with_suffix(".pods.log")
 
 
@@ -93,7 +93,9 @@ def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any
 
 
 def identity(log_path: Path) -> Mapping[str, Any]:
-    """What makes the deployment of the holder with this log comparable, of its facts; empty where there is none."""
+    """Reads the facts that make a deployment comparable, as its holder left them beside this log; empty where it left
+    none.
+    """
     path = facts_path(log_path)
     facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: Mapping[str, Any] = facts.get("identity", {})

@@ -64,12 +64,12 @@ def command(config: CommandServer, port: int | str, gpus: Sequence[Gpu]) -> Comm
 
 
 def health(config: CommandServer) -> Ready | Literal[False]:
-    """What the plan says that it answers, by default that of most servers."""
+    """The check of health that the plan gives, by default that of most servers."""
     return Ready(path="/health") if config.ready is None else config.ready
 
 
 def target(config: CommandServer, port: int) -> Target:
-    """Where its requests go, with the plan's headers."""
+    """The URL of its requests, with the plan's headers."""
     headers = {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
     (url,) = _filled(config, (config.url,), port)
     return Target(url, config.served_model, tuple(headers.items()), continuous_usage=False)

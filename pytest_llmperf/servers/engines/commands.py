@@ -18,7 +18,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 def missing_requirement(config: ServerConfig, gpus: Sequence[Gpu]) -> str | None:
-    """Why this machine cannot run `config`: too few GPUs, no executable, no model folder; None when it can."""
+    """A sentence on why this machine cannot run `config` (GPUs, executable, model folder); None when it can."""
     start = ENGINES[config.engine].start
     if start is None:
         return None
@@ -58,7 +58,7 @@ def shown_proxy(config: ServerConfig) -> str:
 
 
 def steps(config: ServerConfig) -> tuple[str, ...]:
-    """What its holder does to bring it up and to take it down, a line each; none where one command does it all."""
+    """The steps in which a holder brings it up and takes it down, a line each; none where one command does it all."""
     start = ENGINES[config.engine].start
     return tuple(start.steps(config)) if start else ()
 

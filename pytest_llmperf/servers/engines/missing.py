@@ -1,4 +1,4 @@
-"""What a machine may lack that engines have in common."""
+"""Requirements that several engines share, and that a machine may lack."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def missing_program(program: str) -> str | None:
-    """Why `program`, a name on PATH or a path, cannot be run; None when it can."""
+    """A sentence on why `program`, a name on PATH or a path, cannot be run; None when it can."""
     return None if shutil.which(program) else f"needs the executable {program!r}, which was not found"
 
 
 def missing_model(model: str) -> str | None:
-    """Why the model cannot be loaded; None when it is a folder that is there, or no absolute path at all."""
+    """A sentence on why the model cannot be loaded; None when its folder is there, or when it is no absolute path."""
     absent = model.startswith("/") and not Path(model).exists()
     return f"needs the model folder {model}, which does not exist" if absent else None
 

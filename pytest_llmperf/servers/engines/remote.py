@@ -21,12 +21,12 @@ from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 
 
 def openai(config: OpenAIServer, place: None) -> Target:
-    """Where the requests of an OpenAI-compatible URL go."""
+    """The target of an OpenAI-compatible URL."""
     return Target(expand_url(config.url), config.model, _headers(config), path=expand_url(config.path))
 
 
 def triton(config: TritonRemoteServer, place: None) -> Target:
-    """Where the requests of a running Triton go, over HTTP or gRPC."""
+    """The target of a running Triton, over HTTP or gRPC."""
     url, metrics = expand_url(config.url), config.metrics or ""
     return Target(url, config.model, _headers(config), grpc=config.grpc_target, metrics=metrics)
 

@@ -20,7 +20,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 class Place(NamedTuple):
-    """Where a replica listens, and the file that its secrets are in."""
+    """The port that a replica listens on, and the file that its secrets are in."""
 
     port: int
     secrets: str

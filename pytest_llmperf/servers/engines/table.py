@@ -35,48 +35,48 @@ def _on_free_port(config: LaunchedServer, log: Path) -> Iterator[int]:
 
 
 class Start(NamedTuple):
-    """How a server is started. Every function takes the plan's configuration first."""
+    """The functions that start a server. Every one takes the plan's configuration first."""
 
     command: Callable[[Any, Any, Sequence[Gpu]], Command]
     """The command of one replica at a place on these GPUs; `${NAME}` references in it are filled in later."""
     missing: Callable[[Any], str | None]
-    """What this machine lacks beside GPUs; None when nothing."""
+    """A sentence on what this machine lacks beside GPUs; None when nothing."""
     placed: Callable[[Any, Path], AbstractContextManager[Any]] = _on_free_port
-    """Where a replica with this log file listens, and what else it needs while it is up: the command's place."""
+    """The place of a replica with this log file: its ports, and what else it needs while it is up."""
     grace_s: Callable[[Any], float] = lambda config: STOP_GRACE_S
     """Seconds in which it may stop by itself."""
     preparation: Callable[[Any], str] = lambda config: ""
     """A shell line that must have run before the command that is shown; empty where there is none."""
     steps: Callable[[Any], Iterable[str]] = lambda config: ()
-    """What the command of an engine that is deployed in steps does, a line each, secrets as references."""
+    """The steps in the command of an engine that is deployed in steps, a line each, secrets as references."""
 
 
 class Engine(NamedTuple):
-    """What servers of one engine have in common."""
+    """The functions and facts that servers of one engine have in common."""
 
     target: Callable[[Any, Any], Target]
-    """Where requests go, from the configuration and the place where the server was started (None when it was up)."""
+    """The URL of requests, from the configuration and the place where the server was started (None when it was up)."""
     start: Start | None = None
     """None for servers that are already up."""
     health: Callable[[Any], Ready | Literal[False]] = lambda config: Ready(path="/health")
-    """What a server answers that is up and well; False where only a real request tells."""
+    """The check that a server passes which is up and well; False where only a real request shows it."""
     ready: Callable[[Any, Target, ServerProcess | None, Sequence[LoadPoint]], Target] | None = None
     """Waits until it is ready for these loads, and adds to the target what only a ready server tells. None: its health
     tells, then a first request."""
     version: Callable[[Target], str | None] = lambda target: version_at(target, "/version")
     """The engine's own version; None when it does not tell."""
     ailment: Callable[[Target], str | None] | None = None
-    """What is wrong with one that is up, None when it is well; None: its health says."""
+    """A sentence on what is wrong with one that is up, None when it is well. None: `health` is checked instead."""
     counters: Callable[[Target], Reading] | None = None
-    """What it counts itself, for engines that do. Raises ServerError and httpx.TransportError."""
+    """Reads the server's own counters, for engines that have some. Raises ServerError and httpx.TransportError."""
     metrics: Callable[[Target], Question | None] = lambda target: (target.at("/metrics"), target.headers)
-    """Where its Prometheus metrics are; None where it has none."""
+    """URL and headers of its Prometheus metrics; None where it has none."""
     instances: Callable[[Any, Target], tuple[Target, ...]] = lambda config, target: (target,)
-    """What is behind a target, each with metrics of its own."""
+    """The servers behind a target, each with metrics of its own."""
     from_words: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
     """The configuration (of this name) of a command typed in a shell; None when that is of another engine."""
     service_kind: str = "openai"
-    """What GenAI-Perf calls servers of this kind."""
+    """GenAI-Perf's name for servers of this kind."""
 
 
 ENGINES: dict[str, Engine] = {

@@ -19,21 +19,21 @@ from pytest_llmperf.telemetry.gpu import Gpu, ask_nvml, nvml_handle
 _FOLDER = Path(tempfile.gettempdir()) / "llmperf-gpus"
 _PAUSE_S = 0.5
 _SETTLE_S = 2.0
-"""How long a driver may take to free the memory of a server that has just ended."""
+"""Time that a driver may take to free the memory of a server that has just ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuSharing:
-    """What happens where others use this machine's GPUs too."""
+    """The limits for a machine whose GPUs others use too."""
 
     wait_s: float = 1800.0
-    """How long to wait for GPUs that other sessions hold, in seconds."""
+    """Longest wait for GPUs that other sessions hold, in seconds."""
     busy_share: float = 0.1
     """A GPU of whose memory others use more than this share (0 to 1) is avoided."""
 
 
 SHARING = GpuSharing()
-"""Where nothing else is asked for."""
+"""The default, where a plan gives no limits."""
 
 
 @contextlib.contextmanager

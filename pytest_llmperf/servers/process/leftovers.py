@@ -1,4 +1,4 @@
-"""What a supervisor that was killed itself has left: processes are known by a mark in their environment."""
+"""Cleans up after a supervisor that was killed itself: its processes are known by a mark in their environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE_S = 10.0
 
 
 class Mark:
-    """Of one launch: in the environment of the server and of all that it starts."""
+    """The mark of one launch, in the environment of the server and of all that it starts."""
 
     def __init__(self) -> None:
         self.value = uuid.uuid4().hex
@@ -41,7 +41,7 @@ class Mark:
         remove_leftovers(self._before, ours)
 
     def _processes(self) -> set[int]:
-        """Those that live; none without /proc."""
+        """Process ids of the living processes with the mark; none without /proc."""
         wanted, found = f"{_NAME}={self.value}".encode(), set()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

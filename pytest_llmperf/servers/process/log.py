@@ -1,4 +1,4 @@
-"""What a person wants from a server's log: the first error that is a cause, not the last line.
+"""Finds in a server's log the first error that is a cause, rather than the last line.
 
 Logs of real engines need some care. Several processes write at once, each with its own prefix. Healthy servers print
 warnings with the words "OSError" and "Exception" in them. A request's own fault is logged like the engine's. And the
@@ -24,7 +24,7 @@ _PREFIX = re.compile(
 _TRACEBACK = re.compile(r"(?:\w+ hit an exception: )?Traceback \(most recent call last\)")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _USAGE_ERROR = re.compile(r"[\w .-]+: error: |\S+: (?:(?:unrecognized|invalid|ambiguous) )?option ")
-"""As Python's argparse and C's getopt say it."""
+"""Usage errors in the wording of Python's argparse and of C's getopt."""
 _LOOSE_ERROR = re.compile(
     r".{0,60}?\b(?:ERROR\b|FATAL\b|[Ee]rror: |[Ff]atal: |panic: |\w+(?:Error|Exception): )"
     r"|.*: (?:command )?not found$|.*: error while loading "
@@ -95,7 +95,7 @@ def log_tail(path: Path, lines: int = 40) -> str:
 
 
 def first_error(lines: Sequence[str]) -> str | None:
-    """What names the root cause: the first exception that is no consequence of another, else the first error line."""
+    """The error that is the root cause: the first exception that follows from no other, else the first error line."""
     return min(_errors(lines), key=lambda error: error.rank, default=_NONE).text or None
 
 
@@ -138,7 +138,7 @@ def _plain_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
 
 
 def _triton_errors(lines: Sequence[_Line]) -> Iterator[_Error]:
-    """What keeps a server from starting counts; other E lines, of which every start prints some, may mean anything."""
+    """Finds the lines that keep a server from starting; other E lines, which every start prints, may mean anything."""
     for line in lines:
         if found := _PROTOBUF_ERROR.match(line.text) or _TRITON_EXIT.match(line.text):
             yield _Error(line.number, found["text"])

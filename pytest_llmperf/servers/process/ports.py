@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine: the server that was started, or another that answers in its place."""
+"""Finds out which process listens on a port of this machine: the server that was started, or a stranger."""
 
 from __future__ import annotations
 

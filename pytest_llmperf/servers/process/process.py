@@ -29,14 +29,14 @@ _OWN_PAUSES_S = itertools.repeat(0.05)
 """Pauses between the questions to a server on this machine."""
 LOOPBACK = "127.0.0.1"
 _SUPERVISOR_S = 10.0
-"""What a supervisor may take beside the times that it gives a server."""
+"""Time that a supervisor may take beside the times that it gives a server."""
 _TOLD_LINES, _TOLD_CHARACTERS = 10, 300
-"""Of the log of a server that did not come up, in the message."""
+"""Most lines, and characters of each, that a message quotes from the log of a server that did not come up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is started; `argv` and `env` hold secrets in the clear and are never shown (see `shown`)."""
+    """The command of a server; `argv` and `env` hold secrets in the clear and are never shown (see `shown`)."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -70,7 +70,7 @@ class ServerProcess:
         return self.handle.poll()
 
     def has_ended_within(self, seconds: float) -> bool:
-        """Whether it has ended, after waiting up to `seconds` for that."""
+        """Waits up to `seconds` for its end; True if it has ended."""
         return _ends_within(self.handle, seconds)
 
     def check_port(self, port: int) -> str | None:

@@ -45,7 +45,7 @@ _LOOK_S = 0.2
 _LOOKS = 25
 """For whose a new segment is; another server's is none of ours however often we look."""
 _MOST_LOG_BYTES = 128 << 20
-"""Of a log on disk: its beginning and its end are kept, which is all that is read. Less where the disk has less."""
+"""Most bytes of a log on disk, fewer on a small disk: its beginning and its end are kept, which is all that is read."""
 _LEFT_OUT = b"\n[llmperf: what comes here was too much for this log and is left out]\n"
 _PUNCH_HOLE = 0x01 | 0x02
 """FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE."""
@@ -111,7 +111,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _has_children() -> bool:
-    """As their subreaper we have some as long as any descendant lives."""
+    """True while a descendant lives: all of them are children of this process, which is their subreaper."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -135,7 +135,7 @@ def _take_down(server: subprocess.Popen[bytes], grace: float, signum: int, stop:
 
 
 def _runs(command: list[str], timeout: float) -> bool:
-    """Whether the command ended well, within `timeout` seconds; its output is in the server's log."""
+    """Runs a command whose output goes into the server's log; True if it ended well within `timeout` seconds."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, timeout=timeout, check=False, preexec_fn=_default_signals_and_leash
@@ -237,7 +237,7 @@ class Filter:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What may be written now: all but an end with which a secret may begin."""
+        """Returns the text that can be written now: all but an end with which a secret may begin."""
         data = self._held + data
         begun = self._started.search(data, max(0, len(data) - self._longest))
         cut = begun.start() if begun else len(data)
@@ -294,7 +294,7 @@ class _BoundedLog:
 
 @contextlib.contextmanager
 def _log(secrets: Sequence[str]) -> Iterator[int]:
-    """Where the server shall write. On leaving, what it wrote is in the log."""
+    """A file descriptor for the server's output. On leaving, all output is in the log."""
     if not secrets:
         yield 1
         return

@@ -154,7 +154,7 @@ class Deployment:
         return {uid for uid, since in self.without_node.items() if now - since >= self.config.schedule_timeout}
 
     def _node_is_on_its_way(self, pod: str) -> bool:
-        """Whether an autoscaler says so: the cluster autoscaler, or Karpenter."""
+        """True if the pod's events say that the cluster autoscaler, or Karpenter, brings a node for it."""
         words = ("get", "events", "--field-selector", f"involvedObject.name={pod}", "--output", "json")
         try:
             events = tools.objects(commands.in_namespace(self.config, *words))
@@ -231,7 +231,9 @@ class Deployment:
         return found[0]
 
     def _facts(self, manifest: Sequence[rollout.Object]) -> dict[str, Any]:
-        """What the pods are, beside what makes them comparable: chart, manifest and images."""
+        """Collects the facts of the running release: chart, manifest and images, which make it comparable, and its
+        pods.
+        """
         release = json.loads(tools.ask(commands.helm(self.config, *self._named("get", "metadata"), "--output", "json")))
         chart = f"{release.get('chart')} {release.get('version')}"
         digest = rollout.manifest_digest(self.config.release_name, manifest)
@@ -348,7 +350,7 @@ def _owner() -> str:
 
 
 def _begun(pid: int) -> str:
-    """When a process of this machine began, in clock ticks; empty where there is none."""
+    """Start time of a process of this machine, in clock ticks since boot; empty where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -356,7 +358,7 @@ def _begun(pid: int) -> str:
 
 
 def _lives(owner: str) -> bool | None:
-    """Whether the process of that label is still there; None where it is another machine's."""
+    """True if the process that the label `owner` names still runs; None where it is another machine's."""
     found, own = _OWNER.fullmatch(owner), _OWNER.fullmatch(_owner())
     if found is None or own is None or found["host"] != own["host"]:
         return None

@@ -33,7 +33,7 @@ def _cluster(config: KubernetesServer, context: str) -> tuple[str, ...]:
 
 
 def upgrade(config: KubernetesServer, owner: str) -> tuple[str, ...]:
-    """What installs the chart, or upgrades the release that is there; `values` come on standard input."""
+    """Command that installs the chart, or upgrades its release; `values` come on standard input."""
     options = {"--repo": config.repo, "--version": config.version}
     return helm(
         config,
@@ -47,24 +47,24 @@ def upgrade(config: KubernetesServer, owner: str) -> tuple[str, ...]:
 
 
 def releases(config: KubernetesServer) -> tuple[str, ...]:
-    """What lists the labels of every revision of the release, a line each; Helm keeps a Secret for each."""
+    """Command that lists the labels of every revision of the release, a line each; Helm keeps a Secret for each."""
     selector = f"owner=helm,name={config.release_name}"
     shown = "jsonpath={range .items[*]}{.metadata.labels}{'\\n'}{end}"
     return in_namespace(config, "get", "secrets", "--selector", selector, "--output", shown)
 
 
 def rollout(config: KubernetesServer) -> tuple[str, ...]:
-    """What lists the pods of the namespace and what makes them."""
+    """Command that lists the pods of the namespace and the workloads that make them."""
     return in_namespace(config, "get", "pods,deployments,statefulsets,daemonsets", "--output", "json")
 
 
 def uninstall(config: KubernetesServer) -> tuple[str, ...]:
-    """What takes the release away."""
+    """Command that uninstalls the release."""
     return helm(config, "uninstall", config.release_name)
 
 
 def labels(config: KubernetesServer, missing: Sequence[str]) -> tuple[str, ...]:
-    """What gives the namespace the labels that it lacks; kubectl refuses to change one that has another value."""
+    """Command that gives the namespace its missing labels; kubectl refuses to change one that has another value."""
     return kubectl(
         config, "label", "namespace", config.namespace, *(f"{n}={config.namespace_labels[n]}" for n in missing)
     )
@@ -77,7 +77,7 @@ def namespace(config: KubernetesServer) -> dict[str, Any]:
 
 
 def forward(config: KubernetesServer, pod: str, port: int | str, to: int | str) -> tuple[str, ...]:
-    """What makes the pod's port one of this machine."""
+    """Command that forwards a port of this machine to the pod's."""
     return in_namespace(config, "port-forward", "--address", "127.0.0.1", f"pod/{pod}", f"{port}:{to}")
 
 

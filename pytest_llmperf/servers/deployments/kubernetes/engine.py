@@ -30,14 +30,14 @@ from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
 
 COLLECTING_S = 30.0
-"""What the holder may take for logs and events, beside the end of the pods."""
+"""Time that the holder may take for logs and events, beside the end of the pods."""
 _OWN_END_S = 10.0
 LEFT_MARK = "LEFT BEHIND: "
 """Begins the holder's line where the release could not be taken down."""
 
 
 class Place(NamedTuple):
-    """Where a replica is reached, and the files by which the plugin and its holder know of each other."""
+    """The port at which a replica is reached, and the files by which the plugin and its holder exchange facts."""
 
     port: int
     """A port of this machine, for what is forwarded to."""
@@ -89,7 +89,7 @@ def command(config: KubernetesServer, place: Place | int | str, gpus: Sequence[G
 
 
 def grace_s(config: KubernetesServer) -> float:
-    """How long the holder may take to take the release down."""
+    """Seconds that the holder may take to uninstall the release."""
     return config.stop_timeout + COLLECTING_S + _OWN_END_S
 
 
@@ -163,5 +163,5 @@ def ready(
 
 
 def version(target: Target) -> str | None:
-    """What the server behind the way says of itself: vLLM's answer, or Triton's."""
+    """The engine's own version by the API of vLLM, else of Triton; None where neither answers."""
     return version_at(target, "/version") or version_at(target, "/v2")

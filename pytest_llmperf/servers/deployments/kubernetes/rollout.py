@@ -1,4 +1,4 @@
-"""How far a release is: its workloads, its pods, and what keeps them from serving. Pure.
+"""The state of a release: its workloads, its pods, and the problems that keep them from serving. Pure.
 
 Objects are as `kubectl get -o json` prints them.
 """
@@ -24,16 +24,16 @@ _GPU = re.compile(r"(^|[./])gpu(\.|$)|/mig-")
 
 
 class Trouble(NamedTuple):
-    """What will not get better by waiting."""
+    """A problem of a pod that waiting does not cure."""
 
     pod: str
     container: str
     """Empty where it is the pod's."""
     problem: str
     has_log: bool = False
-    """Whether the container ran before, and its log says more."""
+    """True if the container has run before, so that its log says more."""
     lacks_node: bool = False
-    """Whether it is better all the same where an autoscaler brings a node."""
+    """True if an autoscaler that brings a node cures it all the same."""
 
 
 class Workload(NamedTuple):
@@ -45,7 +45,7 @@ class Workload(NamedTuple):
 
 
 def workloads(manifest: Iterable[Object]) -> tuple[Workload, ...]:
-    """What the release's manifest has pods made by."""
+    """The workloads of a release's manifest, which make its pods."""
     return tuple(
         Workload(one["kind"], one["metadata"]["name"], one["spec"]["selector"].get("matchLabels", {}))
         for one in manifest
@@ -77,7 +77,7 @@ def pods_of(release: str, made_by: Sequence[Workload], objects: Iterable[Object]
 
 
 def unfinished(made_by: Sequence[Workload], pods: Sequence[Object], objects: Sequence[Object]) -> list[str]:
-    """What is not rolled out yet, in words; empty when all of it is and its pods are ready."""
+    """Sentences on what is not rolled out yet; empty when every workload is and all pods are ready."""
     live = {(one["kind"], one["metadata"]["name"]): one for one in objects}
     found = [problem for one in made_by if (problem := _unfinished(one, live.get((one.kind, one.name))))]
     if not found and not (pods and all(map(_is_ready, pods))):
@@ -113,7 +113,7 @@ def _condition(thing: Object, kind: str) -> Object:
 
 
 def waiting_for(pod: Object) -> str:
-    """What a pod that is not ready is at, in a word or two; empty for one that is ready."""
+    """Kubernetes' reason why a pod is not ready, in a word or two; empty for one that is ready."""
     if _is_ready(pod):
         return ""
     for container in _containers(pod):
@@ -151,7 +151,7 @@ def trouble(pods: Iterable[Object], objects: Iterable[Object], unscheduled: Cont
 
 
 def is_unschedulable(pod: Object) -> bool:
-    """Whether the scheduler found no node for it so far."""
+    """True if the scheduler has found no node for the pod so far."""
     return _condition(pod, "PodScheduled").get("reason") == "Unschedulable"
 
 
@@ -176,7 +176,9 @@ def _end(terminated: Object) -> str:
 
 
 def losses(before: Sequence[Object], now: Sequence[Object]) -> list[str]:
-    """What has become of pods that served: those that are gone, and containers that were started anew."""
+    """Sentences on pods that served `before` and do so no more: those that are gone, and containers that were
+    restarted.
+    """
     still = {one["metadata"]["uid"]: one for one in now}
     found = []
     for pod in before:
@@ -193,7 +195,7 @@ def losses(before: Sequence[Object], now: Sequence[Object]) -> list[str]:
 
 
 def images(pods: Iterable[Object]) -> dict[str, str]:
-    """What every container runs, by its digest where the node tells one."""
+    """The image of every container, by its digest where the node reports one."""
     found: dict[str, set[str]] = {}
     for pod in pods:
         for one in pod["status"].get("containerStatuses", []):
@@ -203,7 +205,7 @@ def images(pods: Iterable[Object]) -> dict[str, str]:
 
 
 def machines(nodes: Iterable[Object]) -> str:
-    """What kinds of nodes these are: the provider's type and the GPU, as labels say it; empty where none does."""
+    """The kinds of these nodes: the provider's type and the GPU, from their labels; empty where they have none."""
     found = (one["metadata"].get("labels", {}) for one in nodes)
     kinds = {" ".join(filter(None, (labels.get(name) for name in _NODE_LABELS))) for labels in found}
     return ", ".join(sorted(kinds))

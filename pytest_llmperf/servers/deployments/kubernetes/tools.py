@@ -49,7 +49,7 @@ def run_step(step: str, words: Sequence[str], *, given: str = "", cwd: str | Non
 
 
 def _talk(process: subprocess.Popen[bytes], given: str) -> list[str]:
-    """What the process printed until its end."""
+    """Lines that the process prints until its end, after it has been `given` its input."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -66,7 +66,7 @@ def _talk(process: subprocess.Popen[bytes], given: str) -> list[str]:
 
 
 def ask(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
-    """What a command prints. Raises ToolFailed, also where it takes longer than `timeout_s`."""
+    """Standard output of a command. Raises ToolFailed, also where it takes longer than `timeout_s`."""
     try:
         done = subprocess.run(
             words,

@@ -1,4 +1,4 @@
-"""What is looked at while a release is measured: the cluster's word of its pods, and the port that leads to one."""
+"""Watches a release while it is measured: the cluster's changes of its pods, and the port that leads to one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Watch:
                 looked_at = time.monotonic()
 
     def _speaking(self, pause_s: float) -> list[subprocess.Popen[bytes]]:
-        """Those that have said something; of the pods nothing is heard for `pause_s`."""
+        """The watching programs that have printed something; the pods' own is not heard for the first `pause_s`."""
         heard = [self._forward] if pause_s else [self._forward, self._pods]
         with selectors.DefaultSelector() as selector:
             for process in filter(None, heard):

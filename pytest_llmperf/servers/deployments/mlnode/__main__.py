@@ -25,7 +25,7 @@ from pytest_llmperf.servers.secrets import expand_url
 
 _LOOK_EVERY_S = 2.0
 _PATIENCE_S = 60.0
-"""How long a node may not answer, as while it starts again."""
+"""Longest time without an answer that is borne, as while a node restarts."""
 _MISSES = 3
 """So many questions in a row without an answer, and the node is gone."""
 _PROBE_TIMEOUT_S = 5.0

@@ -27,13 +27,13 @@ class Unreachable(Exception):
     def __init__(self, message: str, *, is_lost: bool = False, is_refusal: bool = False) -> None:
         super().__init__(message)
         self.is_lost = is_lost
-        """Whether the call reached the node, and its answer was lost on the way."""
+        """True if the call reached the node, and its answer was lost on the way."""
         self.is_refusal = is_refusal
-        """Whether asking again is of no use."""
+        """True if the same call would be refused again."""
 
 
 class State(NamedTuple):
-    """What `GET /api/v1/state` tells."""
+    """The answer of `GET /api/v1/state`."""
 
     state: str
     """POW, INFERENCE, TRAIN or STOPPED."""
@@ -95,7 +95,7 @@ def parse_state(body: bytes) -> State:
 
 
 def up_problem(answer: httpx.Response) -> str | None:
-    """What an answer to `/inference/up` says went wrong, with the cure; None where the instances are up."""
+    """Reads an error and its cure from an answer to `/inference/up`; None where the instances are up."""
     status = answer.status_code
     if status == 200:
         return _in_body(answer.content)

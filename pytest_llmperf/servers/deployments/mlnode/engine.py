@@ -28,7 +28,8 @@ from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
 
 END_S = 90.0
-"""What a node may take to end its instances: it gives each 20 s, and answers nothing while a start is under way."""
+"""Time that a node may take to end its instances: it gives each 20 s, and answers nothing while a start is under way.
+"""
 _GRACE_S = END_S + 30.0
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -59,7 +60,7 @@ LEFT_MARK = "LEFT BEHIND: "
 
 
 def left_behind(log: Path) -> str | None:
-    """What the holder with this log said that it had to leave running; None where it took everything down."""
+    """The holder's own sentence, from its log, on what it had to leave running; None where it took everything down."""
     lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
     return next((line.partition(LEFT_MARK)[2] for line in reversed(lines) if LEFT_MARK in line), None)
 
@@ -71,7 +72,7 @@ def command(config: MlnodeServer, place: Place | int | str, gpus: Sequence[Gpu])
 
 
 def missing(config: MlnodeServer) -> str | None:
-    """What the node lacks, as far as the plan says what it has."""
+    """A sentence on what the node lacks, as far as the plan says what it has; None where nothing."""
     needed = parallel_size(config.args)
     if needed > config.gpus:
         return f"needs {needed} GPUs, the node has {config.gpus}"
@@ -81,12 +82,12 @@ def missing(config: MlnodeServer) -> str | None:
 
 
 def grace_s(config: MlnodeServer) -> float:
-    """How long the holder may take to end the instances."""
+    """Seconds that the holder may take to end the instances."""
     return _GRACE_S
 
 
 def up_body(config: MlnodeServer) -> dict[str, Any]:
-    """What `/inference/up` is sent; `dtype` is a field of its own there, and no default of the node's."""
+    """The body for `/inference/up`; `dtype` is a field of its own there, and the node has no default for it."""
     args = {name: value for name, value in config.args.items() if name != "dtype"}
     dtype = str(config.args.get("dtype", "auto"))
     return {"model": config.model, "dtype": dtype, "additional_args": list(command_line_flags(args))}
@@ -168,7 +169,7 @@ def ready(config: MlnodeServer, target: Target, process: ServerProcess | None, l
 
 
 def ailment(target: Target) -> str | None:
-    """What is wrong with the instances, None when one is well: the proxy has no health of its own."""
+    """A sentence on what is wrong with the instances, None when one is well: the proxy has no health of its own."""
     try:
         answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_HEALTH_TIMEOUT_S)
     except httpx.TransportError as error:
@@ -177,5 +178,5 @@ def ailment(target: Target) -> str | None:
 
 
 def metrics(target: Target) -> tuple[str, tuple[tuple[str, str], ...]] | None:
-    """Where the metrics of one instance are; None where no question reaches a certain one."""
+    """URL and headers of one instance's metrics; None where no question reaches a certain one."""
     return (target.metrics, target.headers) if target.metrics else None

@@ -1,4 +1,4 @@
-"""How many instances answer behind a node's proxy, which says nothing of them.
+"""Counts the instances that answer behind a node's proxy, which has no call for it.
 
 The node counts as up when its first instance is, and its proxy takes the others in one by one. It sends each request to
 the instance with the fewest, so that streams which are held open take one instance each, and the next question reaches
@@ -73,7 +73,7 @@ def longest_context(target: Target) -> int:
 
 
 def missing_model(answer: httpx.Response, model: str) -> str | None:
-    """What keeps an answer to `/v1/models` from being that of a server of `model`; None when it is one."""
+    """A sentence on why an answer to `/v1/models` is not that of a server of `model`; None when it is."""
     try:
         names = [str(entry["id"]) for entry in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):

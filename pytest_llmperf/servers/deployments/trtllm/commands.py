@@ -29,7 +29,7 @@ _FAMILIES = {
 
 
 class Ports(NamedTuple):
-    """Where it listens; `grpc` and `metrics` are Triton's."""
+    """Ports that a replica listens on; `grpc` and `metrics` are Triton's."""
 
     http: int | str = "PORT"
     grpc: int | str = "GRPC_PORT"
@@ -53,7 +53,7 @@ def family(config: TrtllmServer, model_type: str) -> str:
 
 
 def makes_weights(config: TrtllmServer) -> bool:
-    """Whether a step quantises or converts: an engine needs a checkpoint, the LLM API weights that are quantised."""
+    """True if a step quantises or converts: an engine needs a checkpoint, the LLM API weights that are quantised."""
     return config.flow == "engine" or config.is_quantised
 
 

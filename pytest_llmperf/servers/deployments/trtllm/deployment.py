@@ -58,7 +58,9 @@ class Deployment:
         return argv
 
     def _identity(self, model: Path) -> dict[str, Any]:
-        """What may change numbers and is none of the arguments: told beside a verdict where it differs."""
+        """The settings that may change numbers and are no arguments; a verdict names those that differ from its
+        baseline's.
+        """
         config = self.config
         own = {name: getattr(config, name) for name in ("flow", "streaming", "serve", "template", "options")}
         commit = {} if config.is_local_model else {"commit": model.name}
@@ -123,7 +125,7 @@ class Deployment:
         return engine
 
     def _label(self) -> str:
-        """What folders in the cache are called, before the hash."""
+        """The readable beginning of the names of folders in the cache; a hash follows."""
         config = self.config
         return f"{Path(config.model).name}_{config.precision}_tp{config.tp}_pp{config.pp}"
 

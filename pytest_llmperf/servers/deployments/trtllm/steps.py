@@ -23,7 +23,7 @@ _PROGRESS_S = 30.0
 _KILL_AFTER_S = 5.0
 _LONGEST_LINE = 160
 _OWN_SIGNAL_S = 0.5
-"""Who ends us ends our children too, perhaps a moment before."""
+"""Time for a child to die of a signal that was sent to us and to it: it may get its own a moment before."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -114,7 +114,7 @@ def _how(code: int) -> str:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """What is left of a program and its children when it ended, or when we are stopped meanwhile."""
+    """Ends the processes that a program left when it ended, and the program itself when we are stopped meanwhile."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signum)

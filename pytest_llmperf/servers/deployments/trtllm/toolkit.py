@@ -1,4 +1,4 @@
-"""Where TensorRT-LLM's scripts, templates and programs are on this machine, and which version it is."""
+"""Finds TensorRT-LLM's scripts, templates and programs on this machine, and its version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_llmperf.servers.deployments.trtllm.steps import StepError
 
 _EXAMPLES = ("/app/tensorrt_llm/examples", "/app/examples", "/opt/tensorrt_llm/examples")
 _TEMPLATES = ("/app/all_models", "/app/tensorrt_llm/triton_backend/all_models")
-"""Where NVIDIA's images have them."""
+"""Folders of the templates in NVIDIA's images."""
 _VERSION = "import importlib.metadata as m; print(m.version('tensorrt_llm'))"
 _VERSION_TIMEOUT_S = 60.0
 

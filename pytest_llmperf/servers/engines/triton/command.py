@@ -13,7 +13,7 @@ _IN_CONTAINER = "/models"
 
 
 class Place(NamedTuple):
-    """Where one replica listens and what it serves. `container` is its name in Docker."""
+    """The ports that one replica listens on and the repository that it serves. `container` is its name in Docker."""
 
     http: int | str = "PORT"
     grpc: int | str = "GRPC_PORT"

@@ -34,7 +34,7 @@ def command(config: TritonServer, place: Place | int | str, gpus: Sequence[Gpu])
 
 
 def preparation(config: TritonServer) -> str:
-    """What writes the repository that a shown command serves; PLAN is the plan's file."""
+    """The command that writes the repository which a shown command serves; PLAN is the plan's file."""
     return f"llmperf model-repository PLAN {config.name} -o MODEL_REPOSITORY" if config.models else ""
 
 
@@ -69,13 +69,13 @@ def version(target: Target) -> str | None:
 
 
 def ailment(target: Target) -> str | None:
-    """What is wrong with its model, found out by a request: Triton calls a model ready whose process is gone."""
+    """A sentence on what is wrong with its model, by a request: Triton calls a model ready whose process is gone."""
     failure = service(target).first_failure(_ALIVE_TIMEOUT_S)
     return None if failure is None else f"its model {target.model!r} fails: {failure}"
 
 
 def counters(target: Target) -> triton.Reading:
-    """What it has counted so far. Raises ServerError and httpx.TransportError."""
+    """Reads its statistics and metrics. Raises ServerError and httpx.TransportError."""
     return triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
 
 

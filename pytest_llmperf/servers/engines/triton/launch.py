@@ -19,13 +19,13 @@ _STUB_GRACE_S = 5.0
 
 
 def stop_grace_s(config: TritonServer) -> float:
-    """How long a server may take to stop by itself."""
+    """Seconds that a server may take to stop by itself."""
     return config.exit_timeout + _STUB_GRACE_S
 
 
 @contextlib.contextmanager
 def placed(config: TritonServer, log: Path) -> Iterator[Place]:
-    """Where a replica with this log file listens and what it serves; its container, if any, is gone afterwards."""
+    """The place of a replica with this log file: its ports, repository and container, which is removed afterwards."""
     http, grpc, metrics = free_ports(3)
     container = f"llmperf-{os.getpid()}-{http}"
     repository = config.repository or str(write_repository(config, log.with_name(f"{log.stem}-models")))

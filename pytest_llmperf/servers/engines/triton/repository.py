@@ -89,7 +89,7 @@ def model_config(config: TritonServer, name: str) -> Any:
 
 
 def _given_config(files: Path | None) -> Any:
-    """What the user's folder brings along, else an empty message."""
+    """The model configuration from the user's folder, else an empty message."""
     message, text_format = _model_config_class()(), _protobuf("text_format")
     path = files / _CONFIG if files else None
     if path is not None and path.is_file():
@@ -101,7 +101,7 @@ def _given_config(files: Path | None) -> Any:
 
 
 def _fields(config: TritonServer, model: TritonModel) -> dict[str, Any]:
-    """What the plan says, in the JSON form of ModelConfig; what it does not say is not there."""
+    """The plan's settings in the JSON form of ModelConfig, without those that the plan does not give."""
     groups = model.instance_group
     if model.backend == "vllm" and not groups:
         groups = (InstanceGroup(kind="KIND_MODEL"),)  # vLLM itself chooses its devices
@@ -125,7 +125,7 @@ def _fields(config: TritonServer, model: TritonModel) -> dict[str, Any]:
 
 
 def _dumped(parts: Iterable[BaseModel]) -> list[dict[str, Any]]:
-    """What is given of each, with lists for tuples, which older versions of protobuf do not take."""
+    """The given settings of each part, with lists for tuples, which older versions of protobuf do not take."""
     return [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
 
 

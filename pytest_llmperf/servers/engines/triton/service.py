@@ -1,4 +1,4 @@
-"""What a running Triton says of itself: over HTTP, or over gRPC where that is all there is."""
+"""The questions that a running Triton answers: over HTTP, or over gRPC where that is all there is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HttpService:
         self._model = f"/v2/models/{quote(target.model, safe='')}"
 
     def ready(self) -> bool:
-        """Whether the server says that the model is; a crashed model still is, by its word."""
+        """True if the server calls the model ready, which it also does of one that has crashed."""
         try:
             return self._get(f"{self._model}/ready").status_code == 200
         except httpx.TransportError:
@@ -138,7 +138,7 @@ Service = HttpService | GrpcService
 
 
 def service(target: Target) -> Service:
-    """How to ask this server."""
+    """The client for this server's own protocol."""
     return GrpcService(target) if target.url.startswith("grpc") else HttpService(target)
 
 

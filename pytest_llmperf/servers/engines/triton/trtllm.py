@@ -37,7 +37,7 @@ _UNLOAD_S = 10.0
 
 
 class Place(NamedTuple):
-    """Where a replica listens, and the file that its holder reads."""
+    """The ports that a replica listens on, and the file that its holder reads."""
 
     ports: Ports
     settings: str
@@ -54,7 +54,7 @@ def _default(name: str) -> str:
 
 
 def stop_grace_s(config: TrtllmServer) -> float:
-    """How long it may take to stop by itself."""
+    """Seconds that it may take to stop by itself."""
     return config.exit_timeout + _UNLOAD_S
 
 
@@ -117,14 +117,14 @@ def version(target: Target) -> str | None:
 
 
 def ailment(target: Target) -> str | None:
-    """What is wrong with it; None when it is well."""
+    """A sentence on what is wrong with it; None when it is well."""
     if target.grpc:
         return triton.ailment(target)
     return None if _is_up(target) else f"{HEALTH.path} says that its engine is dead"
 
 
 def counters(target: Target) -> Reading:
-    """What Triton has counted so far. Raises ServerError, of trtllm-serve always, and httpx.TransportError."""
+    """Reads Triton's counters. Raises ServerError, of trtllm-serve always, and httpx.TransportError."""
     if not target.grpc:
         raise ServerError("trtllm-serve has no statistics")
     return triton.counters(target)
