@@ -1,4 +1,4 @@
-"""What every part of a plan is made of: frozen models, and values with units as fields."""
+"""The building blocks of a plan's models: frozen models, and values with units as fields."""
 
 from __future__ import annotations
 

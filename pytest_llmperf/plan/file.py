@@ -106,7 +106,9 @@ def load_plan(path: Path) -> Plan:
 
 @contextlib.contextmanager
 def _nothing_unexpected(source: str) -> Iterator[None]:
-    """What YAML and the checks stumble over is a mistake in the plan too, and never a traceback."""
+    """Turns any error of YAML or of the checks into a PlanError: it is a mistake in the plan too, and never a
+    traceback.
+    """
     try:
         yield
     except PlanError:

@@ -12,7 +12,7 @@ from pytest_llmperf.plan.fields import Frozen, entry
 from pytest_llmperf.units import Op, parse_limit
 
 _COUNTS = ("requests", "in flight")
-"""How a limit on a capacity ends that is a concurrency and no rate."""
+"""Suffixes of limits on a capacity that is a concurrency and no rate."""
 
 
 class Limit(Frozen):

@@ -46,10 +46,11 @@ class Plan(Frozen):
     gate: GateProfile | None = None
     """`strict` fails at 99 % confidence only, `report-only` never does; `--llmperf-gate` wins."""
     relaunch: Relaunch | None = None
-    """Whether reruns are on a server launched anew: where launches differ by more than runs (`auto`), or not at all, or
-    for every run; `--llmperf-relaunch` wins."""
+    """The relaunch of the server before reruns: where launches differ by more than runs (`auto`), never, or for
+    every run; `--llmperf-relaunch` wins.
+    """
     searches: dict[str, SearchSpec] = {}
-    """What `llmperf search` and the marker llmperf_search look for among a server's swept configurations."""
+    """The searches that `llmperf search` and the marker llmperf_search make among a server's swept configurations."""
 
     @field_validator("servers", "loads", "searches")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a load asks of its answers: scores, an output guard, and which texts may be stored."""
+"""The keys of a load that concern its answers: scores, an output guard, and the texts that may be stored."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class JudgeSpec(Frozen):
 
 
 class GuardSpec(Frozen):
-    """How far greedy answers may differ from those of the baseline."""
+    """The tolerance within which greedy answers may differ from those of the baseline."""
 
     may_differ: Annotated[float, BeforeValidator(_share), WithJsonSchema({"type": ["number", "string"]})] = 0.0
     """Share of answers that may differ beyond what differs between runs of one server."""
@@ -153,7 +153,7 @@ class AnswerSpec(Frozen):
     store_texts: Literal["none", "guard", "all"] = "none"
     """Texts that are stored: none, the guarded answers (with the baseline), or all prompts and answers."""
     redact: tuple[Pattern, ...] = ()
-    """What matches is `***` in every text that is stored."""
+    """Patterns that are replaced by `***` in every text that is stored."""
 
     @model_validator(mode="after")
     def _asks_for_something(self, info: ValidationInfo) -> AnswerSpec:
@@ -180,7 +180,9 @@ class AnswerSpec(Frozen):
 
 
 def scoring_facts(answers: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a score, from a load's `answers` as JSON data: of a file the name, of the judge the model."""
+    """The settings that decide a score, from a load's `answers` as JSON data: of a file the name, of the judge the
+    model.
+    """
     judge, schema = answers.get("judge"), answers.get("json_schema")
     found = {
         "scores": list(answers.get("scores", ())),

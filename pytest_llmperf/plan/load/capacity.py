@@ -42,13 +42,13 @@ class CapacitySpec(Frozen):
     concurrency: Annotated[tuple[int, int], BeforeValidator(_whole_span), _SPAN] | None = None
     """Requests in flight, lowest and highest."""
     sla: Sla = ()
-    """What a level must meet, beside the load's and the plan's limits; one on the same quantity replaces theirs."""
+    """Limits that a level must meet, beside the load's and the plan's; one on the same quantity replaces theirs."""
     within: Annotated[
         float,
         BeforeValidator(_within),
         WithJsonSchema({"type": ["number", "string"], "examples": ["5 %"]}),
     ] = Field(0.05)
-    """How far apart the highest level that holds and the lowest that does not may be in the end (ratio - 1)."""
+    """Largest distance (ratio - 1) between the highest level that holds and the lowest that does not, at the end."""
 
     @model_validator(mode="after")
     def _one_axis(self) -> CapacitySpec:
@@ -73,5 +73,5 @@ class CapacitySpec(Frozen):
 
 
 def restrains(limit: Limit) -> bool:
-    """Whether a limit can be broken by too high a level; throughputs and capacities are what a high level is for."""
+    """True if too high a level can break the limit; throughputs and capacities are what a high level is for."""
     return limit.metric not in (*CAPACITIES, *OFFERED, "goodput")

@@ -10,7 +10,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptSpec
 
 MOST_REQUESTS = 1_000_000
-"""Of one run: a trace takes some kB of memory per request."""
+"""Most requests of one run: a trace takes some kB of memory per request."""
 _MOST_PROMPT_TOKENS = 2_000_000_000
 _MOST = {
     "requests": MOST_REQUESTS,
@@ -44,7 +44,7 @@ def _check_sizes(load: LoadPoint) -> None:
 
 
 def _expected_requests(load: LoadPoint) -> float:
-    """Of a run that is bounded by time and goes by a rate, so many as it has on average."""
+    """Number of requests in a run; the average of a run that is bounded by time and goes by a rate."""
     if load.requests is not None:
         return load.requests if load.dataset_entries is None else min(load.requests, load.dataset_entries)
     stages = sum((stage.request_rate or 0.0) * stage.duration for stage in load.stages)

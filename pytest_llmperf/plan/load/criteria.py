@@ -11,7 +11,7 @@ _NO_FAILURES = Limit(metric="error_rate", stat=None, op="<=", value=0.0)
 
 
 def has_criterion(plan: Sla, load: LoadSpec) -> bool:
-    """Whether a limit says what a level must meet; True where nothing is searched."""
+    """True if a limit decides whether a level holds, or where no level is searched."""
     asked = load.capacity
     return asked is None or any(restrains(limit) for limit in (*plan, *load.sla, *asked.sla))
 

@@ -115,7 +115,7 @@ def _off(given: object) -> object:
 
 
 class LoadKeys(PromptSpec):
-    """What one value of a load and a whole sweep of it share."""
+    """The keys that one value of a load and a whole sweep of it share."""
 
     endpoint: EndpointName = "chat"
     arrival: Literal["constant", "poisson", "gamma"] = "constant"
@@ -126,7 +126,7 @@ class LoadKeys(PromptSpec):
     """Measured requests per run, every turn of a conversation one; closed loop sends `concurrency` more (or as many
     conversations) before them, which are not counted."""
     duration: Seconds | None = None
-    """How long requests are sent, in the place of `requests`; those in flight at its end are waited for."""
+    """Seconds in which requests are sent, in the place of `requests`; those in flight at its end are waited for."""
     ramp: Ramp | None = None
     """Leads up (or down) to the measured part, and is not measured."""
     stages: tuple[Stage, ...] = ()
@@ -138,12 +138,14 @@ class LoadKeys(PromptSpec):
     max_in_flight: PositiveInt | None = None
     """Open loop: a request that is due while so many are in flight waits; its latency counts from the due time."""
     connection: Literal["keep-alive", "fresh"] = "keep-alive"
-    """Whether connections are used again, or each request opens its own."""
+    """The reuse of connections: they are kept, or each request opens its own."""
     warmup_requests: NonNegativeInt = 2
     """Requests sent and forgotten before the first run of the point."""
     warmup: Annotated[Literal["auto", "off"] | WarmUp | None, BeforeValidator(_off)] = None
-    """What follows these after every start of the server: the load's own requests, unmeasured. `auto`: until they take
-    no less time than before; None: `auto` for a server that is started here, unless `warmup_requests` is given."""
+    """The load's own requests, unmeasured, after every start of the server and its `warmup_requests`. `auto`: until
+    they take no less time than before; None: `auto` for a server that is started here, unless `warmup_requests` is
+    given.
+    """
     seed: NonNegativeInt | None = None
     """Seed of prompts and arrivals; None: derived from the point's id, so that every run has the same trace."""
     phase: Literal["prefill", "decode"] | None = None
@@ -154,7 +156,7 @@ class LoadKeys(PromptSpec):
     stream_usage: Literal["every-chunk", "last-chunk"] | None = None
     """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
-    """What `output_tokens` is called in a request of chat or completions; None: max_tokens."""
+    """The name of `output_tokens` in a request of chat or completions; None: max_tokens."""
     extra_body: ExtraBody = {}
     """Merged into every request's JSON body; null leaves a field out."""
     good_finish_reasons: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -242,7 +244,7 @@ class LoadPoint(LoadKeys):
 
     @property
     def closed_loop(self) -> bool:
-        """Whether requests follow the ends of others; else they have due times."""
+        """True if each request follows the end of another; False if requests have due times."""
         if self.capacity is not None:
             return self.capacity.concurrency is not None
         return self.concurrency is not None or any(stage.concurrency for stage in self.stages)

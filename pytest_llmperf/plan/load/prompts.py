@@ -130,8 +130,9 @@ class PromptSpec(Frozen):
     shared_prefix: SharedPrefix | None = None
     conversation: Conversation | None = None
     prefix_cache: Literal["cold", "warm"] = "cold"
-    """Whether a run finds its prompts in the prefix cache: `cold` gives every run other first words, `warm` sends
-    the same prompts in every run, and once before the first."""
+    """The state of the prefix cache: `cold` gives every run other first words, `warm` sends the same prompts in
+    every run, and once before the first.
+    """
 
     @property
     def prompt_form(self) -> PromptForm:

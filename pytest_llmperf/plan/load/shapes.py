@@ -33,7 +33,7 @@ Share = Annotated[
 
 
 class Ramp(Frozen):
-    """What comes before the measured part: the load goes from `from` to `request_rate` or `concurrency`."""
+    """The part before the measured one, in which the load goes from `from` to `request_rate` or `concurrency`."""
 
     start: Rate = Field(alias="from")
     """Requests per second, or slots of a closed loop, at the beginning."""
@@ -56,7 +56,7 @@ class Stage(Frozen):
 
 
 class WarmUp(Frozen):
-    """How long the load's own requests run unmeasured after a start of the server."""
+    """The length of a warm-up: the load's own requests, unmeasured, after a start of the server."""
 
     requests: PositiveInt | None = None
     duration: Seconds | None = None

@@ -46,7 +46,7 @@ _SHORT = {
     "dynamic_batching.max_queue_delay_microseconds": "delay{}us",
     KEY: "{}",
 }
-"""How the values of what is swept most are written in names; any other is `block_size_16`."""
+"""Short forms for the most usual swept values in names; any other is written as `block_size_16`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _dumped(space: ServerSpace) -> list[Any]:
 
 
 def _server_space(given: object, validate: ValidatorFunctionWrapHandler) -> ServerSpace:
-    """What pydantic calls for a server entry; the entry's name is not known yet."""
+    """Validates a server entry for pydantic; the entry's name is not known yet."""
     if isinstance(given, ServerSpace):
         return given
     axes = tuple(_axes(given)) if isinstance(given, Mapping) else ()

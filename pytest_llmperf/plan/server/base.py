@@ -1,4 +1,4 @@
-"""What the servers of all engines have in a plan: their arguments, and what must not stand in them."""
+"""The part of a server's entry that all engines share: their arguments, and the words that no argument may hold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pytest_llmperf.plan.server.proxy import Proxy
 
 T = TypeVar("T")
 Balance = Literal["least-inflight", "round-robin", "session"]
-"""How the load driver spreads requests over replicas."""
+"""The rule by which the load driver spreads requests over replicas."""
 ArgValue = str | bool | int | float | list[Any] | dict[str, Any] | None
 # Arguments that change what a model outputs. A plan must lock them, or a server must say in `unlocked` that it differs.
 _OUTPUT_ARGS = frozenset(
@@ -52,11 +52,11 @@ _ALIASES = {
     "sc": "speculative-config",
 }
 OWN_ARGS = ("host", "port", "uds")
-"""Where a server listens is chosen by who starts it: the plugin, or a node."""
+"""Arguments for the address of a server, which its launcher chooses: the plugin, or a node."""
 
 
 def changes_output(arg: str) -> bool:
-    """Whether an engine argument changes the model's output, so that results with and without it don't compare."""
+    """True if an engine argument changes the model's output, so that results with and without it don't compare."""
     return arg in _OUTPUT_ARGS or arg.startswith(("speculative-", "num-speculative-"))
 
 
@@ -113,12 +113,14 @@ Bearer = Annotated[str | None, AfterValidator(_referenced)]
 
 
 class BaseServer(Frozen):
-    """What every engine's configuration has. `args` are the effective ones: the plan's `locked` are merged in."""
+    """The part of a configuration that every engine shares. `args` are the effective ones: the plan's `locked` are
+    merged in.
+    """
 
     is_started: ClassVar[bool] = True
-    """Whether the plugin starts it; False for one that is up already."""
+    """True if the plugin starts it; False for one that is up already."""
     is_local: ClassVar[bool] = True
-    """Whether it runs on this machine, on GPUs of this machine."""
+    """True if it runs on this machine, on GPUs of this machine."""
     known_args: ClassVar[Collection[str] | None] = None
     """All arguments that the engine has; None where the engine itself is to judge."""
     paths: ClassVar[tuple[str, ...]] = ("model",)
@@ -132,7 +134,7 @@ class BaseServer(Frozen):
     unlocked: tuple[str, ...] = ()
     """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
     ready_timeout: Seconds = 600.0
-    """How long the server may take to answer its first request."""
+    """Seconds that the server may take to answer its first request."""
 
     @field_validator("unlocked", mode="after")
     @classmethod
@@ -155,7 +157,7 @@ class BaseServer(Frozen):
 
     @property
     def declares_args(self) -> bool:
-        """Whether `args` only say what the server runs with, so that the plan's locked ones must be among them."""
+        """True if `args` only say what the server runs with, so that the plan's locked ones must be among them."""
         return not self.is_started
 
     @property
@@ -170,12 +172,12 @@ class BaseServer(Frozen):
 
     @property
     def balance_by(self) -> str:
-        """How requests are spread over replicas: a Balance of the load driver's, or `proxy`."""
+        """The way in which requests are spread over replicas: a Balance of the load driver's, or `proxy`."""
         return "least-inflight"
 
     @property
     def replicas_are_open(self) -> bool:
-        """Whether the number of its replicas depends on the machine."""
+        """True if the number of its replicas depends on the machine."""
         return False
 
     def on_gpus(self, count: int) -> Self:
@@ -189,7 +191,7 @@ class BaseServer(Frozen):
 
     @property
     def simulated(self) -> bool:
-        """Whether step times are modelled: such results are labelled and never mixed with real ones."""
+        """True if step times are modelled: such results are labelled and never mixed with real ones."""
         return False
 
 
@@ -226,16 +228,17 @@ class LaunchedServer(BaseServer):
     replicas: Replicas = 1
     """Equal instances to start, each with its own GPUs. `auto`: as many as the machine's GPUs allow (0 until then)."""
     balance: Balance = "least-inflight"
-    """How the load driver spreads requests over replicas: to the one with the fewest in flight, to one after the other,
-    or a conversation's turns all to the same."""
+    """The rule by which the load driver spreads requests over replicas: to the one with the fewest in flight, to one
+    after the other, or a conversation's turns all to the same.
+    """
     proxy: Proxy | None = None
     """A program that spreads the load over the replicas in the place of the load driver."""
     server_metrics: bool = True
-    """Whether its `/metrics`, processes and GPUs are sampled while it is measured."""
+    """True if its `/metrics`, processes and GPUs are sampled while it is measured."""
 
     @property
     def is_sampled(self) -> bool:
-        """Whether there is anything to look at during a run."""
+        """True if there is anything to sample during a run."""
         return self.server_metrics
 
     @field_validator("args", mode="after")
@@ -296,7 +299,7 @@ class LaunchedServer(BaseServer):
 
     @property
     def in_container(self) -> bool:
-        """Whether its processes are not below the one that is started."""
+        """True if its processes are not below the one that is started."""
         return False
 
 
@@ -317,7 +320,7 @@ HostPath = Annotated[str, AfterValidator(_host_path)]
 
 
 class Ready(Frozen):
-    """What a server answers to GET when it is up."""
+    """The answer to GET by which a server shows that it is up."""
 
     path: HostPath
     status: Annotated[int, Field(ge=100, le=599)] | None = None

@@ -10,7 +10,7 @@ import re
 from urllib.parse import SplitResult, quote, urlsplit
 
 _VERSIONED = re.compile(r"/v\d+\w*(?=/|$)|/deployments/[^/]+$")
-"""What tells a base URL that holds all before `/chat/completions`: v4, v1beta, Azure's deployments in its path."""
+"""Endings of a base URL that holds all before `/chat/completions`: v4, v1beta, Azure's deployments in its path."""
 _ENDPOINT = re.compile(r"/(chat/completions|completions|responses)$")
 _SECRET = re.compile(r"(?i)key|token|secret|passw|sig|auth|cred|code")
 """Names of parameters whose values are not for everybody's eyes."""
@@ -86,7 +86,7 @@ def _at(parts: SplitResult, path: str) -> str:
 
 
 def request_target(url: str) -> str:
-    """What stands in the first line of a request to `url`: path and query."""
+    """Path and query of `url`, as they stand in the first line of a request."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
@@ -110,7 +110,7 @@ def bare(url: str) -> str:
 
 
 def redirect_target(location: str) -> str:
-    """Where a redirect leads, as Python text of at most 200 characters, without credentials and query."""
+    """The address of a redirect, as Python text of at most 200 characters, without credentials and query."""
     found = bare(location)
     return repr(found if len(found) <= _SHOWN_CHARACTERS else f"{found[:_SHOWN_CHARACTERS]}…")
 

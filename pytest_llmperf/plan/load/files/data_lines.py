@@ -1,4 +1,4 @@
-"""What files of prompts and traces are made of: text, JSON and CSV, read strictly, and numbers in them.
+"""Strict readers for the parts of files of prompts and traces: text, JSON and CSV, and numbers in them.
 
 No I/O. What does not fit is a ValueError, or where the line is known a PlanError with file and line; nothing else is.
 """
@@ -114,7 +114,7 @@ def whole_text(value: Any) -> str:
 
 
 def value_of(read: Callable[[Any], T], given: Mapping[str, Any], name: str) -> T:
-    """What `read` makes of the value of a key; ValueError begins with the key."""
+    """Applies `read` to the value of a key. Raises ValueError, whose message begins with the key."""
     try:
         return read(given[name])
     except KeyError:

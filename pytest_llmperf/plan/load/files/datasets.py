@@ -50,7 +50,7 @@ _LONGEST_DELAY_S = 86_400.0
 
 
 class Turn(NamedTuple):
-    """What a user said, and what is known of the answer."""
+    """A user's message, and the facts that a file gives of its answer."""
 
     input: str
     output: str | None = None
@@ -81,10 +81,10 @@ class Dataset:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the entries of a file have beside their prompts, while it is read."""
+    """Everything in a file's entries beside their prompts, filled while it is read."""
 
     sessions: bool
-    """Whether several turns are sent; else `session_id` and `delay` have no use."""
+    """True if several turns are sent; else `session_id` and `delay` have no use."""
     unused: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -226,7 +226,7 @@ def _delay_s(entry: dict[str, Any]) -> float | None:
 
 
 def _turns(said: Any, key: str, seen: _Seen) -> Iterator[Turn]:
-    """What the users of a dialogue said, each with the answer that follows it at once."""
+    """The messages of a dialogue's users, each with the answer that follows it at once."""
     if not isinstance(said, list):
         raise ValueError(f"{key}: a list of turns is needed, given {shown(said)}")
     asked: Turn | None = None
@@ -244,7 +244,7 @@ def _turns(said: Any, key: str, seen: _Seen) -> Iterator[Turn]:
 
 
 def _saying(part: Any, seen: _Seen) -> tuple[str, Turn]:
-    """Who says a part of a dialogue, and what; without a speaker it is a user's, with keys as those of a prompt."""
+    """Speaker and text of one part of a dialogue; without a speaker it is a user's, with keys as those of a prompt."""
     if isinstance(part, dict):
         speaker, value = part.get("from", part.get("role")), part.get("value", part.get("content"))
         if speaker is None and any(part.get(key) is not None for key in _PROMPTS):

@@ -41,7 +41,7 @@ _LONGEST_S = 366 * 86_400.0
 """BurstGPT covers seven months; what lasts longer is a slip of the unit."""
 _ODD_SHARE = 0.99
 _SHORT_GAP_S, _LONG_GAP_S = 1e-3, 60.0
-"""Where nearly all gaps are smaller, or larger, the unit of time is in doubt."""
+"""Gaps between requests, in seconds: where nearly all are smaller, or larger, the unit of time is in doubt."""
 _USUAL_BLOCKS = tuple(2**power for power in range(3, 24))
 _LABELS = ("Model", "Total tokens", "Log Type", "Elapsed time")
 """Columns of BurstGPT that say nothing about what is to be sent."""
@@ -73,7 +73,7 @@ class RecordedTrace:
 
 @dataclass(slots=True)
 class _Seen:
-    """What a trace has beside its requests, while it is read."""
+    """Everything in a trace beside its requests, filled while it is read."""
 
     source: str
     per_second: float
@@ -156,7 +156,9 @@ def _check_blocks(found: Sequence[TraceEntry], given: TraceReplay) -> None:
 
 
 def _fitting(entries: Sequence[TraceEntry]) -> str:
-    """What block size agrees with all entries: n blocks hold more than n - 1 of them and at most n."""
+    """A sentence on the block sizes that agree with all entries: n blocks hold more than n - 1 of them and at most
+    n.
+    """
     least = max(-(-entry.input_tokens // len(entry.blocks)) for entry in entries)
     below = [(entry.input_tokens - 1) // (len(entry.blocks) - 1) for entry in entries if len(entry.blocks) > 1]
     most = min(below, default=None)

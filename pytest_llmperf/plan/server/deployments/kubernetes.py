@@ -89,7 +89,7 @@ class KubernetesServer(LaunchedServer):
     prepare: tuple[Words, ...] = ()
     """Commands that run in the plan's folder before the chart is installed, such as the upload of a model."""
     url: Text = ""
-    """Where an ingress or a gateway leads to it. None: a port of this machine is forwarded to the one pod."""
+    """URL of an ingress or a gateway that leads to it. Empty: a port of this machine is forwarded to the one pod."""
     service: Text = ""
     """Service whose pod is forwarded to; the release's only one where none is given."""
     port: int | str = ""
@@ -101,15 +101,17 @@ class KubernetesServer(LaunchedServer):
     basic: str | None = None
     """`${USER}:${PASSWORD}`, read from the environment."""
     ready: ReadyCheck = None
-    """What is asked once the pods are ready; by default a request of the load decides, tried again and again."""
+    """The check that follows once the pods are ready; by default a request of the load, repeated until it is
+    answered.
+    """
     keep: bool = False
-    """Whether the release may be there before, is upgraded then, and stays."""
+    """True if the release may be there before, is upgraded then, and stays."""
     hardware: str = ""
     """Label of the nodes, as in `h100x8`; part of the baselines' folder. Default: the context."""
     schedule_timeout: Seconds = 120.0
-    """How long a pod may wait for a node, unless an autoscaler brings one."""
+    """Seconds that a pod may wait for a node, unless an autoscaler brings one."""
     stop_timeout: Seconds = 180.0
-    """How long the pods may take to end."""
+    """Seconds that the pods may take to end."""
     helm: str = "helm"
     """Name on PATH, or a path; one that starts with ./ or ../ counts from the plan file."""
     kubectl: str = "kubectl"

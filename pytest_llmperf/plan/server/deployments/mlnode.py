@@ -40,14 +40,14 @@ class MlnodeServer(BaseServer):
     gpus: PositiveInt
     """GPUs of the node: it starts gpus // (TP x PP) instances."""
     replace: bool = False
-    """Whether a node that runs something else already (a model, POW, training) is stopped for the measurement."""
+    """True if a node that runs something else already (a model, POW, training) is stopped for the measurement."""
     stop: Literal["down", "stop"] = "down"
     """The call that ends it: `/inference/down`, or `/stop`, which ends whatever the node runs."""
     instance_urls: tuple[str, ...] = ()
     """Base URLs of the instances themselves (the node's ports 5001, 5002, ...), where they can be reached: they are
     waited for and their metrics sampled."""
     count_instances: bool = True
-    """Whether it is only measured when every instance answers; the node says that it is ready when the first does."""
+    """True if it is measured only when every instance answers; the node says that it is ready when the first does."""
     headers: dict[str, str] = {}
     """Sent with every request, to both ports."""
     bearer: str | None = None
@@ -55,9 +55,11 @@ class MlnodeServer(BaseServer):
     hardware: str | None = None
     """Label of the node, as in `4070s-ti-x8`; part of the baselines' folder. Default: the host of `url`."""
     server_metrics: bool = True
-    """Whether the metrics of its instances are sampled while it is measured, where they can be told apart."""
+    """True if the metrics of its instances are sampled while it is measured, where the instances can be
+    distinguished.
+    """
     ready_timeout: Seconds = 1500.0
-    """How long it may take to come up; a node gives its vLLM 20 minutes."""
+    """Seconds that it may take to come up; a node gives its vLLM 20 minutes."""
 
     @field_validator("url", "inference_url", "instance_urls")
     @classmethod
@@ -124,5 +126,5 @@ class MlnodeServer(BaseServer):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether there is anything to look at during a run: metrics by way of the node's proxy are of any instance."""
+        """True if there is anything to sample: through the node's proxy, metrics are those of any instance."""
         return self.server_metrics and (self.replicas == 1 or bool(self.instance_urls))

@@ -61,7 +61,7 @@ class TrtllmServer(LaunchedServer):
     """`engine`: trtllm-build, then Triton on an ensemble; `llmapi`: Triton on LLM API's model.yaml; `serve`:
     trtllm-serve."""
     streaming: bool = True
-    """Whether Triton's models answer token by token (decoupled)."""
+    """True if Triton's models answer token by token (decoupled)."""
     serve: Literal["ensemble", "tensorrt_llm_bls"] = "ensemble"
     """The model of Triton that is asked, of `flow: engine`."""
     template: dict[str, ParameterValue] = {}
@@ -82,7 +82,7 @@ class TrtllmServer(LaunchedServer):
     """Paths of programs that are not those on PATH: python, hf, trtllm-build, trtllm-serve, tritonserver, mpirun."""
     ready_timeout: Seconds = 4 * 3600.0
     exit_timeout: Seconds = 5.0
-    """How long it may finish requests when it is stopped."""
+    """Seconds in which it may finish requests when it is stopped."""
 
     @field_validator("args", mode="after")
     @classmethod
@@ -152,7 +152,7 @@ class TrtllmServer(LaunchedServer):
 
     @property
     def is_quantised(self) -> bool:
-        """Whether quantize.py makes its weights."""
+        """True if quantize.py makes its weights."""
         return self.precision != "auto" and self.precision not in DTYPES
 
     @property
@@ -184,7 +184,7 @@ class TrtllmServer(LaunchedServer):
 
     @property
     def is_local_model(self) -> bool:
-        """Whether `model` is a folder, not the name of a repository of Hugging Face."""
+        """True if `model` is a folder, not the name of a repository of Hugging Face."""
         return self.model.startswith(("/", "./", "../"))
 
     @property

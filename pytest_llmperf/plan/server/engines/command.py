@@ -39,13 +39,15 @@ class CommandServer(LaunchedServer):
     url: Annotated[str, AfterValidator(known_placeholders("model", "port"))] = "http://127.0.0.1:{port}"
     """Base URL under which it answers, with or without `/v1`."""
     ready: ReadyCheck = None
-    """What answers when it is up, `/health` where not given; False: its first request tells, tried again and again."""
+    """The check that a ready server passes, `/health` where not given. False: its first request, repeated until it
+    is answered.
+    """
     stop: Annotated[
         Words | str,
         BeforeValidator(_stop_signal),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}}]}),
     ] = "SIGTERM"
-    """How it is stopped: a signal to all of its processes, or a command. What is left after 10 s is killed."""
+    """The way to stop it: a signal to all of its processes, or a command. Processes left after 10 s are killed."""
     headers: Texts = {}
     """Sent with every request."""
     bearer: Bearer = None

@@ -41,8 +41,9 @@ class RemoteServer(BaseServer):
     """Base URL, with or without `/v1`, or with a path and a query of its own: see plan/server/urls.py. In the query,
     `${NAME}` is read from the environment."""
     ready: ReadyCheck = None
-    """What answers when the server is up; False: nothing does, and the first request decides at once. None: the
-    engine's usual route, or where it has none the first request."""
+    """The check that a ready server passes; False: there is none, and the first request decides at once. None: the
+    engine's usual route, or where it has none the first request.
+    """
     headers: Texts = {}
     bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable."""
@@ -54,12 +55,13 @@ class RemoteServer(BaseServer):
     """GPUs behind the URL, for per-GPU throughput."""
     ready_timeout: Seconds = 30.0
     server_metrics: bool | str = False
-    """Whether its `/metrics` is sampled while it is measured: the URL's own, or a URL of its own. Not unless asked for:
-    a server of others is asked nothing that the load does not need."""
+    """True or a URL if `/metrics` is sampled while it is measured: the server's own, or another. False by default: a
+    server of others is asked nothing that the load does not need.
+    """
 
     @property
     def is_sampled(self) -> bool:
-        """Whether there is anything to look at during a run."""
+        """True if there is anything to sample during a run."""
         return bool(self.server_metrics)
 
     @field_validator("server_metrics")
@@ -104,7 +106,7 @@ class OpenAIServer(RemoteServer):
 
     engine: Literal["openai"]
     path: HostPath = ""
-    """Where every load's requests are posted, in place of the endpoint's own route below the URL."""
+    """The route of every load's requests, in place of the endpoint's own below the URL."""
 
     def as_dict(self) -> dict[str, Any]:
         found = super().as_dict()

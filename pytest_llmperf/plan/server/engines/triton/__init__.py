@@ -1,1 +1,1 @@
-"""What a plan says of a Triton Inference Server and of the models in its repository."""
+"""The part of a plan that configures a Triton Inference Server and the models in its repository."""

@@ -22,7 +22,7 @@ _OWN_FIELDS = ("name", "backend", "max_batch_size", "instance_group", "dynamic_b
 
 
 class QueuePolicy(Frozen):
-    """What becomes of requests that wait; Triton's own defaults."""
+    """The limits for requests that wait, with Triton's own defaults."""
 
     timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
     default_timeout_microseconds: NonNegativeInt = 0
@@ -72,12 +72,14 @@ class TritonModel(Frozen):
     backend: str = ""
     """`vllm`, `python`, or any other backend of the server; may be left out where `config` says it (an ensemble)."""
     files: Annotated[PlanPath, AfterValidator(_existing_files)] | None = None
-    """What the model's version folder holds: a folder, or a single model.py. A relative path counts from the plan."""
+    """The content of the model's version folder: a folder, or a single model.py. A relative path counts from the
+    plan.
+    """
     max_batch_size: NonNegativeInt | None = None
     instance_group: Annotated[tuple[InstanceGroup, ...], Listed] = ()
     dynamic_batching: DynamicBatching | None = None
     decoupled: bool | None = None
-    """Whether it may answer a request with any number of responses."""
+    """True if it may answer a request with any number of responses."""
     parameters: dict[str, ParameterValue] = {}
     input: tuple[ModelTensor, ...] = ()
     output: tuple[ModelTensor, ...] = ()

@@ -42,7 +42,7 @@ class TritonServer(LaunchedServer):
     options: dict[str, ParameterValue | list[ParameterValue]] = {}
     """Flags of tritonserver without dashes; a list repeats the flag."""
     exit_timeout: Seconds = 5.0
-    """How long it may finish requests when it is stopped (--exit-timeout-secs)."""
+    """Seconds in which it may finish requests when it is stopped (--exit-timeout-secs)."""
 
     @field_validator("docker_args", mode="after")
     @classmethod
