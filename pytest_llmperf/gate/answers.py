@@ -44,7 +44,7 @@ class ChangedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """What one reference's sessions hold."""
+    """The stored sessions of one reference."""
 
     reference: Reference
     sessions: Sequence[Answers]
@@ -185,5 +185,5 @@ def check_accuracy(limit: Limit, scores: PerPrompt, value: float | None, lacking
 
 
 def is_accuracy(quantity: Quantity) -> bool:
-    """Whether it is a score of answers, or the guard's agreement."""
+    """True if the quantity is a score of answers, or the guard's agreement."""
     return quantity.metric in ACCURACIES or quantity == GUARD

@@ -42,7 +42,9 @@ Recording = Literal["nothing", "missing", "everything"]
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What the gates cannot decide yet, and whether the run that may tell needs another launch of the server."""
+    """The reasons why the gates cannot decide yet, and whether the run that may decide needs another launch of the
+    server.
+    """
 
     reasons: tuple[str, ...] = ()
     relaunch: bool = False
@@ -84,7 +86,7 @@ class Judge:
         return stored_path(self.folder, result.environment.slug, test)
 
     def is_recording(self, test: str, result: Result) -> bool:
-        """Whether the result is to become the baseline, without a comparison; that of a duet never is."""
+        """True if the result is to become the baseline, without a comparison; that of a duet never is."""
         if result.reference is not None or self.recording == "nothing":
             return False
         return self.recording == "everything" or not self.file(test, result).exists()
@@ -102,7 +104,9 @@ class Judge:
         return self._profile or point.gate or "default"
 
     def margins_of(self, test: str, point: LoadPoint) -> dict[Quantity, float]:
-        """What is gated and how much change is tolerated: the marker's margin, the plan's, the ini's, the default."""
+        """The gated quantities and the tolerated change of each: the marker's margin, the plan's, the ini's, the
+        default.
+        """
         return gated_margins(point, self._given_margins(test, point))
 
     def _given_margins(self, test: str, point: LoadPoint) -> dict[str, float]:
@@ -235,7 +239,9 @@ class Judge:
         return recorded(self.file(test, result), test, result, session, margins)
 
     def holds(self, test: str, result: Result, session: str) -> bool:
-        """Whether the test's baseline was made by this very session and no other. BaselineError when it is damaged."""
+        """True if the test's baseline was made by this very session and no other. Raises BaselineError when it is
+        damaged.
+        """
         return without_session(read_baseline(self.file(test, result)), session) is None
 
     def unused(self, slugs: Collection[str], tests: Collection[str]) -> Iterator[str]:

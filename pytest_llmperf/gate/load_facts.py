@@ -1,4 +1,4 @@
-"""What a load has to do with comparability: every key of a load is in exactly one of four lists. Pure.
+"""The part of a load in comparability: every key of a load is in exactly one of four lists. Pure.
 
 A new key goes into `IN_TRACE` where the trace hash changes with it, else into `HARD` where it changes what is sent or
 when, into `MEASURING` where it changes how the same work is measured, and into `UNRELATED`, with the reason, where it
@@ -73,9 +73,9 @@ def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
 
 
 def measured_how(result: Result) -> dict[str, Any]:
-    """How a result was measured: the `MEASURING` keys, the clock of receive times, and who counted the tokens.
+    """A result's way of measuring: the `MEASURING` keys, the clock of receive times, and the counter of tokens.
 
-    Of a capacity in req/s also how long its levels last: earlier versions had shorter ones, and higher answers.
+    For a capacity in req/s also the length of its levels: earlier versions had shorter ones, and higher answers.
     """
     asked = result.load.capacity
     levels = {"capacity_levels": "as long as their limits need"} if asked and asked.request_rate else {}

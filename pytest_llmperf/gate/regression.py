@@ -41,11 +41,11 @@ class Against:
     sessions: int
     runs: int
     last: datetime
-    """When its newest session began."""
+    """Start of its newest session."""
     commit: str | None
-    """Of the project at that session; None outside git."""
+    """Commit of the project at that session; None outside git."""
     now: str | None
-    """Of the project as it was measured now."""
+    """Commit of the project as it is measured now; None outside git."""
 
     @property
     def sentence(self) -> str:
@@ -99,9 +99,10 @@ class Regression:
 
 
 def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quantity, float]:
-    """What is gated at this point: the defaults and the given margins, without an open loop's throughput and scores.
+    """The gated quantities of a point with their margins: the defaults and the given ones, without an open loop's
+    throughput and without scores.
 
-    Of a capacity search the capacity alone: all other numbers are of a level that may be another in every session.
+    For a capacity search the capacity alone: all other numbers are of a level that may be another in every session.
     """
     if point.capacity is not None:
         quantity = point.capacity.quantity
@@ -118,7 +119,7 @@ def gated_margins(point: LoadPoint, margins: Mapping[str, float]) -> dict[Quanti
 def gated_series(
     baseline: Baseline, result: Result, margins: Mapping[Quantity, float]
 ) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    """What is compared with the rolling baseline and with the anchor, and notes on soft differences.
+    """The series to compare, with the rolling baseline and with the anchor, and notes on soft differences.
 
     BaselineError when a hard fact differs, or when goodput is gated and counted by other limits then.
     """
@@ -133,7 +134,7 @@ def gated_series(
 
 
 def against(baseline: Baseline, commit: str | None) -> Against:
-    """What the rolling baseline is, for the reader of a comparison made at `commit`."""
+    """Size, age and commit of the rolling baseline, for the reader of a comparison made at `commit`."""
     last, sessions = baseline.rolling[-1], baseline.rolling
     return Against(len(sessions), sum(len(one.runs) for one in sessions), last.started, last.git_sha, commit)
 
@@ -160,7 +161,7 @@ def _against(
 
 
 def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:
-    """Whether any run of these sessions has a value."""
+    """True if any run of these sessions has a value."""
     return any(value is not None for runs in per_run(sessions, quantity) for value in runs)
 
 
@@ -223,13 +224,13 @@ def series_of_two(
 
 
 def _facts(side: Result) -> dict[str, Any]:
-    """What may differ between the servers of a duet, because it is what is compared."""
+    """The facts that may differ between the servers of a duet, because their effect is what is measured."""
     server = side.server
     return {"engine": server.engine, "model": server.model, **circumstances(side.environment, soft_args(side))}
 
 
 def launch_sizes(result: Result) -> tuple[int, ...]:
-    """How many of its runs each launch of the server gave, in order."""
+    """Number of runs of each launch of the server, in order."""
     return tuple(len(list(runs)) for _, runs in groupby(result.runs, key=lambda run: run.launch))
 
 

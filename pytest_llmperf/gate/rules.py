@@ -1,4 +1,4 @@
-"""When what is decided: the levels and the numbers of runs. Nothing here is computed."""
+"""The levels and numbers of runs at which a verdict is given. Nothing here is computed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 Verdict = Literal["FAIL", "NO BASELINE", "INCONCLUSIVE", "PASS", "IMPROVED", "NOT GATED"]
 NoiseSource = Literal["runs", "sessions"]
-"""Where noise comes from: what differs between runs of one server launch, or between launches."""
+"""Source of noise: differences between runs of one server launch, or between launches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _WORTH_TELLING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a sentence is made from."""
+    """The figures that a sentence is made from."""
 
     quantity: Quantity
     estimate: Estimate
@@ -40,7 +40,7 @@ class Finding:
     undecided: bool
     too_noisy: NoiseSource | None
     stored: bool = True
-    """Whether the reference is a stored baseline; else a server beside this one."""
+    """True if the reference is a stored baseline; else it is a server beside this one."""
 
     @property
     def runs(self) -> int:
@@ -73,7 +73,7 @@ class Finding:
 
     @property
     def missing(self) -> str:
-        """How many runs it takes to confirm it."""
+        """Number of runs that it takes to confirm the finding, as text."""
         return f"{_count(self.rules.confirmed_runs - self.runs, 'run')} more"
 
     def shown(self, log_worse: float) -> str:

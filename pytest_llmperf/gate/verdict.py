@@ -39,7 +39,7 @@ class Series:
     """Sample size of the metric in every run of both sides; only percentiles need it."""
     reference: Reference = "rolling"
     left_out: str = ""
-    """Why an imported baseline was made without this metric; empty where it was not."""
+    """Reason why an imported baseline was made without this metric; empty where it was not."""
 
     @property
     def runs(self) -> int:
@@ -48,7 +48,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class MetricVerdict:
-    """What was found about one series."""
+    """The verdict on one series, with its reason and estimate."""
 
     series: Series
     verdict: Verdict
@@ -63,7 +63,7 @@ class MetricVerdict:
     detectable: float | None = None
     """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
     noise: Noise | None = None
-    """What the interval's width comes from, at a point in doubt or a FAIL; None elsewhere."""
+    """Parts of the interval's width, at a point in doubt or a FAIL; None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

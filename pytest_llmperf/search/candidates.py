@@ -22,7 +22,9 @@ REPLICAS = "replicas"
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a search chooses from. Values of an ordered axis are sorted, whatever order the plan writes them in."""
+    """The configurations and loads of a search. Values of an ordered axis are sorted, whatever order the plan writes
+    them in.
+    """
 
     name: str
     spec: SearchSpec
@@ -36,7 +38,7 @@ class Candidates:
 
     @property
     def goal(self) -> Goal:
-        """What the search wants."""
+        """The objective, limits, memory limit and most runs of the search."""
         return Goal(
             aims=self.spec.aims,
             limits={point.name: point.sla for point in self.points},
@@ -49,12 +51,12 @@ class Candidates:
         return tuple(order[at] for order, at in zip(self.orders, position, strict=True))
 
     def values(self, position: Position) -> dict[str, Any]:
-        """What the axes are set to, by axis."""
+        """The value of every axis at a position, by axis."""
         pairs = zip(self.server.axes, self.coordinates(position), strict=True)
         return {axis.name: axis.values[at] for axis, at in pairs}
 
     def measured_as(self) -> dict[str, Any]:
-        """What runs depend on beside the configuration: what a continued search must find unchanged."""
+        """The facts beside the configuration that runs depend on; a continued search must find them unchanged."""
         return {
             "search": self.name,
             "loads": {point.name: {**point.as_dict(), "sla": [*map(str, point.sla)]} for point in self.points},
@@ -93,7 +95,7 @@ def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:
 
 
 def is_ordered(values: Sequence[Any]) -> bool:
-    """Whether all values are numbers, so that they have neighbours."""
+    """True if all values are numbers, so that they have neighbours."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""What a search has measured, on disk after every run: nothing is measured again when it is continued."""
+"""Keeps a search's runs on disk, after every run: a continued search measures none of them again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANEW = "Start the search anew, without resuming"
 
 @dataclass(slots=True)
 class Entry:
-    """What was measured of one configuration."""
+    """The runs of one configuration."""
 
     server: Mapping[str, Any]
     """Its `ServerConfig.as_dict`, so that only the same configuration takes these runs for its own."""
@@ -35,7 +35,7 @@ class Checkpoint:
 
     path: Path
     plan: Mapping[str, Any]
-    """What must be equal for runs to count: loads, limits, objective."""
+    """The settings that must be equal for runs to count: loads, limits, objective."""
     environment: Mapping[str, Any]
     entries: dict[str, Entry] = field(default_factory=dict)
     """By the configuration's name."""
@@ -43,7 +43,9 @@ class Checkpoint:
     """Reported by the first server; None where none has."""
 
     def entry(self, config: ServerConfig) -> Entry:
-        """What is known of the configuration; made when there is nothing. PlanError when it was another one then."""
+        """The entry of a configuration, made when there is none. Raises PlanError when it was recorded for another
+        one.
+        """
         known = self.entries.setdefault(config.name, Entry(config.as_dict()))
         _demand_equal(known.server, config.as_dict(), f"{self.path}: the plan has changed: server {config.name}")
         return known

@@ -1,4 +1,4 @@
-"""What a search would do, in lines for people."""
+"""Describes the course of a search before it begins, in lines for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search has found: every configuration with its rank, and which one to take. Pure data."""
+"""The outcome of a search: every configuration with its rank, and the one to take. Pure data."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Ranked:
     rank: int | None
     """From 1, among those that keep all limits; None for all others."""
     tied: bool
-    """Whether its difference to the best one is within noise."""
+    """True if its difference to the best one is within noise."""
     name: str
     config: ServerConfig
     values: Mapping[str, Any]
-    """What the search's axes are set to."""
+    """The value of every axis of the search."""
     standing: Standing
     why: str
-    """What is wrong with it; empty when all limits hold."""
+    """The problem with it; empty when all limits hold."""
     objective: Interval | None
     """In the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
     checks: tuple[Check, ...]
     runs: int
     """Runs, of one load each; those not to be trusted too."""
     stopped: str | None
-    """Why it was given no more runs."""
+    """The reason why it was given no more runs; None where none was given."""
     metrics: Mapping[str, Mapping[str, float | None]]
     """By load and quantity, mean over the runs; None where a run has no value."""
 
@@ -124,12 +124,12 @@ class SearchResult:
 
     @property
     def simulated(self) -> bool:
-        """Whether step times were modelled."""
+        """True if step times were modelled."""
         return any(found.config.simulated for found in self.ranked)
 
     @property
     def effort(self) -> str:
-        """How much was measured, against measuring all where that was not done."""
+        """The number of configurations and runs measured, against measuring all where that was not done."""
         tried = f"{len(self.ranked)} of {self.configurations} configurations tried, {self.runs} runs"
         return tried if len(self.ranked) == self.configurations else f"{tried}; brute force takes {self.brute_runs}"
 

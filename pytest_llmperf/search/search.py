@@ -37,7 +37,7 @@ _CAVEATS: Mapping[Mode, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SearchRun:
-    """Where and how a search is run."""
+    """The folder, GPUs and checkpoint of a search."""
 
     session: RunFolder
     gpus: tuple[Gpu, ...]

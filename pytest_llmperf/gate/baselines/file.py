@@ -12,7 +12,7 @@ from pytest_llmperf.gate.baselines.parse import SCHEMA_NAME, damaged, parse_base
 from pytest_llmperf.gate.baselines.text import baseline_text
 
 MOST_BYTES = 64 << 20
-"""Of a baseline: some 3000 sessions."""
+"""Largest baseline file that is read: some 3000 sessions."""
 UPDATE_HINT = "record it with --llmperf-update-baselines"
 
 
@@ -33,7 +33,7 @@ def held_test(path: Path) -> str | None:
 
 
 def is_baseline(path: Path) -> bool:
-    """Whether the file holds a baseline of any schema, and no other tool's JSON."""
+    """True if the file holds a baseline of any schema, and no other tool's JSON."""
     return held_test(path) is not None and str(_held(path, "schema")).startswith(f"{SCHEMA_NAME}/")
 
 

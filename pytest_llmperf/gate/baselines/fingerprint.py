@@ -1,4 +1,6 @@
-"""What makes two measurements comparable: hard facts that must agree, soft ones that are reported. Pure."""
+"""The facts that make two measurements comparable: hard ones, which must agree, and soft ones, which are reported.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,15 @@ class Identity:
     replicas: int = 1
     """Instances that served together; 1 in files of versions that did not tell."""
     balance: str = ""
-    """How requests were spread over them; empty where there was one."""
+    """The rule by which requests were spread over the replicas; empty where there was one."""
     load: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the load that change the work and are not in the hash (load_facts.HARD)."""
 
 
 def identity(result: Result) -> Identity:
-    """What makes two measurements comparable: same machine, engine, model, output-changing arguments and load."""
+    """The hard facts of a result: machine, engine, model, output-changing arguments and load. Raises BaselineError
+    without a run.
+    """
     if result.trace_hash is None:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to compare")
     model, replicas = result.server.model, getattr(result.server, "replicas", 1)

@@ -24,7 +24,7 @@ from pytest_llmperf.gate.baselines.parse import damaged
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a report says was asked for."""
+    """The environments and tests that a report covers."""
 
     slugs: tuple[str, ...]
     tests: tuple[str, ...]
@@ -109,7 +109,9 @@ def migrate(path: Path) -> Path | None:
 
 
 def _renamed(held: Baseline) -> Path:
-    """Where the file belongs; one that is not where an earlier version kept it was put there by a person, and stays."""
+    """The path that the file should have. One that is not at an earlier version's path was put there by a person,
+    and stays.
+    """
     former = former_path(Path(), held.identity.environment, held.test)
     if former.is_absolute() or ".." in former.parts or held.path.parts[-len(former.parts) :] != former.parts:
         return held.path

@@ -1,4 +1,4 @@
-"""How a baseline comes to be and grows: recorded, appended to by sessions that pass, accepted by a person. Pure."""
+"""Makes baselines and extends them: recorded, appended to by sessions that pass, accepted by a person. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ ANCHOR_SESSIONS = 5
 def stored_session(
     result: Result, started: datetime, git_sha: str | None, launches: Sequence[int] | None = None
 ) -> StoredSession:
-    """What is kept of a result. `launches`: how many of its runs each server launch gave, in order; None: one gave all.
+    """The part of a result that a baseline keeps. `launches`: number of runs of each server launch, in order; None: one
+    launch.
 
     BaselineError when the result has no run, ValueError when the launches do not add up to its runs.
     """
@@ -65,7 +66,7 @@ def stored_session(
 
 
 def stored_run(summary: Summary, run: Run | None) -> StoredRun:
-    """What is kept of one run; its histograms too, where its requests are known."""
+    """The part of one run that a baseline keeps; its histograms too, where its requests are known."""
     samples = metric_values(run, HISTOGRAMS) if run else {}
     quantities = [Quantity(m.name, "mean" if m.kind == "distribution" else None) for m in METRICS.values()]
     return StoredRun(
@@ -126,7 +127,7 @@ def _without_texts(baseline: Baseline) -> Baseline:
 
 
 def without_session(baseline: Baseline, session: str) -> Baseline | None:
-    """What there is to compare with for the session that has this id; None where there is nothing else."""
+    """The baseline without the session of this id, for a comparison with that session; None where it has no other."""
     rolling, anchor = (
         tuple(held for held in side if held.id != session) for side in (baseline.rolling, baseline.anchor)
     )

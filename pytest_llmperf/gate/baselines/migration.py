@@ -25,7 +25,7 @@ _ENVIRONMENT = TypeAdapter(Environment)
 
 
 def is_old(text: str) -> bool:
-    """Whether this is the text of a schema 1 baseline; False also for what is no baseline at all."""
+    """True if this is the text of a schema 1 baseline; False also for a text that is no baseline at all."""
     try:
         return schema_of(parse_json(text)) == (SCHEMA_NAME, 1)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,5 @@
-"""What a baseline is: sessions of runs, rolling and anchor. Pure; growth makes them, baseline_file has the files.
+"""The data of a baseline: sessions of runs, rolling and anchor. Pure; `growth` makes them, `file` reads and writes
+them.
 
 A rolling baseline follows what is measured, so it follows a slow drift too. The anchor does not: it is what a person
 last accepted, and every session is held against both.
@@ -50,7 +51,7 @@ Launches = tuple[tuple[StoredRun, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a session comes from that another tool measured (`llmperf import --baseline`)."""
+    """The tool and files of a session that another tool measured (`llmperf import --baseline`)."""
 
     tool: str
     """Its name and version."""
@@ -59,12 +60,12 @@ class Provenance:
     left_out: Mapping[str, str]
     """By metric why there is no value: its definition is another, or the files do not hold it."""
     notes: tuple[str, ...]
-    """What its definitions mean for the other metrics."""
+    """Consequences of the tool's own definitions for the other metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """What one pytest session measured of a point: where, on what, and its runs."""
+    """One pytest session's measurement of a point: commit, environment, server, and its runs."""
 
     id: str
     """Unique in the file: when it was started, and a digest of what it measured."""
@@ -79,7 +80,7 @@ class StoredSession:
     launches: Launches
     """Never empty, nor is one of them."""
     measuring: Mapping[str, Any] = field(default_factory=dict)
-    """How it was measured (load_facts.measured_how); versions before it stored a part of that only."""
+    """The way of measuring (load_facts.measured_how); earlier versions stored a part of it only."""
     imported: Provenance | None = None
     """None: measured by this package."""
     answers: Answers | None = None
@@ -92,7 +93,9 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a file holds. A session may be in both `rolling` and `anchor`; each has at least one, oldest first."""
+    """The content of a baseline file. A session may be in both `rolling` and `anchor`; each has at least one, oldest
+    first.
+    """
 
     path: Path
     test: str
@@ -117,7 +120,7 @@ class Baseline:
 
     @property
     def imported(self) -> Provenance | None:
-        """Where its figures come from when another tool measured them; such a baseline never grows."""
+        """The source of its figures when another tool measured them, else None; such a baseline never grows."""
         return self.rolling[-1].imported
 
     @property
@@ -137,8 +140,9 @@ class Differences:
 
     sentences: tuple[str, ...]
     elsewhere: bool
-    """Whether host, driver, engine version or the way of measuring is new to the reference, and not only the server's
-    arguments or what is deployed: sessions then differ by more (margins.elsewhere)."""
+    """True if host, driver, engine version or the way of measuring is new to the reference, and not only the
+    server's arguments or its deployment: sessions then differ by more (margins.elsewhere).
+    """
 
 
 def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
@@ -157,7 +161,7 @@ def baseline_path(folder: Path, slug: str, nodeid: str) -> Path:
 
 
 def former_path(folder: Path, slug: str, nodeid: str) -> Path:
-    """Where versions before this one kept it, which was not always another file for another test."""
+    """The path by which earlier versions kept a test's baseline, which two tests could share."""
     file, _, name = nodeid.partition("::")
     stem = re.sub(r"[^\w.+-]+", "-", name.replace("::", ".")).strip("-")
     place = Path(file)  # empty of a test outside of pytest's root folder
@@ -217,5 +221,5 @@ def differences(baseline: Baseline, result: Result, reference: StoredReference =
 
 
 def _is_the_servers(path: str) -> bool:
-    """Whether a fact is what the server was told to be, of which a change is what the gate is for."""
+    """True if a fact is a setting of the server's, whose change is the kind that the gate looks for."""
     return path.startswith(("args.", "deployment.")) and path != "deployment.machines"

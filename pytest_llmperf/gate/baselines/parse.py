@@ -32,7 +32,7 @@ _RANKED = ("min", *(stat for stat in STATISTICS if stat[1:].isdigit()), "max")
 _ROUNDING = 1e-4
 """Values are stored with six significant digits; those of migrated and imported files may have fewer."""
 _SMALLEST, _LARGEST = 1e-9, 1e12
-"""Of whatever is not 0, in its metric's unit."""
+"""Bounds of a value that is not 0, in its metric's unit."""
 
 
 class _Part(BaseModel):

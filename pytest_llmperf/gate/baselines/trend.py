@@ -1,4 +1,4 @@
-"""Where a metric's level changed, over the stored sessions: a report on the history, never a verdict. Pure.
+"""Finds the sessions at which a metric's level changed: a report on the history, never a verdict. Pure.
 
 The series of session means (in logs) is cut where the two sides' means differ most for their spread, by Student's t
 with pooled variance; if that is beyond chance and large enough to matter, each side is searched in turn. The same

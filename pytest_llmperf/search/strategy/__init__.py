@@ -1,1 +1,1 @@
-"""How a search chooses what to try next, and which is best. Pure."""
+"""Chooses the configuration that a search tries next, and the best one. Pure."""

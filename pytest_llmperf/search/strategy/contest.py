@@ -41,7 +41,7 @@ class Contest:
         self._run(Trial(position), self.runs)
 
     def beats(self, one: Position, other: Position) -> bool | None:
-        """Whether `one` is better; both are run again while that is in doubt, up to the goal's `most_runs`."""
+        """True if `one` is better; both are run again while that is in doubt, up to the goal's `most_runs`."""
         self.measure(one)
         self.measure(other)
         while (better := self.goal.beats(self._found[one], self._found[other])) is None:

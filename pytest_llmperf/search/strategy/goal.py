@@ -1,4 +1,4 @@
-"""What a search wants of a configuration, and how sure it is that one configuration gives more of it. Pure.
+"""The objective of a search, and the certainty with which one configuration meets it better than another. Pure.
 
 The score of a run is the weighted geometric mean of the objective's metrics over all loads, each turned so that more is
 better: exp(sum of w x (+-)ln v / sum of w). Only ratios of scores mean anything, so metrics need no normalising and the
@@ -47,7 +47,7 @@ class Check:
     excess: float
     """Log of value / limit, turned so that above 0 is broken: 0.1 is 10 % too much (or too little)."""
     clear: bool
-    """Whether noise cannot change that."""
+    """True if more runs are not expected to change `ok`."""
     reason: str = ""
 
     @property
@@ -56,7 +56,7 @@ class Check:
 
     @property
     def share(self) -> float | None:
-        """How far the value is beyond the limit, as a share of it (below 0: to spare); None where there is none."""
+        """The value's distance beyond the limit, as a share of it (below 0: to spare); None where there is none."""
         return None if abs(self.excess) >= _HUGE else math.expm1(self.excess)
 
     @property
@@ -84,7 +84,7 @@ class Assessment:
     level: Interval | None
     """The level of the scores, with its 90 % interval."""
     why: str = ""
-    """What is wrong with it; empty when nothing is."""
+    """The problem with it; empty when there is none."""
 
     @property
     def excess(self) -> float:
@@ -93,7 +93,7 @@ class Assessment:
 
     @property
     def clear(self) -> bool:
-        """Whether more runs would change nothing about the standing."""
+        """True if more runs would change nothing about the standing."""
         if self.standing == "broken":
             return any(check.clear for check in self.checks if not check.ok)
         return self.standing != "ok" or all(check.clear for check in self.checks)
@@ -126,7 +126,7 @@ class Goal:
         )
 
     def assess(self, trial: Trial) -> Assessment:
-        """Where a trial stands."""
+        """Standing and score of a trial, from its runs so far."""
         checks = tuple(self._checks(trial))
         scores = tuple(self._scores(trial))
         level = interval_of([scores], self.prior) if scores else None
@@ -150,7 +150,7 @@ class Goal:
         return found
 
     def prune_reason(self, trial: Trial, best: Assessment | None) -> str | None:
-        """Why no more runs of it are worth their time; None while they may be."""
+        """The reason why no more runs of it are worth their time; None while they may be."""
         found = self.assess(trial)
         if clear := next((check for check in found.checks if not check.ok and check.clear), None):
             return f"breaks {clear.describe()}"
@@ -159,7 +159,7 @@ class Goal:
         return None
 
     def beats(self, one: Assessment, other: Assessment) -> bool | None:
-        """Whether `one` is better; None where noise, or a limit in doubt, does not let that be told."""
+        """True if `one` is better; None where noise, or a limit in doubt, leaves that open."""
         if one.standing != other.standing:
             broken = next((found for found in (one, other) if found.standing == "broken"), None)
             open_ = broken is not None and not broken.clear and "ok" in (one.standing, other.standing)
@@ -236,7 +236,7 @@ def _excess(limit: Limit, value: float | None) -> float:
 
 
 def _clear(found: SlaCheck, runs: Sequence[LimitRun]) -> bool:
-    """Whether the interval of the value lies on one side of the limit, of a single run too."""
+    """True if the interval of the value lies on one side of the limit, also for a single run."""
     limit, values = found.limit, [run.value for run in runs if run.value is not None]
     if (found.verified and not found.undecided) or found.value is None or limit.value <= 0:
         return True

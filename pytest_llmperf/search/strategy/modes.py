@@ -19,7 +19,7 @@ class Arena(Protocol):
         """Nothing happens where it was measured before. Raises OutOfTrials when no more may be."""
 
     def beats(self, one: Position, other: Position) -> bool | None:
-        """Whether `one`, measured if need be, is better; None: the two cannot be told apart. Raises OutOfTrials."""
+        """True if `one`, measured if need be, is better; None: no difference beyond noise. Raises OutOfTrials."""
 
     def measured(self) -> tuple[Position, ...]:
         """All so far."""

@@ -17,7 +17,7 @@ _REPEATS = 20
 
 
 def optuna_missing() -> str | None:
-    """What to do where optuna is not installed; None where it is."""
+    """The instruction to install optuna where it is missing; None where it is installed."""
     if importlib.util.find_spec("optuna") is not None:
         return None
     return "mode: optuna needs optuna: pip install 'pytest-llmperf[search]' (mode: quick needs nothing)"

@@ -1,4 +1,4 @@
-"""What was measured of one configuration: the facts that decide, small enough to be kept after every run. Pure."""
+"""The runs of one configuration: the facts that decide, small enough to be kept after every run. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RunFacts:
     values: Mapping[str, float | None]
     """By quantity, in its unit; None where the sample is empty."""
     limits: Mapping[str, LimitRun]
-    """What the run says about each limit of the load, by the limit as text."""
+    """The value that the run gives for each limit of the load, by the limit as text."""
     sent: int
     failed: int
     invalid: tuple[str, ...] = ()
-    """Why the run is not to be trusted; empty when it is."""
+    """Reasons why the run is not to be trusted; empty when it is."""
     gpu_memory_gb: float | None = None
     """Peak memory of the fullest GPU in 1e9 bytes; None where it cannot be read."""
 
@@ -49,11 +49,13 @@ class Trial:
     runs: tuple[RunFacts, ...] = ()
     """In the order in which they were measured."""
     error: str | None = None
-    """Why it has failed: the first line of what the server said."""
+    """The first line of the server's own error; None where it has not failed."""
     skipped: str | None = None
-    """Why this machine cannot run it."""
+    """The reason why this machine cannot run it; None where it can."""
     stopped: str | None = None
-    """Why it gets no more runs: it breaks a limit, or is worse than another, beyond doubt."""
+    """The reason why it gets no more runs: beyond doubt it breaks a limit, or is worse than another. None: it may
+    get more.
+    """
 
     def rounds(self, loads: Sequence[str]) -> int:
         """Valid runs that every one of the loads has."""
@@ -65,12 +67,12 @@ class Trial:
 
     @property
     def launches(self) -> int:
-        """How often its server was started."""
+        """Number of starts of its server."""
         return max((run.launch for run in self.runs), default=0)
 
     @property
     def spoiled(self) -> tuple[str, ...]:
-        """Why runs are not to be trusted, one reason a run."""
+        """Reasons why runs are not to be trusted, one a run."""
         return tuple(run.invalid[0] for run in self.runs if run.invalid)
 
     def values(self, load: str, quantity: Quantity | str) -> tuple[float | None, ...]:
