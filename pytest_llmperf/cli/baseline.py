@@ -128,7 +128,9 @@ def migrate(folder: Path) -> None:
 @click.argument("points", nargs=-1)
 @_folder_option
 def trend(points: tuple[str, ...], folder: Path) -> None:
-    """Where a gated metric's level changed over the stored sessions, of POINTS or of all; never fails for that."""
+    """Show since when a gated metric's level is another, over the stored sessions, of POINTS or of all; never fails
+    for that.
+    """
     problems: list[str] = []
     for held in [_found(folder, point) for point in points] if points else _readable(folder, problems):
         click.echo(f"{held.identity.environment} {held.test}")

@@ -68,7 +68,7 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
 
 
 def _asked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:
-    """What to measure and what is tolerated. UsageError says what is wrong."""
+    """The servers, points and margins that the options give. Raises UsageError, which says what is wrong."""
     try:
         plan = on_this_machine(load_plan(options["plan"])) if options["plan"] else None
         if options["a"] == options["b"]:

@@ -31,7 +31,7 @@ _file = click.option(
 
 @click.group()
 def history() -> None:
-    """What was measured in all sessions. They are kept by pytest: --llmperf-history."""
+    """Look at the points measured in all sessions. They are kept by pytest: --llmperf-history."""
 
 
 def _told(command: Callable[..., None]) -> Callable[..., None]:
@@ -112,7 +112,7 @@ def show(path: Path, number: int) -> None:
 @click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
 @_told
 def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> None:
-    """How two points differ, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
+    """Compare two points, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
     from pytest_llmperf.report.history.tables import differences_table, score_lines
 
     quantities = [_quantity(name) for name in metrics or _gated()]
@@ -191,7 +191,7 @@ def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
 @click.option("--last", type=click.IntRange(min=2), default=40, show_default=True, help="Sessions to print")
 @_told
 def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
-    """How METRIC (itl_p50, say) of POINT, a name or a test's id, went over the sessions, and where it changed."""
+    """Show METRIC (itl_p50, say) of POINT, a name or a test's id, over the sessions, and where its level changed."""
     from pytest_llmperf.report.history.tables import step_lines, trend_table
 
     quantity = _quantity(metric)

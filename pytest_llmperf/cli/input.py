@@ -1,4 +1,6 @@
-"""What several commands of `llmperf` have in common: options, what they make of what was typed, and how they end."""
+"""The part that several commands of `llmperf` share: options, the reading of their values, and the commands'
+endings.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,7 @@ def reported(folder: RunFolder, json_path: Path | None) -> Iterator[None]:
 
 
 def tables(width: int = 120) -> Screen:
-    """Where tables are printed, `width` columns wide where stdout is no terminal."""
+    """The output for tables, `width` columns wide where stdout is no terminal."""
     return Screen(width=None if sys.stdout.isatty() else width)
 
 
@@ -173,7 +175,7 @@ def _limit(text: str, bound: str, option: str, example: str) -> tuple[str, str]:
 
 
 def report(folder: RunFolder, write: Callable[[], object]) -> bool:
-    """Whether it was written; else stderr says why not, and what was measured is told all the same."""
+    """Writes a report; True if it could. Else stderr says why not, and the command prints its results all the same."""
     known = len(folder.notes)
     done = with_failure_noted(folder, "report", write)
     for note in folder.notes[known:]:

@@ -102,7 +102,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What tells the files apart: the names of the files, else of their folders, else their numbers."""
+    """Names that tell the files apart: those of the files, else of their folders, else their numbers."""
     absolute = [path.absolute() for path in paths]
     for names in ([path.stem for path in paths], [path.parent.name for path in absolute]):
         if len({*names}) == len(names) and all(names):

@@ -61,7 +61,7 @@ def _loads(points: Sequence[ImportedPoint], name: str) -> list[LoadPoint]:
 
 
 def imported_environment(slug: str) -> Environment:
-    """Where it was measured, as far as the user says: no file holds the rest."""
+    """The environment of an import, as far as the user gives it: no file holds the rest."""
     return Environment(
         slug=slug,
         simulated=False,
@@ -111,7 +111,7 @@ def unknown_metrics(point: ImportedPoint) -> Mapping[str, str]:
 
 
 def import_notes(found: Imported, point: ImportedPoint, load: LoadPoint) -> list[str]:
-    """What a reader of the figures must know."""
+    """Facts that a reader of the figures must know."""
     reasons: dict[str, list[str]] = {}
     for metric, reason in unknown_metrics(point).items():
         reasons.setdefault(reason, []).append(metric)
@@ -203,7 +203,7 @@ def _has_lead_in(records: Sequence[RequestRecord]) -> bool:
 
 
 def _takes_lead_in(records: Sequence[RequestRecord], load: LoadPoint) -> bool:
-    """Whether the first requests are taken for lead-in; not in a sample, whose first ones nobody knows."""
+    """True if the first requests are taken for lead-in; not in a sample, whose first ones nobody knows."""
     return load.concurrency is not None and load.requests == len(records) >= 2 * load.concurrency
 
 

@@ -42,7 +42,7 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
 
 
 def build_notes(old: Result, new: Result) -> tuple[str, ...]:
-    """What a reader of the verdict must know: what the files leave out, and whether the work was the same."""
+    """Facts that a reader of the verdict must know: gaps in the files, and work that was not the same."""
     notes = []
     for name in ("input_tokens", "output_tokens"):
         then, now = (side.metrics.distributions[name].mean for side in (old, new))

@@ -146,7 +146,9 @@ class Campaign:
         return {task.test: asked[task] for task in doubted}
 
     def _affordable(self, tasks: Sequence[Task]) -> bool:
-        """Whether the budget has room for a run of each of these beside the first runs of all that is still to come."""
+        """True if the budget has room for a run of each of these beside the first runs of all tests that are still
+        to come.
+        """
         if self._budget_s is None or self._begun_s is None:
             return True
         to_come = [planned for test, planned in self._program.tests.items() if test not in self._measured]

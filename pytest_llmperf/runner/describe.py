@@ -12,7 +12,7 @@ from pytest_llmperf.runner.tasks.capacity import MOST_REPEATS, level_point
 
 
 def describe_load(load: LoadPoint, runs: int) -> str:
-    """What a load sends and how long that takes, as far as it can be known without the server."""
+    """The content of a load and the time that it takes, as far as both can be known without the server."""
     if load.capacity is not None:
         return f"{describe_capacity(load, runs)}; {_sent(load)}"
     repeats = f"until stable, at most {runs} windows" if load.stability else counted(runs, "run")
@@ -43,7 +43,7 @@ def _shape(load: LoadPoint) -> str:
 
 
 def load_seconds(load: LoadPoint) -> float | None:
-    """How long one run sends; None where that depends on the server."""
+    """Seconds in which one run sends requests; None where that depends on the server."""
     if load.trace is not None:
         return read_trace(load.trace).entries[-1].due_s
     if load.stages:
@@ -60,7 +60,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def describe_capacity(load: LoadPoint, runs: int) -> str:
-    """What a search sends at most, as far as it can be known without the server."""
+    """The most that a search for a capacity sends, as far as it can be known without the server."""
     asked = load.capacity
     assert asked is not None, "only a load with a capacity is searched"
     low, high = asked.span

@@ -56,7 +56,7 @@ class RunFolder:
     dialect: str | None = None
     """Name of the tool under whose definitions metrics are reported beside ours."""
     commit: str | None = None
-    """Of the project under test; None outside git."""
+    """Commit of the project under test; None outside git."""
     session: str = field(default_factory=lambda: uuid4().hex)
     """By which the history knows it."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -67,11 +67,11 @@ class RunFolder:
     """Takes what `output` does not."""
     _spared: set[str] = field(default_factory=set)
     is_whole: bool = True
-    """Whether all that was written below it is there."""
+    """True if every file that was written below it is there."""
     _claim: int | None = None
     """Descriptor of the folder, whose lock tells other sessions that this one writes there."""
     is_new: bool = False
-    """Whether `claim` makes it: under another name where another session has made one of this name."""
+    """True if `claim` makes it: under another name where another session has made one of this name."""
     written: list[str] = field(default_factory=list)
     """Sentences about files that were written, for the summary."""
     notes: list[str] = field(default_factory=list)
@@ -142,7 +142,7 @@ class RunFolder:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the folder is this session's own."""
+        """True if the folder is this session's own."""
         return self._claim is not None
 
     def release(self) -> None:
@@ -189,7 +189,7 @@ class RunFolder:
 
     @property
     def report_path(self) -> Path:
-        """Where the report is, once it is written."""
+        """Path of the report, which exists once it is written."""
         folder = self._spare if self._spare and "report.json" in self._spared else self.output
         return folder / "report.json"
 
@@ -255,13 +255,13 @@ class Outcome:
     sla: tuple[SlaCheck, ...] | None = None
     regression: Regression | None = None
     error: str | None = None
-    """Why there is no verdict: the server died, the baseline is missing, …"""
+    """The error by which there is no verdict: the server died, the baseline is missing, …; None without one."""
     reruns: tuple[str, ...] = ()
-    """Why the point was run again after its first runs, once per run."""
+    """The reason for each run after the first runs, once per run."""
     passed: bool | None = None
-    """Whether the test passed; None when it was interrupted."""
+    """True if the test passed; None when it was interrupted."""
     taken_from: datetime | None = None
-    """When it was measured, where an earlier session did; None: in this one."""
+    """Time of the measurement in an earlier session; None: it was made in this one."""
 
 
 def request_lines(run: Run, point: LoadPoint, level: float | None = None) -> Iterator[Mapping[str, Any]]:

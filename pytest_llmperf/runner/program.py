@@ -1,4 +1,4 @@
-"""What a session is going to measure: tests with everything about them resolved, in order."""
+"""The tests of a session before they are measured, with everything about them resolved, in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_llmperf.servers.duet import Duet
 
 @dataclass(frozen=True, slots=True)
 class PlannedTest:
-    """What a test will measure, and how: options, marker and plan are resolved."""
+    """The server, load and runs of a test: options, marker and plan are resolved."""
 
     test: str
     """Its node id."""
@@ -33,7 +33,7 @@ class PlannedTest:
     margins: Mapping[str, float] = field(default_factory=dict)
     """The marker's margins."""
     conditional: bool = False
-    """Whether it may be skipped or xfailed, so that it is not measured together with other tests."""
+    """True if it may be skipped or xfailed, so that it is not measured together with other tests."""
 
     @property
     def missing(self) -> str | None:
@@ -46,14 +46,14 @@ class PlannedTest:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is going to be measured, in the order of the tests."""
+    """The tests and servers of a session, in the order of the tests."""
 
     tests: Mapping[str, PlannedTest]
     """By node id."""
     bare: frozenset[ServerConfig | Duet] = frozenset()
     """Servers that tests ask for other than to measure a point."""
     complete: bool = True
-    """Whether every test of the collected files was selected."""
+    """True if every test of the collected files was selected."""
 
     def of_server(self, server: ServerConfig | Duet) -> list[str]:
         """Node ids of the tests that measure on this server."""

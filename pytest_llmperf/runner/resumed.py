@@ -47,7 +47,7 @@ class ResumedPoint:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What the continued session holds of this one's tests."""
+    """The points of this session's tests that the continued session holds."""
 
     points: Mapping[str, ResumedPoint]
     """By test; these tests measure nothing."""

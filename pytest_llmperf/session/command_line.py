@@ -115,7 +115,9 @@ def check_options(config: pytest.Config) -> None:
 
 
 def _problem(name: str, kind: str, given: Any) -> str | None:
-    """What is wrong with the value of an option; None when nothing is. Heavy modules are imported for theirs alone."""
+    """A sentence on what is wrong with the value of an option; None when it is right. Heavy modules are imported
+    only for the options that need them.
+    """
     if kind in ("int", "auto|n"):
         right = (kind == "auto|n" and given == "auto") or (str(given).isdigit() and int(given) > 0)
         article = "not a" if kind == "int" else "neither 'auto' nor a"

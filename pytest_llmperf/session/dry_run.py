@@ -1,4 +1,4 @@
-"""What a run would do, for --llmperf-dry-run: every server's command and GPUs, every load's length."""
+"""Describes a session for --llmperf-dry-run: every server's command and GPUs, every load's length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe_points(
 
 
 def _totals(points: Sequence[tuple[ServerConfig | Duet, LoadPoint]], runs: Callable[[LoadPoint], int]) -> str:
-    """How much it is altogether, as far as it can be known without the servers."""
+    """The sums of starts, runs, requests and seconds, as far as they can be known without the servers."""
     started = [config for config in configurations(server for server, _ in points) if config.is_started]
     counts = [(load, runs(load) * len(sides(server))) for server, load in points]
     measured = sum(count for _, count in counts)

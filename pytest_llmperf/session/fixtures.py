@@ -234,7 +234,7 @@ def warn_unused(session: PytestSession, test: str, name: str, gate: SlaGate | Ba
 
 
 def _failure_text(session: PytestSession, test: str, result: Result) -> str:
-    """What both gates find, where the test has both: the one that comes first must not hide the other."""
+    """The findings of both gates, where the test has both: the one that comes first must not hide the other."""
     planned, outcome = session.program.tests.get(test), session.folder.outcomes[test]
     gates = planned.gates if planned else frozenset()
     lacking = None

@@ -1,4 +1,4 @@
-"""What the command line and the ini file ask for, resolved: paths, defaults, numbers, and what wins over a plan.
+"""The options of the command line and the ini file, resolved: paths, defaults, numbers, and those that win over a plan.
 
 Names and help of the options are in `command_line`, which every pytest run imports.
 """
@@ -56,7 +56,7 @@ class Options:
         return point.workers if self.workers is None else None if self.workers == "auto" else self.workers
 
     def relaunch_of(self, point: LoadPoint) -> Relaunch:
-        """When the server is launched anew between runs: the option, the plan, auto."""
+        """The rule for relaunches between runs: the option's, the plan's, or auto."""
         return self.relaunch or point.relaunch or "auto"
 
 

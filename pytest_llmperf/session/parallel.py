@@ -88,7 +88,7 @@ class _Part:
 
 
 def _fits(part: _Part, running: Iterable[_Part], session: PytestSession) -> bool:
-    """Whether a part may begin beside those that are running; one alone always may, and says what is missing."""
+    """True if a part may begin beside those that are running; one alone always may, and says what is missing."""
     beside = list(running)
     gpus = part.gpus + sum(other.gpus for other in beside)
     return not beside or (len(beside) < session.options.parallel and gpus <= len(session.gpus))

@@ -55,7 +55,7 @@ class Search:
         return run_search(found, how, keep)
 
     def candidates(self) -> Candidates:
-        """What there is to choose from."""
+        """The configurations and loads of the search."""
         return candidates(self._session.prepared.collection.plan(self._plan), self._name, len(self._session.gpus))
 
     @property
@@ -74,7 +74,7 @@ class Search:
 
 
 def dry_run_lines(items: list[pytest.Item]) -> Iterator[str]:
-    """What the searches among them would do."""
+    """Lines on the course of the searches among these items."""
     for item in items:
         if item.get_closest_marker("llmperf_search") and isinstance(item, pytest.Function):
             search = search_of(item, str(item.callspec.params["llmperf_search"]))

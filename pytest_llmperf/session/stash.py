@@ -1,4 +1,4 @@
-"""Where the state of a pytest session is kept. Imported by every pytest run, so it imports nothing heavy."""
+"""The keys of a pytest session's state. Imported by every pytest run, so it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def session_of(config: pytest.Config) -> PytestSession:
 
 
 def preparation_of(config: pytest.Config) -> Preparation:
-    """What the session begins with; made when the first llmperf test is collected."""
+    """The state with which the session begins; made when the first llmperf test is collected."""
     prepared = config.stash.get(PREPARED, None)
     if prepared is None:
         from pytest_llmperf.session.state import prepare
@@ -42,12 +42,12 @@ def preparation_of(config: pytest.Config) -> Preparation:
 
 
 def encoding_of(writer: object) -> str:
-    """What a terminal can show; pytest's writer tells nobody, and writes escapes for the whole text instead."""
+    """Encoding of a terminal; pytest's writer does not give it, and writes escapes for the whole text instead."""
     return getattr(getattr(writer, "_file", None), "encoding", None) or "utf-8"
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is one of pytest-xdist's workers."""
+    """True if this process is one of pytest-xdist's workers."""
     return hasattr(config, "workerinput")
 
 

@@ -55,7 +55,7 @@ PART = "LLMPERF_PART"
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a session has before its tests are known."""
+    """The parts of a session that exist before its tests are known."""
 
     options: Options
     root: Path
@@ -136,7 +136,7 @@ class PytestSession:
 
     @property
     def is_part(self) -> bool:
-        """Whether this process measures one server for another session, and reports nothing."""
+        """True if this process measures one server for another session, and reports nothing."""
         return self.prepared.part is not None
 
     @property
@@ -203,7 +203,7 @@ class PytestSession:
             yield server
 
     def is_resumed(self, asked: ServerConfig | Duet) -> bool:
-        """Whether all points of a server are resumed, so that it need not come up."""
+        """True if all points of a server are resumed, so that it need not come up."""
         tests = self.program.of_server(asked)
         return bool(tests) and asked not in self.program.bare and all(test in self.resumed.points for test in tests)
 

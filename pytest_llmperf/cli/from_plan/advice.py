@@ -1,4 +1,4 @@
-"""What a point's runs on two launches of its server say about the plan: length, warm-up, runs and margins. Pure."""
+"""Derives a plan's length, warm-up, runs and margins from a point's runs on two launches of its server. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MOST_TIMES = 10.0
 _BASELINE = (3, 3, 3, 3, 3)
 """Runs per session of the baseline that recommended runs and margins are for."""
 _POWER = 0.8
-"""How often an unchanged server is to be decided with the recommended runs."""
+"""Share of sessions in which an unchanged server is to be decided with the recommended runs."""
 _SURE = 2.0
 """Standard deviations of later runs by which every first run is worse only where it is no chance."""
 _WARMER = 2.0
-"""How much longer a warm-up is to be where first runs were still slower."""
+"""Factor by which a warm-up is lengthened where first runs were still slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Advice:
     """Recommendations for one load point, by key of the plan; empty where the plan is as it should be."""
 
     load: dict[str, str] = field(default_factory=dict)
-    """Of the load's entry: requests or duration, and warmup, as YAML."""
+    """Keys of the load's entry: requests or duration, and warmup, as YAML."""
     runs: int = DEFAULT.first_runs
     """Runs that decide an unchanged server four times in five."""
     margins: dict[Quantity, float] = field(default_factory=dict)
@@ -70,7 +70,7 @@ def advise(result: Result, margins: Mapping[Quantity, float]) -> Advice:
 
 
 def _times(own: Mapping[Quantity, float], margins: Mapping[Quantity, float]) -> tuple[float, str]:
-    """How many times as long runs should be, and why."""
+    """The factor by which runs should be longer, and the reason."""
     if not own:
         return 1.0, "the length stays: no gated metric tells its own error (40 requests are needed)"
     worst = max(own, key=lambda quantity: own[quantity] / margins[quantity])
@@ -85,7 +85,7 @@ def _times(own: Mapping[Quantity, float], margins: Mapping[Quantity, float]) -> 
 
 
 def _is_counted(result: Result, quantity: Quantity, times: float) -> bool:
-    """Whether runs so much longer have enough requests for the quantity; it is not gated below."""
+    """True if runs that are longer by this factor have enough requests for the quantity; it is not gated below."""
     least = MINIMUM_REQUESTS.get(quantity.stat or "")
     return least is None or min(one.n(quantity) for one in result.summaries) * times >= least.per_run
 
@@ -104,7 +104,7 @@ def _up(number: float) -> int:
 
 
 def _run_sd(result: Result, quantity: Quantity, after: int = 0) -> float:
-    """What runs of a launch, but its first so many, differ by, shrunk to its expectation as in the gate."""
+    """Standard deviation between the runs of a launch (in logs), without the first `after`, shrunk as in the gate."""
     prior = tolerance(quantity).prior
     logs = [[math.log(v) for v in launch if v and v > 0] for launch in candidate(result, quantity)]
     logs = [runs[after:] for runs in logs]
@@ -115,7 +115,7 @@ def _run_sd(result: Result, quantity: Quantity, after: int = 0) -> float:
 
 
 def _longer_sd(run_sd: float, own: float, times: float) -> float:
-    """What runs so much longer would differ by: their own error shrinks, what it does not explain stays."""
+    """Standard deviation between longer runs: their own error shrinks, the unexplained rest stays."""
     return math.sqrt(run_sd**2 - own**2 + own**2 / times)
 
 

@@ -59,7 +59,7 @@ class StoredExperiment:
 
 
 def is_database(path: Path) -> bool:
-    """Whether a file is SQLite with the tool's tables."""
+    """True if a file is SQLite with the tool's tables."""
     with path.open("rb") as file:
         if file.read(len(_HEAD)) != _HEAD:
             return False

@@ -49,7 +49,7 @@ _NO_REQUESTS = "the file has no single requests, so that they cannot be counted 
 
 
 def is_aiperf_summary(document: Mapping[str, Any]) -> bool:
-    """Whether a document is AIPerf's: its version came with 0.6, its error summary and its configuration before."""
+    """True if a document is AIPerf's: its version came with 0.6, its error summary and its configuration before."""
     if "error_summary" not in document or "was_cancelled" not in document:
         return False
     config = document.get("input_config")
@@ -57,7 +57,7 @@ def is_aiperf_summary(document: Mapping[str, Any]) -> bool:
 
 
 def is_aiperf_line(line: Any) -> bool:
-    """Whether an object is a line of AIPerf's JSONL."""
+    """True if an object is a line of AIPerf's JSONL."""
     metadata = optional(line, "metadata")
     has_times = isinstance(metadata, dict) and {"request_start_ns", "request_end_ns"} <= metadata.keys()
     return has_times and isinstance(optional(line, "metrics"), dict)
@@ -160,7 +160,7 @@ def _check_beside(records: Sequence[RequestRecord], beside: Mapping[str, Any], n
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:
-    """Whether our own export wrote it, which holds all runs of a point; AIPerf's hold one."""
+    """True if our own export wrote the line: ours holds all runs of a point, AIPerf's holds one."""
     return bool(optional(line, "metadata", "record_processor_id") == OWN_MARK)
 
 
@@ -253,7 +253,7 @@ _STEADY = ("concurrency", "constant", "poisson", "gamma", None)
 
 
 def _shape(phase: Mapping[str, Any]) -> str | None:
-    """What the load is where it is neither one concurrency nor one rate."""
+    """The shape of a load that is neither one concurrency nor one rate; None for those two."""
     ramps = [f"{key} {value}" for key, value in phase.items() if "ramp" in str(key) and value]
     if ramps:
         return f"a ramp ({', '.join(ramps)})"

@@ -33,7 +33,7 @@ _LATENCY = "GenAI-Perf's request latency ends at the last chunk with text"
 
 
 def is_genai_perf_summary(document: Mapping[str, Any]) -> bool:
-    """Whether a document has GenAI-Perf's configuration and statistics."""
+    """True if a document has GenAI-Perf's configuration and statistics."""
     config = document.get("input_config")
     return isinstance(config, dict) and {"model_names", "perf_analyzer"} <= config.keys()
 

@@ -51,7 +51,7 @@ _TEXT = "GuideLLM's first token is the first chunk with text, reasoning or a too
 
 
 def is_guidellm_report(document: Mapping[str, Any]) -> bool:
-    """Whether a document is a list of GuideLLM's benchmarks."""
+    """True if a document is a list of GuideLLM's benchmarks."""
     found = document.get("benchmarks")
     if not isinstance(found, list):
         return False
@@ -163,7 +163,7 @@ def _of_all(totals: Mapping[str, int], benchmark: Any, where: str) -> Totals:
 
 
 def _is_measured(request: _Request, benchmark: Any, where: str) -> bool:
-    """Whether the tool counts it: it was under way at some time between warm-up and cool-down."""
+    """True if the tool counts the request: it was in flight at some time between warm-up and cool-down."""
     if not any(optional(benchmark, f"{part}_duration") for part in ("warmup", "cooldown")):
         return True
     begin = pick(benchmark, "scheduler_metrics", "measure_start_time", kind=NUMBER, where=where)

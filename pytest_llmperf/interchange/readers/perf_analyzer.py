@@ -35,7 +35,7 @@ _END = "data: [DONE]\n\n"
 
 
 def is_profile_export(document: Mapping[str, Any]) -> bool:
-    """Whether a document has the keys that perf_analyzer writes beside its experiments."""
+    """True if a document has the keys that perf_analyzer writes beside its experiments."""
     return {"experiments", "version"} <= document.keys() and "benchmarks" not in document
 
 
@@ -110,9 +110,9 @@ class _Answer:
     def __init__(self, stamps: Sequence[int], outputs: Sequence[Any] | None) -> None:
         self.stamps = stamps
         self.whole = False
-        """Whether a body came in one piece."""
+        """True if a body came in one piece."""
         self.bare = outputs is not None
-        """Whether no response is an event of a stream."""
+        """True if no response is an event of a stream."""
         self._ends_untold = False
         pieces = self._pieces(outputs, len(stamps))
         self.pieces = [*pieces[:-1], pieces[-1] + _END] if pieces and self._ends_untold else pieces

@@ -78,7 +78,7 @@ def _record(row: Mapping[str, Any]) -> RequestRecord:
 
 
 def _first_chunk_tokens(row: Mapping[str, Any]) -> tuple[float, ...]:
-    """How many tokens came first, so that what is left takes `itl_ms` each; () where that is not known."""
+    """Number of tokens in the first chunk, so that each of the others takes `itl_ms`; () where it is not known."""
     tokens, first, last = (_whole(row[name]) for name in ("output_tokens", "first_token_ns", "last_token_ns"))
     if row["itl_ms"] in (None, "") or tokens is None or first is None or last is None:
         return ()

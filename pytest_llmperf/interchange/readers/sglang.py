@@ -43,7 +43,7 @@ _BEGUN_NS = 10**18
 
 
 def is_sglang_result(document: Mapping[str, Any]) -> bool:
-    """Whether a document has the keys that SGLang writes into every result, and only SGLang."""
+    """True if a document has the keys that SGLang writes into every result, and only SGLang."""
     return document.keys() >= _MARKS
 
 

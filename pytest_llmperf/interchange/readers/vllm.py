@@ -56,7 +56,7 @@ _NO_STARTS = "the file does not say when requests were sent, as newer ones of vL
 
 
 def is_vllm_result(document: Mapping[str, Any]) -> bool:
-    """Whether a document has the keys that vLLM writes into every result, and only vLLM."""
+    """True if a document has the keys that vLLM writes into every result, and only vLLM."""
     return document.keys() >= _MARKS and ("backend" in document or "endpoint_type" in document)
 
 

@@ -26,7 +26,7 @@ from pytest_llmperf.telemetry.host import host_load, read_host
 from pytest_llmperf.telemetry.triton import Reading, gained
 
 _REPEATS = 2
-"""How often a run is done over that other work on the client's machine has spoiled."""
+"""Most repeats of a run that other work on the client's machine has spoiled."""
 
 
 class Progress(Protocol):
@@ -67,7 +67,7 @@ class Measurement:
 
     @property
     def steady(self) -> bool:
-        """Whether the load asks for stability and its last runs agree."""
+        """True if the load asks for stability and its last runs agree."""
         return self.point.stability is not None and steadiness(self._windows, self.point.stability).reached
 
     async def run(self, progress: Progress | None = None) -> None:

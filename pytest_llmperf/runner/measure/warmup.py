@@ -24,7 +24,7 @@ _MOST_BATCHES = 12
 
 
 def warms_further(point: LoadPoint, is_started: bool) -> bool:
-    """Whether more than single requests come before the first run on a server that `is_started` here, or was up."""
+    """True if more than single requests come before the first run on a server that `is_started` here, or was up."""
     if point.capacity is not None or point.prefix_cache == "warm" or point.warmup == "off":
         return False
     return point.warmup is not None or is_started
@@ -67,5 +67,5 @@ def _first_count(point: LoadPoint, trace: Trace) -> int:
 
 
 def _longer(count: int, took_s: float, trace: Trace) -> int:
-    """How many requests last for a batch's least length, by the first batch."""
+    """Number of requests that last for a batch's least length, by the time that the first batch took."""
     return min(len(trace.requests), math.ceil(count * _BATCH_S / max(took_s, 1e-3)))

@@ -1,4 +1,4 @@
-"""How far a session is, and how long the rest will take: learnt from what it has measured so far. Pure.
+"""Progress of a session and the time left, learnt from the runs that it has measured so far. Pure.
 
 What nothing is known of is left out, and the estimate says that it is a lower bound then: a first run of a closed loop
 takes as long as the server takes.
@@ -26,17 +26,17 @@ class PointWork:
     runs: int
     """Runs that are known to come; a gate in doubt adds more."""
     run_s: float | None = None
-    """What a run takes by its load alone; None where that is the server's to say."""
+    """Seconds of a run by its load alone; None where they depend on the server."""
     open_ended: bool = False
     """It ends when its runs agree, or after `runs`."""
 
 
 class TimeLeft(NamedTuple):
-    """What is still to come."""
+    """Time until the session's end."""
 
     seconds: float
     whole: bool
-    """Whether something is known of all of it; else this is what it takes at least."""
+    """True if all parts of it could be estimated; else `seconds` is a lower bound."""
 
 
 class CurrentRun(NamedTuple):

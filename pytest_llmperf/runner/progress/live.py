@@ -1,4 +1,4 @@
-"""What a session says while it measures: a line that replaces itself on a terminal, plain lines elsewhere."""
+"""Shows a session's progress: a line that replaces itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHORTEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far the run of a point is."""
+    """The progress of the run of a point."""
 
     test: str
     name: str
@@ -36,14 +36,14 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Where progress goes: nowhere where there is neither `show` nor `say`."""
+    """The output for progress: none where there is neither `show` nor `say`."""
 
     show: Callable[[str], None] | None = None
     """Replaces the line shown before; the empty text takes it away. Only a terminal can."""
     say: Callable[[str], None] | None = None
     """Prints a line that stays."""
     every_run: bool = False
-    """Whether `say` gets a line per run, or only per point."""
+    """True if `say` gets a line per run, False if only per point."""
     width: int = 80
     eta: Eta = field(default_factory=Eta)
 
@@ -80,15 +80,15 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where a run that is being measured shows how far it is."""
+    """The progress display of a run that is being measured."""
 
     live: Live
     name: str
     """The point's; of a duet with the server that has its turn."""
     begun_s: float
-    """When the run was begun, by the monotonic clock."""
+    """Start of the run, in seconds of the monotonic clock."""
     place: int
-    """How many servers have had their turn in this run."""
+    """Number of servers that have had their turn in this run."""
     sides: int
 
 

@@ -17,7 +17,7 @@ from pytest_llmperf.runner.resume.stored_point import StoredPoint, StoredPointEr
 _FOLDER = "points"
 _SUFFIX = ".json.gz"
 _MOST_TIMES = 100
-"""What a point's JSON may be of its packed size; it is some ten times."""
+"""Largest size of a point's JSON, as a multiple of its packed size; it is some ten times."""
 
 
 def write_point(session: Path, name: str, stored: StoredPoint) -> None:

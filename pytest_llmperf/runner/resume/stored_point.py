@@ -29,7 +29,7 @@ class StoredPointError(LlmPerfError):
 
 @dataclass(frozen=True, slots=True)
 class StoredSide:
-    """What was measured on one server of the point."""
+    """The measurement of one server of the point."""
 
     environment: Environment
     runs: tuple[Run, ...]
@@ -52,15 +52,15 @@ class StoredPoint:
     test: str
     """The pytest node id."""
     asked: dict[str, Any]
-    """What was to be measured, as JSON: the server's configuration, the load, runs and workers."""
+    """The server's configuration, the load, runs and workers of the measurement, as JSON."""
     session: datetime
-    """When the session that measured it began."""
+    """Start of the session that measured it."""
     measured: datetime
-    """When its measuring ended."""
+    """End of its measurement."""
     sides: tuple[StoredSide, ...]
     """The one that is judged comes last; in a duet the old server's before it."""
     reruns: tuple[str, ...]
-    """Why it was run again after its first runs, once per run."""
+    """The reason for each run after the first runs, once per run."""
 
 
 _POINT = TypeAdapter(StoredPoint)
@@ -97,9 +97,9 @@ def asked_json(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def other_than(stored: StoredPoint, asked: Mapping[str, Any], environment: Environment) -> tuple[str, ...]:
-    """What differs between a stored point and one that is to be measured now; nothing: it need not be measured.
+    """Differences between a stored point and one that is to be measured now; none: it need not be measured.
 
-    `environment` is today's. What only a running server tells is not compared here: its engine's version, its
+    `environment` is today's. Facts that only a running server gives are not compared here: its engine's version, its
     deployment.
     """
     then, now = asdict(stored.sides[-1].environment), asdict(environment)

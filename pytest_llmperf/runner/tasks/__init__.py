@@ -1,1 +1,1 @@
-"""What is measured of a point: the runs of a load, or the searches of a capacity."""
+"""The measurement of a point: the runs of a load, or the searches of a capacity."""

@@ -77,7 +77,7 @@ class Searcher:
 
     @property
     def runs(self) -> tuple[tuple[float, Run], ...]:
-        """What the point is shown by, one per search of `capacity`."""
+        """The runs that reports show for the point, one per search, each with its level."""
         under_way = [self._top] if self._top and not self.searches else []
         return (*self.shown, *under_way)
 
@@ -261,7 +261,7 @@ class CapacitySide:
 
     @property
     def is_done(self) -> bool:
-        """Whether a search found no level that holds: another would offer the same lowest level."""
+        """True if a search found no level that holds: another would offer the same lowest level."""
         return any(search.estimate is None for search in self._searcher.searches)
 
     def run(self, view: View) -> Awaitable[None]:

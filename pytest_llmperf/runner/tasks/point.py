@@ -35,7 +35,7 @@ class PointSide:
 
     @property
     def is_done(self) -> bool:
-        """Whether a load that asks for stability is steady."""
+        """True if the load asks for stability and is steady."""
         return self._measurement is not None and self._measurement.steady
 
     def run(self, view: View) -> Awaitable[None]:

@@ -1,4 +1,4 @@
-"""What is measured for one planned test: runs of a load, or searches of a capacity, on one server or a duet's two."""
+"""The measurement of one planned test: runs of a load, or searches of a capacity, on one server or a duet's two."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 class Side(Protocol):
-    """What was measured on one server of a task so far."""
+    """The measurement on one server of a task, so far."""
 
     server: LlmServer
 
@@ -33,7 +33,7 @@ class Side(Protocol):
 
     @property
     def is_done(self) -> bool:
-        """Whether there is no use in another run."""
+        """True if another run would be of no use."""
 
     def run(self, view: View) -> Awaitable[None]:
         """Measures one more run."""
@@ -51,7 +51,7 @@ class Task:
     def __init__(self, planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> None:
         self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
-        """What ended the measuring before its time."""
+        """The error that ended the measurement early; None without one."""
         self._folder, self._gpus = folder, tuple(gpus)
         kind = CapacitySide if planned.point.capacity else PointSide
         self._sides: Sequence[Side] = [

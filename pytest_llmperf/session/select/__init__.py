@@ -1,1 +1,1 @@
-"""What is going to be measured: the tests that were collected, and what their markers select of a plan."""
+"""Decides what a session measures: the tests that were collected, and the parts of a plan that their markers select."""

@@ -1,4 +1,6 @@
-"""What the collected tests ask for: gathered while pytest collects, then frozen into the session's program."""
+"""The servers and loads of the collected tests: gathered while pytest collects, then frozen into the session's
+program.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def check_keywords(
 
 
 def selected(plan: Plan, kwargs: Mapping[str, Any], test_file: Path) -> Selection:
-    """What a marker that was checked selects; PlanError names what the plan does not have."""
+    """The servers and loads that a checked marker selects. Raises PlanError, which names those that the plan does
+    not have.
+    """
     servers = _chosen_servers(plan, kwargs, test_file)
     load_names = _checked_names(list(plan.loads), kwargs.get("loads"), "load", test_file)
     return Selection(servers, tuple(point for point in plan.load_points() if point.load in load_names))

@@ -1,1 +1,1 @@
-"""What the readers share: what was imported, its statistics, tables and documents."""
+"""The part that the readers share: imported points, statistics, tables and documents."""

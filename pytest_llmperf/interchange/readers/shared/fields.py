@@ -46,7 +46,7 @@ def pick_list(data: Any, *path: str | int, kind: type | tuple[type, ...], where:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value can be a time or a count."""
+    """True if a value can be a time or a count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 

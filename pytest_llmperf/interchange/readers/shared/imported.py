@@ -1,4 +1,4 @@
-"""What another tool's file holds, under one form: its own figures, its requests as ours, or its statistics as ours.
+"""The content of another tool's file, under one form: its own figures, its requests as ours, or its statistics as ours.
 
 What a file does not hold for one of our metrics is in `ImportedPoint.unknown` with the reason: it is left out then,
 never filled with a figure that means something else.
@@ -56,11 +56,11 @@ class ImportedPoint:
     unknown: Mapping[str, str] = field(default_factory=dict)
     """By our names: why the file does not give the metric."""
     notes: tuple[str, ...] = ()
-    """What a reader must know about the others."""
+    """Facts that a reader must know about the figures."""
 
     @property
     def names_load(self) -> bool:
-        """Whether the file says what was sent."""
+        """True if the file says which load was sent."""
         return any(fact is not None for fact in (self.concurrency, self.request_rate, self.shape))
 
 

@@ -30,13 +30,13 @@ class Row:
 
     sent_ns: int
     seen_ns: tuple[int, ...]
-    """When each chunk came that the tool counts."""
+    """Arrival of each chunk that the tool counts."""
     tokens: int
     error: str | None
 
 
 def has_lists(document: Mapping[str, Any]) -> bool:
-    """Whether a result holds its requests."""
+    """True if a result holds its requests."""
     return all(isinstance(document.get(key), list) for key in LISTS)
 
 

@@ -28,7 +28,7 @@ def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") ->
 
 
 def in_ms(unit: Any, where: str) -> float:
-    """How many ms one of a unit of time is. ImportFileError names what is none."""
+    """Milliseconds in one of a unit of time. Raises ImportFileError, which names an unknown unit."""
     try:
         return _IN_MS[str(unit)]
     except KeyError:

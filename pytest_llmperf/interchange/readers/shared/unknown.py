@@ -6,13 +6,13 @@ from pytest_llmperf.definitions import METRICS
 
 # goodput has limits, which no file brings.
 RATES = tuple(name for name, metric in METRICS.items() if metric.rate and name != "goodput")
-"""What depends on when requests were sent and answered, and on the window in which that is counted."""
+"""Metrics that depend on the times of all requests, and on the window in which they are counted."""
 CHUNK_GAPS = tuple(name for name, metric in METRICS.items() if "chunks" in metric.needs)
-"""What needs the time of every chunk, and not only of the first and the last."""
+"""Metrics that need the time of every chunk, and not only of the first and the last."""
 WITHIN_ANSWER = tuple(
     name for name, metric in METRICS.items() if not metric.rate and {"first token", "chunks"} & {*metric.needs}
 )
-"""What needs a time before the answer's end."""
+"""Metrics that need a time before the answer's end."""
 
 
 def because(reason: str, *metrics: str) -> dict[str, str]:
