@@ -59,11 +59,11 @@ class InvalidResultError(LlmPerfError):
     def __init__(self, message: str, result: Result) -> None:
         super().__init__(message)
         self.result = result
-        """What was measured all the same."""
+        """The measured result, in spite of the error."""
 
 
 class DuetResult(NamedTuple):
-    """What a duet found."""
+    """Result and verdict of a duet."""
 
     result: Result
     """The new server's; the old one's is its `reference`."""
@@ -306,7 +306,7 @@ def _assert_no_loop(name: str) -> None:
 
 
 def _not_running(given: object) -> str:
-    """Why this cannot be measured."""
+    """A sentence on why `given` cannot be measured, with the cure."""
     if not isinstance(given, StartedServer | ServerConfig | Mapping):
         return f"measure needs a running server or the URL of one, not {_shown(given)}"
     inside = "..." if isinstance(given, StartedServer) else "the configuration"

@@ -51,7 +51,7 @@ def settle() -> None:
 
 
 def is_frozen() -> bool:
-    """Whether Python's monotonic clock, which no clock that is set moves, is not the system's now."""
+    """True if Python's monotonic clock, which no setting of a clock moves, is replaced by another than the system's."""
     return abs(time.monotonic() - monotonic()) > _SAME_NS / 1e9
 
 

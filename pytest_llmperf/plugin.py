@@ -91,7 +91,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _misused(item: pytest.Item) -> str | None:
-    """Why a marked test could not measure what its marker names."""
+    """A sentence on why a marked test cannot measure what its marker names; None where it can."""
     owner = getattr(item, "cls", None)
     if isinstance(owner, type) and issubclass(owner, unittest.TestCase):
         return (

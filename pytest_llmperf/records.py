@@ -18,7 +18,7 @@ InputTokensSource = Literal["usage", "tokenizer", "token-ids"]
 
 
 class ServerTimes(NamedTuple):
-    """When a request reached the server's own stations, in ns of a clock of the server's."""
+    """Times at which a request reached the server's own stations, in ns of a clock of the server's."""
 
     arrived: int
     scheduled: int
@@ -35,7 +35,7 @@ class RequestRecord:
     phase: Phase
     request_id: str
     due_ns: int | None
-    """When an open-loop schedule wanted it sent; None in closed loop."""
+    """Time at which an open-loop schedule wanted it sent; None in closed loop."""
     sent_ns: int | None
     """Just before the request's bytes were handed to the kernel; None when no connection was had."""
     chunk_ns: tuple[int, ...]
@@ -50,7 +50,7 @@ class RequestRecord:
     output_tokens: int | None
     requested_output_tokens: int
     token_source: TokenSource | None
-    """Where `output_tokens` comes from; None when the request failed before any."""
+    """Source of `output_tokens`; None when the request failed before any."""
     finish_reason: str | None
     status: int | None
     """HTTP status; None when no response was had."""
@@ -62,11 +62,11 @@ class RequestRecord:
     cancelled: bool = False
     """Broken off by the client as the load asks for it: neither ok nor failed."""
     held_ns: int = 0
-    """How long `max_in_flight` kept it from being sent."""
+    """Nanoseconds for which `max_in_flight` kept it from being sent."""
     connect_ns: int | None = None
-    """How long its own connection took to open, before it was sent; None on one that is kept."""
+    """Nanoseconds in which its own connection was opened, before it was sent; None on one that is kept."""
     input_tokens_source: InputTokensSource | None = None
-    """Where `input_tokens` comes from: the server, or what was sent; None when neither is known."""
+    """Source of `input_tokens`: the server, or the prompt that was sent; None when neither is known."""
     server_ns: ServerTimes | None = None
     """Times that the server itself tells (TensorRT-LLM's perf metrics); None where it does not."""
     conversation: int | None = None
@@ -78,8 +78,10 @@ class RequestRecord:
     textless_chunks: tuple[int, ...] = ()
     """Positions in `chunk_ns` of token chunks without any text. For dialects."""
     first_late_ns: int | None = None
-    """How late the client was when it read the first token together with the next, so that the time of the first is the
-    next one's: as late as any read within a millisecond. None where the first came alone, or without kernel stamps."""
+    """Lateness of the client when it read the first token together with the next, so that the time of the first is
+    the next one's: as late as any read within a millisecond. None where the first came alone, or without kernel
+    stamps.
+    """
     shared_late_ns: tuple[int, ...] = ()
     """Lateness of each of the `coalesced_chunks`; empty without kernel stamps, and of several answers."""
     answers: int = 1
@@ -94,7 +96,9 @@ class RequestRecord:
     unknown_fields: tuple[str, ...] = ()
     """Names of fields of a delta that are in no known API and carried content; their chunks count as token chunks."""
     usage_doubt: str | None = None
-    """Why the server's token counts were not believed as they stood, as a sentence's end; None where they were."""
+    """The reason why the server's token counts were not believed as they stood, as a sentence's end; None where they
+    were.
+    """
     end_told: bool = True
     """True if the server said that the answer was over: a finish reason, an event for it, or [DONE]."""
     replica: int | None = None
@@ -131,11 +135,11 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClientHealth:
-    """How the load driver itself fared: the facts from which a run is declared invalid.
+    """Health of the load driver itself: the facts from which a run is declared invalid.
 
     `receive_lag_*` is user-space minus kernel time of a read (None without kernel stamps); `send_late_*` is
-    RequestRecord.late_ns (None in closed loop); shares are in 0..1. `loop_lag_*` is how late a timer of the event loop
-    fired (None when none did in the window).
+    RequestRecord.late_ns (None in closed loop); shares are in 0..1. `loop_lag_*` is the lateness of the event loop's
+    timers (None when none fired in the window).
     """
 
     stamps: Stamps
@@ -210,7 +214,7 @@ class Track:
 
     source: str
     at_ns: tuple[int, ...]
-    """When, by CLOCK_REALTIME."""
+    """Times of the samples, by CLOCK_REALTIME."""
     series: tuple[tuple[str, tuple[float | None, ...]], ...]
     """Values by name, one per moment; None where the source did not tell."""
 
@@ -232,19 +236,19 @@ class WarmUp:
     requests: int
     seconds: float
     steady: bool
-    """Whether the last ones took no less time than those before, within what their scatter lets tell."""
+    """True if the last batches took no less time than those before, given their scatter."""
     drift: str = ""
-    """What still changed at the end, where it is not steady."""
+    """The metric that still changed at the end, where it is not steady."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostLoad:
-    """How busy the machine of the load driver was during a run."""
+    """Load of the machine that the load driver ran on, during a run."""
 
     cores: int
     """Processors that may be used here."""
     load_average: float
-    """Of the last minute, at the run's end."""
+    """Load average of the last minute, at the run's end."""
     other_cores: float | None
     """Processors' worth of time that processes of others took; None where they cannot be told from the server's."""
 
@@ -272,7 +276,9 @@ class Run:
     notes: tuple[str, ...] = ()
     """Remarks on the files that the load's prompts come from, and on what could not be checked."""
     warmup: WarmUp | None = None
-    """What came before it, where it is the first run after a start; None where nothing beyond single requests did."""
+    """The warm-up before it, where it is the first run after a start; None where nothing beyond single requests was
+    sent.
+    """
     host: HostLoad | None = None
     """None where the system does not tell, and in runs of versions before it was looked at."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Score = Callable[[str, Sequence[str]], float]
-"""Of an answer and its references, of which there is at least one."""
+"""A score from an answer and its references, of which there is at least one."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _ARTICLES = frozenset(("a", "an", "the"))

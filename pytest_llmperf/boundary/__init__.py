@@ -1,1 +1,1 @@
-"""What comes from outside and what goes there: names of files, files, foreign text, secrets. Standard library alone."""
+"""Everything that crosses the process's boundary: file names, files, foreign text, secrets. Standard library alone."""

@@ -53,7 +53,7 @@ def _joined(identifier: str) -> str:
 
 
 def _readable(name: str) -> str:
-    """What is left of it in letters that every file system has, without its middle where it is too long."""
+    """The name in letters that every file system has, without its middle where it is too long."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^\w.+-]+", "-", plain, flags=re.ASCII).strip("-.")
     kept = safe if len(safe) <= 2 * _END else f"{safe[:_END]}..{safe[-_END:]}".strip("-.")

@@ -16,7 +16,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 MOST_BYTES = 256 << 20
-"""Of a file that is read as a whole, where nothing less is said."""
+"""Most bytes of a file that is read as a whole, where the caller gives no other limit."""
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -29,7 +29,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def read_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """What a file holds. OSError as of `open_file`, or where it is too large."""
+    """Content of a file. Raises OSError as `open_file` does, and where it is too large."""
     with open_file(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -55,7 +55,7 @@ def inside(folder: Path, *names: str) -> Path:
 
 
 def leads_inside(folder: Path, path: Path) -> bool:
-    """Whether the file's folder is `folder` or lies below it, with all links followed but that of the file itself."""
+    """True if the file's folder is `folder` or lies below it, with all links followed but that of the file itself."""
     return path.name not in ("", "..") and path.parent.resolve().is_relative_to(folder.resolve())
 
 

@@ -24,7 +24,7 @@ _MOST = 100_000
 
 
 def is_secret(name: str) -> bool:
-    """Whether what goes by this name is a secret, never to be stored or shown."""
+    """True if a value of this name is a secret, never to be stored or shown."""
     return bool(_NAME.search(name)) and not _NO_SECRET.search(name)
 
 

@@ -48,7 +48,9 @@ def redacted_file(text: str) -> str:
 
 
 def _forms_of(value: str) -> Iterator[str]:
-    """As it is, without the space around it, and as URLs, JSON, Python, HTML and base64 write it."""
+    """A secret's spellings: as it is, without the space around it, and as URLs, JSON, Python, HTML and base64 write
+    it.
+    """
     for plain in {value, value.strip()}:
         if len(plain) >= _SHORTEST:
             data = plain.encode("utf-8", "surrogateescape")

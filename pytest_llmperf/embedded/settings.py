@@ -112,7 +112,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the server listens. Port 0 lets the kernel choose; the log says which."""
+    """The server's address. Port 0 lets the kernel choose; the log says which."""
 
     host: str
     port: int

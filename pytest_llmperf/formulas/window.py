@@ -12,7 +12,7 @@ from pytest_llmperf.records import RequestRecord, Run
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where rates are counted; None when it has no length."""
+    """The time in which rates are counted; None when it has no length."""
 
     start_ns: int
     end_ns: int
@@ -71,7 +71,9 @@ def _within(window: Window, moment: int) -> bool:
 
 
 def _prefilled_ns(record: RequestRecord) -> int | None:
-    """When the prompt was surely read: the first chunk, or the end of an answer whose tokens were all hidden."""
+    """Time at which the prompt was surely read: the first chunk, or the end of an answer whose tokens were all
+    hidden.
+    """
     return record.chunk_ns[0] if record.chunk_ns else last_token_ns(record)
 
 

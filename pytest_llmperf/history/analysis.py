@@ -1,4 +1,4 @@
-"""What a history says: how a point's metric went over the sessions, and how two points differ. Pure."""
+"""A point's metric over the sessions of a history, and the differences between two points. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Step:
     after: Level
     """The first one of the new level."""
     change: float
-    """Of the value: 0.08 is 8 % more."""
+    """Change of the value, as a share: 0.08 is 8 % more."""
     worse: bool
     p_value: float
 
@@ -111,7 +111,7 @@ class Difference:
     """Geometric mean of the runs, in the quantity's unit."""
     after: float
     change: float
-    """Of the value: 0.08 is 8 % more."""
+    """Change of the value, as a share: 0.08 is 8 % more."""
     interval: tuple[float, float]
     """90 % interval of `change`."""
     verdict: str

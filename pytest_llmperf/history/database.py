@@ -21,7 +21,7 @@ from pytest_llmperf.history.session import HistoryError, StoredPoint, StoredRun,
 _APPLICATION = 0x6C6C6D70
 """The file's application id ("llmp"): what has another one is another program's."""
 _PATIENCE_S = 30.0
-"""How long to wait for another writer."""
+"""Longest wait for another writer."""
 _MIGRATIONS = (
     """
     CREATE TABLE sessions (
@@ -53,7 +53,7 @@ class FoundPoint(NamedTuple):
     """By which commands name it."""
     session: str
     started: datetime
-    """When its session began."""
+    """Start of its session."""
     commit: str | None
     point: StoredPoint
 

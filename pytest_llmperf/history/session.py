@@ -47,13 +47,13 @@ class StoredPoint:
     engine: str | None
     """With its version, as `vllm 0.11.0`; None where nothing was measured."""
     measured: datetime | None
-    """When its first run began; None where nothing was measured."""
+    """Start of its first run; None where nothing was measured."""
     verdict: str
     """PASS, FAIL, INCONCLUSIVE, INVALID, ERROR, SKIPPED, or MEASURED where nothing was judged."""
     reasons: tuple[str, ...]
     """Codes of what led to it: `sla:ttft_p99`, `regression:itl_p50`, `invalid`, `error`."""
     parameters: Mapping[str, str]
-    """What was asked for, by dotted key: `server.args.tensor-parallel-size`, `load.concurrency`."""
+    """Settings of the server and the load, by dotted key: `server.args.tensor-parallel-size`, `load.concurrency`."""
     values: Mapping[str, float]
     """Over all runs, as StoredRun's."""
     dialect: Mapping[str, Any]
@@ -68,9 +68,9 @@ class StoredSession:
     id: str
     started: datetime
     commit: str | None
-    """Of the repository that was tested, in full; None outside of one."""
+    """Commit of the repository that was tested, in full; None outside of one."""
     version: str
-    """Of pytest-llmperf."""
+    """Version of pytest-llmperf."""
     points: tuple[StoredPoint, ...]
 
 
@@ -110,7 +110,7 @@ def stored_session(given: Any, source: str) -> StoredSession:
 
 
 def _own_id(report: Mapping[str, Any]) -> str:
-    """Of a report that has none: the same at every import."""
+    """An id for a report that has none: the same at every import."""
     facts = [report["started"], *sorted(f"{point['test']} {_began(point)}" for point in report["points"])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

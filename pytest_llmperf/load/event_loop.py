@@ -24,7 +24,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def real_time() -> asyncio.Runner:
-    """What `run` runs coroutines in, for who sees to `unswallowed` itself."""
+    """The runner that `run` uses, for callers that see to `unswallowed` themselves."""
     return asyncio.Runner(loop_factory=_loop)
 
 

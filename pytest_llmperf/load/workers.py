@@ -47,7 +47,7 @@ _SPIN_S = 0.002
 _MOST = 64
 """Processes for a load whose number of requests is not in the plan."""
 _LAST_WORDS_S = 10.0
-"""How long a worker that is told to stop may take to hand over what it measured."""
+"""Seconds that a worker which is told to stop may take to hand over its measurements."""
 _BEAT_S = 0.5
 """Time between two signs of life of a worker, whatever it does."""
 _SILENCE_S, _START_S = 15.0, 40.0
@@ -56,7 +56,7 @@ _SILENCE_S, _START_S = 15.0, 40.0
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What one process does."""
+    """The part of a load that one process sends."""
 
     targets: tuple[Target, ...]
     point: LoadPoint
@@ -81,7 +81,7 @@ class _Worker:
 
 
 _Heard = tuple[_Worker, Any]
-"""Who spoke, and what: ready, progress, a Run, a sign of life, or None for one that is gone."""
+"""A worker and its message: ready, progress, a Run, a sign of life, or None for one that is gone."""
 
 
 def most_workers(point: LoadPoint) -> int:
@@ -229,7 +229,7 @@ async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard
 
 
 async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
-    """What is heard next; of a worker that gives no sign of life, which is killed, None."""
+    """Waits for the next message; None as that of a worker without a sign of life, which is killed."""
     while True:
         for worker in crew:
             if worker.run is None and _is_stopped(worker.process.pid):
@@ -247,7 +247,7 @@ async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Hea
 
 
 def _is_stopped(pid: int | None) -> bool:
-    """Whether a signal has stopped the process; False where /proc does not tell."""
+    """True if a signal has stopped the process; False where /proc does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     except (OSError, IndexError):
@@ -291,7 +291,7 @@ def work(pipe: Connection, job: _Job) -> None:
 
 
 class _Voice:
-    """What a worker says, and between that its signs of life, from a thread: one that is stopped gives none."""
+    """Sends a worker's messages, and signs of life between them, from a thread: a stopped process gives none."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._lock, self._over = pipe, threading.Lock(), threading.Event()

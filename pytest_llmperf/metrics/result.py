@@ -46,7 +46,7 @@ class Result:
     metrics: Summary
     """All runs together: what SLAs limit and reports show. `result["ttft_p99"]` is one number of it."""
     invalid_reasons: tuple[str, ...]
-    """Why these numbers are not to be trusted; empty when they are."""
+    """Reasons why these numbers are not to be trusted; empty when they are."""
     stages: tuple[Summary, ...] = ()
     """All runs together, per stage of the load; empty where it has none."""
     saturations: tuple[Saturation | None, ...] = ()
@@ -57,7 +57,7 @@ class Result:
         return not self.invalid_reasons
 
     steadiness: Steadiness | None = None
-    """How far the last windows agreed; None when the load asks for no stability."""
+    """Spread of the last windows; None when the load asks for no stability."""
     imported: tuple[str, ...] = ()
     """The tool whose file this was read from, and what follows for the numbers; empty for what was measured here."""
     capacity: Capacity | None = None
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def incomparable(self) -> tuple[str, ...]:
-        """Why these numbers can be held against nothing: they, or the reference's, are not to be trusted."""
+        """Reasons why these numbers can be compared with none: they, or the reference's, are not to be trusted."""
         if self.reference is None:
             return self.invalid_reasons
         old = self.reference.server.name
@@ -134,7 +134,7 @@ class Result:
                 yield f"run {run.index + 1} was done over {again}{count}: {run.spoiled[-1]}"
 
     def _resent_remarks(self) -> Iterator[str]:
-        """Where there are many, the run is INVALID and its reason says so."""
+        """A remark on requests that were sent twice; none where they are so many that the run is INVALID for them."""
         resent = sum(run.client.resent for run in self.runs)
         if resent and self.valid:
             yield (

@@ -61,9 +61,9 @@ class Summary:
     """Broken off on purpose: in no latency, no rate and no error_rate's numerator."""
     window_s: float | None
     token_sources: tuple[str, ...]
-    """Where output token counts came from: usage, tokenizer, chunks, or several of them."""
+    """Sources of output token counts: usage, tokenizer, chunks, or several of them."""
     input_token_sources: tuple[str, ...] = ()
-    """Where input token counts came from: usage, tokenizer, token-ids; empty when they are not known."""
+    """Sources of input token counts: usage, tokenizer, token-ids; empty when they are not known."""
 
     def value(self, quantity: Quantity) -> float | None:
         """One number; None when its sample is empty."""

@@ -76,7 +76,9 @@ class RunningReport:
 
 
 def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]) -> bool:
-    """Whether it was written; a note says why not. One report's fault costs neither another nor pytest's summary."""
+    """Writes a report; True if it could, else a note says why not. One report's fault costs neither another nor
+    pytest's summary.
+    """
     try:
         write()
     except OSError as error:

@@ -72,7 +72,7 @@ def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding
 
 
 def _written(folder: RunFolder) -> Iterator[str]:
-    """What was written, with many baselines summed up."""
+    """Lines on the written files, with many baselines summed up."""
     baselines = [line for line in folder.written if " baseline " in line]
     yield from few(baselines, _BASELINES, "baselines")
     yield from (line for line in folder.written if line not in baselines)

@@ -1,4 +1,4 @@
-"""Where a number was measured: the facts stored with it, and the short name of the baselines' folder."""
+"""The environment of a measurement: the facts stored with it, and the short name of the baselines' folder."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ class Environment:
     python: str
     llmperf: str
     deployment: Mapping[str, Any] = field(default_factory=dict)
-    """What only the running deployment tells and a change of which may change numbers: its chart and images, by digest.
-    Empty for a server that is one program."""
+    """Facts of a running deployment whose change may change numbers: its chart and images, by digest. Empty for a
+    server that is one program.
+    """
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "gpus": list(self.gpus)}

@@ -1,4 +1,4 @@
-"""How busy this machine is beside what we run on it: processor time of all, and of our own processes.
+"""Load of this machine beside what we run on it: processor time of all, and of our own processes.
 
 Our own are this process and all below it: load driver, sampler, and the servers that were started here.
 """
@@ -23,7 +23,7 @@ class HostReading(NamedTuple):
 
     at_s: float
     busy_ticks: int
-    """Of the processors that this process may use."""
+    """Processor time of all processes, on the processors that this process may use."""
     own_ticks: int
 
 

@@ -1,8 +1,9 @@
-"""The layout of the package: who may import whom, how full a folder may be, and what every pytest run pays for."""
+"""The layout of the package: imports, sizes of folders, beginnings of docstrings, and the cost of every pytest run."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
 )
 FULL = 9  # entries of a folder
 FULL_TOP = 25
+NEEDS_A_NEIGHBOUR = re.compile(r"\s*(What|Whether|Where|How|That|Of|If|Why|Those|Who|When|As)\b")
 LIGHT = {"plugin", "search_plugin", "session", "session.command_line", "session.stash"}
 HEAVY = {"numpy", "scipy", "pandas", "pydantic", "yaml", "httpx", "h11", "grpc", "pynvml", "rich", "click", "optuna"}
 
@@ -139,6 +141,18 @@ def test_packages_hold_a_docstring_only():
     packages = {name: path for name, path in _modules().items() if name and path.name == "__init__.py"}
     code = [name for name, path in packages.items() if len(ast.parse(path.read_text(encoding="utf-8")).body) > 1]
     assert not code, f"no re-exports: import from the module itself: {', '.join(code)}"
+
+
+def test_docstrings_begin_with_a_noun_or_verb():
+    """A stranger reads them one at a time: `Of the machine` needs the sentence above it to be understood."""
+    fragments = []
+    for path in _modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Expr(value=ast.Constant(value=str(text))) if NEEDS_A_NEIGHBOUR.match(text):
+                    fragments.append(f"{path.relative_to(PACKAGE.parent)}:{node.lineno}: {text:.60}")
+    advice = "begin with what it is or does: The ..., Returns ..., Seconds ..., True if ..."
+    assert not fragments, "\n".join([f"docstrings that do not stand alone ({advice}):", *fragments])
 
 
 def test_the_plugin_is_light():

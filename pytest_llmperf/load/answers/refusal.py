@@ -33,7 +33,7 @@ def is_event_stream(content_type: str, body: bytes) -> bool:
 
 
 def not_streamed(content_type: str, body: bytes) -> str:
-    """Why an answer that is_event_stream refuses is no measurement, in the server's words."""
+    """The reason why a response that is_event_stream refuses is no measurement, in the server's words."""
     words = body_text(body)
     # An answer's JSON, which is shown as it came, and no error's, whose message is shown.
     unasked = "the server did not stream: " if words.startswith("{") else ""

@@ -50,7 +50,7 @@ class Alike(NamedTuple):
     """Events that follow each other and differ in text, ids and counts only."""
 
     ends: tuple[int, ...]
-    """Where in the body each ends."""
+    """Offset in the body of the end of each event."""
     event: Event
     """The facts in common; of texts all, joined, and of counts the largest (without choices: the last)."""
     counts: Sequence[int | None]

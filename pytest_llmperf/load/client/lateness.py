@@ -23,7 +23,7 @@ class Lateness:
         self._user_ns: list[NDArray[np.int64]] = []
         self._lags_ns: list[NDArray[np.int64]] = []
         self._shared: dict[int, list[int]] = {}
-        """When the read of each chunk that shares one was made; by the request's index."""
+        """Times of the reads that brought several chunks, one per such chunk; by the request's index."""
 
     def add(self, capture: Capture, record: RequestRecord) -> None:
         """`record` is what came of `capture`."""
@@ -51,9 +51,9 @@ class Lateness:
             yield record
 
     def _late_ns(self) -> dict[int, int]:
-        """How late the client was at each read that brought several chunks.
+        """Lateness of the client, in ns, at each read that brought several chunks, by the read's time.
 
-        Its own lag is that of its last chunk; what its neighbours waited is nearer to what its first did.
+        The read's own lag is that of its last chunk; the wait of its neighbours is nearer to that of its first.
         """
         user_ns, lags_ns = np.concatenate(self._user_ns), np.concatenate(self._lags_ns)
         order = np.argsort(user_ns)

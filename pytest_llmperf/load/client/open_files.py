@@ -30,7 +30,7 @@ def raise_file_limit(wanted: int, *, required: int) -> None:
 
 
 def _open_files() -> int:
-    """Those that are open now; without /proc, which /dev/fd leads to, more than a pytest usually has."""
+    """Number of open files; without /proc, which /dev/fd leads to, more than a pytest usually has."""
     try:
         return len(os.listdir("/dev/fd"))
     except OSError:

@@ -264,7 +264,7 @@ def read_choice(choice: dict[str, Any], usage: Usage, place: int = 0) -> Event:
 
 
 def read_reason(reason: Any) -> str | None:
-    """Why an answer ended, also where it is an object (SGLang: `{"type": "length", "length": 8}`)."""
+    """Reads the reason why an answer ended, also from an object (SGLang: `{"type": "length", "length": 8}`)."""
     if isinstance(reason, dict):
         kind = reason.get("type") or reason.get("reason") or json.dumps(reason)
         return f"{kind}: {reason['message']}" if reason.get("message") else str(kind)

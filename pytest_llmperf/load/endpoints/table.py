@@ -56,11 +56,13 @@ def _known(inputs: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
 
 
 Framing = Literal["sse", "body", "messages"]
-"""How an answer is cut into events: server-sent events, the whole body as one, or one message per read."""
+"""Division of an answer into events: server-sent events, the whole body as one, or one message per read."""
 
 
 class Endpoint(NamedTuple):
-    """How a kind of request is sent and its answer read; `read` raises ValueError on what is no event of it."""
+    """The format of a kind of requests and of its answers; `read` raises ValueError on bytes that are no event of
+    it.
+    """
 
     route: str
     body: Body

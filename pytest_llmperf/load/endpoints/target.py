@@ -1,4 +1,4 @@
-"""Where requests go."""
+"""The address that requests go to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Target:
     metrics: str = ""
     """URL of its metrics, where that is another one."""
     path: str = ""
-    """Where the load's requests are posted: a whole path of the host, which may have a query. Empty: the endpoint's."""
+    """The route of the load's requests: a whole path of the host, which may have a query. Empty: the endpoint's."""
 
     version: str = ""
     """The engine's version where not the server itself tells it, but who deployed it."""

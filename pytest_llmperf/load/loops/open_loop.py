@@ -120,7 +120,7 @@ class _Pool:
 
 
 class _Room:
-    """How many requests may be in flight at once."""
+    """The limit on requests in flight."""
 
     def __init__(self, size: int) -> None:
         self._free = asyncio.Semaphore(size)

@@ -43,7 +43,7 @@ class Sender:
         self.period = period
         self.balancer = balancer
         self.replicas: dict[int, int] = {}
-        """Where a request went, by its index; empty with one target."""
+        """Index of the target of each request, by the request's index; empty with one target."""
         self.connections: list[Link] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}

@@ -1,4 +1,4 @@
-"""When an open loop wants its requests sent: offsets from the start, in nanoseconds. Pure; a closed loop has none."""
+"""Due times of an open loop's requests: offsets from the start, in nanoseconds. Pure; a closed loop has none."""
 
 from __future__ import annotations
 

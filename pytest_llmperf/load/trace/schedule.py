@@ -1,4 +1,5 @@
-"""How a load goes by time: due times of an open loop that changes its rate, slots of a closed loop that changes them.
+"""The course of a load in time: due times of an open loop that changes its rate, slots of a closed loop that changes
+them.
 
 Pure: point in, plain data out. An open loop's arrivals are drawn at one per unit, and the units are then stretched to
 the rate of each moment, so that every kind of arrival takes every shape.
@@ -131,7 +132,7 @@ def _stretched(point: LoadPoint, seed: int, segments: Sequence[Segment]) -> Iter
 
 
 def _stretch(units_ns: Sequence[int], segments: Sequence[Segment]) -> Iterator[int]:
-    """Where the arrivals of a unit rate fall at the rates of the segments: ns, in whole microseconds."""
+    """Maps arrivals of a unit rate to the rates of the segments: ns, in whole microseconds."""
     rest = iter(segments)
     segment, begin_s, begun = next(rest), 0.0, 0.0
     for unit in (ns / 1e9 for ns in units_ns):

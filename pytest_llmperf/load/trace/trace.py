@@ -63,7 +63,7 @@ class PlannedRequest:
     think_s: float | None = None
     """Pause before it, from the end of the conversation's last answer; None: the load's `think_time`."""
     cancel_after_s: float | None = None
-    """When the client breaks it off, from sending; None: never."""
+    """Seconds from sending until the client cancels it; None: never."""
     references: tuple[str, ...] = ()
     """Right answers, where the load scores answers."""
 

@@ -31,7 +31,7 @@ class Capture:
     held_ns: int = 0
     connect_ns: int | None = None
     location: str = ""
-    """Where a redirect leads."""
+    """The target of a redirect; empty without one."""
 
     @property
     def pieces(self) -> list[bytes]:

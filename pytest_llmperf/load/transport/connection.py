@@ -30,7 +30,7 @@ _FIRST_READS = 2
 
 
 class Origin:
-    """Where a target's connections go: its addresses are looked up once, the one that answered is tried first."""
+    """The addresses of a target's host: they are looked up once, and the one that answered is tried first."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)

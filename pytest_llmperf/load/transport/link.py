@@ -36,9 +36,9 @@ class Exchange:
         self.error: str | None = None
         self.cancelled = False
         self.held_ns = 0
-        """How long it was kept back though it was due."""
+        """Nanoseconds for which it was kept back though it was due."""
         self.connect_ns: int | None = None
-        """How long the connection took that was opened for it alone."""
+        """Nanoseconds in which the connection was opened that serves it alone; None on one that is kept."""
         self.retry = False
         """Failed on a stale connection before any byte of a response: to be sent once more."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

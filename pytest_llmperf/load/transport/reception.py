@@ -59,7 +59,7 @@ class Reception:
 
     def __init__(self) -> None:
         self.due_s = math.inf
-        """When the next request has to be sent, by the loop's clock."""
+        """Due time of the next request, by the loop's clock."""
         self.streams = 0
         """Exchanges under way."""
         self.shared = 0
@@ -163,7 +163,7 @@ def _read(sockets: list[_Socket]) -> None:
 
 
 def nap_s(reads_per_s: float, streams: int) -> float:
-    """How long to wait for more before sockets are read; 0: not at all."""
+    """Seconds to wait for more data before sockets are read; 0: not at all."""
     if reads_per_s < _RATE:
         return 0.0
     longest_s = min(LONGEST_NAP_S, streams / reads_per_s / _OF_A_GAP)

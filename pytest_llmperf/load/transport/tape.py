@@ -38,7 +38,7 @@ class Reads(NamedTuple):
     """0 where the kernel gave no stamp."""
     user_ns: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
-    """Where in the body each of them ends."""
+    """Offset in the body of the end of each read."""
     body: bytes = b""
 
 
@@ -60,7 +60,7 @@ class Tape:
         return (len(self._heads) + sum(heads for _, heads, _ in self._moved)) // _HEAD.size
 
     def is_larger_than(self, most_bytes: int, longest_read: int) -> bool:
-        """Whether it holds more body; reads are only counted while they cannot be so large together."""
+        """True if it holds more body than `most_bytes`; bytes are only added up once the reads could be that many."""
         if self.count * longest_read <= most_bytes:
             return False
         return sum(body for _, _, body in self._moved) + sum(map(len, self._pieces)) > most_bytes
@@ -134,7 +134,7 @@ class Store:
             await asyncio.sleep(0)
 
     def write(self, data: bytearray) -> int:
-        """Where in the file it is now. Raises OSError."""
+        """Appends to the file; returns the offset. Raises OSError."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="llmperf-", dir=_folder(), buffering=0)  # noqa: SIM115 - __exit__ closes it
         start, left = self._end, memoryview(data)

@@ -19,7 +19,7 @@ from pytest_llmperf.units import OPERATORS
 Verdict = Literal["HOLDS", "FAILS", "INVALID", "DIED"]
 """INVALID: the client could not offer the level. DIED: the server did not survive it."""
 Ended = Literal["found", "range", "none", "invalid", "died", "interrupted"]
-"""Why a search stopped: bracketed as finely as asked; the highest level holds; the lowest does not; see Verdict."""
+"""End of a search: bracketed as finely as asked; the highest level holds; the lowest does not; see Verdict."""
 ENDS = ("INVALID", "DIED")
 """Verdicts after which nothing more is offered."""
 Values = tuple[tuple[Limit, float | None], ...]
@@ -54,7 +54,7 @@ class LevelTrial:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a later search begins, because an earlier one found the answer there."""
+    """The levels between which a later search begins, because an earlier one found the answer there."""
 
     low: float
     high: float | None
@@ -72,7 +72,9 @@ class LevelSearch:
     breaks: float | None
     """The lowest level that does not hold; None when none was met."""
     estimate: float | None
-    """Where the limit is met: between the two, interpolated; `holds` where it cannot be. None when none holds."""
+    """Level at which the limit is met: between the two, interpolated; `holds` where it cannot be. None when none
+    holds.
+    """
     interpolated: bool = False
     stopped_by: LevelTrial | None = None
     """The level beyond which nothing was offered, in this search or an earlier one: INVALID or DIED."""
@@ -195,10 +197,11 @@ def _last(trials: Sequence[LevelTrial], level: float | None) -> LevelTrial | Non
 
 
 def _met(below: LevelTrial, above: LevelTrial) -> float | None:
-    """Where the first limit is met between two levels, by a straight line between logarithms; None without one.
+    """Level at which the first limit is met between two levels, by a straight line between logarithms; None without
+    one.
 
-    A level that is over-saturated before it breaks a limit says what the server takes. One that fails for another
-    reason (requests that failed) has no such place.
+    A level that is over-saturated before it breaks a limit shows by its rate of answers the most that the server takes.
+    One that fails for another reason (requests that failed) has no such level.
     """
     shares = list(_shares(dict(below.values), dict(above.values)))
     if shares:
@@ -222,7 +225,7 @@ def _taken(estimate: float | None, below: LevelTrial | None, above: LevelTrial |
 
 
 def _shares(below: Mapping[Limit, float | None], above: Mapping[Limit, float | None]) -> Iterator[float]:
-    """How far up (0 to 1) each limit that is broken above is met."""
+    """Share of the way up (0 to 1) at which each limit that is broken above is met."""
     for limit, value in above.items():
         before, met = below.get(limit), OPERATORS[limit.op]
         if not value or not before or limit.value <= 0 or met(value, limit.value) or not met(before, limit.value):

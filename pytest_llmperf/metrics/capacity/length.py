@@ -1,4 +1,4 @@
-"""How long a level lasts: long enough for a queue to reach the limit, whatever the load's `requests` say. Pure.
+"""Length of a level: long enough for a queue to reach the limit, whatever the load's `requests` say. Pure.
 
 A server that is offered 5 % too much needs 20 times a latency limit until its queue is as long as that, so a level that
 is shorter holds although the server is behind. benchmarks/gate/capacity.py chose the figures.

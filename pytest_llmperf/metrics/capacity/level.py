@@ -44,7 +44,7 @@ class Execution:
     saturation: Saturation | None
     """None where it cannot be told, as in a closed loop."""
     invalid: tuple[str, ...] = ()
-    """Why the client did not offer what it should."""
+    """Reasons why the client did not offer the level that it should; empty when it did."""
     achieved_rate: float | None = None
     gave_out: str = ""
     """Sentence on requests that the server failed before the measured part; empty when there are none."""

@@ -1,4 +1,5 @@
-"""Whether a session's greedy answers differ from a baseline's by more than runs of one server differ. Pure.
+"""Tests for a difference between a session's greedy answers and a baseline's beyond that between runs of one server.
+Pure.
 
 A permutation test with whole runs as its units, because what is batched together in a run shares its rounding: where
 the server is the same, any choice of so many runs is as likely to be the new session's. The false-alarm rate is the
@@ -26,9 +27,9 @@ class Agreement:
     """Shares of equal answers, 0..1, in pairs of runs."""
 
     own: tuple[float, ...]
-    """Of each baseline run with the others of the baseline: the self-agreement."""
+    """Agreement of each baseline run with the others of the baseline: the self-agreement."""
     across: tuple[float, ...]
-    """Of each new run with the baseline's runs."""
+    """Agreement of each new run with the baseline's runs."""
     prompts: int
     """Prompts that both sides answered."""
     changed: tuple[str, ...]

@@ -86,7 +86,7 @@ class SlaCheck:
 
     @property
     def is_unverified(self) -> bool:
-        """Whether it limits a percentile that the runs cannot certify, so that its value was compared as it stands."""
+        """True if it limits a percentile that the runs cannot certify, so that its value was compared as it stands."""
         return self.limit.quantity.stat is not None and allowed_share(self.limit) is not None and not self.verified
 
     def _excess(self) -> str:
@@ -143,7 +143,7 @@ def lacking(limit: Limit, summary: Summary) -> int:
 
 
 def _nothing(limit: Limit, runs: Sequence[LimitRun]) -> str:
-    """Why a run has no value that could meet the limit; empty where all have one."""
+    """The reason why a run has no value that could meet the limit; empty where all have one."""
     values = [run.value for run in runs if run.value is not None and math.isfinite(run.value)]
     if not values:
         return f"no value (n = {sum(run.n for run in runs)}: no successful request gave one)"

@@ -41,7 +41,7 @@ class Estimate:
     session_variance: float
     """The sessions' part."""
     launch_variance: float = 0.0
-    """What of that the candidate's own launches make, which no further session of the baseline takes away."""
+    """The part of `session_variance` from the candidate's own launches, which more sessions do not reduce."""
     is_session_assumed: bool = False
     """True where there are too few sessions to estimate session_sd from, so that it is the prior's."""
 

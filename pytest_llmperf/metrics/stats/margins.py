@@ -49,7 +49,7 @@ _TAIL = Tolerance(0.20, Prior(0.08, 0.02))
 _STEP_TIMES = ("itl", "tpot", "icl", "ttst", "e2e", "service_e2e")
 """Metrics that are sums of many steps, and so steadier than the wait for one of them."""
 _SEARCHED = ("capacity", "capacity_concurrency")
-"""Where a latency's curve meets its limit: steeper than the latency itself, but found from few levels."""
+"""Metrics found where a latency's curve meets its limit: steeper than the latency itself, but found from few levels."""
 _TAILS = {"p90": _SHOULDER, "p95": _SHOULDER, "p99": _TAIL, "max": _TAIL}
 
 GATED_BY_DEFAULT = (
@@ -104,7 +104,9 @@ def duet(prior: Prior) -> Prior:
 
 
 def too_few(quantity: Quantity, requests: Sequence[int]) -> str | None:
-    """Why a percentile cannot be gated with these requests (one count per run, both sides); None when it can."""
+    """The reason why a percentile cannot be gated with these requests (one count per run, both sides); None when it
+    can.
+    """
     needed = MINIMUM_REQUESTS.get(quantity.stat or "")
     if needed is None:
         return None

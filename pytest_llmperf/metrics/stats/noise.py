@@ -1,4 +1,4 @@
-"""Where an interval's width comes from, as shares of its variance: each source has a cure of its own. Pure."""
+"""Sources of an interval's width, as shares of its variance: each source has a cure of its own. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Noise:
     """Shares of the variance of a change; the first four are all of it."""
 
     within_runs: float | None
-    """What the runs' own errors make, which longer runs take away; None where they are not known."""
+    """Share from the runs' own errors, which longer runs reduce; None where they are not known."""
     between_runs: float
-    """What runs of one launch differ by beyond that: other work on the machine, regimes of the load."""
+    """Share from runs of a launch, beyond their own errors: other work on the machine, regimes of the load."""
     launches: float
-    """What this session's launches of the server make: further launches take it away."""
+    """Share from this session's launches of the server: further launches reduce it."""
     sessions: float
-    """What the baseline's sessions make: further sessions take it away."""
+    """Share from the baseline's sessions: further sessions reduce it."""
     assumed: float
     """Part of all of it that is no measurement but the expectation that variances are shrunk to, or are taken from."""
 

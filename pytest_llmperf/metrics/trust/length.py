@@ -1,4 +1,4 @@
-"""Whether runs are long enough: the error that each run's numbers have by themselves, and what changes within it. Pure.
+"""Judges the length of runs: the error that each run's numbers have by themselves, and the change within a run. Pure.
 
 A number moves with every request by its influence: of a mean the value's distance from it, of a percentile whether the
 value lies above it, over the density there (Bahadur, A Note on Quantiles in Large Samples, 1966). Every run sends the
@@ -37,7 +37,7 @@ class RunError:
     drift_error: float
 
     def drifts(self, margin: float) -> bool:
-        """Whether it changed within the run by more than `margin`, surely."""
+        """True if it changed within the run by more than `margin`, surely."""
         return abs(self.drift) > max(margin, _SURE * self.drift_error)
 
 

@@ -31,7 +31,7 @@ MIN_LATE_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Saturation:
-    """How the latency of one open-loop run went: `growth` in seconds per second of load (Theil-Sen)."""
+    """The growth of latency in one open-loop run: `growth` in seconds per second of load (Theil-Sen)."""
 
     saturated: bool
     growth: float

@@ -17,7 +17,7 @@ _THROUGHPUT, _LATENCY = Quantity("request_throughput"), Quantity("e2e", "mean")
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """How far the last three windows differ: max / min - 1. None where one of them has no number."""
+    """The spread of the last three windows: max / min - 1. None where one of them has no number."""
 
     windows: int
     """Windows that were measured, the earlier ones included."""

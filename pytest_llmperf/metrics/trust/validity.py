@@ -69,7 +69,9 @@ def _more_workers(run: Run) -> str:
 
 
 def disturbance(run: Run, point: LoadPoint) -> str | None:
-    """Why the client kept a run from being valid that had no other fault; the next one may be better."""
+    """The client's fault that made a run invalid which had no other fault; the next one may be better. None without
+    one.
+    """
     if any(record.error for record in run.records) or any(_server_reasons(run, point)):
         return None
     return next(_client_reasons(run, point), None)

@@ -1,4 +1,4 @@
-"""Whether a server has warmed up: batches of the same requests that take no less time than the ones before. Pure.
+"""Decides when a server is warm: batches of the same requests take no less time than the ones before. Pure.
 
 A batch is the beginning of the load's own trace with prompts of its own, so its request `i` asks for as much as request
 `i` of every other batch: pairs tell a change of a few per cent where the lengths differ tenfold.
@@ -22,17 +22,17 @@ _FEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What a metric does from batch to batch."""
+    """The change of a metric from batch to batch."""
 
     metric: str
     change: float
-    """Of the value, as a share: -0.05 is 5 % faster than the batches before."""
+    """Change of the value, as a share: -0.05 is 5 % faster than the batches before."""
     error: float
     """Standard error of the change."""
 
     @property
     def is_steady(self) -> bool:
-        """Whether it changes by no more than is tolerated, as far as its scatter lets that be told."""
+        """True if it changes by no more than is tolerated, given its scatter."""
         limit = TOLERATED[self.metric]
         return self.error <= limit and abs(self.change) <= max(limit, 2 * self.error)
 

@@ -1,1 +1,1 @@
-"""What a history says, as tables and pages."""
+"""Tables and pages of a history."""

@@ -63,7 +63,7 @@ def _experiment(one: FoundPoint) -> str:
 
 
 def _labels(found: Sequence[FoundPoint]) -> list[str]:
-    """What each point's configuration is called, with its session's start where that alone tells it from others."""
+    """Names of the points' configurations, with the session's start where that alone tells one from others."""
     plain = [one.point.parameters.get("description") or one.point.parameters.get("server.name", "-") for one in found]
     twice = {
         label for (_, label), count in Counter(zip(map(_experiment, found), plain, strict=True)).items() if count > 1

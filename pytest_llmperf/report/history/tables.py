@@ -1,4 +1,4 @@
-"""What `llmperf history` prints: tables and lines. No I/O."""
+"""Tables and lines that `llmperf history` prints. No I/O."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def compressa_table(found: Sequence[FoundPoint], *, metrics: bool, parameters: b
 
 
 def description(one: FoundPoint) -> str:
-    """What was said of an experiment; empty for points of plans."""
+    """The user's description of an experiment; empty for points of plans."""
     return one.point.parameters.get("description", "")
 
 
@@ -129,7 +129,7 @@ def csv_text(found: Iterable[FoundPoint]) -> str:
 
 
 def facts(one: FoundPoint) -> Iterator[str]:
-    """What a point was, and what came of it."""
+    """Lines on a point: name, session, environment, verdict, parameters."""
     point = one.point
     yield f"point        {one.number}: {visible(point.name)}"
     yield f"test         {visible(point.test)}"
@@ -192,7 +192,9 @@ def trend_table(trend: Trend, last: int) -> Table:
 
 
 def step_lines(trend: Trend) -> Iterator[str]:
-    """Where the level changed; says so where it did not, or where sessions are too few to tell."""
+    """Lines on the steps of a metric's level; one that says so where there is none, or where sessions are too few to
+    tell.
+    """
     for step in trend.steps:
         word = "worse" if step.worse else "better"
         commits = f", git log {step.commits}" if step.commits else ""

@@ -22,7 +22,7 @@ _BEFORE, _AFTER = 20, 60
 
 
 class Difference(NamedTuple):
-    """Where an answer begins to differ from the baseline's."""
+    """Place and texts at which an answer begins to differ from the baseline's."""
 
     prompt: str
     at: int

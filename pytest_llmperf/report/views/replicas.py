@@ -50,7 +50,7 @@ class Replicas(NamedTuple):
     point_id: str
     balance: str
     headers: tuple[str, ...]
-    """Of the values."""
+    """Headers of the values."""
     replicas: tuple[Replica, ...]
 
     @property

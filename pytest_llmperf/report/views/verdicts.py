@@ -65,7 +65,8 @@ def failure_text(
     result: Result | None = None,
     lacking: str | None = None,
 ) -> str:
-    """What the gates found that is no PASS: in one line, then in full, against what and beside what, and what to do.
+    """The findings of the gates that are no PASS: in one line, then in full, with the reference, the facts beside it
+    and a cure.
 
     `lacking` says why there is nothing to compare with.
     """
