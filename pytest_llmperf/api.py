@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from pytest_llmperf.errors import BaselineError, LlmPerfError, MissingRequirement, PlanError
+from pytest_llmperf.errors import BaselineError, LlmPerfError, PlanError
 from pytest_llmperf.gate.baselines.file import write_baseline
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.judge import Doubt, Judge
@@ -392,8 +392,8 @@ async def _measured(
     name, gates = _name(server, point), frozenset({"baseline"})
     count, relaunch = _runs(point, runs), point.relaunch or "auto"
     planned = PlannedTest(name, name, name, server.asked, point, count, point.workers, relaunch, gates)
-    if planned.missing:
-        raise MissingRequirement(f"{name} {planned.missing}")
+    if point.missing:
+        raise type(point.missing)(f"{name} {point.missing}")
 
     def doubt(planned: PlannedTest, result: Result) -> Doubt:
         return judge.doubt(name, result, gates) if judge else Doubt()

@@ -23,6 +23,10 @@ class UnsetVariable(MissingRequirement, PlanError):
     """A `${NAME}` of the plan that the environment does not have: a typo as likely as not, so it is never a skip."""
 
 
+class MissingExtra(MissingRequirement, PlanError):
+    """A library that the plan asks for and nobody installed: its gate would be turned off, so it is never a skip."""
+
+
 class ServerError(LlmPerfError):
     """The server did not come up, or died; the message carries exit code, first error of the log and its path."""
 

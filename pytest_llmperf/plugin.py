@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import unittest
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_llmperf.session.command_line import add_options, check_options, option
+from pytest_llmperf.session.command_line import add_options, check_options, option, set_reports_aside
 from pytest_llmperf.session.stash import (
     PREPARED,
     SESSION,
@@ -47,7 +47,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    check_options(config)
+    try:
+        check_options(config)
+    except pytest.UsageError:
+        set_reports_aside(config, measures=False)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+    try:
+        yield
+    except BaseException:
+        set_reports_aside(early_config, measures=False)
+        raise
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -83,11 +96,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("llmperf") and (mistake := _misused(item)):
         pytest.fail(mistake, pytrace=False)
     session = known_session(item.config)
-    reason = session.missing(item.nodeid) if session else None
-    if session and reason:
-        if session.options.strict:
-            pytest.fail(f"{reason} (--llmperf-strict)", pytrace=False)
-        pytest.skip(reason)
+    missing = session.missing(item.nodeid) if session else None
+    if session and missing:
+        _skip_or_fail(missing, session)
+
+
+def _skip_or_fail(missing: Exception, session: PytestSession) -> NoReturn:
+    """Ends a test that this machine cannot run."""
+    from pytest_llmperf.errors import PlanError
+
+    if isinstance(missing, PlanError):
+        pytest.fail(str(missing), pytrace=False)
+    if session.options.strict:
+        pytest.fail(f"{missing} (--llmperf-strict)", pytrace=False)
+    pytest.skip(str(missing))
 
 
 def _misused(item: pytest.Item) -> str | None:
@@ -246,6 +268,7 @@ def _error_text(excinfo: pytest.ExceptionInfo[BaseException], skipped: bool) -> 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     own = known_session(session.config)
+    _without_old_reports(session, own)
     if own and is_worker(session.config):
         session.config.workeroutput["llmperf"] = own.told()  # type: ignore[attr-defined]
     elif own and not own.is_part:
@@ -253,6 +276,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         written = own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
         if not written and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _without_old_reports(session: pytest.Session, own: PytestSession | None) -> None:
+    config = session.config
+    writes_none = config.option.collectonly or option(config, "dry-run") or is_worker(config)
+    if writes_none or (own and own.folder.is_claimed):
+        return
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    said = set_reports_aside(config, measures=PREPARED in config.stash)
+    if said and (reporter := config.pluginmanager.get_plugin("terminalreporter")):
+        reporter.write_line(said)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -283,7 +318,7 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
     """The running server of this test's configuration; started once for all tests that share it."""
-    from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
+    from pytest_llmperf.errors import LlmPerfError, MissingRequirement
 
     session = session_of(request.config)
     if not hasattr(request, "param"):
@@ -295,22 +330,11 @@ def llm_server(request: pytest.FixtureRequest) -> Iterator[LlmServer]:
         except LlmPerfError as error:
             failure = error
         # Outside of the except block, so that the message is not printed once more as its own cause.
-        if (
-            isinstance(failure, MissingRequirement)
-            and not isinstance(failure, PlanError)
-            and not session.options.strict
-        ):
-            pytest.skip(str(failure))
-        elif failure is not None:
-            pytest.fail(_with_strict_hint(failure), pytrace=False)
+        if isinstance(failure, MissingRequirement):
+            _skip_or_fail(failure, session)
+        if failure is not None:
+            pytest.fail(str(failure), pytrace=False)
         yield server
-
-
-def _with_strict_hint(failure: Exception) -> str:
-    from pytest_llmperf.errors import MissingRequirement, PlanError
-
-    would_skip = isinstance(failure, MissingRequirement) and not isinstance(failure, PlanError)
-    return f"{failure} (--llmperf-strict)" if would_skip else str(failure)
 
 
 @pytest.fixture

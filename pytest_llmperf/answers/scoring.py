@@ -25,9 +25,11 @@ _Scored = dict[str, float]
 
 
 class AnswerScorer:
-    """Scores the answers of one load; `judge_headers` are those of requests to its judge."""
+    """Scores the answers of one load; `judge_headers` are those of requests to its judge. Raises MissingExtra."""
 
     def __init__(self, spec: AnswerSpec, judge_headers: Sequence[tuple[str, str]] = ()) -> None:
+        if spec.missing:
+            raise spec.missing
         self._spec, self._judge_headers = spec, tuple(judge_headers)
         self._scores: dict[str, Score] = {name: SCORES[name] for name in spec.scores}
         if spec.regex is not None:

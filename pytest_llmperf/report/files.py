@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -17,7 +18,7 @@ from pytest_llmperf import clock
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.boundary.files import inside, write_at, write_whole
 from pytest_llmperf.boundary.text import foreign
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.history.database import open_history
 from pytest_llmperf.history.session import StoredPoint, session_of
 from pytest_llmperf.interchange import analyze
@@ -53,6 +54,22 @@ def remove_reports(folder: RunFolder, *others: Path) -> None:
     for path in (folder.output / "report.json", *others):
         if path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path | None, *others: Path) -> list[Path]:
+    """Renames an earlier session's reports to `report.json.old` and so on, and returns them by their new names.
+
+    A session that ends before it writes its own would leave them to be believed. `folder` is its output, or the link to
+    the newest one, which is taken away; that of a session which is writing there is left alone. Raises OSError.
+    """
+    reports = [path.resolve() for path in others]
+    if folder and (folder / "report.json").is_file():
+        with contextlib.suppress(PlanError), RunFolder(folder).claimed():
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                reports.append(folder / "report.json")
+    return [path.replace(path.with_name(f"{path.name}.old")) for path in reports if path.is_file()]
 
 
 class RunningReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pytest_llmperf.plan.load.point import LoadPoint, Relaunch
 from pytest_llmperf.plan.server.table import ServerConfig
@@ -35,14 +34,6 @@ class PlannedTest:
     conditional: bool = False
     """True if it may be skipped or xfailed, so that it is not measured together with other tests."""
 
-    @property
-    def missing(self) -> str | None:
-        """Says what the load needs and this machine lacks; known before a server is started for it."""
-        folder = self.point.tokenizer
-        if folder is None or Path(folder).is_dir():
-            return None
-        return f"needs the tokenizer {folder}, which is not a folder here; give that of a downloaded model or tokenizer"
-
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -63,5 +54,5 @@ class Program:
         """Yields the other tests whose points may be measured together with this one's, in turns."""
         for other in self.tests.values():
             same = (other.function, other.server) == (planned.function, planned.server)
-            if same and other.test != planned.test and not other.conditional and other.missing is None:
+            if same and other.test != planned.test and not other.conditional and other.point.missing is None:
                 yield other

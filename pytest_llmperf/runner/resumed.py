@@ -71,7 +71,7 @@ def read_resumed(
         notes.append(f"--llmperf-resume: no measured points in {folder.output}, so everything is measured")
     points: dict[str, ResumedPoint] = {}
     for test, planned in tests.items():
-        if test not in stored or planned.missing is not None:
+        if test not in stored or planned.point.missing is not None:
             continue
         found = ResumedPoint(stored[test])
         if why := _refused(found, planned, gpus, runs_wanted):

@@ -85,6 +85,8 @@ def _check_needs(found: Candidates, gpus: Sequence[Gpu]) -> None:
     """Raises before anything is started."""
     if found.spec.mode == "optuna" and (missing := optuna_missing()):
         raise MissingRequirement(f"search {found.name!r}: {missing}")
+    for lacking in filter(None, (point.missing for point in found.points)):
+        raise lacking
     if found.spec.memory_limit:
         on_cpu = next((config.name for config in found.configs.values() if not config.gpu_count), None)
         reason = memory_readable(gpus) or (f"{on_cpu} uses none" if on_cpu else None)

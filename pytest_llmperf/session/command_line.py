@@ -65,6 +65,9 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
 )
 """Name, kind, help: of the command line and its ini twins alike."""
 
+_REPORTS = ("output", "json", "html")
+"""Options that say where reports go."""
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Each as `--llmperf-name` and as ini setting `llmperf_name`."""
@@ -94,6 +97,26 @@ def option(config: pytest.Config, name: str) -> Any:
 def all_options(config: pytest.Config) -> dict[str, Any]:
     """By name, with the ini file's lines of margins: what `options.make_options` and `ini_margins` take."""
     return {**{name: option(config, name) for name, _, _ in _OPTIONS}, "margins": config.getini("llmperf_margins")}
+
+
+def set_reports_aside(config: pytest.Config, *, measures: bool) -> str | None:
+    """Says what became of an earlier session's reports, now that this one ends before it wrote its own.
+
+    It may be too early for pytest's parsed options. The newest folder's report counts where the session `measures`
+    something: reports that it was told to write count in any case.
+    """
+    from pytest_llmperf.report.files import set_aside
+    from pytest_llmperf.runner.outcomes import default_output
+
+    early = config.known_args_namespace
+    output, *others = (option(config, name) or getattr(early, _ini_name(name), None) for name in _REPORTS)
+    here = config.invocation_params.dir
+    newest = default_output(config.rootpath).with_name("latest") if measures else None
+    try:
+        aside = set_aside(here / output if output else newest, *(here / path for path in others if path))
+    except OSError as error:
+        return f"llmperf: no report was written, and an earlier one stays: {error}"
+    return f"llmperf: no report was written; an earlier one is now {', '.join(map(str, aside))}" if aside else None
 
 
 def check_options(config: pytest.Config) -> None:

@@ -33,7 +33,7 @@ def measure_part(session: PytestSession) -> None:
     tests = [session.program.tests[test] for test in session.program.of_server(asked)]
     with session.start(asked) as server:
         for planned in tests:
-            if not planned.conditional and planned.missing is None:
+            if not planned.conditional and planned.point.missing is None:
                 with contextlib.suppress(LlmPerfError):
                     run(session.result(planned.test, server, planned.point, None))
 

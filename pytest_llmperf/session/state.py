@@ -13,7 +13,7 @@ from typing import Any
 from pytest_llmperf import clock
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.boundary.text import foreign
-from pytest_llmperf.errors import PlanError
+from pytest_llmperf.errors import MissingRequirement, PlanError
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
 from pytest_llmperf.gate.baselines.model import StoredSession
 from pytest_llmperf.gate.judge import Judge, Recording
@@ -162,10 +162,10 @@ class PytestSession:
             planned = replace(own, gates=planned.gates, margins=planned.margins) if planned else own
         return self.campaign.result(planned, server)
 
-    def missing(self, test: str) -> str | None:
-        """Says what the test's load needs and this machine lacks, before a server is started for it."""
+    def missing(self, test: str) -> MissingRequirement | None:
+        """Returns what the test's load needs and this machine lacks, before a server is started for it."""
         planned = self.program.tests.get(test)
-        return planned.missing if planned else None
+        return planned.point.missing if planned else None
 
     def stored_session(self, test: str, result: Result) -> StoredSession:
         """Returns what a baseline keeps of a result."""
@@ -292,7 +292,7 @@ class PytestSession:
         return [(test, found.point_id, found.error or "") for test, found in self.folder.outcomes.items()]
 
     def headline(self, points: Sequence[tuple[ServerConfig | Duet, LoadPoint]]) -> str:
-        """One line for pytest's head."""
+        """A line for pytest's head, and one for each load that cannot be measured here."""
         servers = configurations(server for server, _ in points)
         mode = ", recording baselines" if self.judge.recording != "nothing" else ""
         counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
@@ -300,7 +300,11 @@ class PytestSession:
         if self.options.resume:
             resumed = describe.counted(len(self.resumed.points), "point")
             mode += f", {resumed} resumed from {self.folder.output}"
-        return f"llmperf: {measured} on {on}, {gpus}{mode}"
+        loads = dict.fromkeys(point for _, point in points)
+        lacking = [
+            f"llmperf: load {point.name} cannot be measured here: {point.missing}" for point in loads if point.missing
+        ]
+        return "\n".join([f"llmperf: {measured} on {on}, {gpus}{mode}", *lacking])
 
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:

@@ -155,3 +155,17 @@ def test_all_texts_are_in_the_request_lines_where_asked_and_redacted(suite):
         "llmperf-history.sqlite",
     }
     assert files_with(suite.output, f"{SECRET} question") == set(), "the pattern alone, as part of the plan"
+
+
+def test_an_extra_that_is_not_installed_costs_the_tests_that_need_it(suite):
+    plain = "  plain: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 10}\n"
+    suite.write(plan=edited(PLAN, "margins:", f"{plain}margins:"))
+    lay_out_data(suite.pytester.path)
+    hidden = "import sys\n\nsys.modules['sacrebleu'] = None\n"
+    conftest = suite.pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + hidden)
+    result = suite.run_apart("--llmperf-update-baselines", "--llmperf-runs=1")
+    result.assert_outcomes(passed=1, errors=1)
+    cure = "*answers: chrf: sacrebleu is not installed: pip install 'pytest-llmperf[[]answers[]]'*"
+    result.stdout.fnmatch_lines([f"llmperf: load q cannot be measured here: {cure}", "*ERROR*a-q*", cure])
+    assert suite.points()["a-plain"]["passed"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 
+import pytest
+from perf_suite import TEST, edited
+
 
 def _properties(suite, name: str) -> dict[str, str]:
     root = ElementTree.parse(suite.pytester.path / "junit.xml").getroot()
@@ -194,3 +197,52 @@ def test_a_phase_gives_a_curve_over_the_prompts_lengths(suite):
     short, long = (point["ttft_p50"]["value"] for point in curve["points"])
     assert long > short
     result.stdout.fnmatch_lines(["*prefill by prompt length: tp1pp1-short*", "*input tokens*", "*50 *", "*400 *"])
+
+
+OLD = '{"passed": true}'
+
+
+@pytest.mark.parametrize(
+    ("words", "edit"),
+    [
+        ((), ("plan.yaml", "model: embedded", "modle: embedded")),
+        ((), ("test_perf.py", "import pytest", "import pytset")),
+        ((), ("conftest.py", "import", "imprt")),
+        (("--llmperf-runs=none",), None),
+        (("-k", "nothing"), None),
+    ],
+    ids=["plan", "test", "conftest", "option", "nothing-selected"],
+)
+def test_an_earlier_report_is_set_aside_by_a_session_that_writes_none(suite, words, edit):
+    folder = suite.pytester.path
+    reports = [suite.output / "report.json", folder / "report.json", folder / "page.html"]
+    suite.output.mkdir()
+    for path in reports:
+        path.write_text(OLD)
+    if edit:
+        name, old, new = edit
+        (folder / name).write_text(edited((folder / name).read_text(), old, new))
+    result = suite.run_apart("--llmperf-json=report.json", "--llmperf-html=page.html", *words)
+    assert result.ret not in (0, 1)
+    assert not any(path.exists() for path in reports)
+    assert [path.with_name(f"{path.name}.old").read_text() for path in reports] == [OLD] * 3
+
+
+def test_the_newest_folder_is_not_that_of_a_session_before_a_plan_error(suite):
+    suite.pytester.runpytest_subprocess("-k", "tp1pp1-short", "--llmperf-runs=1", "--llmperf-update-baselines")
+    newest = suite.pytester.path / "llmperf-results" / "latest"
+    folder = newest.resolve()
+    assert (newest / "report.json").exists()
+    suite.edit_plan("model: embedded", "modle: embedded")
+    suite.pytester.runpytest_subprocess()
+    assert not newest.exists()
+    assert (folder / "report.json").exists()
+
+
+@pytest.mark.parametrize("words", [("--collect-only",), ("--llmperf-dry-run",), ("-m", "not llmperf")])
+def test_a_session_that_is_to_write_none_leaves_an_earlier_report(suite, words):
+    suite.write(test=TEST + "\n\ndef test_other():\n    pass\n")
+    suite.output.mkdir()
+    (suite.output / "report.json").write_text(OLD)
+    assert suite.run_apart(*words).ret == 0
+    assert (suite.output / "report.json").read_text() == OLD

@@ -23,6 +23,7 @@ from pydantic import (
 
 from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.definitions import ACCURACY
+from pytest_llmperf.errors import MissingExtra
 from pytest_llmperf.plan.fields import Frozen, Listed, Seconds
 from pytest_llmperf.plan.load.prompts import PlanPath
 from pytest_llmperf.units import parse_ratio
@@ -55,15 +56,14 @@ def _share(given: object) -> float:
 
 
 def _schema_file(path: str, info: ValidationInfo) -> str:
-    """Read with the plan, so that a bad schema is a plan error."""
-    if info.context:
+    """Read with the plan, so that a bad schema is a plan error, where the library that knows schemas is there."""
+    if info.context and is_installed("json_schema"):
         read_schema(path)
     return path
 
 
 def read_schema(path: str) -> Any:
-    """The JSON schema in a file. Raises ValueError with the path, also where jsonschema is not installed."""
-    _needs("json_schema")
+    """The JSON schema in a file. Raises ValueError with the path; needs jsonschema."""
     import jsonschema
 
     try:
@@ -74,10 +74,9 @@ def read_schema(path: str) -> Any:
     return schema
 
 
-def _needs(score: str) -> None:
-    library = _LIBRARIES.get(score)
-    if library and importlib.util.find_spec(library) is None:
-        raise ValueError(f"{score} needs {library}, which is not installed: pip install 'pytest-llmperf[answers]'")
+def is_installed(score: str) -> bool:
+    """True if the library of a score is there, if it takes one."""
+    return score not in _LIBRARIES or importlib.util.find_spec(_LIBRARIES[score]) is not None
 
 
 def _function(given: str, info: ValidationInfo) -> str:
@@ -163,8 +162,6 @@ class AnswerSpec(Frozen):
             raise ValueError("scores: one is named twice")
         if self.store_texts == "guard" and self.guard is None:
             raise ValueError("store_texts: guard needs `guard: true`")
-        for name in self.scores:
-            _needs(name)
         return self
 
     @property
@@ -172,6 +169,20 @@ class AnswerSpec(Frozen):
         """Names of the scores, without `accuracy_`."""
         own = ("regex", "json_schema", "function", "judge")
         return (*self.scores, *(name for name in own if getattr(self, name) is not None))
+
+    @property
+    def missing(self) -> MissingExtra | None:
+        """The libraries that its scores need and nobody installed; None when all are there.
+
+        No mistake of the plan: its other loads are measured without them.
+        """
+        lacking = {name: _LIBRARIES[name] for name in self.names if not is_installed(name)}
+        if not lacking:
+            return None
+        libraries = " and ".join(dict.fromkeys(lacking.values()))
+        return MissingExtra(
+            f"answers: {', '.join(lacking)}: {libraries} is not installed: pip install 'pytest-llmperf[answers]'"
+        )
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.definitions import ACCURACIES, METRICS, did_you_mean, parse_quantity
+from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.answers import AnswerSpec
@@ -230,6 +232,16 @@ class LoadPoint(LoadKeys):
         """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
         without = {"sla", "runs", "margins", "gate", "relaunch", "workers"}
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=without)
+
+    @property
+    def missing(self) -> MissingRequirement | None:
+        """The tokenizer or library that it needs and this machine lacks, known before a server is started for it."""
+        if self.tokenizer is None or Path(self.tokenizer).is_dir():
+            return self.answers.missing if self.answers else None
+        return MissingRequirement(
+            f"needs the tokenizer {self.tokenizer}, which is not a folder here; give that of a downloaded model or "
+            "tokenizer"
+        )
 
     @property
     def load(self) -> str:
