@@ -1,4 +1,4 @@
-"""The `llmperf` command: its group, the plan's schema, and Triton's model repository; the others have a module each."""
+"""The `llmperf` command: its group, the plan's schema, and a server's model repository; others have a module each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pytest_llmperf.cli.profile import profile
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.schema import plan_schema
-from pytest_llmperf.servers.engines.triton.repository import triton_server, write_repository
+from pytest_llmperf.servers.engines.commands import write_repository
 
 
 class _Commands(click.Group):
@@ -86,11 +86,9 @@ def schema() -> None:
 @click.argument("server")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the models into")
 def model_repository(plan: Path, server: str, output: Path) -> None:
-    """Write the Triton model repository of a plan's server, and run nothing."""
+    """Write the model repository of a plan's Triton server, and run nothing."""
     try:
-        write_repository(triton_server(load_plan(plan).server_configs(), server), output)
-    except ValueError as error:
-        raise click.UsageError(f"{plan} has {error}") from error
+        write_repository(load_plan(plan).server(server), output)
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
     for path in sorted(path for path in output.rglob("*") if path.is_file()):

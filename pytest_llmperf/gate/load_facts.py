@@ -14,6 +14,7 @@ from typing import Any
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.answers import scoring_facts
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ENGINE_MODELS
 
 IN_TRACE = frozenset(
     {
@@ -50,8 +51,6 @@ UNRELATED: Mapping[str, str] = {
 }
 
 _DEFAULTS = LoadPoint.model_validate({"name": ""}).model_dump(mode="json")
-_USAGE_IN_EVERY_CHUNK = ("vllm", "embedded", "mlnode")
-"""Engines whose `stream_usage` is every-chunk where the load says nothing."""
 _Facts = Mapping[str, Any]
 
 
@@ -66,10 +65,11 @@ def hard_facts(load: _Facts) -> dict[str, Any]:
 def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
     """Values of the `MEASURING` keys, likewise; of a tokenizer the name, since its folder may lie anywhere."""
     found = {key: _value(load, key) for key in sorted(MEASURING)}
-    usage = found["stream_usage"] or ("every-chunk" if engine in _USAGE_IN_EVERY_CHUNK else "last-chunk")
+    server = ENGINE_MODELS.get(engine)
+    usage = "every-chunk" if server and server.usage_in_every_chunk else "last-chunk"
     tokenizer = found["tokenizer"] and PurePath(found["tokenizer"]).name
     answers = found["answers"] and scoring_facts(found["answers"])
-    return {**found, "stream_usage": usage, "tokenizer": tokenizer, "answers": answers}
+    return {**found, "stream_usage": found["stream_usage"] or usage, "tokenizer": tokenizer, "answers": answers}
 
 
 def measured_how(result: Result) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -29,29 +29,27 @@ from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay
 from pytest_llmperf.plan.load.spec import IntSweep, LoadSpec
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.search import SearchSpec
-from pytest_llmperf.plan.server.base import Ready, counted_from
-from pytest_llmperf.plan.server.engines.triton.model import (
-    DynamicBatching,
-    InstanceGroup,
-    ModelTensor,
-    QueuePolicy,
-    TritonModel,
-)
-from pytest_llmperf.plan.server.proxy import Proxy
+from pytest_llmperf.plan.server.base import counted_from
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
 
-# What a mapping inside a server's entry is, by its key.
-_SERVER_PARTS: dict[str, type[BaseModel]] = {
-    "models": TritonModel,
-    "instance_group": InstanceGroup,
-    "dynamic_batching": DynamicBatching,
-    "default_queue_policy": QueuePolicy,
-    "ready": Ready,
-    "proxy": Proxy,
-    "priority_queue_policy": QueuePolicy,
-    "input": ModelTensor,
-    "output": ModelTensor,
-}
+
+def _mappings(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Key and model of every mapping inside a model, at any depth."""
+    for key, field in model.model_fields.items():
+        for part in _models_in(field.annotation):
+            yield field.alias or key, part
+            yield from _mappings(part)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
+
+
+_SERVER_PARTS = dict(part for model in ENGINE_MODELS.values() for part in _mappings(model))
+"""The model of a mapping inside a server's entry, by its key."""
 # What a load's mapping is, by its key or the tag of its union; any other is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "answers": AnswerSpec,

@@ -27,6 +27,7 @@ from pytest_llmperf.load.answers.sse import Message, SseParser
 from pytest_llmperf.load.endpoints.openai import NOT_UNDERSTOOD, shorten
 from pytest_llmperf.load.endpoints.table import ENDPOINTS, Endpoint
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.endpoints.triton_generate import TRITON_READY
 from pytest_llmperf.load.loops.requests import first_body, request_headers
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server import urls
@@ -37,9 +38,6 @@ from pytest_llmperf.servers.process.process import ServerProcess, backing_off, w
 
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05
-_MODELS, _TRITON = "/v1/models", "/v2/health/ready"
-"""Paths that a ready server answers: an OpenAI one, and Triton."""
-_OF_TRITON = ("generate", "generate-once")
 _OVER_TENSORS = ("infer", "grpc")
 """Endpoints of models whose inputs are known, which only Triton's own engines tell."""
 
@@ -89,8 +87,8 @@ def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callab
 
 def _usual_problem(target: Target, loads: Sequence[LoadPoint], deadline: float) -> str | None:
     """None where the server answers, also without such a route: then the first request tells the rest."""
-    kinds = {load.endpoint in _OF_TRITON for load in loads} or {True, False}
-    problems = [_problem(target, _TRITON if of_triton else _MODELS, deadline) for of_triton in sorted(kinds)]
+    routes = {ENDPOINTS[load.endpoint].up for load in loads} or {endpoint.up for endpoint in ENDPOINTS.values()}
+    problems = [_problem(target, route, deadline) for route in sorted(routes)]
     return None if None in problems else problems[0]
 
 
@@ -99,7 +97,9 @@ def _problem(target: Target, route: str, deadline: float) -> str | None:
     if isinstance(answer, str):
         return f"GET {route}: {answer}"
     status = answer.status_code
-    comes_up = status in (408, 425, 429) or (status >= 500 and status != 501) or (status == 400 and route == _TRITON)
+    comes_up = (
+        status in (408, 425, 429) or (status >= 500 and status != 501) or (status == 400 and route == TRITON_READY)
+    )
     return f"GET {route}: {_refused(answer)}" if comes_up else None
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.plan.server.base import Balance, LaunchedServer, Ready
+from pytest_llmperf.plan.server.base import Balance, Ready
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Telemetry
 from pytest_llmperf.servers.deployments.holder import parts_path
@@ -25,7 +25,7 @@ from pytest_llmperf.servers.process.log import log_tail
 from pytest_llmperf.servers.process.process import ServerProcess
 from pytest_llmperf.servers.readiness import ailment
 from pytest_llmperf.servers.secrets import expand
-from pytest_llmperf.telemetry import triton
+from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import MetricsSource, Sources, Watcher
 
@@ -124,7 +124,7 @@ class LlmServer:
     @property
     def balance(self) -> Balance:
         """The rule by which the load driver spreads requests over the targets."""
-        return self.config.balance if isinstance(self.config, LaunchedServer) else "least-inflight"
+        return self.config.balance
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:
@@ -205,8 +205,8 @@ class LlmServer:
         health = engine.health(self.config)
         return ailment(target, health) if health else None
 
-    def reading(self) -> list[triton.Reading] | None:
-        """Reads the counters of Triton's replicas; None of other engines, and where they don't answer."""
+    def reading(self) -> list[Reading] | None:
+        """Reads the counters of its replicas; None for engines without counters, and where they don't answer."""
         counters = ENGINES[self.config.engine].counters
         if counters is None:
             return None

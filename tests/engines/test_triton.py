@@ -32,10 +32,10 @@ from pytest_llmperf.servers.engines.commands import server_command
 from pytest_llmperf.servers.engines.triton.command import Place
 from pytest_llmperf.servers.engines.triton.repository import write_repository
 from pytest_llmperf.servers.engines.triton.service import GrpcService, service
+from pytest_llmperf.servers.engines.triton.statistics import read
 from pytest_llmperf.servers.process.process import free_ports, run_process, wait_until
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
-from pytest_llmperf.telemetry.triton import read
 
 pytestmark = pytest.mark.engine
 

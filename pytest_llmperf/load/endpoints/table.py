@@ -71,6 +71,8 @@ class Endpoint(NamedTuple):
     """True if a stream without a finish reason or [DONE] has been cut off."""
     framing: Framing = "sse"
     encode: Encode = _as_json
+    up: str = "/v1/models"
+    """Route that a server of such requests answers once it is up."""
 
     def path(self, model: str) -> str:
         """The path that requests for a model are posted to."""
@@ -95,7 +97,7 @@ def asked_by(point: LoadPoint) -> Asked:
     return Asked(n if isinstance(n, int) and n > 0 else 1, point.good_finish_reasons)
 
 
-_TRITON = partial(Endpoint, body=triton_generate.request_body, says_end=False)
+_TRITON = partial(Endpoint, body=triton_generate.request_body, says_end=False, up=triton_generate.TRITON_READY)
 ENDPOINTS: dict[str, Endpoint] = {
     "chat": Endpoint("/v1/chat/completions", openai.request_body, openai.read_event),
     "completions": Endpoint("/v1/completions", openai.request_body, openai.read_event),

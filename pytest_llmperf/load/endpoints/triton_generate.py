@@ -25,6 +25,7 @@ from pytest_llmperf.load.endpoints.usage import as_count, event_usage, read_usag
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
+TRITON_READY = "/v2/health/ready"
 _NO_TEXT = ("model_name", "model_version", "id", "sequence_id", "finish_reason", "parameters")
 _MARKS = {"model_name", "model_version", "text_output", "num_output_tokens", "num_input_tokens", "finish_reason"}
 """An event that has any of these is a response of Triton's."""

@@ -121,6 +121,8 @@ class BaseServer(Frozen):
     """True if the plugin starts it; False for one that is up already."""
     is_local: ClassVar[bool] = True
     """True if it runs on this machine, on GPUs of this machine."""
+    usage_in_every_chunk: ClassVar[bool] = False
+    """True if it is asked for token counts in every chunk, unless a load's `stream_usage` says otherwise."""
     known_args: ClassVar[Collection[str] | None] = None
     """All arguments that the engine has; None where the engine itself is to judge."""
     paths: ClassVar[tuple[str, ...]] = ("model",)

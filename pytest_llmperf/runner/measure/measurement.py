@@ -22,8 +22,8 @@ from pytest_llmperf.records import Run, WarmUp
 from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.servers.server import LlmServer, in_thread
+from pytest_llmperf.telemetry.counters import Reading, gained
 from pytest_llmperf.telemetry.host import host_load, read_host
-from pytest_llmperf.telemetry.triton import Reading, gained
 
 _REPEATS = 2
 """Most repeats of a run that other work on the client's machine has spoiled."""

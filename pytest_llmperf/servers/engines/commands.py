@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.plan.server.engines.remote import RemoteServer
+from pytest_llmperf.errors import ServerError
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.process import LOOPBACK, Command
 from pytest_llmperf.servers.process.proxy import proxy_command
@@ -45,8 +45,8 @@ def server_command(config: ServerConfig, place: Any, gpus: Sequence[Gpu]) -> Com
 
 def shown_command(config: ServerConfig, port: int | str, gpus: Sequence[Gpu]) -> str:
     """The same command as a shell line, references left as they are: what a dry run prints. The URL of a remote one."""
-    if isinstance(config, RemoteServer):
-        return shown(config.url)
+    if not config.is_started:
+        return str(config.as_dict()["url"])
     return _shown(_command(config, port, gpus))
 
 
@@ -61,6 +61,14 @@ def steps(config: ServerConfig) -> tuple[str, ...]:
     """The steps in which a holder brings it up and takes it down, a line each; none where one command does it all."""
     start = ENGINES[config.engine].start
     return tuple(start.steps(config)) if start else ()
+
+
+def write_repository(config: ServerConfig, folder: Path) -> None:
+    """Writes the model repository that a server serves. Raises MissingRequirement and ServerError."""
+    start = ENGINES[config.engine].start
+    if start is None or start.write_repository is None:
+        raise ServerError(f"server {config.name!r} (engine {config.engine}) serves no model repository")
+    start.write_repository(config, folder)
 
 
 def preparation(config: ServerConfig) -> str:

@@ -67,7 +67,9 @@ def _flags(args: Mapping[str, ArgValue]) -> dict[str, ArgValue]:
 def target(config: SglangServer, place: Place) -> Target:
     """Requests carry the key that the server was given."""
     headers = bearer(config.args.get("api-key"))
-    return Target(f"http://{LOOPBACK}:{place.port}", config.served_model, headers, continuous_usage=True)
+    return Target(
+        f"http://{LOOPBACK}:{place.port}", config.served_model, headers, continuous_usage=config.usage_in_every_chunk
+    )
 
 
 def version(target: Target) -> str | None:

@@ -20,10 +20,11 @@ from pytest_llmperf.servers.engines.missing import missing_program_or_model
 from pytest_llmperf.servers.engines.triton import engine as triton
 from pytest_llmperf.servers.engines.triton import trtllm
 from pytest_llmperf.servers.engines.triton.launch import placed, stop_grace_s
+from pytest_llmperf.servers.engines.triton.repository import write_repository
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.process import STOP_GRACE_S, Command, ServerProcess, free_port
+from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu
-from pytest_llmperf.telemetry.triton import Reading
 
 Question = tuple[str, tuple[tuple[str, str], ...]]
 """A URL and the headers to send with it."""
@@ -45,6 +46,9 @@ class Start(NamedTuple):
     """The place of a replica with this log file: its ports, and what else it needs while it is up."""
     grace_s: Callable[[Any], float] = lambda config: STOP_GRACE_S
     """Seconds in which it may stop by itself."""
+    write_repository: Callable[[Any, Path], Path] | None = None
+    """Writes the model repository that it serves into an empty folder; None for engines that serve a model as it is.
+    Raises MissingRequirement and ServerError."""
     preparation: Callable[[Any], str] = lambda config: ""
     """A shell line that must have run before the command that is shown; empty where there is none."""
     steps: Callable[[Any], Iterable[str]] = lambda config: ()
@@ -110,7 +114,7 @@ ENGINES: dict[str, Engine] = {
     ),
     "triton": Engine(
         triton.target,
-        Start(triton.command, triton.missing, placed, stop_grace_s, triton.preparation),
+        Start(triton.command, triton.missing, placed, stop_grace_s, write_repository, triton.preparation),
         ready=triton.ready,
         version=triton.version,
         ailment=triton.ailment,

@@ -28,7 +28,9 @@ def command(config: VllmServer, port: int | str, gpus: Sequence[Gpu]) -> Command
 def target(config: VllmServer | EmbeddedServer, port: int) -> Target:
     """Requests carry the key that the server was given, by argument or by environment."""
     key = config.args.get(_KEY) or config.env.get("VLLM_API_KEY")
-    return Target(f"http://{LOOPBACK}:{port}", config.served_model, bearer(key), continuous_usage=True)
+    return Target(
+        f"http://{LOOPBACK}:{port}", config.served_model, bearer(key), continuous_usage=config.usage_in_every_chunk
+    )
 
 
 def from_words(name: str, words: Sequence[str]) -> VllmServer | None:

@@ -13,6 +13,7 @@ from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
     OWN_ARGS,
     ArgValue,
+    Balance,
     BaseServer,
     check_parallelism,
     parallel_size,
@@ -31,6 +32,8 @@ class MlnodeServer(BaseServer):
     is_local = False
     paths = ()
     in_container: ClassVar[bool] = True
+    balance: ClassVar[Balance] = "least-inflight"
+    usage_in_every_chunk = True
 
     engine: Literal["mlnode"]
     url: str = Field(repr=False)

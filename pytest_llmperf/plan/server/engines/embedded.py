@@ -18,6 +18,7 @@ class EmbeddedServer(LaunchedServer):
     """The package's own engine: real continuous batching; numpy decoder or modelled step times."""
 
     known_args = EMBEDDED_ARGS
+    usage_in_every_chunk = True
     default_gpus = 0
 
     engine: Literal["embedded"]

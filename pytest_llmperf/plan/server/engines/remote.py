@@ -12,6 +12,7 @@ from pytest_llmperf.boundary.literals import refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
+    Balance,
     BaseServer,
     Bearer,
     HostPath,
@@ -35,6 +36,7 @@ class RemoteServer(BaseServer):
     is_local = False
     replicas: ClassVar[int] = 1
     in_container: ClassVar[bool] = False
+    balance: ClassVar[Balance] = "least-inflight"
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
 
     url: str = Field(repr=False)

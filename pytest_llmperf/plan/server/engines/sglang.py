@@ -15,6 +15,7 @@ class SglangServer(LaunchedServer):
     """`sglang serve` with any arguments; `python -m sglang.launch_server` where `executable` is a Python."""
 
     paths = ("model", "executable")
+    usage_in_every_chunk = True
 
     engine: Literal["sglang"]
     executable: str = "sglang"

@@ -15,6 +15,7 @@ class VllmServer(LaunchedServer):
     """`vllm serve` with any arguments."""
 
     paths = ("model", "executable")
+    usage_in_every_chunk = True
 
     engine: Literal["vllm"]
     executable: str = "vllm"

@@ -142,9 +142,9 @@ def node_headers(config: MlnodeServer) -> dict[str, str]:
 def target(config: MlnodeServer, place: Place | None) -> Target:
     """The node's proxy; its metrics are those of its only instance, and of nobody where there are several."""
     url, headers = expand_url(config.inference_url), node_headers(config) | dict(bearer(config.args.get("api-key")))
-    made = Target(url, config.served_model, tuple(headers.items()), continuous_usage=True)
+    made = Target(url, config.served_model, tuple(headers.items()), continuous_usage=config.usage_in_every_chunk)
     metrics = made.at("/metrics") if config.replicas == 1 and config.server_metrics else ""
-    return Target(url, made.model, made.headers, continuous_usage=True, metrics=metrics)
+    return Target(url, made.model, made.headers, continuous_usage=config.usage_in_every_chunk, metrics=metrics)
 
 
 def instance_targets(config: MlnodeServer) -> tuple[Target, ...]:

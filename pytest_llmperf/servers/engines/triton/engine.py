@@ -12,8 +12,9 @@ from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.servers.engines.missing import missing_model, missing_program
 from pytest_llmperf.servers.engines.triton.command import Place, triton_argv
 from pytest_llmperf.servers.engines.triton.service import metrics_text, service
+from pytest_llmperf.servers.engines.triton.statistics import read
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, wait_until
-from pytest_llmperf.telemetry import triton
+from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _ALIVE_TIMEOUT_S = 30.0
@@ -74,9 +75,9 @@ def ailment(target: Target) -> str | None:
     return None if failure is None else f"its model {target.model!r} fails: {failure}"
 
 
-def counters(target: Target) -> triton.Reading:
+def counters(target: Target) -> Reading:
     """Reads its statistics and metrics. Raises ServerError and httpx.TransportError."""
-    return triton.read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
+    return read(service(target).statistics(), metrics_text(target.metrics) if target.metrics else "")
 
 
 def metrics(target: Target) -> tuple[str, tuple[tuple[str, str], ...]] | None:

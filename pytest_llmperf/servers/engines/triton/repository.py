@@ -16,17 +16,8 @@ from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.server.base import ArgValue
 from pytest_llmperf.plan.server.engines.triton.model import InstanceGroup, TritonModel
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
-from pytest_llmperf.plan.server.table import ServerConfig
 
 _CONFIG = "config.pbtxt"
-
-
-def triton_server(configs: Iterable[ServerConfig], name: str) -> TritonServer:
-    """The Triton server of this name. ValueError says which there are."""
-    known = {config.name: config for config in configs if isinstance(config, TritonServer)}
-    if name not in known:
-        raise ValueError(f"no triton server {name!r}; it has: {', '.join(known) or 'none'}")
-    return known[name]
 
 
 def write_repository(config: TritonServer, folder: Path) -> Path:

@@ -27,8 +27,8 @@ from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.log import log_tail
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_ports, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
+from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu
-from pytest_llmperf.telemetry.triton import Reading
 
 HEALTH = Ready(path="/health")
 """trtllm-serve's."""

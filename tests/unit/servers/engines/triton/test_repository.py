@@ -171,4 +171,13 @@ def test_the_command_writes_a_repository_without_running(tmp_path: Path) -> None
     assert run.exit_code == 0, run.output
     assert run.output.split() == [str(tmp_path / "r/m/1/model.json"), str(tmp_path / "r/m/config.pbtxt")]
     run = CliRunner().invoke(main, ["model-repository", str(tmp_path / "plan.yaml"), "b", "-o", str(tmp_path / "q")])
-    assert "has no triton server 'b'; it has: a" in run.output
+    assert run.exit_code != 0
+    assert "the plan has no server 'b'" in run.output
+
+
+def test_a_server_without_a_repository_has_none_to_write(tmp_path: Path) -> None:
+    load = "{input_tokens: 1, output_tokens: 1, concurrency: 1, requests: 1}"
+    (tmp_path / "plan.yaml").write_text(f"model: m\nservers: {{a: {{engine: vllm}}}}\nloads: {{l: {load}}}")
+    run = CliRunner().invoke(main, ["model-repository", str(tmp_path / "plan.yaml"), "a", "-o", str(tmp_path / "r")])
+    assert run.exit_code == 1
+    assert run.output == "Error: server 'a' (engine vllm) serves no model repository\n"

@@ -14,7 +14,8 @@ from samples import result, steady_run
 
 from pytest_llmperf.records import ModelSide, ServerSide
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
-from pytest_llmperf.telemetry.triton import gained, read
+from pytest_llmperf.servers.engines.triton.statistics import read
+from pytest_llmperf.telemetry.counters import gained
 
 
 def _stats(requests: int, executions: int, batches: dict[int, int], name: str = "m") -> dict[str, Any]:
