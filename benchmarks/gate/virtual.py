@@ -7,9 +7,10 @@ moves by what a step costs and by nothing else. The records are those of the loa
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pytest_llmperf.embedded.engine.modelled import ModelledStep
@@ -85,18 +86,38 @@ def run_point(settings: EngineSettings, point: Point, run_index: int) -> Summary
     return summarize(_run(sent, point), point.load)
 
 
-def _closed(settings: EngineSettings, point: Point, step: ModelledStep, clock: _Clock) -> list[_Sent]:
-    """Every slot sends its next request the moment its last one has ended."""
+def run_slots(settings: EngineSettings, point: Point, starts_s: Sequence[float], pauses_s: Iterator[float]) -> Summary:
+    """The summary of a closed loop whose slots start so late, and take so long from an answer to the next request."""
+    clock = _Clock()
+    step = ModelledStep(settings, clock=clock.read, wait=clock.set)
+    return summarize(_run(_closed(settings, point, step, clock, starts_s, pauses_s), point), point.load)
+
+
+def _closed(
+    settings: EngineSettings,
+    point: Point,
+    step: ModelledStep,
+    clock: _Clock,
+    starts_s: Sequence[float] = (),
+    pauses_s: Iterator[float] | None = None,
+) -> list[_Sent]:
+    """Every slot sends its next request the moment its last one has ended, or after a pause."""
     scheduler, waiting = Scheduler(settings, _NEVER_EOS), deque(point.trace())
     assert point.load.concurrency
-    sent = [_send(scheduler, waiting.popleft(), clock.now_s) for _ in range(point.load.concurrency)]
-    idle = True
-    while scheduler.has_work:
+    pauses_s = pauses_s or itertools.repeat(0.0)
+    ready_s = [clock.now_s + late for late in starts_s] or [clock.now_s] * point.load.concurrency
+    sent: list[_Sent] = []
+    heapq.heapify(ready_s)
+    while scheduler.has_work or (ready_s and waiting):
+        idle = not scheduler.has_work
+        if idle:
+            clock.set(max(clock.now_s, ready_s[0]))
+        while ready_s and waiting and ready_s[0] <= clock.now_s:
+            sent.append(_send(scheduler, waiting.popleft(), heapq.heappop(ready_s)))
         for output in _one_step(scheduler, step, idle):
             sent[output.request_id].chunks_s.append(clock.now_s)
-            if output.finish_reason and waiting:
-                sent.append(_send(scheduler, waiting.popleft(), clock.now_s))
-        idle = False
+            if output.finish_reason:
+                heapq.heappush(ready_s, clock.now_s + next(pauses_s))
     return sent
 
 

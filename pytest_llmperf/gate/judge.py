@@ -34,6 +34,7 @@ from pytest_llmperf.metrics.stats.compliance import SlaCheck
 from pytest_llmperf.metrics.stats.histogram import Histogram, merged
 from pytest_llmperf.metrics.stats.noise import Noise, noise
 from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_errors
+from pytest_llmperf.metrics.trust.regimes import regime_remarks
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 Recording = Literal["nothing", "missing", "everything"]
@@ -180,7 +181,8 @@ class Judge:
         own = typical_errors(errors, sds)
         short = length_remarks(result.runs, own, margins) if found.verdict == "INCONCLUSIVE" else ()
         metrics = tuple(replace(m, noise=_noise_of(m, own.get(m.series.quantity))) for m in found.metrics)
-        notes = (*found.notes, *short, *drift_remarks(errors, margins))
+        regimes = regime_remarks(result.runs) if result.is_one_closed_loop else ()
+        notes = (*found.notes, *short, *regimes, *drift_remarks(errors, margins))
         return replace(found, point=replace(found.point, metrics=metrics), notes=notes)
 
     def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:

@@ -13,6 +13,7 @@ from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.stats.agreement import self_agreement
 from pytest_llmperf.metrics.summary import Summary, summarize, summarize_replicas, summarize_runs, summarize_stages
+from pytest_llmperf.metrics.trust.regimes import regime_remarks
 from pytest_llmperf.metrics.trust.remarks import answer_remarks
 from pytest_llmperf.metrics.trust.saturation import Saturation, saturation
 from pytest_llmperf.metrics.trust.stability import WINDOWS, Steadiness, first_steady
@@ -92,12 +93,18 @@ class Result:
             *([f"stable: {self.steadiness.describe()}"] if self.steadiness and self.steadiness.reached else ()),
             *self._arrival_remarks(),
             *self._saturation_remarks(),
+            *(regime_remarks(self.runs) if self.is_one_closed_loop else ()),
             *self._worker_remarks(),
             *self._replica_remarks(),
             *self._resent_remarks(),
             *self._host_remarks(),
             *answer_remarks(self._measured(), self.load, self.metrics, self.valid),
         )
+
+    @property
+    def is_one_closed_loop(self) -> bool:
+        """Whether all measured requests are of slots that are as many throughout."""
+        return self.load.concurrency is not None and self.load.capacity is None
 
     @property
     def failures(self) -> tuple[str, ...]:

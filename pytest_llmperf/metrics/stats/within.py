@@ -28,7 +28,7 @@ def own_error(values: Sequence[float] | _Values) -> float:
     Batch means, their variance times (1 + r) / (1 - r) with their lag-1 correlation r, which is too low by
     (1 + 3 r) / n in n values (Marriott and Pope, Biometrika 41, 1954).
     """
-    return _error(_batch_means(np.asarray(values, dtype=float)))
+    return _error(batch_means(np.asarray(values, dtype=float)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ def drift(values: Sequence[float] | _Values) -> Drift:
     sample = np.asarray(values, dtype=float)
     third = sample.size // 3
     change = float(sample[-third:].mean() - sample[:third].mean())
-    means = _batch_means(sample)
+    means = batch_means(sample)
     places = np.arange(means.size) - (means.size - 1) / 2
     # A trend is no scatter: it is taken off before the error is estimated.
     level = means - places * float(places @ means) / float(places @ places)
     return Drift(change, _error(level) * math.sqrt(6))
 
 
-def _batch_means(sample: _Values) -> _Values:
+def batch_means(sample: _Values) -> _Values:
     """Means of equally long batches; what is too little for one more is left out at the beginning."""
     if sample.size < LEAST:
         raise ValueError(f"{sample.size} values are too few to tell their own error: {LEAST} are needed")
