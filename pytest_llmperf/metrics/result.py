@@ -103,7 +103,7 @@ class Result:
 
     @property
     def is_one_closed_loop(self) -> bool:
-        """Whether all measured requests are of slots that are as many throughout."""
+        """True if all measured requests are of one number of slots, neither stages nor a search."""
         return self.load.concurrency is not None and self.load.capacity is None
 
     @property

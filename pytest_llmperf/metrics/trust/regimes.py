@@ -1,4 +1,4 @@
-"""Whether a closed loop jumps between two regimes: requests that fall into step, and requests that do not. Pure.
+"""Jumps of a closed loop between two regimes: requests that fall into step, and requests that do not. Pure.
 
 Slots that start together prefill together, and decode undisturbed; slots that start one after the other disturb each
 other's decoding. Either lasts until chance ends it, so that runs, or parts of one, differ by what no change made.
