@@ -10,11 +10,11 @@ from pathlib import Path
 from pytest_llmperf.boundary.files import leads_inside, read_text
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.file import (
-    MOST_BYTES,
     held_test,
     is_baseline,
     read_baseline,
     stored_path,
+    stored_text,
     write_baseline,
 )
 from pytest_llmperf.gate.baselines.migration import is_old, migrated
@@ -90,7 +90,7 @@ def migrate(path: Path) -> Path | None:
     test has a file of the new name already.
     """
     try:
-        text = read_text(path, MOST_BYTES)
+        text = stored_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(damaged(path, error)) from error
     held = migrated(text, path) if is_old(text) else read_baseline(path)

@@ -15,7 +15,7 @@ from samples import failed, result, run, steady_run
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.errors import BaselineError
-from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
+from pytest_llmperf.gate.baselines.file import MOST_SESSIONS, held_test, read_baseline, write_baseline
 from pytest_llmperf.gate.baselines.growth import appended, recorded, stored_session
 from pytest_llmperf.gate.baselines.parse import parse_baseline
 from pytest_llmperf.gate.baselines.text import baseline_text
@@ -318,3 +318,20 @@ def test_the_committed_baselines_can_be_read():
     assert files
     for file in files:
         assert read_baseline(file).rolling
+
+
+def test_more_sessions_than_a_baseline_can_have_are_refused_before_they_are_parsed(path):
+    written(path)
+    document = json.loads(path.read_text())
+    (session,) = document["sessions"]
+    session["args"] = {"told": '"git_sha"' * MOST_SESSIONS}
+    ids = [f"{number}" for number in range(MOST_SESSIONS + 1)]
+    for kept, problem in ((ids[1:], None), (ids, f"has 201 `sessions`, more than 200.*{path.name}|--llmperf-accept")):
+        document |= {"rolling": kept, "anchor": kept[:1], "sessions": [{**session, "id": name} for name in kept]}
+        path.write_text(json.dumps(document))
+        if problem is None:
+            assert len(read_baseline(path).rolling) == MOST_SESSIONS
+        else:
+            with pytest.raises(BaselineError, match=problem):
+                read_baseline(path)
+            assert held_test(path) is None
