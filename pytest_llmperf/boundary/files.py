@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -59,16 +60,19 @@ def leads_inside(folder: Path, path: Path) -> bool:
     return path.name not in ("", "..") and path.parent.resolve().is_relative_to(folder.resolve())
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+Content = str | bytes | Iterable[str]
+"""Text or bytes of a file, or the lines of one, each written as it comes."""
+
+
+def write_whole(path: Path, content: Content) -> None:
     """Writes the file in the place of what goes by its name, a link too: readers see the old one or the new one.
 
     Secrets in a text are hidden. OSError when it cannot be written; what was there is then as it was.
     """
-    data = content if isinstance(content, bytes) else redacted_file(content).encode("utf-8", "backslashreplace")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open_new(temporary) as file:
-            file.write(data)
+            file.writelines(_pieces(content))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -78,12 +82,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def write_at(path: Path, content: str | bytes) -> None:
+def _pieces(content: Content) -> Iterator[bytes]:
+    for piece in [content] if isinstance(content, str | bytes) else content:
+        yield piece if isinstance(piece, bytes) else redacted_file(piece).encode("utf-8", "backslashreplace")
+
+
+def write_at(path: Path, content: Content) -> None:
     """The same at a path that the user named: links are followed, and what is no file (`/dev/stdout`) is written to."""
     place = path.resolve()
     if place.exists() and not place.is_file() and not place.is_dir():
-        data = content if isinstance(content, bytes) else redacted_file(content).encode("utf-8", "backslashreplace")
-        place.write_bytes(data)
+        with place.open("wb") as file:
+            file.writelines(_pieces(content))
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, content)

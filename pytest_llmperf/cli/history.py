@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from pytest_llmperf.boundary.files import write_at
+from pytest_llmperf.boundary.files import open_file, read_text, write_at
 from pytest_llmperf.cli.input import PATH, PLAN, tables
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
@@ -196,7 +196,7 @@ def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int
 
     quantity = _quantity(metric)
     with open_history(path) as held:
-        found = list(trends(held.named(point), quantity))
+        found = list(trends(held.named(point), [quantity]))
     if not found:
         raise click.ClickException(f"{path} holds no valid run of {point!r} with {metric}")
     for one in found:
@@ -216,8 +216,8 @@ def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
     """One page with the trends of all points."""
     quantities = [_quantity(name) for name in metrics or _gated()]
     with open_history(path) as held:
-        points = held.everything()
-    _write_html(output, [one for quantity in quantities for one in trends(points, quantity)])
+        found = list(trends(held.everything(), quantities))
+    _write_html(output, found)
 
 
 def _write_html(path: Path, found: Any) -> None:
@@ -237,11 +237,11 @@ def _write_html(path: Path, found: Any) -> None:
 def export(path: Path, output: Path | None) -> None:
     """All sessions as JSON lines, which `import` reads."""
     with open_history(path) as held:
-        lines = "".join(f"{json.dumps(session_json(session))}\n" for session in held.sessions())
-    if output:
-        write_at(output, lines)
-    else:
-        sys.stdout.write(lines)
+        lines = (f"{json.dumps(session_json(session))}\n" for session in held.sessions())
+        if output:
+            write_at(output, lines)
+        else:
+            sys.stdout.writelines(lines)
 
 
 @history.command("import")
@@ -267,17 +267,27 @@ def _sessions_of(file: Path) -> Iterator[StoredSession]:
     if is_database(file):
         yield from map(session_of_experiment, read_experiments(file))
         return
-    try:
-        text = file.read_text(encoding="utf-8")
-        try:
-            documents = [json.loads(text)]
-        except ValueError:
-            documents = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise HistoryError(f"{file} is neither a report, nor an export, nor a database: {error}") from error
-    for document in documents:
+    for document in _documents(file):
         exported = isinstance(document, dict) and "schema" not in document
         yield stored_session(document, str(file)) if exported else session_of(document, str(file))
+
+
+def _documents(file: Path) -> Iterator[Any]:
+    """A report is one document, of many lines or one; of an export each line is read when it is asked for."""
+    try:
+        with open_file(file) as lines:
+            first = lines.readline()
+            try:
+                document = json.loads(first)
+            except ValueError:
+                document = json.loads(read_text(file))
+            else:
+                yield document
+                yield from (json.loads(line) for line in lines if line.strip())
+                return
+            yield document
+    except (OSError, ValueError, RecursionError) as error:
+        raise HistoryError(f"{file} is neither a report, nor an export, nor a database: {error}") from error
 
 
 @history.command()
@@ -302,10 +312,10 @@ def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
     """Delete old sessions."""
     since = datetime.now(UTC) - timedelta(days=days)
     with open_history(path, write=True) as held:
-        old = [session for session in held.sessions() if session.started < since]
-        for session in old:
-            click.echo(f"delete {session.id[:8]} of {session.started:%Y-%m-%d %H:%M}, {len(session.points)} points")
+        old = held.older(since)
+        for id, started, points in old:
+            click.echo(f"delete {id[:8]} of {started:%Y-%m-%d %H:%M}, {points} points")
         if not old:
             click.echo("nothing to prune")
         elif not dry_run and (yes or click.confirm(f"Delete {len(old)} sessions?", abort=True)):
-            held.delete(session.id for session in old)
+            held.delete(id for id, _, _ in old)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from statistics import fmean, geometric_mean
 from typing import Literal
 
@@ -70,14 +70,23 @@ class Trend:
     """By the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
 
 
-def trends(points: Iterable[FoundPoint], quantity: Quantity) -> Iterator[Trend]:
-    """Yields a trend for each test and environment among `points`, which have their runs, the oldest first."""
-    ordered = sorted(points, key=lambda found: (found.point.test, found.point.environment or ""))
-    for (test, environment), same in groupby(ordered, lambda found: (found.point.test, found.point.environment)):
-        held = list(same)
-        levels = tuple(level for found in held if (level := _level(found, quantity)))
-        if levels:
-            yield Trend(test, held[-1].point.name, environment, quantity, levels, tuple(_steps(levels, quantity)))
+def trends(points: Iterable[FoundPoint], quantities: Sequence[Quantity]) -> Iterator[Trend]:
+    """Yields a trend for each quantity, test and environment among `points`, which have their runs, the oldest first.
+
+    Of each point the levels alone are kept.
+    """
+    names: dict[tuple[str, str | None], str] = {}
+    found_levels: dict[tuple[Quantity, str, str | None], list[Level]] = defaultdict(list)
+    for found in points:
+        key = found.point.test, found.point.environment
+        names[key] = found.point.name
+        for quantity in quantities:
+            if level := _level(found, quantity):
+                found_levels[(quantity, *key)].append(level)
+    for quantity in quantities:
+        for key in sorted(names, key=lambda key: (key[0], key[1] or "")):
+            if levels := tuple(found_levels[(quantity, *key)]):
+                yield Trend(key[0], names[key], key[1], quantity, levels, tuple(_steps(levels, quantity)))
 
 
 def _level(found: FoundPoint, quantity: Quantity) -> Level | None:

@@ -96,6 +96,15 @@ class History:
         for row in self._rows("SELECT * FROM sessions ORDER BY started, id"):
             yield self._session(row)
 
+    def older(self, than: datetime) -> list[tuple[str, datetime, int]]:
+        """Returns id, start and number of points of the sessions that began before, the oldest first."""
+        query = (
+            "SELECT s.id, s.started, count(p.id) FROM sessions s LEFT JOIN points p ON p.session = s.id "
+            "GROUP BY s.id ORDER BY s.started, s.id"
+        )
+        found = ((id, datetime.fromisoformat(started), points) for id, started, points in self._rows(query))
+        return [one for one in found if one[1] < than]
+
     def session(self, start: str) -> StoredSession:
         """Returns the session whose id begins with `start`. Raises HistoryError unless that is exactly one."""
         rows = self._rows("SELECT * FROM sessions WHERE substr(id, 1, ?) = ?", len(start), start)
@@ -114,21 +123,21 @@ class History:
             return found
         raise HistoryError(f"{self.path}: no point {number}; `llmperf history list` shows their numbers")
 
-    def named(self, name: str) -> list[FoundPoint]:
-        """Returns all points of this name, or of the test with this node id, with their runs, the oldest first.
+    def named(self, name: str) -> Iterator[FoundPoint]:
+        """Yields all points of this name, or of the test with this node id, with their runs, the oldest first.
 
         A point that a later session resumed is there once: its runs were made once.
         """
         where = "(p.name = ? OR p.test = ?) AND p.measured IS NOT NULL"
-        return list(self._points(f"{where} {_ONCE}", name, name))
+        yield from self._points(f"{where} {_ONCE}", name, name)
 
     def of_session(self, session: str) -> Iterator[FoundPoint]:
         """Yields the points of a session, by its whole id, with their runs."""
         yield from self._points("p.session = ? ORDER BY p.id", session)
 
-    def everything(self) -> list[FoundPoint]:
-        """Returns all points that were measured, with their runs, as `named` does."""
-        return list(self._points(f"p.measured IS NOT NULL {_ONCE}"))
+    def everything(self) -> Iterator[FoundPoint]:
+        """Yields all points that were measured, with their runs, as `named` does."""
+        yield from self._points(f"p.measured IS NOT NULL {_ONCE}")
 
     def newest(self, *, name: str = "", parameters: Mapping[str, str] | None = None) -> Iterator[FoundPoint]:
         """Yields points without their runs, the newest first, whose name or test holds `name`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import multiprocessing
@@ -13,7 +14,7 @@ import pytest
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.history.analysis import differences, trends
-from pytest_llmperf.history.database import open_history
+from pytest_llmperf.history.database import FoundPoint, open_history
 from pytest_llmperf.history.session import (
     HistoryError,
     StoredPoint,
@@ -96,7 +97,7 @@ def test_runs_that_a_later_session_resumed_count_once(path):
         history.add(session(1, point(measured=START)))
         history.add(session(2, point(measured=START), point("tp8-short", measured=START)))
         assert [found.number for found in history.named("tp4-short")] == [1]
-        assert len(history.everything()) == 2
+        assert len(list(history.everything())) == 2
 
 
 def test_a_change_of_level_is_found_with_its_commits(path):
@@ -104,11 +105,24 @@ def test_a_change_of_level_is_found_with_its_commits(path):
         for day in range(16):
             itl = (10.0 if day < 9 else 11.5) * (1 + 0.002 * math.sin(day))
             history.add(session(day, point(measured=START + timedelta(days=day), itl=itl)))
-        (trend,) = trends(history.named("tp4-short"), parse_quantity("itl_p50"))
+        (trend,) = trends(history.named("tp4-short"), [parse_quantity("itl_p50")])
     (step,) = trend.steps
     assert (step.before.number, step.after.number, step.worse) == (9, 10, True)
     assert step.change == pytest.approx(0.15, abs=0.005)
     assert step.commits == "080808080..090909090"
+
+
+def test_of_many_points_no_more_than_one_is_in_memory():
+    def points():
+        for day in range(5):
+            yield FoundPoint(day, "s", START, None, point(measured=START + timedelta(days=day)))
+            held.append(sum(isinstance(one, StoredPoint) for one in gc.get_objects()))
+
+    held: list[int] = []
+    before = sum(isinstance(one, StoredPoint) for one in gc.get_objects())
+    (trend,) = trends(points(), [parse_quantity("itl_p50")])
+    assert len(trend.levels) == len(held) == 5
+    assert max(held) <= before + 1
 
 
 def test_two_points_are_compared_by_the_gates_statistic(path):
@@ -203,7 +217,7 @@ def test_a_page_of_all_trends(path):
     with open_history(path, write=True) as history:
         for day in range(3):
             history.add(session(day, point("<b>tp4</b>-short", measured=START + timedelta(days=day))))
-        page = history_page(list(trends(history.everything(), parse_quantity("itl_p50"))), START)
+        page = history_page(list(trends(history.everything(), [parse_quantity("itl_p50")])), START)
     assert "1 points, 0 of 1 metrics changed their level" in page
     assert "<b>tp4</b>" not in page
     assert "12 are needed to tell a change of level" in page

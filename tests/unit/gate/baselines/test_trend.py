@@ -69,6 +69,11 @@ def test_a_step_within_four_sessions_of_the_end_is_put_where_four_remain() -> No
     assert all(step.first <= 18 for step in found)
 
 
+def test_a_step_in_a_history_of_many_sessions_is_found_where_it_was() -> None:
+    found = change_points(history([100] * 6_000 + [110] * 4_000), 0.05, "lower")
+    assert [step.first for step in found] == [6_000]
+
+
 def test_a_perfect_step_is_certain() -> None:
     (found,) = change_points([[100.0]] * 6 + [[110.0]] * 6, 0.05, "lower")
     assert (found.first, found.p_value) == (6, pytest.approx(0.0, abs=1e-12))
