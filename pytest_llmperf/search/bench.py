@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Unpack
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.load.event_loop import run
-from pytest_llmperf.metrics.result import make_result
 from pytest_llmperf.metrics.stats.compliance import limit_run
-from pytest_llmperf.metrics.summary import metric_values, summarize
+from pytest_llmperf.metrics.summary import metric_values
 from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measure.measurement import Measurement, Progress
-from pytest_llmperf.runner.outcomes import Facts, RunFolder
+from pytest_llmperf.runner.outcomes import RunFolder
+from pytest_llmperf.runner.program import PlannedTest
+from pytest_llmperf.runner.progress.live import Live
+from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.search.checkpoint import Checkpoint
 from pytest_llmperf.search.strategy.contest import PruneReason
 from pytest_llmperf.search.strategy.space import Position
@@ -28,7 +25,6 @@ from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 from pytest_llmperf.servers.engines.commands import missing_requirement
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
-from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
 
@@ -36,8 +32,6 @@ REPORTED = (*HEADLINE, Quantity("e2e", "p99"), Quantity("output_token_throughput
 """Kept of every run, whatever the search is for."""
 _MOST_SPOILED = 2
 """Runs of a configuration that are not to be trusted, after which it is given up."""
-Show = Callable[[str], None]
-"""Replaces the line that was shown before."""
 
 
 class Bench:
@@ -53,15 +47,16 @@ class Bench:
         checkpoint: Checkpoint,
         session: RunFolder,
         gpus: Sequence[Gpu],
-        live: Show | None = None,
-        workers: Callable[[LoadPoint], int | None] | None = None,
+        live: Live,
+        workers: Callable[[LoadPoint], int | None],
     ) -> None:
         self._name, self._configs, self._points = name, configs, tuple(points)
         limited = [limit.quantity for point in points for limit in point.sla]
         self._quantities = tuple(dict.fromkeys([*aims, *limited, *REPORTED]))
-        self._checkpoint, self._session, self._gpus, self._live = checkpoint, session, tuple(gpus), live
-        self._workers = workers or (lambda point: point.workers)
-        self._runs: dict[tuple[Position, str], list[Run]] = {}
+        self._checkpoint, self._session, self._gpus, self._workers = checkpoint, session, tuple(gpus), workers
+        self._show, self._width = live.show, live.width
+        self._tasks: dict[tuple[Position, str], Task] = {}
+        """By configuration and load: the last launch's, with the runs of the earlier ones."""
         self._numbers: dict[Position, int] = {}
         self.measured = 0
         """Runs of a load in this process."""
@@ -74,34 +69,40 @@ class Bench:
         reason = missing_requirement(config, self._gpus)
         if reason:
             return replace(trial, skipped=reason)
-        with contextlib.ExitStack() as stack:
-            start = partial(start_server, config, self._session.log_dir(), self._gpus, loads=self._points)
-            launch = _Launch(stack, start, trial.launches + 1)
+        number = trial.launches + 1
+        # Lazy, since the checkpoint may hold all runs.
+        with start_server(config, self._session.log_dir(), self._gpus, lazy=True, loads=self._points) as server:
             while True:
                 point = min(self._points, key=lambda one: len(trial.of(one.name)))
                 if len(trial.of(point.name)) >= rounds:
                     return trial
+                planned = self._planned(config, point, rounds)
                 try:
-                    facts = self._next(trial, point, launch)
+                    facts = self._next(trial, planned, server, number)
                 except PlanError:
                     raise
                 except LlmPerfError as error:
-                    return replace(trial, error=self._failed(trial, point, str(error)))
+                    return replace(trial, error=self._failed(config, planned, str(error)))
                 trial = replace(trial, runs=(*trial.runs, facts))
                 if len(trial.spoiled) >= _MOST_SPOILED:
                     return replace(trial, stopped=f"runs are not to be trusted: {trial.spoiled[-1]}")
                 if why := prune_reason(trial):
                     return replace(trial, stopped=why)
 
-    def _next(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
+    def _planned(self, config: ServerConfig, point: LoadPoint, runs: int) -> PlannedTest:
+        """A load whose runs are counted by the search, as one of stability is too."""
+        name, one = f"{config.name}-{point.name}", point.model_copy(update={"stability": None})
+        return PlannedTest(f"{self._name}[{name}]", name, self._name, config, one, runs, self._workers(point), "never")
+
+    def _next(self, trial: Trial, planned: PlannedTest, server: LlmServer, launch: int) -> RunFacts:
         """The run that follows those of the trial: known, or measured and written down. Raises LlmPerfError."""
-        entry = self._checkpoint.entry(self._configs[trial.position])
+        entry = self._checkpoint.entry(server.config)
         if len(trial.runs) < len(entry.runs):
             self.taken += 1
             return entry.runs[len(trial.runs)]
         if entry.error is not None:
             raise LlmPerfError(entry.error)
-        facts = self._measure(trial, point, launch)
+        facts = self._measure(trial, planned, server, launch)
         entry.runs.append(facts)
         self._write_down()
         return facts
@@ -113,31 +114,33 @@ class Bench:
         except OSError as error:
             self._session.tell(f"checkpoint {self._checkpoint.path} was not written: {error.strerror}")
 
-    def _failed(self, trial: Trial, point: LoadPoint, error: str) -> str:
+    def _failed(self, config: ServerConfig, planned: PlannedTest, error: str) -> str:
         """Notes it; gives the line that is shown."""
         line = next(iter(error.splitlines()), error)
-        self._checkpoint.entry(self._configs[trial.position]).error = line
+        self._checkpoint.entry(config).error = line
         self._write_down()
-        self._note(trial.position, point, error=line, passed=False)
+        self._session.note(planned.test, planned.point_id, error=line, passed=False)
         return line
 
-    def _measure(self, trial: Trial, point: LoadPoint, launch: _Launch) -> RunFacts:
-        self._show(trial, f"starting the server, {point.name} next" if launch.server is None else point.name)
-        server = launch.up()
+    def _measure(self, trial: Trial, planned: PlannedTest, server: LlmServer, launch: int) -> RunFacts:
+        live, point = self._live(trial), planned.point
+        if not server.started:
+            live.starting(server.name)
+        server.bring_up()
         self._checkpoint.same_engine(server.version)
-        if point.name not in launch.measurements:
-            keep = partial(self._keep, trial.position, point, launch)
-            launch.measurements[point.name] = Measurement(server, point, point.name, keep, self._workers(point))
+        task = self._task(trial.position, planned, server)
         with MemoryWatch(server.gpus) as memory:
-            run(launch.measurements[point.name].run(self._progress(trial, point)))
+            run(task.run(live))
+        if task.error is not None:
+            raise task.error
         self.measured += 1
-        self._note(trial.position, point, error=None)
-        done = self._runs[trial.position, point.name][-1]
-        summary = summarize(done, point, server.config.gpu_count)
+        result = task.result()
+        self._session.note(task.test, task.name, sla=check_sla(point.sla, result, len(result.runs)), error=None)
+        done, summary = result.runs[-1], result.summaries[-1]
         samples = metric_values(done, {limit.metric for limit in point.sla})
         return RunFacts(
             load=point.name,
-            launch=done.launch,
+            launch=launch,
             values={str(quantity): summary.value(quantity) for quantity in self._quantities},
             limits={str(limit): limit_run(limit, summary, samples) for limit in point.sla},
             sent=summary.sent,
@@ -146,58 +149,14 @@ class Bench:
             gpu_memory_gb=memory.peak_gb,
         )
 
-    def _keep(self, position: Position, point: LoadPoint, launch: _Launch, run: Run) -> None:
-        """An interrupted run too is on disk and in the report, but decides nothing."""
-        if not run.records or launch.server is None:
-            return
-        runs = self._runs.setdefault((position, point.name), [])
-        runs.append(replace(run, launch=launch.number, index=len(runs)))
-        point_id, config = self._point_id(position, point), launch.server.config
-        self._session.save_requests(f"{self._name}[{point_id}]", runs[-1], point)
-        facts = environment(config, launch.server.version, self._gpus, launch.server.deployment)
-        result = make_result(point_id, config, point, facts, runs)
-        self._note(position, point, result=result, sla=check_sla(point.sla, result, len(runs)), error="interrupted")
+    def _task(self, position: Position, planned: PlannedTest, server: LlmServer) -> Task:
+        """The task that measures the load on this launch, with the runs of the launches before it."""
+        task = self._tasks.get((position, planned.point.name))
+        if task is None or task.server is not server:
+            task = Task(planned, server, self._session, self._gpus, task.result().runs if task else ())
+            self._tasks[position, planned.point.name] = task
+        return task
 
-    def _point_id(self, position: Position, point: LoadPoint) -> str:
-        return f"{self._configs[position].name}-{point.name}"
-
-    def _note(self, position: Position, point: LoadPoint, **facts: Unpack[Facts]) -> None:
-        point_id = self._point_id(position, point)
-        self._session.note(f"{self._name}[{point_id}]", point_id, **facts)
-
-    def _progress(self, trial: Trial, point: LoadPoint) -> Progress | None:
-        if self._live is None:
-            return None
-
-        def show(run_index: int, done: int, total: int, failed: int) -> None:
-            trouble = f", {failed} failed" if failed else ""
-            self._show(trial, f"{point.name}: {done}/{total} requests{trouble}")
-
-        return show
-
-    def _show(self, trial: Trial, text: str) -> None:
-        if self._live:
-            number = self._numbers.setdefault(trial.position, len(self._numbers) + 1)
-            name, rounds = self._configs[trial.position].name, trial.rounds([point.name for point in self._points])
-            self._live(f"llmperf search {self._name}: trial {number}: {name}, run {rounds + 1}, {text}")
-
-
-class _Launch:
-    """One start of a configuration's server, put off until a run is really needed."""
-
-    def __init__(
-        self,
-        stack: contextlib.ExitStack,
-        start: Callable[[], contextlib.AbstractContextManager[LlmServer]],
-        number: int,
-    ) -> None:
-        self._stack, self._start = stack, start
-        self.number = number
-        self.server: LlmServer | None = None
-        self.measurements: dict[str, Measurement] = {}
-
-    def up(self) -> LlmServer:
-        """The server, started when it is not up yet. Raises ServerError and MissingRequirement."""
-        if self.server is None:
-            self.server = self._stack.enter_context(self._start())
-        return self.server
+    def _live(self, trial: Trial) -> Live:
+        number = self._numbers.setdefault(trial.position, len(self._numbers) + 1)
+        return Live(self._show, width=self._width, head=f"llmperf search {self._name}: trial {number}: ")

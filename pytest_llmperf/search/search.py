@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 
 from pytest_llmperf.boundary.file_names import file_name
@@ -12,7 +13,8 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.search import Mode
 from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.runner.outcomes import RunFolder
-from pytest_llmperf.search.bench import Bench, Show
+from pytest_llmperf.runner.progress.live import Live
+from pytest_llmperf.search.bench import Bench
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.checkpoint import Checkpoint, read_checkpoint
 from pytest_llmperf.search.result import SearchResult, make_result
@@ -45,8 +47,8 @@ class SearchRun:
     """The plan's file."""
     resume_from: Path | None = None
     """The checkpoint to go on from; None begins anew."""
-    live: Show | None = None
-    workers: Callable[[LoadPoint], int | None] | None = None
+    live: Live = field(default_factory=Live)
+    workers: Callable[[LoadPoint], int | None] = attrgetter("workers")
 
 
 def checkpoint_name(search: str) -> str:
@@ -74,8 +76,7 @@ def run_search(found: Candidates, how: SearchRun, keep: Callable[[SearchResult],
         keep(search.result(interrupted=True))
         raise
     finally:
-        if how.live:
-            how.live("")
+        how.live.clear()
     result = search.result(interrupted=False)
     keep(result)
     return result

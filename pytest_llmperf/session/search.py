@@ -49,7 +49,7 @@ class Search:
             self._session.gpus,
             self._plan,
             resume_from=newest(self._checkpoints(found.name)) if resume else None,
-            live=self._session.live.show,
+            live=self._session.live,
             workers=self._session.options.workers_of,
         )
         return run_search(found, how, keep)

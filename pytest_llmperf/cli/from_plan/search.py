@@ -18,6 +18,7 @@ from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.report.files import missing_for_html, write_search
 from pytest_llmperf.report.sections.search import search_summary
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
+from pytest_llmperf.runner.progress.live import Live
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
@@ -60,8 +61,7 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
             checkpoint.parent if checkpoint else output or default_output(Path.cwd()),
             is_new=checkpoint is None and output is None,
         )
-        live = stderr_line()
-        how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=live.show if live else None)
+        how = SearchRun(session, gpus, plan, resume_from=checkpoint, live=stderr_line() or Live())
         with session.claimed():
             result = run_search(found, how, partial(_keep, session, options))
     except (PlanError, MissingRequirement) as error:

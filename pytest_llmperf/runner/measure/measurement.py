@@ -6,12 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_llmperf.answers.scoring import AnswerScorer, without_texts
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.load.driver import run_load, warm_up
+from pytest_llmperf.load.driver import Progress, run_load, warm_up
 from pytest_llmperf.load.trace.trace import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
 from pytest_llmperf.metrics.summary import Summary, summarize
@@ -27,12 +26,6 @@ from pytest_llmperf.telemetry.host import host_load, read_host
 
 _REPEATS = 2
 """Most repeats of a run that other work on the client's machine has spoiled."""
-
-
-class Progress(Protocol):
-    """Called a few times a second with how far a run is."""
-
-    def __call__(self, run_index: int, done: int, total: int, failed: int) -> None: ...
 
 
 class Measurement:
@@ -106,7 +99,7 @@ class Measurement:
                 # What is done over has other marks: the prompts of the last time are in the server's prefix cache.
                 salt=f"{self._salt}.{len(spoiled)}." if spoiled else self._salt,
                 run_index=self.runs,
-                progress=None if progress is None else partial(progress, self.runs),
+                progress=progress,
                 on_interrupt=self._keep_interrupted,
             )
             found = host_load(host, await in_thread(server, read_host), own_known=server.is_told_apart)

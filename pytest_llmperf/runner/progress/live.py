@@ -45,16 +45,18 @@ class Live:
     every_run: bool = False
     """True if `say` gets a line per run, False if only per point."""
     width: int = 80
+    head: str = "llmperf "
+    """The beginning of the line that replaces itself."""
     eta: Eta = field(default_factory=Eta)
 
     def show_run(self, moment: Moment) -> None:
         """A few times a second, while a run is made."""
         if self.show is not None:
-            self.show(live_text(moment, self.eta, self.width))
+            self.show(live_text(moment, self.eta, self.width, self.head))
 
     def starting(self, server: str) -> None:
         """Before a server is started, which can take minutes."""
-        self.line(f"llmperf starting {server}")
+        self.line(f"{self.head}starting {server}")
 
     def line(self, text: str) -> None:
         """Replaces the line, cut at the terminal's edge: none takes back a line that went over it."""
@@ -92,15 +94,15 @@ class View:
     sides: int
 
 
-def live_text(moment: Moment, eta: Eta, width: int) -> str:
-    """One line of at most `width` columns; where they are few, the session's counts go first, then the name's end."""
+def live_text(moment: Moment, eta: Eta, width: int, head: str = "llmperf ") -> str:
+    """One line of at most `width` columns; where they are few, what stands before the name goes first, then its end."""
     run = f"run {moment.run}/{moment.runs}{' (one more: the gate is in doubt)' if moment.extra else ''}"
     requests = f"{moment.done} requests" if moment.total is None else f"{moment.done}/{moment.total} requests"
     failed = f"{moment.failed} failed" if moment.failed else ""
     left = remaining(eta.left(CurrentRun(moment.test, moment.elapsed_s, moment.share)))
     rest = ", ".join(part for part in (run, requests, failed, left) if part)
-    for head in _heads(eta):
-        text = f"{head}{moment.name} {rest}"
+    for start in (*_heads(eta), head, "llmperf "):
+        text = f"{start}{moment.name} {rest}"
         if len(text) <= width:
             return text
     room = max(_SHORTEST, width - len(f"llmperf … {rest}"))
@@ -109,12 +111,11 @@ def live_text(moment: Moment, eta: Eta, width: int) -> str:
 
 def _heads(eta: Eta) -> tuple[str, ...]:
     if len(eta.works) < 2:
-        return ("llmperf ",)
+        return ()
     (runs, all_runs), (points, all_points) = eta.runs, eta.points
     return (
         f"llmperf {points}/{all_points} points, {runs}/{all_runs} runs: ",
         f"llmperf {points}/{all_points} points, ",
-        "llmperf ",
     )
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.load.driver import Progress
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import (
@@ -30,7 +31,7 @@ from pytest_llmperf.metrics.trust.validity import invalid_reasons
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import Run
-from pytest_llmperf.runner.measure.measurement import Measurement, Progress
+from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import View
 from pytest_llmperf.runner.resume.stored_point import StoredSide
@@ -283,13 +284,13 @@ class CapacitySide:
         )
 
     def _show(self, view: View, tried: int, level: float, repeat: int, *counts: int) -> None:
-        """`counts`: number of the execution (which is no run here), requests done, in all, and failed."""
-        _, done, total, failed = counts
+        """`counts` are those of the level's requests: done, in all, and failed."""
+        done, total, failed = counts
         asked, number = self._planned.point.capacity, self.count + 1
         unit = " req/s" if asked and asked.request_rate else " in flight"
         again = f" (repeat {repeat})" if repeat else ""
         trouble = f", {failed} failed" if failed else ""
         view.live.line(
-            f"llmperf {view.name}: search {number}/{max(self._planned.runs, number)}, level {tried + 1} of at most "
-            f"{most_levels(asked) if asked else 0}: {level:g}{unit}{again}, {done}/{total} requests{trouble}"
+            f"{view.live.head}{view.name}: search {number}/{max(self._planned.runs, number)}, level {tried + 1} of "
+            f"at most {most_levels(asked) if asked else 0}: {level:g}{unit}{again}, {done}/{total} requests{trouble}"
         )

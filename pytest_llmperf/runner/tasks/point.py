@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pytest_llmperf import clock
@@ -21,9 +22,16 @@ from pytest_llmperf.telemetry.environment import Environment
 class PointSide:
     """One server of a point, and its runs."""
 
-    def __init__(self, server: LlmServer, planned: PlannedTest, keep: Callable[[LlmServer, Run], None]) -> None:
-        """`keep` gets each run as it ends, an interrupted one too."""
-        self.server, self.runs = server, list[Run]()
+    def __init__(
+        self,
+        server: LlmServer,
+        planned: PlannedTest,
+        keep: Callable[[LlmServer, Run], None],
+        earlier: Sequence[Run] = (),
+    ) -> None:
+        """`keep` gets each run as it ends, an interrupted one too; `earlier` are those on launches before."""
+        self.server, self.runs = server, list(earlier)
+        self._launches = max((run.launch for run in earlier), default=0)
         self._planned, self._keep = planned, keep
         self._measurement: Measurement | None = None
         self._result: Result | None = None
@@ -47,6 +55,7 @@ class PointSide:
 
     def _add(self, run: Run) -> None:
         if run.records:
+            run = replace(run, index=self.count, launch=self._launches + run.launch)
             self.runs.append(run)
             self._result = None
         self._keep(self.server, run)
@@ -60,15 +69,15 @@ class PointSide:
     def stored(self, environment: Environment) -> StoredSide:
         return StoredSide(environment, tuple(self.runs))
 
-    def _show(self, view: View, run_index: int, done: int, total: int, failed: int) -> None:
+    def _show(self, view: View, done: int, total: int, failed: int) -> None:
         by_time, first = slot_plan(self._planned.point) is not None, self._planned.runs
         view.live.show_run(
             Moment(
                 test=self._planned.test,
                 name=view.name,
-                run=run_index + 1,
-                runs=max(first, run_index + 1),
-                extra=run_index >= first,
+                run=self.count + 1,
+                runs=max(first, self.count + 1),
+                extra=self.count >= first,
                 done=done,
                 total=None if by_time else total,
                 failed=failed,

@@ -48,14 +48,25 @@ class Side(Protocol):
 class Task:
     """Gives every side its runs and keeps each run in the folder at once; in a duet a run is one on each server."""
 
-    def __init__(self, planned: PlannedTest, server: LlmServer, folder: RunFolder, gpus: Sequence[Gpu]) -> None:
+    def __init__(
+        self,
+        planned: PlannedTest,
+        server: LlmServer,
+        folder: RunFolder,
+        gpus: Sequence[Gpu],
+        earlier: Sequence[Run] = (),
+    ) -> None:
+        """`earlier` are the point's runs on launches before this server's."""
         self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
         """The error that ended the measurement early; None without one."""
         self._folder, self._gpus = folder, tuple(gpus)
-        kind = CapacitySide if planned.point.capacity else PointSide
         self._sides: Sequence[Side] = [
-            kind(one, planned, self._keep) for one in (server.reference, server) if one is not None
+            CapacitySide(one, planned, self._keep)
+            if planned.point.capacity
+            else PointSide(one, planned, self._keep, earlier)
+            for one in (server.reference, server)
+            if one is not None
         ]
         """The one that is judged comes last."""
         self._seconds = 0.0
