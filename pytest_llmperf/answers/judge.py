@@ -10,8 +10,11 @@ import httpx
 
 from pytest_llmperf.answers.scores import checked
 from pytest_llmperf.boundary.text import foreign
+from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.plan.load.answers import JudgeSpec
 from pytest_llmperf.plan.server import urls
+from pytest_llmperf.servers.http import ask
+from pytest_llmperf.servers.secrets import expand_url
 
 Question = tuple[str, str, tuple[str, ...]]
 """Prompt, answer and references."""
@@ -21,26 +24,23 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 def marks(spec: JudgeSpec, headers: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[float | str]:
     """The mark of each answer in 0..1, or a sentence on why there is none."""
-    with (
-        httpx.Client(headers=dict(headers), timeout=spec.timeout) as client,
-        ThreadPoolExecutor(spec.parallel) as pool,
-    ):
-        return list(pool.map(lambda question: _mark(client, spec, question), questions))
+    url = expand_url(urls.address(spec.url, "/v1/chat/completions"))
+    with ThreadPoolExecutor(spec.parallel) as pool:
+        return list(pool.map(lambda question: _mark(url, spec, headers, question), questions))
 
 
-def _mark(client: httpx.Client, spec: JudgeSpec, question: Question) -> float | str:
+def _mark(url: str, spec: JudgeSpec, headers: Sequence[tuple[str, str]], question: Question) -> float | str:
     failed = ""
     for _ in range(_TRIES):
         try:
-            response = client.post(urls.address(spec.url, "/v1/chat/completions"), json=_body(spec, question))
-            response.raise_for_status()
-            return _read(response.json()["choices"][0]["message"]["content"])
-        except httpx.HTTPStatusError as error:
-            failed = f"HTTP status {error.response.status_code}"
-        except httpx.HTTPError as error:
-            failed = type(error).__name__
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            failed = f"no mark in its reply ({error})"
+            answer = ask("POST", url, headers=headers, body=_body(spec, question), timeout_s=spec.timeout)
+            if answer.status_code == 200:
+                return _read(answer.json()["choices"][0]["message"]["content"])
+            failed = f"HTTP status {answer.status_code}"
+        except httpx.TransportError as error:
+            failed = f"{type(error).__name__}: {error}"
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+            failed = f"no mark in its reply ({shorten(str(error))})"
     return foreign(f"the judge gave none: {failed}")
 
 

@@ -5,8 +5,10 @@ References such as `${API_KEY}` are filled in at the last moment.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _NAME = re.compile(
     r"(?i)(token$|secret|passw|(api|access|private|subscription|signing)[-_]?key|authorization|cookie|credential)"
@@ -16,7 +18,15 @@ _NO_SECRET = re.compile(r"(?i)(^|[-_])(eos|bos|pad|unk|sep|cls|mask|stop|bad|spe
 """Tokens of a model."""
 _PARAMETER = re.compile(r"(?i)^(key|sig|signature|auth|code|pw|pass|pwd|sid|session)$")
 """Parameters of a URL that are secrets too, by names that mean other things elsewhere."""
-_VALUE = re.compile(r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@")
+_VALUE = re.compile(
+    r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@"
+    r"|\b(?-i:(?P<known>sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|nvapi-[\w-]{20,}|AKIA[A-Z0-9]{16}))"
+)
+"""Secrets by their own looks, among them the keys of OpenAI, Hugging Face, GitHub, NVIDIA and AWS."""
+_FLAG = re.compile(r"(?:^|\s)(?P<name>--?[\w-]+)[= ]+(?P<value>[^\s'\"$-][^\s'\"]*)")
+"""A flag and its value within a text, such as a shell's line."""
+_ASSIGNED = re.compile(r"(?P<name>[\w,.-]+)=(?P<value>.+)", re.DOTALL)
+"""A word of a list that is a name and a value."""
 _REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
 _SECRET_VARIABLE = re.compile(r"(?i)\$\{(\w+_)?(key|token|secret|password|passwd|credentials?)(_\w+)?\}")
 _MOST = 100_000
@@ -29,34 +39,72 @@ def is_secret(name: str) -> bool:
 
 
 def refuse_secret(name: str, value: object) -> None:
-    """ValueError where the value, or a text in it, is a secret in plain text."""
-    for where, _ in _literals(name, value, set()):
-        raise ValueError(f"{where} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment")
+    """Raises ValueError where the value, or a text in it, is a secret in plain text."""
+    for path, _ in plain_secrets(value, name):
+        raise ValueError(in_plain_text(path[-1]))
 
 
-def refuse_in_command(name: str, value: str) -> None:
-    """ValueError where a word of a command is a secret, though filled in: everybody on its machine can list them."""
-    if "${" in value and (is_secret(name) or _SECRET_VARIABLE.search(value)):
-        raise ValueError(
-            f"{name} would stand in a command line, which everybody on its machine can read; hand it over in `env`"
-        )
+def in_plain_text(name: str) -> str:
+    """The message for a secret in plain text that goes by this name."""
+    return f"{name} holds a secret in plain text; write '${{NAME}}' and set NAME in the environment"
+
+
+def refuse_in_command(name: str, value: object) -> None:
+    """Raises ValueError where the value, or a text in it, is a secret though filled in.
+
+    Everybody on its machine can list the words of a command, and files are kept.
+    """
+    for path, text in texts(value, name):
+        if "${" in text and (is_secret(path[-1]) or _SECRET_VARIABLE.search(text)):
+            raise ValueError(
+                f"{path[-1]} would stand in a command line or a file, which others can read; hand it over in `env`, as "
+                "in env: {HF_TOKEN: '${HF_TOKEN}'}"
+            )
 
 
 def literal_secrets(given: object) -> Iterator[str]:
     """The secrets in plain text that a plan's data, or options by their names, hold: what no message may show."""
-    for _, secret in _literals("", given, set()):
+    for _, secret in plain_secrets(given):
         yield secret
 
 
-def _literals(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Each with the name that it goes by; what is there several times (YAML's aliases) is looked at once."""
-    if isinstance(value, str):
-        yield from _in_text(name, value)
-    elif isinstance(value, Mapping | list | tuple) and id(value) not in seen and len(seen) < _MOST:
-        seen.add(id(value))
-        entries = value.items() if isinstance(value, Mapping) else ((name, inner) for inner in value)
-        for key, inner in entries:
-            yield from _literals(str(key), inner, seen)
+def plain_secrets(given: object, *name: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same, each with the keys that lead to it; the last one is the name by which it is a secret."""
+    for path, text in texts(given, *name):
+        for found, secret in _in_text(path[-1] if path else "", text):
+            yield (*path[:-1], found), secret
+
+
+def texts(given: object, *path: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text with the keys that lead to it; what is there several times (YAML's aliases) is looked at once."""
+    seen: set[int] = set()
+
+    def walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen and len(seen) < _MOST:
+            seen.add(id(value))
+            for key, inner in _entries(value, path[-1] if path else ""):
+                yield from walk(inner, (*path, key) if isinstance(value, Mapping) else (*path[:-1], key))
+
+    return walk(given, path)
+
+
+def _entries(value: Mapping[Any, Any] | Sequence[Any], name: str) -> Iterator[tuple[str, object]]:
+    """Yields the parts of a value, each by its name: in a list the list's own, of a word behind a flag the flag."""
+    if isinstance(value, Mapping):
+        yield from ((str(key), inner) for key, inner in value.items())
+        if isinstance(value.get("name"), str) and "value" in value:  # as variables are written in a cluster
+            yield value["name"], value["value"]
+        return
+    for word, after in itertools.zip_longest(value, value[1:]):
+        rest = word if isinstance(word, str) else ""
+        while found := _ASSIGNED.fullmatch(rest):
+            rest = found["value"]
+            yield found["name"], rest
+        if rest.startswith("-") and isinstance(after, str) and not after.startswith("-"):
+            yield rest, after
+        yield name, word
 
 
 def _in_text(name: str, text: str) -> Iterator[tuple[str, str]]:
@@ -64,7 +112,8 @@ def _in_text(name: str, text: str) -> Iterator[tuple[str, str]]:
         yield name, text
         yield from ((name, word) for word in text.split()[1:])  # what follows Bearer
     if found := _VALUE.search(text):
-        yield name, found["token"] or found["password"]
+        yield name, found["token"] or found["password"] or found["known"]
+    yield from ((one["name"], one["value"]) for one in _FLAG.finditer(text) if is_secret(one["name"]))
     if "://" in text or text.startswith("/"):
         yield from ((key, value) for key, value in _parameters(text) if _is_parameter_secret(key, value))
         yield from ((name, secret) for secret in _userinfo(text))
@@ -72,7 +121,8 @@ def _in_text(name: str, text: str) -> Iterator[tuple[str, str]]:
 
 def _userinfo(url: str) -> Iterator[str]:
     found = re.search(r"https?://([^/?#\s]*)@", url)
-    if found and not _REFERENCES.fullmatch(found[1]):
+    password = found and found[1].partition(":")[2]
+    if found and not (_REFERENCES.fullmatch(found[1]) or (password and _REFERENCES.fullmatch(password))):
         yield from filter(None, (found[1], found[1].partition(":")[2]))
 
 

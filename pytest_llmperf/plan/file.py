@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pytest_llmperf.boundary.files import read_text
-from pytest_llmperf.boundary.literals import is_secret, literal_secrets
+from pytest_llmperf.boundary.literals import in_plain_text, is_secret, literal_secrets, plain_secrets
 from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.definitions import did_you_mean
@@ -144,10 +144,23 @@ def _parsed(text: str, source: str, folder: Path | None) -> Plan:
     if doubles := list(_double_keys(root, set())):
         raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
     try:
-        return Plan.model_validate(data, context=None if folder is None else {"folder": folder})
+        plan = Plan.model_validate(data, context=None if folder is None else {"folder": folder})
     except ValidationError as error:
         mistakes = "\n".join(_describe(problem, root, source) for problem in error.errors())
         raise PlanError(foreign(mistakes)) from None
+    _refuse_secrets(data, root, source)
+    return plan
+
+
+def _refuse_secrets(data: Any, root: yaml.Node, source: str) -> None:
+    """Raises PlanError for a secret in plain text anywhere, in a key too that nobody thought of.
+
+    A chart's values name the Secrets of a cluster by words that look like them; the server's model checks these.
+    """
+    for path, _ in plain_secrets(data):
+        if not (path[0] == "servers" and path[2:3] == ("values",)):
+            keys, line = _locate(root, path)
+            raise PlanError(f"{source}:{line}: {'.'.join(keys)}: {in_plain_text(path[-1])}")
 
 
 def _check_size(root: yaml.Node | None, source: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from pytest_llmperf.boundary.literals import refuse_in_command
 from pytest_llmperf.definitions import ACCURACIES, did_you_mean
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.combinations import check_name
@@ -64,6 +65,8 @@ class Plan(Frozen):
         for arg, value in self.locked.items():
             if isinstance(value, Mapping) and "sweep" in value:
                 raise EntryError("a locked argument has one value on all servers", "locked", arg)
+            with entry("locked", arg):
+                refuse_in_command(arg, value)
         for entry_name, space in self.servers.items():
             for server in space.configs:
                 if server.name:

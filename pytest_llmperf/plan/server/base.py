@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from pytest_llmperf.boundary.literals import refuse_secret
+from pytest_llmperf.boundary.literals import refuse_in_command, refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.server.proxy import Proxy
 
@@ -51,6 +51,12 @@ _ALIASES = {
     "q": "quantization",
     "sc": "speculative-config",
 }
+_HANDED_OVER = (
+    *("env", "headers", "bearer", "basic", "values", "ready"),
+    *("url", "inference_url", "instance_urls", "server_metrics", "proxy"),
+)
+"""Fields whose `${NAME}` go to a process's environment, its input, or with requests; the others go to command lines
+and files, or nowhere."""
 OWN_ARGS = ("host", "port", "uds")
 """Arguments for the address of a server, which its launcher chooses: the plugin, or a node."""
 
@@ -137,6 +143,22 @@ class BaseServer(Frozen):
     """Output-changing arguments in which this server differs on purpose: its results compare with no other's."""
     ready_timeout: Seconds = 600.0
     """Seconds that the server may take to answer its first request."""
+
+    @model_validator(mode="after")
+    def _secrets_where_nobody_reads_them(self) -> Self:
+        for field, given in self.model_dump(exclude={*_HANDED_OVER, "args"}).items():
+            with entry(field):
+                refuse_in_command(field, given)
+        for name, value in self.args.items():
+            if not (isinstance(value, str) and self.takes_secret(name)):
+                with entry("args", name):
+                    refuse_in_command(name, value)
+        return self
+
+    @classmethod
+    def takes_secret(cls, arg: str) -> bool:
+        """Returns whether the argument is handed over in another way than in a command line or a file that stays."""
+        return not cls.is_started
 
     @field_validator("unlocked", mode="after")
     @classmethod

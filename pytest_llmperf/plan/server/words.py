@@ -39,16 +39,9 @@ def _as_word(given: object) -> object:
 
 
 def words_without_secrets(words: tuple[str, ...]) -> tuple[str, ...]:
-    """A flag is a name for the word behind it, or behind its `=`."""
-    for word, after in zip(words, (*words[1:], ""), strict=True):
-        name, equals, value = word.partition("=")
-        flag = name.startswith("-")
-        pairs = [(name, value) if equals and flag else ("command", word)]
-        if flag and not equals and after and not after.startswith("-"):
-            pairs.append((name, after))
-        for whose, text in pairs:
-            refuse_secret(whose, text)
-            refuse_in_command(whose, text)
+    """The same words of a command. Raises ValueError where one is a secret, or is to be filled in with one."""
+    refuse_secret("command", words)
+    refuse_in_command("command", words)
     return words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -95,12 +96,16 @@ class Judge(BaseHTTPRequestHandler):
         if answer == "refuse":
             self.send_error(503)
             return
-        reply = {"good": "Quite right: 0.9", "odd": "seven 7", "mute": "hm"}[answer]
-        data = json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
+        replies = {"good": "Quite right: 0.9", "odd": "seven 7", "mute": "hm", "red": "\x1b[31m" + "9" * 5000}
+        data = json.dumps({"choices": [{"message": {"content": replies.get(answer)}}]}).encode()
+        data = b"[" * 100_000 if answer == "deep" else data
         self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(10**12 if answer == "endless" else len(data)))
         self.end_headers()
         self.wfile.write(data)
+        with contextlib.suppress(OSError):
+            while answer == "endless":
+                self.wfile.write(b" " * 65536)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -131,3 +136,15 @@ def test_a_judge_marks_each_different_answer_once(judge):
     header, body = asked[0]
     assert (header, body["model"], body["temperature"]) == ("Bearer k", "m", 0)
     assert "A right answer:\nright" in body["messages"][1]["content"]
+
+
+@pytest.mark.parametrize("answer", ["deep", "red", "endless", "none"])
+def test_a_judges_odd_reply_costs_its_mark_alone(judge, answer):
+    url, _ = judge
+    spec = AnswerSpec(judge={"url": url, "model": "m", "timeout": "10 s"})
+    done = AnswerScorer(spec).scored(run([answered("p", answer, "right"), answered("p", "good", "right")]))
+    assert [one.scores for one in done.records] == [{}, {"judge": 0.9}]
+    (note,) = done.notes
+    assert "1 have no score: the judge gave none" in note
+    assert note.isprintable()
+    assert len(note) < 400

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from pytest_llmperf.boundary.literals import is_secret, refuse_secret
+from pytest_llmperf.boundary.literals import in_plain_text, is_secret, plain_secrets, refuse_secret, texts
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secrets
@@ -129,12 +129,9 @@ class KubernetesServer(LaunchedServer):
     @field_validator("values")
     @classmethod
     def _no_secret_values(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for path, value in _leaves(values, ()):
+        for path in _secrets(values):
             with entry(path[0]):
-                if _holds_secret(path):
-                    refuse_secret(path[-1] if is_secret(path[-1]) else "secret", value)
-                elif isinstance(value, str) and not _NAMES_OF_OBJECTS.search(path[-1]):
-                    refuse_secret("values", value)
+                raise ValueError(in_plain_text(path[-1]))
         return values
 
     @field_validator("headers")
@@ -224,20 +221,10 @@ def _digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
-def _leaves(value: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], object]]:
-    """Every value that is no mapping and no list, with the keys that lead to it."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, (*path, str(name)))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner, path)
-    else:
-        yield path, value
-
-
-def _holds_secret(path: tuple[str, ...]) -> bool:
-    *around, last = path
-    if _NAMES_OF_OBJECTS.search(last):
-        return False
-    return is_secret(last) or (last.lower() in _HELD_BY_A_SECRET and any(map(is_secret, around)))
+def _secrets(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Keys that lead to secrets in plain text, but for names of a cluster's Secrets."""
+    for path, text in texts(values):
+        *around, last = path
+        held = last.lower() in _HELD_BY_A_SECRET and any(map(is_secret, around))
+        if not _NAMES_OF_OBJECTS.search(last) and any(plain_secrets(text, "secret" if held else last)):
+            yield path

@@ -131,3 +131,8 @@ class MlnodeServer(BaseServer):
     def is_sampled(self) -> bool:
         """True if there is anything to sample: through the node's proxy, metrics are those of any instance."""
         return self.server_metrics and (self.replicas == 1 or bool(self.instance_urls))
+
+    @classmethod
+    def takes_secret(cls, arg: str) -> bool:
+        """Returns True: all arguments go to the node in the body of a request."""
+        return True

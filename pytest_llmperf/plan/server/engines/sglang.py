@@ -37,3 +37,7 @@ class SglangServer(LaunchedServer):
         """TP x PP x DP; with data-parallel attention the DP groups share the GPUs of TP."""
         shared = self.args.get("enable-dp-attention") is True
         return super().parallel_size // (int(str(self.args.get("data-parallel-size", 1))) if shared else 1)
+
+    @classmethod
+    def takes_secret(cls, arg: str) -> bool:
+        return is_secret(arg)

@@ -164,7 +164,7 @@ def mistake(entry: str) -> str:
             "engine: command; command: [a, --api-key, '${KEY}']",
             "5: servers.a.command: --api-key would stand in a command line",
         ),
-        ("engine: command; command: [a, '--x=${LLM_KEY}']", "--x would stand in a command line, which everybody on"),
+        ("engine: command; command: [a, '--x=${LLM_KEY}']", "--x would stand in a command line or a file, which"),
         ("engine: command; command: [a, 'Bearer abc']", "5: servers.a.command: command holds a secret in plain text"),
         ("engine: command; command: [a]; bearer: abc", "6: servers.a.bearer: bearer token holds a secret in plain"),
         ("engine: command; command: [a]; url: 'ftp://x'", "6: servers.a.url: 'ftp://x' is not a base URL"),

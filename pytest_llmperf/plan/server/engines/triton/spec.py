@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from pytest_llmperf.boundary.literals import refuse_in_command, refuse_secret
 from pytest_llmperf.plan.fields import EntryError, Seconds
 from pytest_llmperf.plan.server.base import LaunchedServer, refuse_secrets
 from pytest_llmperf.plan.server.engines.triton.model import ParameterValue, TritonModel
@@ -43,16 +42,6 @@ class TritonServer(LaunchedServer):
     """Flags of tritonserver without dashes; a list repeats the flag."""
     exit_timeout: Seconds = 5.0
     """Seconds in which it may finish requests when it is stopped (--exit-timeout-secs)."""
-
-    @field_validator("docker_args", mode="after")
-    @classmethod
-    def _no_secret_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        for word in words:
-            name, _, value = word.removeprefix("--env=").removeprefix("-e=").partition("=")
-            if value:
-                refuse_secret(name, value)
-                refuse_in_command(name, value)
-        return words
 
     @field_validator("models", mode="after")
     @classmethod

@@ -51,9 +51,9 @@ def test_a_chart_as_its_guide_has_it():
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (", values: {secret: {s3: {key: AKIA123}}}", r"secret holds a secret in plain text; write '\$\{NAME\}'"),
+        (", values: {secret: {s3: {key: AKIA123}}}", r"key holds a secret in plain text; write '\$\{NAME\}'"),
         (", values: {auth: {passwordBase64: aGk=}}", "passwordBase64 holds a secret in plain text"),
-        (", values: {env: [{url: 'https://me:word@host/'}]}", "values holds a secret in plain text"),
+        (", values: {env: [{url: 'https://me:word@host/'}]}", "url holds a secret in plain text"),
         (", prepare: [[rclone, copy, a, 'b:${BUCKET}']]", "other users can read a command's words"),
         (", prepare: [[aws, --secret-key, abcdef]]", "--secret-key holds a secret in plain text"),
         (", url: 'http://{relase}.x'", "{relase} in .* is not known; allowed: {release}, {namespace}; did you mean"),
