@@ -37,7 +37,7 @@ Better = Literal["lower", "higher", "neither"]
 Need = Literal["due", "first token", "chunks"]
 Sample = Callable[[Sequence[Request]], list[float]]
 LATER = 3
-"""For `Metric.since`: came after schema 2 of baselines, so that files of it are whole without the metric."""
+"""A value of `Metric.since`: came after schema 2 of baselines, so that files of it are whole without the metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

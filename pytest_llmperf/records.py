@@ -37,7 +37,7 @@ class RequestRecord:
     due_ns: int | None
     """Time at which an open-loop schedule wanted it sent; None in closed loop."""
     sent_ns: int | None
-    """Just before the request's bytes were handed to the kernel; None when no connection was had."""
+    """Time just before the request's bytes were handed to the kernel; None when no connection was had."""
     chunk_ns: tuple[int, ...]
     """Receive time of every chunk that carried tokens."""
     chunk_tokens: tuple[int, ...] | None
@@ -72,7 +72,7 @@ class RequestRecord:
     conversation: int | None = None
     """Number of the conversation that this is a turn of; None for a request by itself."""
     turn: int = 0
-    """Which turn, from 0."""
+    """Index of the turn, from 0."""
     tokenless_ns: tuple[int, ...] = ()
     """Receive time of every chunk with `choices` that carried no token: role-only, finish-only. For dialects."""
     textless_chunks: tuple[int, ...] = ()
@@ -266,7 +266,7 @@ class Run:
     workers: int = 1
     """Processes that shared the load: request `i` of the trace was sent by number `i % workers`."""
     launch: int = 1
-    """Which start of the server it was made on, from 1."""
+    """Number of the server's start that it was made on, from 1."""
     spoiled: tuple[str, ...] = ()
     """Executions of it that were thrown away and done over: what kept the client from driving each as it should."""
     server_side: ServerSide | None = None

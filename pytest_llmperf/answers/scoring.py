@@ -38,7 +38,7 @@ class AnswerScorer:
             self._scores["json_schema"] = schema_score(read_schema(spec.json_schema))
         self._function = load_function(spec.function) if spec.function else None
         self._known: dict[tuple[str, str], tuple[_Scored, tuple[str, ...]]] = {}
-        """By prompt and answer: a server that answers alike in every run is scored once."""
+        """Scores by prompt and answer: a server that answers alike in every run is scored once."""
 
     def scored(self, run: Run) -> Run:
         """The run with the scores of its measured requests that succeeded; a note says which have none, and why."""

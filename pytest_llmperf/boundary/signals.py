@@ -19,7 +19,7 @@ def end_like_ctrl_c() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """By way of SIGINT, since asyncio handles that: it cancels what is measured, which then keeps what it has."""
+    """Raises SIGINT, since asyncio handles that: it cancels the measurement, which then keeps the runs that it has."""
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

@@ -64,7 +64,7 @@ def answers_of(record: RequestRecord) -> list[Answer]:
 
 
 def _grouped(record: RequestRecord) -> list[Answer]:
-    """Without counts per chunk an answer has the share of the tokens that it has of the chunks."""
+    """Answers without counts per chunk: each has the share of the tokens that it has of the chunks."""
     visible, places = visible_tokens(record), dict[int, list[int]]()
     for place, index in enumerate(record.chunk_answers):
         places.setdefault(index, []).append(place)

@@ -23,7 +23,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 
 DEFAULT_MARGIN = 0.02
 FEWEST_PROMPTS = 10
-"""Below it one answer is a tenth of a score."""
+"""Fewest prompts of a score that is gated: with fewer, one answer is more than a tenth of it."""
 GUARD = Quantity("output_agreement")
 _WHERE_IT_BELONGS = (
     "an argument that changes what the model outputs belongs in the plan's `locked`, and `may_differ` tolerates what "

@@ -38,7 +38,7 @@ from pytest_llmperf.metrics.trust.regimes import regime_remarks
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 
 Recording = Literal["nothing", "missing", "everything"]
-"""Which results become baselines without a comparison: none, those of points that have none, or all."""
+"""The results that become baselines without a comparison: none, those of points that have none, or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Judge:
         self._profile, self._margins = profile, dict(margins or {})
         self._own: dict[str, Mapping[str, float]] = {}
         self._to_come: dict[str, int] = {}
-        """By test that will be held against a baseline and was not yet: how many metrics that will be."""
+        """Number of metrics that will be compared, by test that will be compared with a baseline and was not yet."""
         self._gated: dict[str, tuple[Series, ...]] = {}
         self._checked: tuple[Result, tuple[SlaCheck, ...]] | None = None
 

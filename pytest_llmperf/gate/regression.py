@@ -89,7 +89,7 @@ class Regression:
 
     @property
     def metrics(self) -> tuple[MetricVerdict, ...]:
-        """Against the rolling baseline, then against the anchor where that is another."""
+        """Verdicts against the rolling baseline, then against the anchor where that is another."""
         return self.point.metrics
 
     @property

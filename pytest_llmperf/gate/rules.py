@@ -15,14 +15,16 @@ class Rules:
     """Levels (alpha) are those of one-sided bounds."""
 
     alpha_fail: float = 0.02
-    """Less than what a single look would need: a change just below the margin is looked at up to four times."""
+    """Level of each of several looks, stricter than that of a single look: a change just below the margin is looked
+    at up to four times.
+    """
     alpha_pass: float = 0.05
     alpha_family: float = 0.05
     """Holm's, over all gated metrics of the session."""
     first_runs: int = 3
-    """Fewer runs decide nothing."""
+    """Fewest runs that decide anything."""
     confirmed_runs: int = 5
-    """Fewer runs never FAIL and are never IMPROVED."""
+    """Fewest runs of a FAIL or an IMPROVED."""
     most_runs: int = 8
     baseline_runs: int = 5
     """A baseline with fewer is none."""

@@ -81,7 +81,7 @@ class Finding:
 
 
 def explain(verdict: Verdict, finding: Finding) -> str:
-    """For the verdicts that rest on an estimate; the others bring their own reason."""
+    """The sentence of a verdict that rests on an estimate; the others bring their own reason."""
     match verdict:
         case "FAIL":
             return f"{finding.worse}, {finding.tolerated}"

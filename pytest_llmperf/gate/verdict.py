@@ -1,9 +1,9 @@
-"""From estimates to verdicts: PASS, FAIL, INCONCLUSIVE, IMPROVED, NO BASELINE, and whether to run again. Pure.
+"""Turns estimates into verdicts: PASS, FAIL, INCONCLUSIVE, IMPROVED, NO BASELINE, and whether to run again. Pure.
 
 Two tests with different questions. Against the margin: is it so much worse that it matters? Against no change, with
 Holm's correction over everything that the session gates: is it real? FAIL needs both, PASS needs the proof that it is
-not worse than the margin, and what is neither is run again. The order of the verdicts is that of the truth: a
-candidate all of whose runs are slower by a factor never gets a better one.
+not worse than the margin, and what is neither is run again. The order of the verdicts is that of the truth: a candidate
+all of whose runs are slower by a factor never gets a better one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MetricVerdict:
     undecided: bool = False
     """Another run may change this: INCONCLUSIVE below the cap, or an improvement that is not confirmed yet."""
     too_noisy: NoiseSource | None = None
-    """At the cap: what has the larger part of the variance, where that hides even a change of three margins."""
+    """Larger source of variance at the cap on runs, where the noise hides even a change of three margins; else None."""
     detectable: float | None = None
     """The smallest worsening (0.08: 8 %) that would have failed four times in five; to be shown beside a PASS."""
     noise: Noise | None = None
@@ -117,7 +117,8 @@ def judge(
 
 
 def holm(p_values: Sequence[float], alpha: float, unknown: int = 0) -> tuple[bool, ...]:
-    """Which hypotheses are rejected with a family-wise error of at most alpha (Holm 1979), in the order given.
+    """True, in the order given, for each hypothesis that is rejected with a family-wise error of at most alpha (Holm
+    1979).
 
     So many `unknown` p values are counted as 1, the worst that they can be.
     """

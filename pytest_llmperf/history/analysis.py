@@ -67,7 +67,7 @@ class Trend:
     levels: tuple[Level, ...]
     """The oldest first."""
     steps: tuple[Step, ...]
-    """By the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
+    """Steps by the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
 
 
 def trends(points: Iterable[FoundPoint], quantities: Sequence[Quantity]) -> Iterator[Trend]:

@@ -50,7 +50,7 @@ class FoundPoint(NamedTuple):
     """A point with what its session adds."""
 
     number: int
-    """By which commands name it."""
+    """Number by which commands name the point."""
     session: str
     started: datetime
     """Start of its session."""

@@ -28,11 +28,13 @@ class StoredRun:
     """One run of a point."""
 
     number: int
-    """From 1."""
+    """Number of the run, from 1."""
     launch: int
     valid: bool
     values: Mapping[str, float]
-    """By quantity (`ttft_p99`, `output_token_throughput`), in its own unit; what has no value is absent."""
+    """Values by quantity (`ttft_p99`, `output_token_throughput`), in its own unit; a quantity without a value is
+    absent.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class StoredPoint:
     """Server and load, as `tp4pp2-short`."""
     environment: str | None
     engine: str | None
-    """With its version, as `vllm 0.11.0`; None where nothing was measured."""
+    """Engine with its version, as `vllm 0.11.0`; None where nothing was measured."""
     measured: datetime | None
     """Start of its first run; None where nothing was measured."""
     verdict: str
@@ -55,7 +57,7 @@ class StoredPoint:
     parameters: Mapping[str, str]
     """Settings of the server and the load, by dotted key: `server.args.tensor-parallel-size`, `load.concurrency`."""
     values: Mapping[str, float]
-    """Over all runs, as StoredRun's."""
+    """Values over all runs, as StoredRun's."""
     dialect: Mapping[str, Any]
     """Another tool's metrics, as the report has them; empty where none were asked for."""
     runs: tuple[StoredRun, ...]

@@ -40,7 +40,7 @@ def _statistics(values: Mapping[str, Any], unit: str) -> dict[str, Any]:
 
 
 def _metrics(result: Result, dialect: str) -> dict[str, dict[str, Any]]:
-    """Without those that have no value: the tools leave them out too."""
+    """Statistics without those that have no value: the tools leave them out too."""
     found = dialect_metrics(dialect, result.runs)
     made = {name: _statistics(values, _UNITS.get(values["unit"], values["unit"])) for name, values in found.items()}
     return {name: values for name, values in made.items() if values["avg"] is not None}
@@ -261,7 +261,7 @@ EXPORTS: Mapping[str, Callable[[Result], Files]] = {
     "vllm": vllm,
     "csv": requests_csv,
 }
-"""By the name that --llmperf-export takes; `parquet` is one more, which is no text."""
+"""Functions by the name that --llmperf-export takes; `parquet` is one more, which is no text."""
 NAMES = (*EXPORTS, "parquet")
 
 

@@ -104,7 +104,7 @@ def _result(found: Imported, point: ImportedPoint, load: LoadPoint, name: str, e
 
 
 def unknown_metrics(point: ImportedPoint) -> Mapping[str, str]:
-    """By metric why it is left out."""
+    """Reasons, by metric, for leaving it out."""
     fixed_slots = point.request_rate is None and point.shape is None
     closed = fixed_slots or any(record.due_ns is not None for run in point.runs for record in run)
     return {**point.unknown, **({} if closed else because(_DUE, *_FROM_DUE))}

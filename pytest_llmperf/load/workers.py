@@ -76,7 +76,7 @@ class _Worker:
     progress: tuple[int, int, int] = (0, 0, 0)
     run: Run | None = None
     silent_after_s: float = math.inf
-    """By `clock.monotonic`."""
+    """Time at which a silent worker counts as gone, by `clock.monotonic`."""
     is_wedged: bool = False
 
 

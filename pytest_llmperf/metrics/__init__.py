@@ -1,1 +1,1 @@
-"""From request records to metrics and a result, and whether these can be trusted."""
+"""Turns request records into metrics and a result, and judges whether these can be trusted."""

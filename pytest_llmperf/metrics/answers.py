@@ -19,7 +19,7 @@ class Answers:
     """Scores and digests of the answers of a session's runs."""
 
     scores: Mapping[str, PerPrompt] = field(default_factory=dict)
-    """By metric, over all runs; to four digits."""
+    """Scores by metric, over all runs; to four digits."""
     outputs: tuple[Mapping[str, str], ...] = ()
     """Digest of the answer by prompt, a mapping per run; empty where nothing is guarded."""
     texts: Mapping[str, str] = field(default_factory=dict)

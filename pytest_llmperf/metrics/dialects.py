@@ -163,7 +163,7 @@ def _triton_samples(
 
 
 def _span_ns(records: Sequence[tuple[RequestRecord, list[int]]]) -> int:
-    """From the first request to the last response."""
+    """Nanoseconds from the first request to the last response."""
     if not records:
         return 0
     return max(seen[-1] for _, seen in records) - min(_sent(record) for record, _ in records)

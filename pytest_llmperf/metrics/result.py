@@ -24,7 +24,7 @@ from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.telemetry.environment import Environment
 
 _OFF_RATE = 0.1
-"""By what share the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
+"""Share by which the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
 _MOST_ERRORS = 3
 """Different failures in a remark, the most frequent ones; the request lines have all."""
 
@@ -66,7 +66,7 @@ class Result:
     replicas: tuple[Summary, ...] = ()
     """All runs together, per replica that the load driver sent to; empty where it had one target."""
     reference: Result | None = None
-    """In a duet the old server's result, of runs in turns with these; else None."""
+    """The old server's result in a duet, of runs in turns with these; else None."""
 
     @property
     def incomparable(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Result:
 
     @property
     def imbalance(self) -> float | None:
-        """By what share the busiest replica made more tokens per second than they all on average; None without any."""
+        """Share by which the busiest replica made more tokens per second than all on average; None without any."""
         rates = [one.scalars["output_token_throughput"] or 0.0 for one in self.replicas]
         return max(rates) * len(rates) / sum(rates) - 1 if any(rates) else None
 

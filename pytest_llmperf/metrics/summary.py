@@ -33,7 +33,7 @@ class Distribution:
     min: float | None
     max: float | None
     percentiles: tuple[float | None, ...]
-    """At definitions.PERCENTILES."""
+    """Values at definitions.PERCENTILES."""
 
     def stat(self, name: str) -> float | None:
         """`mean`, `std`, `min`, `max` or `p<k>`."""
@@ -98,7 +98,7 @@ class Summary:
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
-    """To `digits` significant digits, so that stored files stay readable; None stays None."""
+    """The value to `digits` significant digits, so that stored files stay readable; None stays None."""
     return None if value is None else float(f"{value:.{digits}g}")
 
 
@@ -182,7 +182,7 @@ def _summary(
 
 
 def metric_values(run: Run, metrics: Iterable[str]) -> dict[str, list[float]]:
-    """By distribution its values in `summarize`, one per measured request that succeeded (icl: one per gap)."""
+    """Values of each distribution as in `summarize`, one per measured request that succeeded (icl: one per gap)."""
     requests = _requests(run.measured, {})
     return {name: _values(METRICS[name], requests) for name in metrics}
 
@@ -236,7 +236,7 @@ def in_drain(record: RequestRecord, window: Window) -> bool:
 
 
 def stage_windows(run: Run, point: LoadPoint) -> tuple[Window | None, ...]:
-    """From each stage's begin to its end; None where the run did not get to anything measured."""
+    """Windows from each stage's begin to its end; None where the run did not get to anything measured."""
     sent = [record.sent_ns for record in run.measured if record.sent_ns is not None]
     start_ns = min(sent, default=run.ended_ns) if point.closed_loop else run.started_ns
     bounds = itertools.accumulate((stage.duration for stage in point.stages), initial=0.0)

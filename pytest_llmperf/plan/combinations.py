@@ -26,7 +26,7 @@ class Variant:
     """An entry with one value for everything that it writes several for."""
 
     label: str
-    """Which one it is, in messages."""
+    """Name of the variant in messages."""
     data: Mapping[str, Any]
     """The entry as a plan without sweeps would write it."""
     written_at: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)

@@ -22,7 +22,7 @@ class MemoryLimit(Frozen):
     """The most memory that may be in use on any one GPU of a configuration while it is measured."""
 
     gpu_memory_gb: float
-    """In 1e9 bytes."""
+    """Memory in 1e9 bytes."""
 
     def __str__(self) -> str:
         return f"gpu_memory <= {self.gpu_memory_gb:g} GB"
@@ -79,7 +79,7 @@ Objective = Annotated[
 
 
 class SearchSpec(Frozen):
-    """Which configuration of `server` is the best at `loads`, within their SLA and `constraints`."""
+    """A search for the configuration of `server` that is the best at `loads`, within their SLA and `constraints`."""
 
     server: str
     """An entry of `servers` that has sweeps: its axes are what is searched."""

@@ -58,10 +58,10 @@ class RunFolder:
     commit: str | None = None
     """Commit of the project under test; None outside git."""
     session: str = field(default_factory=lambda: uuid4().hex)
-    """By which the history knows it."""
+    """Id by which the history knows the session."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    """By test id, in the order in which they were begun."""
+    """Outcomes by test id, in the order in which they were begun."""
     _begun: set[Path] = field(default_factory=set)
     _spare: Path | None = None
     """Takes what `output` does not."""

@@ -15,7 +15,7 @@ class PlannedTest:
     """The server, load and runs of a test: options, marker and plan are resolved."""
 
     test: str
-    """Its node id."""
+    """Node id of the test."""
     point_id: str
     """Name of the point in reports, as a rule `server-load`."""
     function: str
@@ -40,7 +40,7 @@ class Program:
     """The tests and servers of a session, in the order of the tests."""
 
     tests: Mapping[str, PlannedTest]
-    """By node id."""
+    """Tests by node id."""
     bare: frozenset[ServerConfig | Duet] = frozenset()
     """Servers that tests ask for other than to measure a point."""
     complete: bool = True

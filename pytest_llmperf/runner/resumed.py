@@ -50,7 +50,7 @@ class Resumed:
     """The points of this session's tests that the continued session holds."""
 
     points: Mapping[str, ResumedPoint]
-    """By test; these tests measure nothing."""
+    """Points by test; these tests measure nothing."""
     notes: tuple[str, ...] = ()
     """Sentences about points that are there and are measured again."""
 

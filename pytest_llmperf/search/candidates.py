@@ -1,4 +1,4 @@
-"""From a plan's search to what is tried: the grid of a server entry's configurations, and the loads. Pure."""
+"""Turns a plan's search into the choices: the grid of a server entry's configurations, and the loads. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Candidates:
     server: ServerSpace
     space: Space
     orders: tuple[tuple[int, ...], ...]
-    """By axis: the plan's place of each value, smallest value first."""
+    """Indices of each axis's values in the plan's order, smallest value first."""
     configs: Mapping[Position, ServerConfig]
     points: tuple[LoadPoint, ...]
     """Their SLA holds the search's constraints too."""

@@ -24,7 +24,7 @@ class Entry:
     """The runs of one configuration."""
 
     server: Mapping[str, Any]
-    """Its `ServerConfig.as_dict`, so that only the same configuration takes these runs for its own."""
+    """The `ServerConfig.as_dict`, so that only the same configuration takes these runs for its own."""
     runs: list[RunFacts] = field(default_factory=list)
     error: str | None = None
 
@@ -38,7 +38,7 @@ class Checkpoint:
     """The settings that must be equal for runs to count: loads, limits, objective."""
     environment: Mapping[str, Any]
     entries: dict[str, Entry] = field(default_factory=dict)
-    """By the configuration's name."""
+    """Entries by the configuration's name."""
     engine_version: str | None = None
     """Reported by the first server; None where none has."""
 

@@ -25,7 +25,7 @@ class Ranked:
     """One configuration that was tried."""
 
     rank: int | None
-    """From 1, among those that keep all limits; None for all others."""
+    """Rank from 1, among those that keep all limits; None for all others."""
     tied: bool
     """True if its difference to the best one is within noise."""
     name: str
@@ -36,14 +36,14 @@ class Ranked:
     why: str
     """The problem with it; empty when all limits hold."""
     objective: Interval | None
-    """In the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
+    """Value in the objective's unit (of weights: a ratio to the first configuration tried), with its 90 % interval."""
     checks: tuple[Check, ...]
     runs: int
     """Runs, of one load each; those not to be trusted too."""
     stopped: str | None
     """The reason why it was given no more runs; None where none was given."""
     metrics: Mapping[str, Mapping[str, float | None]]
-    """By load and quantity, mean over the runs; None where a run has no value."""
+    """Means over the runs by load and quantity; None where a run has no value."""
 
     @property
     def ok(self) -> bool:
@@ -173,7 +173,7 @@ def make_result(
 
 
 class _Scale:
-    """From scores to what people read: the metric itself, or a ratio to the first configuration tried."""
+    """Converts scores to the shown values: the metric itself, or a ratio to the first configuration tried."""
 
     def __init__(self, found: Candidates, contest: Contest) -> None:
         aims = found.spec.aims

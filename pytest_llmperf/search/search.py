@@ -121,7 +121,7 @@ class _Search:
             self._notes.append(f"{differ}, which changes what the model outputs (`unlocked`)")
 
     def run(self) -> None:
-        """To its end."""
+        """Runs the search to its end."""
         spec, space, contest = self._found.spec, self._found.space, self._contest
         try:
             if spec.mode == "brute":

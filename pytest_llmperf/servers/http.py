@@ -24,7 +24,9 @@ from pytest_llmperf.load.transport.tape import Reads
 _VERSION_TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
-"""Far more than any answer that is asked for here: one that goes on is a stream without an end."""
+"""Most bytes of an answer, far more than any question here is answered with: a longer one is a stream without an
+end.
+"""
 _KEPT_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),

@@ -75,7 +75,7 @@ class LlmServer:
         *,
         lazy: bool = False,
     ) -> None:
-        """Without a `watcher` nothing is sampled.
+        """Starts the server, unless it is `lazy`. Nothing is sampled without a `watcher`.
 
         While `launch` runs, `under_way` holds the processes that it has started.
         """
@@ -83,7 +83,7 @@ class LlmServer:
         self.launches = 1
         """Number of times that it was started."""
         self.reference: LlmServer | None = None
-        """In a duet the old server, up beside this one and measured in turns with it; else None."""
+        """The old server in a duet, up beside this one and measured in turns with it; else None."""
         self._launch = launch
         self._watcher = watcher
         self._under_way = under_way

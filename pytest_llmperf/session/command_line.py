@@ -95,7 +95,7 @@ def option(config: pytest.Config, name: str) -> Any:
 
 
 def all_options(config: pytest.Config) -> dict[str, Any]:
-    """By name, with the ini file's lines of margins: what `options.make_options` and `ini_margins` take."""
+    """All options by name, with the ini file's lines of margins, for `options.make_options` and `ini_margins`."""
     return {**{name: option(config, name) for name, _, _ in _OPTIONS}, "margins": config.getini("llmperf_margins")}
 
 

@@ -104,7 +104,7 @@ def _history(given: str | None, baselines: Path, invoked_from: Path) -> Path | N
 
 
 def parse_time(given: str) -> float:
-    """In seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
+    """A time in seconds; `20m` is what people write for minutes on a command line. ValueError says what is allowed."""
     return parse_seconds(re.sub(r"(?<=[\d.])\s*m$", " min", given.strip()))
 
 

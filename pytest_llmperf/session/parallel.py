@@ -23,7 +23,7 @@ from pytest_llmperf.session.state import PART, PytestSession
 
 _POLL_S = 0.1
 _GRACE_S = 60.0
-"""In which a session that is told to stop takes its server down."""
+"""Time in which a session that is told to stop takes its server down."""
 
 
 def measure_part(session: PytestSession) -> None:
@@ -72,7 +72,7 @@ class _Part:
     """A server that a session of its own measures."""
 
     number: int
-    """Its place among the servers of the session."""
+    """Index of the server among those of the session."""
     server: ServerConfig | Duet
     gpus: int
     folder: Path

@@ -128,9 +128,9 @@ class PytestSession:
     live: Live
     report: RunningReport
     searches: dict[str, SearchResult]
-    """By test id: what the searches have found, each with a folder of its own for its points."""
+    """Results of searches by test id, each with a folder of its own for its points."""
     servers: dict[str, LlmServer] = field(default_factory=dict)
-    """By test id: the server that a test used, for its log."""
+    """Servers that tests used, by test id, for their logs."""
     passed: set[str] = field(default_factory=set)
     """Tests whose call phase passed."""
 
@@ -279,7 +279,7 @@ class PytestSession:
         return all(done) and folder.is_whole
 
     def _baselines(self) -> dict[str, Mapping[str, Histogram]]:
-        """By test that was compared, what its baseline held before this session."""
+        """Histograms of the baselines before this session, by test that was compared."""
         held_against = {test: o for test, o in self.folder.outcomes.items() if o.regression and not o.regression.duet}
         began = {test: self.resumed.began(test, self.folder.started) for test in held_against}
         held = {

@@ -24,7 +24,7 @@ class Gpu:
     """Name for CUDA_VISIBLE_DEVICES: an index or a UUID."""
     name: str
     uuid: str | None = None
-    """By which every process of the machine knows it; None where the driver does not tell."""
+    """Id by which every process of the machine knows it; None where the driver does not give one."""
 
 
 def driver_version() -> str | None:

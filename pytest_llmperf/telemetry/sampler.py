@@ -73,7 +73,7 @@ class SourceLog:
         self._slower = 1
 
     def follow(self, stop: threading.Event, interval_s: float) -> None:
-        """Until `stop`; a source that answers late is asked less often."""
+        """Samples until `stop`; a source that answers late is asked less often."""
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             try:
@@ -225,7 +225,7 @@ class Watch:
             threading.Thread(target=log.follow, args=(self._stop, asked["interval_s"]), daemon=True).start()
 
     def end(self) -> list[dict[str, Any]]:
-        """At once: a question that is still open is not waited for."""
+        """Ends the sampling at once: a question that is still open is not waited for."""
         self._stop.set()
         return [log.as_dict() for log in self._logs]
 

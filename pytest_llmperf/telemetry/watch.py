@@ -53,7 +53,7 @@ class Watcher:
         self._process = process
         self._rest = b""
         self._is_known = False
-        """It was waited for once: one that starts slowly must not hold up every run."""
+        """True once the sampler has been waited for: one that starts slowly must not hold up every run."""
         self._owed = 0
         """Answers still to come."""
 

@@ -36,7 +36,10 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
 )
 FULL = 9  # entries of a folder
 FULL_TOP = 25
-NEEDS_A_NEIGHBOUR = re.compile(r"\s*(What|Whether|Where|How|That|Of|If|Why|Those|Who|When|As)\b")
+NEEDS_A_NEIGHBOUR = re.compile(
+    r"\s*(What|Whether|Where|How|That|Of|If|Why|Those|Who|When|As|Which|By|From|In|For|At|So|With|To|Its|Over|Under)\b"
+    r"|\s*(Between|Beyond|Until|Without|Within|Below|Against|Before)\b"
+)
 LIGHT = {"plugin", "search_plugin", "session", "session.command_line", "session.stash"}
 HEAVY = {"numpy", "scipy", "pandas", "pydantic", "yaml", "httpx", "h11", "grpc", "pynvml", "rich", "click", "optuna"}
 

@@ -231,7 +231,7 @@ def _attend_prefill(queries: Floats, blocks: Floats, prefill: _Prefill) -> Float
 
 
 def _softmax(scores: Floats) -> Floats:
-    """Over the last axis, in place."""
+    """Softmax over the last axis, in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)

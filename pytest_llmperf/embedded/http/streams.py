@@ -1,4 +1,4 @@
-"""From tokens to the bytes a client sees: one Generation per API call, streamed as SSE or answered whole.
+"""Turns tokens into the bytes that a client sees: one Generation per API call, streamed as SSE or answered whole.
 
 Holds the faults that happen within an answer, and notes when each token was written.
 """

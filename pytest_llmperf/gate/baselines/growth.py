@@ -33,7 +33,7 @@ APPENDED_RUNS = 3
 """Runs that a later session adds. Not more, or sessions that had to be rerun would count for more than quiet ones."""
 ROLLING_SESSIONS = 8
 ANCHOR_SESSIONS = 5
-"""From so many on, the spread between sessions can be estimated instead of assumed."""
+"""Sessions from which on the spread between sessions can be estimated instead of assumed."""
 
 
 def stored_session(
@@ -97,10 +97,10 @@ def recorded(
 
 
 def appended(baseline: Baseline, result: Result, session: StoredSession) -> Baseline:
-    """With the first APPENDED_RUNS runs of a session that passed; the oldest beyond ROLLING_SESSIONS leave.
+    """Appends the first APPENDED_RUNS runs of a session that passed; the oldest sessions beyond ROLLING_SESSIONS leave.
 
-    The anchor takes sessions too until it has ANCHOR_SESSIONS; then it stays as it is until a person accepts another.
-    A session that is in the file already changes nothing. BaselineError when a hard fact differs.
+    The anchor takes sessions too until it has ANCHOR_SESSIONS; then it stays as it is until a person accepts another. A
+    session that is in the file already changes nothing. BaselineError when a hard fact differs.
     """
     assert_comparable(baseline, result)
     if session.id in {held.id for held in baseline.sessions}:
@@ -135,7 +135,7 @@ def without_session(baseline: Baseline, session: str) -> Baseline | None:
 
 
 def trimmed(baseline: Baseline) -> Baseline:
-    """Without rolling sessions beyond the window, as after a merge of two branches that both appended."""
+    """Drops rolling sessions beyond the window, as after a merge of two branches that both appended."""
     newest = sorted(baseline.rolling, key=lambda session: (session.started, session.id))[-ROLLING_SESSIONS:]
     return replace(baseline, rolling=tuple(newest))
 

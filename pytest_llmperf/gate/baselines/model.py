@@ -54,11 +54,11 @@ class Provenance:
     """The tool and files of a session that another tool measured (`llmperf import --baseline`)."""
 
     tool: str
-    """Its name and version."""
+    """The tool's name and version."""
     files: tuple[str, ...]
     """Names of the files, a run each."""
     left_out: Mapping[str, str]
-    """By metric why there is no value: its definition is another, or the files do not hold it."""
+    """Reasons, by metric, for a missing value: its definition is another, or the files do not hold it."""
     notes: tuple[str, ...]
     """Consequences of the tool's own definitions for the other metrics."""
 
@@ -74,11 +74,11 @@ class StoredSession:
     git_sha: str | None
     """Commit of the project under test; None outside git."""
     environment: Environment
-    """With the engine's version and the tool's (`llmperf`)."""
+    """The machine's facts, with the engine's version and the tool's (`llmperf`)."""
     args: Mapping[str, Any]
     """The server's arguments that do not change outputs."""
     launches: Launches
-    """Never empty, nor is one of them."""
+    """Runs by server launch; there is at least one launch, and each has at least one run."""
     measuring: Mapping[str, Any] = field(default_factory=dict)
     """The way of measuring (load_facts.measured_how); earlier versions stored a part of it only."""
     imported: Provenance | None = None

@@ -40,7 +40,7 @@ def baseline_text(baseline: Baseline) -> str:
 
 
 def _identity_dict(found: Identity) -> dict[str, Any]:
-    """Without the load, which the file has itself, and without replicas where there is one."""
+    """The identity without the load, which the file has itself, and without replicas where there is one."""
     left_out = ("load", "replicas", "balance") if found.replicas == 1 else ("load",)
     return {name: fact for name, fact in _plain(found).items() if name not in left_out}
 

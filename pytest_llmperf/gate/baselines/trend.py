@@ -19,7 +19,9 @@ from scipy.special import stdtr
 LEAST_SESSIONS = 12
 LEAST_SEGMENT = 4
 LEVEL = 0.001
-"""For the best of all cuts; choosing the best makes chance likelier, which this strict level allows for."""
+"""Significance level for the best of all cuts; choosing the best makes chance likelier, which so strict a level
+allows for.
+"""
 
 
 @dataclass(frozen=True, slots=True)

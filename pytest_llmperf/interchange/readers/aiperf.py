@@ -44,7 +44,9 @@ _TEXT = (
 )
 _TOKENIZER = "AIPerf counted tokens with its own tokenizer, and the file does not say that the server agrees"
 _CLOCKS_MS = 5.0
-"""By which the clock of the start and the end, which is set to the hour, may differ from that of the latencies."""
+"""Largest difference between the clock of the start and the end, which is set to the hour, and that of the
+latencies.
+"""
 _NO_REQUESTS = "the file has no single requests, so that they cannot be counted in our window"
 
 
@@ -222,7 +224,7 @@ def _check_end(metrics: Mapping[str, Any], chunks: Sequence[int], took_ns: int, 
 
 
 def _time(metrics: Mapping[str, Any], metric: str, where: str) -> float | None:
-    """In ms; None where it is not there."""
+    """Value of a metric in ms; None where it is not there."""
     value = pick_optional(metrics, metric, "value", kind=NUMBER, where=where)
     return None if value is None else value * _factor(metrics, metric, where)
 

@@ -1,1 +1,1 @@
-"""From the events of an answer to facts: what it said, which counts are believed, whether it is whole."""
+"""Turns the events of an answer into facts: its text, the counts that are believed, and whether it is whole."""

@@ -187,7 +187,9 @@ def _last_counts(events: Sequence[SameEvents], pieces: int) -> dict[int, int]:
 
 
 def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
-    """Beyond all before it; where these fall, or came with content, only the one at the end is told by itself."""
+    """True if the last count is beyond all before it; where those fall, or came with content, it must have come by
+    itself.
+    """
     before = max(counts[:-1], default=0)
     return counts[-1] > before and (before == 0 or not last_speaks or counts == sorted(counts))
 

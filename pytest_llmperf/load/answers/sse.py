@@ -16,7 +16,7 @@ class Message(NamedTuple):
     data: bytes
     """Several `data` lines are joined by LF."""
     name: bytes = b""
-    """Its `event` field. A field `error`, which no event stream has, counts as the data of an event of that name."""
+    """The `event` field. A field `error`, which no event stream has, counts as the data of an event of that name."""
     stray: bytes = b""
     """Lines among its own that are of no event stream: a proxy's page, an error that was sent as it was."""
 

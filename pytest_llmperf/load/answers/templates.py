@@ -24,7 +24,7 @@ _PLAIN = (
 )
 _ESCAPED = rb'\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))'
 _TEXT = b"(?:%b|%b)++" % (_PLAIN, _ESCAPED)
-"""Within the quotes of a JSON string that is not empty."""
+"""Text within the quotes of a JSON string that is not empty."""
 _ID = rb"[!#-\[\]-~]+"
 _COUNT = rb"(?:0|[1-9][0-9]{0,9})"
 _SLOT = re.compile(
@@ -63,10 +63,11 @@ class Alike(NamedTuple):
 
 class _Template(NamedTuple):
     find_all: Callable[[bytes, int], list[tuple[bytes, ...]]]
-    """From a place in a body on: an event and what is in its slots, each time; what follows the last is one match more,
-    of nothing."""
+    """Matches from an offset in a body on: the event and the content of its slots, each time; the rest is one match
+    more, of nothing.
+    """
     fields: tuple[int, ...]
-    """Which field of the event each slot is."""
+    """Index of the event's field that each slot fills."""
     facts: list[Any]
 
 

@@ -173,7 +173,7 @@ def achieved_rate(records: Sequence[RequestRecord]) -> float | None:
 
 
 def _rate(moments_ns: Sequence[int]) -> float | None:
-    """Per second, from the first to the last."""
+    """Rate of moments per second, from the first to the last; None where they are at one time."""
     span_ns = max(moments_ns, default=0) - min(moments_ns, default=0)
     return (len(moments_ns) - 1) / span_ns * 1e9 if span_ns else None
 

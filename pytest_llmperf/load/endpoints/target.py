@@ -13,7 +13,7 @@ class Target:
     """One server (or replica) to send to. Secrets in `headers`, and in the query of `url`, are never shown."""
 
     url: str
-    """Its base URL, in the forms that plan/server/urls.py names."""
+    """Base URL, in the forms that plan/server/urls.py names."""
     model: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     continuous_usage: bool = False

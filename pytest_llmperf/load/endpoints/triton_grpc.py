@@ -50,7 +50,7 @@ def encode_request(body: Mapping[str, Any], model: str, specs: Sequence[TensorSp
 
 
 def request_id(text: str) -> bytes:
-    """To be put behind an encoded request: protobuf takes messages in a row for one."""
+    """Bytes to be put behind an encoded request: protobuf takes messages in a row for one."""
     encoded: bytes = _messages().ModelInferRequest(id=text).SerializeToString()
     return encoded
 

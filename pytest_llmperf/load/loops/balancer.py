@@ -1,4 +1,4 @@
-"""Which replica a request goes to, where the load driver itself spreads a load over several."""
+"""Chooses the replica of a request, where the load driver itself spreads a load over several."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
 _FEWEST_TOKENS = {"responses": 16}
 """The shortest answer that may be asked for, by endpoint: what OpenAI's own API takes. 1 for all others."""
 _ID = b"\r\nX-Request-Id: "
-"""In a head that has one of the user's."""
+"""Beginning of the header with a request's id; not added to a head that has one of the user's."""
 
 
 def request_headers(target: Target) -> dict[str, str]:
@@ -67,7 +67,7 @@ class RequestBytes:
         self.origins = [Origin(target.url) for target in targets]
         self.endpoint = ENDPOINTS[point.endpoint]
         self.prompts: dict[int, Content | list[Content]] = {}
-        """By the request's index."""
+        """Prompts by the request's index."""
         self._targets = targets
         self._point = point
         self._trace = trace

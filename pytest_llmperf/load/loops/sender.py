@@ -47,7 +47,7 @@ class Sender:
         self.connections: list[Link] = []
         self.connect_s: list[float] = []
         self.exchanges: dict[int, Exchange] = {}
-        """By the request's index, as those of `requests`."""
+        """Exchanges by the request's index, as those of `requests`."""
         self.done = 0
         self.failed = 0
         self.resent = 0

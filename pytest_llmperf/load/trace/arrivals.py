@@ -32,7 +32,7 @@ def due_offsets_ns(arrival: Arrival, rate: float, count: int, seed: int, burstin
 
 
 def _uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """In [0, 1), from the upper 53 bits."""
+    """Uniform numbers in [0, 1), from the upper 53 bits."""
     return np.asarray((raw >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 

@@ -78,7 +78,7 @@ def open_loop(point: LoadPoint, seed: int) -> tuple[Due, ...]:
 
 
 def cancelled(share: float, count: int, seed: int) -> tuple[bool, ...]:
-    """Which of `count` requests are to be broken off."""
+    """True for each of `count` requests that is to be cancelled."""
     raw = np.random.PCG64((seed, _CANCEL_STREAM)).random_raw(count)
     return tuple((raw < np.uint64(min(int(share * 2**64), 2**64 - 1))).tolist())
 
@@ -143,7 +143,7 @@ def _stretch(units_ns: Sequence[int], segments: Sequence[Segment]) -> Iterator[i
 
 @dataclass(frozen=True, slots=True)
 class SlotCount:
-    """From `at_s` on, `slots` slots of a closed loop take requests; none do after the last level of a bounded one."""
+    """A step of a closed loop: from `at_s` on, `slots` slots take requests; none do after the last of a bounded one."""
 
     at_s: float
     slots: int

@@ -99,7 +99,7 @@ def make_prefixes(point: LoadPoint, writer: Writer) -> tuple[Content, ...]:
 
 
 def joined(prefix: Content, content: Content) -> Content:
-    """Both after each other; texts with a space between them."""
+    """A prefix with content behind it; texts with a space between them."""
     if isinstance(content, tuple):
         return (prefix if isinstance(prefix, tuple) else ()) + content
     return f"{prefix} {content}" if prefix else content

@@ -43,5 +43,5 @@ class Capture:
         return 0 not in self.kernel_ns
 
     def read_ns(self, stamps: Stamps) -> tuple[int, ...]:
-        """Never both kinds in one request, because a gap would then hold a lag."""
+        """Times of the reads, never of both kinds in one request, because a gap would then hold a lag."""
         return self.kernel_ns if stamps == "kernel" and self.has_kernel_stamps else self.user_ns

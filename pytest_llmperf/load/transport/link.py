@@ -50,7 +50,7 @@ class Exchange:
         return self.ended_ns != 0
 
     def restart(self) -> None:
-        """Back to before it was sent; nothing of a response had come."""
+        """Resets it to the state before sending; nothing of a response had come."""
         self.sent_ns = self.error = None
         self.ended_ns = 0
         self.retry = False

@@ -33,11 +33,11 @@ _SPARE_S = 0.0002
 _MAX_UNREAD_S = 0.0005
 """Longest time between two looks at the sockets while requests are sent."""
 _STAY_S = 0.002
-"""For so long other timers of the event loop may wait, while no exchange begins or ends."""
+"""Longest delay of the event loop's other timers, while no exchange begins or ends."""
 _PERIOD_S = 0.02
 _MAX_SHARED = 0.01
 _ENOUGH_READS = 5_000
-"""To judge by how many of them are shared."""
+"""Fewest reads from which the share of shared ones is judged."""
 _STAMP_SPACE = socket.CMSG_SPACE(STAMP_SIZE)
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -94,7 +94,9 @@ class Reception:
             self._loop.remove_reader(sock)
 
     def glance(self) -> None:
-        """Between two of many things that are done in one turn of the event loop."""
+        """Reads the sockets when that is due; called between two of many things that are done in one turn of the
+        event loop.
+        """
         if sys.platform == "linux" and self._loop.time() - self._looked_s > _MAX_UNREAD_S:
             self._look()
 
@@ -135,7 +137,9 @@ class Reception:
             self._looked_s = self._loop.time()
 
         def _next_nap_s(self, period_s: float) -> float:
-            """Once too many chunks shared a read, there are no more naps: the server writes them close together."""
+            """Length of the next nap. Once too many chunks shared a read there are no more: the server writes them
+            close together.
+            """
             if self._nap_s:
                 self._seen_reads += self._reads
                 self._seen_shared += self.shared

@@ -83,7 +83,7 @@ class Tape:
         self._heads, self._pieces = bytearray(), []
 
     def reads(self) -> Reads:
-        """From memory or disk. Raises OSError."""
+        """The reads of a response, from memory or disk. Raises OSError."""
         heads, pieces = b"", list[bytes]()
         for at, heads_size, body_size in self._moved:
             both = self._store.read(at, heads_size + body_size)

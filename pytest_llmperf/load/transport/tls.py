@@ -15,7 +15,7 @@ class TlsSession:
         self.eof = False
 
     def handshake(self, received: bytes) -> bool:
-        """Goes on with `received`; whether it is finished. `to_send` may hold bytes either way."""
+        """Continues with `received`; True if the handshake is finished. `to_send` may hold bytes either way."""
         self._incoming.write(received)
         try:
             self._ssl.do_handshake()

@@ -57,7 +57,7 @@ class Capacity:
 
     @property
     def resolution(self) -> float:
-        """By what share the answer is known only to lie between two levels; 0 where the limit was interpolated."""
+        """Distance, as a share, of the two levels between which the answer lies; 0 where the limit was interpolated."""
         return max((_width(search) for search in self.searches), default=0.0)
 
     @property

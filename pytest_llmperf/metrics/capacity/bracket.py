@@ -45,9 +45,9 @@ class LevelTrial:
     figures: Mapping[str, float | None] | None = None
     """Metrics for the reader, by the names of quantities; None where nothing was measured."""
     achieved_rate: float | None = None
-    """At which requests were really sent, in req/s; None in a closed loop."""
+    """Rate at which requests were really sent, in req/s; None in a closed loop."""
     done_rate: float | None = None
-    """At which requests ended while others were sent, in req/s; None in a closed loop."""
+    """Rate at which requests ended while others were sent, in req/s; None in a closed loop."""
     saturated: bool = False
     """True if latency grew for as long as the level lasted: the server took `done_rate` and no more."""
 
@@ -130,7 +130,7 @@ def _below(asked: CapacitySpec, breaks: float, stride: float) -> float:
 
 
 def _stride(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None) -> float:
-    """By which factor to go on: 2, or of a later search what it began with, squared with every step."""
+    """Factor to the next level: 2, or of a later search its first width, squared with every step."""
     if start is None:
         return 2.0
     width = max(start.high / start.low if start.high else 1.0, 1 + asked.within)

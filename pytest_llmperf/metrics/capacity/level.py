@@ -49,7 +49,7 @@ class Execution:
     gave_out: str = ""
     """Sentence on requests that the server failed before the measured part; empty when there are none."""
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Under random arrivals the values of the criterion's metrics, which are pooled: a mean of tails is no tail."""
+    """Values, under random arrivals, of the criterion's metrics, which are pooled: a mean of tails is no tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _Finding:
 
     @property
     def is_broken(self) -> bool:
-        """By the mean, where it is not sure."""
+        """True if the mean breaks the limit, whether or not that is sure."""
         return self.value is None or beyond(self.limit, self.value)
 
     @property
@@ -150,7 +150,7 @@ def _level(quantity: Quantity, executions: Sequence[Execution]) -> float | None:
 
 
 def _mean(quantity: Quantity, summaries: Sequence[Summary]) -> float | None:
-    """Over executions, geometric where it can be; None when one has no value."""
+    """Mean over executions, geometric where it can be; None when one has no value."""
     values = complete(summary.value(quantity) for summary in summaries)
     if not values:
         return None
@@ -166,7 +166,7 @@ def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:
 
 
 def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None, is_random: bool) -> Compliance:
-    """Which side of the limit the interval lies on; a plain comparison where there is none."""
+    """The side of the limit that the interval lies on; a plain comparison where there is none."""
     quantity, allowed = limit.quantity, allowed_share(limit)
     if value is None or (quantity.unit == "ratio" and allowed is None):
         return "FAIL" if value is None or beyond(limit, value) else "PASS"

@@ -30,7 +30,7 @@ class MeanScore:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """By how much the mean score of the same `n` prompts is lower than before; negative where it is higher."""
+    """The drop of the mean score of the same `n` prompts; negative where it is higher than before."""
 
     value: float
     n: int

@@ -1,4 +1,4 @@
-"""By how much did it change, and how sure is that: per-run values of two sides to a ratio with its interval. Pure.
+"""Estimates a change and its certainty: per-run values of two sides to a ratio with its interval. Pure.
 
 Sessions (server launches) differ by more than their runs do, and the candidate is a new session: its session effect
 does not average out however often it is run. So the variance has a term per level, as in Kalibera and Jones (Rigorous

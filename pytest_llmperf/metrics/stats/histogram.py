@@ -14,7 +14,9 @@ Histogram = Mapping[int, int]
 """Count by bin: bin k holds values from 1.004^k up to 1.004^(k + 1)."""
 _LOG_WIDTH = math.log(1.004)
 _LEAST = 1e-6
-"""In milliseconds one nanosecond: what is not above it (a clock's whim) is counted there, so that none is lost."""
+"""One nanosecond, in milliseconds: a value that is not above it (a clock's whim) is counted there, so that none is
+lost.
+"""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 

@@ -17,9 +17,9 @@ class Prior:
     """Noise that is expected before anything was measured: standard deviations of the log of a per-run value."""
 
     run_sd: float
-    """Between runs of one session."""
+    """Standard deviation between runs of one session."""
     session_sd: float
-    """Between sessions (server launches). 0 where both sides were measured in one session, as in a duet."""
+    """Standard deviation between sessions (server launches). 0 where one session measured both sides, as in a duet."""
     weight: float = 4.0
     """Degrees of freedom that the expectation counts for. 0 leaves Student's t test."""
 
@@ -38,7 +38,7 @@ class Minimum:
 
     per_run: int
     in_all: int
-    """Over all runs of the comparison, the baseline's included."""
+    """Requests over all runs of the comparison, the baseline's included."""
 
 
 _STEADY = Tolerance(0.05, Prior(0.02, 0.01))
@@ -94,12 +94,14 @@ def default_margins(open_loop: bool) -> dict[str, float]:
 
 
 def elsewhere(prior: Prior) -> Prior:
-    """For a baseline of another host, driver, engine version or way of measuring: sessions differ by twice as much."""
+    """The prior for a baseline of another host, driver, engine version or way of measuring: sessions differ by twice
+    as much.
+    """
     return replace(prior, session_sd=2 * prior.session_sd)
 
 
 def duet(prior: Prior) -> Prior:
-    """For two servers measured in turn in one session: what the session does, it does to both."""
+    """The prior for two servers measured in turn in one session: its disturbances hit both."""
     return replace(prior, session_sd=0.0)
 
 

@@ -85,7 +85,7 @@ def typical_errors(errors: Sequence[RunErrors], run_sds: Mapping[Quantity, float
 
 
 def _influence(quantity: Quantity, requests: Sequence[Request]) -> dict[int, float]:
-    """By request (its place in the trace) the share by which it moves the run's number."""
+    """Share by which a request moves the run's number, by request (its place in the trace)."""
     if quantity == OUTPUT_RATE:
         return _of_rate(requests)
     metric = METRICS[quantity.metric]

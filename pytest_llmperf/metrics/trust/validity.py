@@ -23,7 +23,7 @@ MIN_LATE_NS = 5_000_000
 MIN_ACHIEVED_RATE = 0.98
 """Open loop: share of the scheduled rate at which requests must have been sent."""
 MIN_RATE_SLIP_NS = 20_000_000
-"""By how much the sending must have taken longer than the schedule: one hiccup of a short run is no lower rate."""
+"""Least time by which sending took longer than the schedule: one hiccup of a short run is no lower rate."""
 MAX_COALESCED = 0.02
 """Share of token chunks that were read together with another, where the client was late enough to be the cause: two for
 each gap that is wrong, and a hundredth of the gaps is what their p99 bears."""
@@ -43,7 +43,9 @@ MAX_RESENT = 0.01
 MAX_CLOCK_ERROR_NS = 1_000_000
 """A response that came before its request was sent, by more than the clock may be set in a run."""
 MAX_CLOCK_GAP_US = 1e5
-"""From the kernel's time of a read to the client's, at the median: no client is so late, but clocks can differ."""
+"""Longest time from the kernel's stamp of a read to the client's, at the median: no client is so late, but clocks
+differ.
+"""
 MAX_LENGTH_FACTOR = 2.0
 """Tokens told, of those that were asked for as the most: servers may count an end or a hidden token more."""
 MAX_OTHER_CPU = 0.25
@@ -149,7 +151,7 @@ def _resent(run: Run) -> Iterator[str]:
 
 
 def _absurd_lengths(run: Run) -> Iterator[str]:
-    """Also where the length is the model's to choose: the most that was asked for bounds it."""
+    """Reasons in the lengths of answers, also where the model chooses them: the most that was asked for bounds them."""
     good = [record for record in run.records if record.ok]
     absurd = [
         record

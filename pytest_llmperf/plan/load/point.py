@@ -81,7 +81,7 @@ class Stability(Frozen):
     window: PositiveInt | None = None
     """Requests per window: another way to write the load's `requests`."""
     within: Margin = 0.10
-    """By what share throughput and mean latency of the last three windows may differ (max / min - 1)."""
+    """Share by which throughput and mean latency of the last three windows may differ (max / min - 1)."""
     max_windows: Annotated[int, Field(ge=3)] = 10
     """Windows after which an unstable load is given up, and INVALID."""
 
@@ -156,7 +156,7 @@ class LoadKeys(PromptSpec):
     ignore_eos: bool = True
     """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
     stream_usage: Literal["every-chunk", "last-chunk"] | None = None
-    """Which chunks carry token counts; None: every chunk where the engine is known to do it, else the last."""
+    """The chunks that carry token counts; None: every chunk where the engine is known to do it, else the last."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The name of `output_tokens` in a request of chat or completions; None: max_tokens."""
     extra_body: ExtraBody = {}

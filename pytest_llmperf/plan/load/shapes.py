@@ -106,4 +106,4 @@ class Cancel(Frozen):
     share: Share
     """Share of the measured requests, 0..1; which ones follows from the seed."""
     after: Seconds
-    """From sending the request."""
+    """Seconds from sending the request."""

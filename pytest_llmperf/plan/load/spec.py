@@ -52,7 +52,7 @@ _NO_PLACE = {
     "stages": (("requests", "duration", "ramp", "stability"), "has no place beside `stages`, which have durations"),
     "capacity": (("ramp", "stability"), "has no place beside `capacity`, which chooses levels"),
 }
-"""By kind of load: keys that do not go with it, and why."""
+"""Keys that do not go with a kind of load, and the reason, by kind."""
 _LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
 
 

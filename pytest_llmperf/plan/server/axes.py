@@ -74,7 +74,7 @@ class ServerSpace:
 
     name: str
     axes: tuple[Axis, ...]
-    """In the plan's order; none where the entry is a single configuration."""
+    """Axes in the plan's order; none where the entry is a single configuration."""
     configs: tuple[ServerConfig, ...]
     """The product in order; the last axis changes from one to the next."""
 
@@ -152,7 +152,7 @@ def _server_space(given: object, validate: ValidatorFunctionWrapHandler) -> Serv
 
 
 def _axes(given: Mapping[str, Any]) -> Iterator[Axis]:
-    """In the order of the entry's keys."""
+    """Axes in the order of the entry's keys."""
     found = [
         Axis(KEY, (KEY,), tuple(_server_combinations(given))) if path == (KEY,) else _axis(path, swept)
         for path, swept in _swept(given, ())
@@ -275,5 +275,5 @@ def _written(value: ArgValue) -> str:
 
 
 def _identifier(text: str) -> str:
-    """With '_' for all that a test id cannot have."""
+    """The text with '_' for all that a test id cannot have."""
     return re.sub(r"[^A-Za-z0-9_.+]+", "_", text)

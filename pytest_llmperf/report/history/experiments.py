@@ -29,7 +29,7 @@ class Row:
     experiment: str
     quantity: Quantity
     levels: tuple[Interval | None, ...]
-    """By configuration, over the valid runs; None where there is no value."""
+    """Levels by configuration, over the valid runs; None where there is no value."""
     best: frozenset[int]
     """Positions of all that no other is better than beyond noise; empty without two to compare."""
 

@@ -8,7 +8,7 @@ from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.html.charts import Chart, Trace, figure_of, limit_line, log_axis, safe, scatter
 
 _SHAPES = {"HOLDS": "circle", "FAILS": "x", "INVALID": "square-open", "DIED": "cross"}
-"""Told apart by shape too, not by colour alone."""
+"""Shapes of the markers, so that verdicts differ not by colour alone."""
 _ROLES = {"HOLDS": "now", "FAILS": "bad", "INVALID": "queue", "DIED": "bad"}
 
 

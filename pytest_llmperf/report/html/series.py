@@ -28,7 +28,7 @@ MARGIN = {"l": 64, "r": 16, "t": 26, "b": 46}
 class _Panel(NamedTuple):
     title: str
     factor: float
-    """From the recorded unit to the shown one."""
+    """Factor from the recorded unit to the shown one."""
     series: tuple[tuple[str, str], ...]
     """Recorded name, and the trace's."""
 
@@ -74,7 +74,7 @@ def time_axis(run: Run) -> dict[str, Any]:
 
 
 def _span_ns(run: Run) -> tuple[int, int]:
-    """From the first request's begin to the last one's end."""
+    """Times of the first request's begin and the last one's end."""
     sent = [record for record in run.records if record.sent_ns is not None]
     return min(map(begin, sent)), max(record.end_ns for record in sent)
 

@@ -19,7 +19,7 @@ _COLOURS = {
     "to first token": "prefill",
     "decode": "decode",
 }
-"""By phase, in order. Only a server that tells how long a request waited in its queue tells its prefill too."""
+"""Colours by phase, in order. Only a server that gives a request's time in its queue gives its prefill too."""
 
 
 def timeline_chart(run: Run) -> Chart | None:

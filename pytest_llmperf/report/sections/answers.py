@@ -36,7 +36,7 @@ class AnsweredPoint(NamedTuple):
 
     point_id: str
     scores: Sequence[tuple[str, MeanScore]]
-    """By name."""
+    """Scores by name."""
     agreement: float | None
     """Share of equal answers between this session's runs; None without an output guard or a second run."""
     speeds: Sequence[float | None]

@@ -27,7 +27,7 @@ _WORDS = {
     "failed": ("[bold red]FAILED[/]", "bad", "FAILED"),
     "skipped": ("[yellow]SKIPPED[/]", "doubt", "SKIPPED"),
 }
-"""By standing the word on a terminal, then colour and word on the page."""
+"""The standing's word on a terminal, then its colour and word on the page, by standing."""
 _GPU_HEADERS = ("replicas\nx GPUs", "tok/s\nper GPU")
 
 

@@ -31,7 +31,7 @@ def server_sides(results: Sequence[Result]) -> list[tuple[str, tuple[ModelSide, 
 
 
 def server_side_table(view: Sequence[tuple[str, Sequence[ModelSide]]]) -> Table:
-    """Under each point a row per model; all runs of a point together."""
+    """A table with a row per model under each point; all runs of a point together."""
     table = make_table(
         "server side, by Triton (queue, compute: means per request)",
         *left("point\n  model"),

@@ -91,7 +91,7 @@ def _remarks(outcome: Outcome, *, every: bool) -> Iterator[str]:
 
 
 def _caught(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Beside every PASS belongs what would not have been one."""
+    """Lines on the smallest changes that would have failed, which belong beside every PASS."""
     passed = [one for one in outcomes if one.regression and one.regression.verdict == "PASS"]
     seen = ", ".join(_smallest(passed))
     if seen:

@@ -94,7 +94,9 @@ class Comparison:
         return f"{self.load}: no clear winner in any of {len(self.rows)} metrics{beaten}"
 
     def _strengths(self) -> Iterator[str]:
-        """Per metric that a choice is made by, those that no other is better than: `best itl_p50: a or b`."""
+        """Lines on the configurations that no other is better than, per metric that a choice is made by: `best
+        itl_p50: a or b`.
+        """
         for row in self.rows:
             if row.quantity in CHOSEN_BY and 0 < len(row.leaders) < len(self.configurations):
                 names = [self.configurations[place] for place in row.leaders]

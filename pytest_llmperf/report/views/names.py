@@ -21,7 +21,7 @@ def distinguished(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _names(outcome: Outcome) -> tuple[str, str, str, str]:
-    """From the shortest to the test's whole id, which no other has."""
+    """Names of a point, from the shortest to the test's whole id, which no other has."""
     function = outcome.test.rpartition("::")[2]
     return outcome.point_id, parameters(outcome.test) or outcome.point_id, function, outcome.test
 

@@ -34,12 +34,12 @@ class Replica(NamedTuple):
     """One replica, all runs together."""
 
     number: int
-    """From 1, as its log."""
+    """Number of the replica, from 1, as in the name of its log."""
     requests: str
     """Failed and sent ones; empty where only the proxy knows."""
     values: tuple[float | None, ...]
     share: float | None
-    """Its part of all output tokens, 0 to 1; None where nothing was made."""
+    """Share of all output tokens, 0 to 1; None where nothing was made."""
     metrics: Mapping[str, Any]
     """JSON data of its metrics."""
 
@@ -55,7 +55,7 @@ class Replicas(NamedTuple):
 
     @property
     def imbalance(self) -> float | None:
-        """By what share the busiest made more tokens than they all on average; None where nothing is known."""
+        """Share by which the busiest made more tokens than all on average; None where nothing is known."""
         shares = [one.share for one in self.replicas if one.share is not None]
         return max(shares) * len(shares) - 1 if shares else None
 
@@ -109,7 +109,9 @@ def _sampled(result: Result) -> Replicas:
 
 
 def _sums(result: Result, source: str) -> Iterator[float | None]:
-    """In the order of _SAMPLED, of all runs: what was made, means of what was running and waiting, the most of KV."""
+    """Values of all runs in the order of _SAMPLED: tokens made, means of requests running and waiting, the most of
+    KV.
+    """
     tracks = [track for run in result.runs for track in (run.telemetry.tracks if run.telemetry else ())]
     own = [track for track in tracks if track.source == source]
     made = [values[-1] for track in own if (values := _values(track, "generated_tokens"))]

@@ -41,7 +41,7 @@ class Measurement:
         """
         self.server, self.point = server, point
         self.runs = 0
-        """So many have ended."""
+        """Number of runs that have ended."""
         self._key = key
         self._trace: Trace | None = None
         """Made by the first run."""

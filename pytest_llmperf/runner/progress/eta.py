@@ -28,7 +28,7 @@ class PointWork:
     run_s: float | None = None
     """Seconds of a run by its load alone; None where they depend on the server."""
     open_ended: bool = False
-    """It ends when its runs agree, or after `runs`."""
+    """True if it ends when its runs agree, after `runs` at the latest."""
 
 
 class TimeLeft(NamedTuple):
@@ -53,7 +53,7 @@ class Eta:
     """Keeps what is planned, begun and ended, and estimates what is left."""
 
     works: dict[str, PointWork] = field(default_factory=dict)
-    """By test id."""
+    """Points by test id."""
     _took: dict[str, list[float]] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
     _starts: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Eta:
 
     @property
     def runs(self) -> tuple[int, int]:
-        """Ended, and known to be made in all."""
+        """Number of runs that have ended, and of those that are known to be made in all."""
         return sum(map(self.runs_of, self.works)), sum(work.runs for work in self.works.values())
 
     @property
@@ -122,7 +122,9 @@ class Eta:
         return TimeLeft(current + (count - 1) * (run_s or 0.0), run_s is not None and not work.open_ended)
 
     def _run_s(self, work: PointWork) -> float | None:
-        """By its own runs, else by those of the same load on other servers, else by the load itself."""
+        """Seconds of a run: by its own runs, else by those of the same load on other servers, else by the load
+        itself.
+        """
         same = [s for w in self.works.values() if w.load == work.load for s in self._took.get(w.test, ())]
         return _mean(self._took.get(work.test, ())) or _mean(same) or work.run_s
 

@@ -21,7 +21,7 @@ class Moment:
     name: str
     """The point's; of a duet with the server that has its turn."""
     run: int
-    """From 1."""
+    """Number of the run, from 1."""
     runs: int
     extra: bool
     """The gate asked for it."""
@@ -55,7 +55,7 @@ class Live:
             self.show(live_text(moment, self.eta, self.width, self.head))
 
     def starting(self, server: str) -> None:
-        """Before a server is started, which can take minutes."""
+        """Reports that a server is about to be started, which can take minutes."""
         self.line(f"{self.head}starting {server}")
 
     def line(self, text: str) -> None:

@@ -61,7 +61,7 @@ class Searcher:
         self.server, self.point, self.asked = server, point, point.capacity
         self.searches: list[LevelSearch] = []
         self.shown: list[tuple[float, Run]] = []
-        """Per search an execution of the highest level that held, else of the lowest."""
+        """An execution, per search, of the highest level that held, else of the lowest."""
         self.trials: list[LevelTrial] = []
         """Levels tried by the search that is under way."""
         self._on_run, self._workers = on_run, workers
@@ -215,7 +215,8 @@ def capacity_result(
     searches: Sequence[LevelSearch],
     shown: Sequence[tuple[float, Run]],
 ) -> Result:
-    """Per search its estimate, beside the metrics at the highest level that holds.
+    """The result of a point whose capacity was searched: the estimates, beside the metrics at the highest level that
+    holds.
 
     `shown`: the runs that the searches are shown by, with their levels.
     """

@@ -27,7 +27,7 @@ class Contest:
     trials: int | None = None
     """Configurations that may be measured at most, beside those that this machine cannot run."""
     held: dict[Position, Trial] = field(default_factory=dict)
-    """In the order in which they were begun."""
+    """Trials in the order in which they were begun."""
     _found: dict[Position, Assessment] = field(default_factory=dict)
     _best: Position | None = None
 

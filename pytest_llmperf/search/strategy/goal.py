@@ -40,7 +40,7 @@ class Check:
     limit: str
     """The limit as people read it: `<= 500 ms`."""
     value: float | None
-    """Over all runs, as the gate judges it."""
+    """Value over all runs, as the gate judges it."""
     shown: str
     """The value with its unit."""
     verdict: Compliance
@@ -61,7 +61,7 @@ class Check:
 
     @property
     def by(self) -> str:
-        """By how much it is kept or broken, as `12 % beyond`; empty where that is no share."""
+        """Distance to the limit, as `12 % beyond`; empty where it is no share."""
         if self.share is None:
             return ""
         return f"{abs(self.share):.0%}".replace("%", " %") + (" beyond" if self.share > 0 else " to spare")
@@ -88,7 +88,7 @@ class Assessment:
 
     @property
     def excess(self) -> float:
-        """By how much limits are broken, in all."""
+        """Sum of the excesses of all broken limits."""
         return sum(max(0.0, check.excess) for check in self.checks if not check.ok)
 
     @property
@@ -174,7 +174,7 @@ class Goal:
         return False if ratio.bound(_CONFIDENCE) > 0 else None
 
     def stands_above(self, one: Assessment, other: Assessment) -> bool:
-        """By their limits as they were measured, whatever the score."""
+        """True if `one` is above by its limits as they were measured, whatever the score."""
         return _ORDER.index(one.standing) < _ORDER.index(other.standing)
 
     def order(self, found: Assessment) -> tuple[float, ...]:
@@ -246,7 +246,7 @@ def _clear(found: SlaCheck, runs: Sequence[LimitRun]) -> bool:
 
 
 def _memory_check(load: str, limit: MemoryLimit, runs: Sequence[float | None]) -> Check:
-    """By the fullest run; memory is no matter of chance."""
+    """The check of GPU memory, by the fullest run; memory is no matter of chance."""
     known = [value for value in runs if value is not None]
     value = max(known) if len(known) == len(runs) else None
     excess = _HUGE if value is None else math.log(max(value, 1e-9) / limit.gpu_memory_gb)

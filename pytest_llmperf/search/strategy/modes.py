@@ -1,4 +1,4 @@
-"""In which order configurations are tried. Pure: what is measured, and who beats whom, is the arena's to say.
+"""The orders in which configurations are tried. Pure: the arena measures them, and decides which is better.
 
 All modes are deterministic functions of what was measured. So an interrupted search is continued by running it again
 with what was measured already at hand.
@@ -80,7 +80,7 @@ def _strides(space: Space, at: Position, way: Direction) -> Iterator[Position]:
 
 
 def _stride_on(space: Space, arena: Arena, at: Position, way: Direction) -> Position:
-    """Goes that way as long as every stride, twice as long as the last, is better."""
+    """Moves on in a direction as long as every stride, twice as long as the last, is better."""
     if not space.ordered[way.axis]:
         return at
     stride = 2

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 Position = tuple[int, ...]
-"""Per axis the place of its value: 0 is the first."""
+"""Index of the value of each axis: 0 is the first."""
 _LARGEST = 20_000
 """Positions of a space that is looked through as a whole; of a larger one only the corners are."""
 
@@ -41,7 +41,7 @@ class Space:
         return tuple((size - 1) // 2 if order else 0 for size, order in zip(self.sizes, self.ordered, strict=True))
 
     def directions(self) -> Iterator[Direction]:
-        """Both ways along each ordered axis; along one without order only one, since it is a circle there."""
+        """Yields both ways along each ordered axis, and one way along any other, which is a circle."""
         for axis, (size, order) in enumerate(zip(self.sizes, self.ordered, strict=True)):
             if size > 1:
                 yield Direction(axis, 1)

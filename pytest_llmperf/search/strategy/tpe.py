@@ -24,9 +24,10 @@ def optuna_missing() -> str | None:
 
 
 def tpe(space: Space, contest: Contest, seed: int) -> None:
-    """Until the contest is out of trials, or only what is known is proposed. MissingRequirement without optuna.
+    """Tries proposals until the contest is out of trials, or only known ones are proposed. Raises MissingRequirement
+    without optuna.
 
-    The first proposal is the middle. What was proposed before is answered from memory.
+    The first proposal is the middle. A repeated one is answered from memory.
     """
     study, again = _study(seed), 0
     study.enqueue_trial(dict(zip(_names(space), space.centre(), strict=True)))

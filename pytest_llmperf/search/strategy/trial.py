@@ -19,7 +19,7 @@ class RunFacts:
     launch: int
     """Counts from 1: runs on one start of the server share what that start was like."""
     values: Mapping[str, float | None]
-    """By quantity, in its unit; None where the sample is empty."""
+    """Values by quantity, in its unit; None where the sample is empty."""
     limits: Mapping[str, LimitRun]
     """The value that the run gives for each limit of the load, by the limit as text."""
     sent: int
@@ -47,7 +47,7 @@ class Trial:
 
     position: Position
     runs: tuple[RunFacts, ...] = ()
-    """In the order in which they were measured."""
+    """Runs in the order in which they were measured."""
     error: str | None = None
     """The first line of the server's own error; None where it has not failed."""
     skipped: str | None = None
@@ -76,5 +76,5 @@ class Trial:
         return tuple(run.invalid[0] for run in self.runs if run.invalid)
 
     def values(self, load: str, quantity: Quantity | str) -> tuple[float | None, ...]:
-        """Per run of the load."""
+        """Value of a quantity in each run of the load."""
         return tuple(run.values.get(str(quantity)) for run in self.of(load))

@@ -1,4 +1,4 @@
-"""From a configuration to the exact command that starts it."""
+"""Builds the exact command that starts a server, from its configuration."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 def command(config: EmbeddedServer, port: int | str, gpus: Sequence[Gpu]) -> Command:
-    """It runs in this Python."""
+    """The command of the engine, in the Python that runs pytest."""
     model = () if "model" in config.args else ("--model", config.model)
     program = (sys.executable, "-m", "pytest_llmperf.embedded", *model)
     return Command((*program, *listening_at(port), *command_line_flags(config.args)), config.env)

@@ -73,5 +73,5 @@ def target(config: SglangServer, place: Place) -> Target:
 
 
 def version(target: Target) -> str | None:
-    """Its own version; older ones tell it under another path."""
+    """The engine's own version; older ones give it under another path."""
     return version_at(target, "/server_info") or version_at(target, "/get_server_info")

@@ -18,7 +18,7 @@ _KEY = "api-key"
 
 
 def command(config: VllmServer, port: int | str, gpus: Sequence[Gpu]) -> Command:
-    """Its arguments as they are in the plan, after the address; its key in the environment, which only we can read."""
+    """The command with the plan's arguments after the address; a key is in the environment, which only we can read."""
     program = (config.executable, "serve", config.model)
     args = {name: value for name, value in config.args.items() if name != _KEY}
     key = {"VLLM_API_KEY": str(config.args[_KEY])} if config.args.get(_KEY) else {}

@@ -43,14 +43,14 @@ _MOST_PIDS = 1 << 22
 _LOOK_S = 0.2
 """Time between two looks at what there is in shared memory: a server may be killed at any moment, and its maps go."""
 _LOOKS = 25
-"""For whose a new segment is; another server's is none of ours however often we look."""
+"""Number of looks for the owner of a new segment; another server's is none of ours however often we look."""
 _MOST_LOG_BYTES = 128 << 20
 """Most bytes of a log on disk, fewer on a small disk: its beginning and its end are kept, which is all that is read."""
 _LEFT_OUT = b"\n[llmperf: what comes here was too much for this log and is left out]\n"
 _PUNCH_HOLE = 0x01 | 0x02
 """FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE."""
 _DRAIN_S = 2.0
-"""For what a server has written and the log has not; a process that got away may hold its end of the pipe for ever."""
+"""Time for output that is not in the log yet; a process that got away may hold its end of the pipe for ever."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -176,7 +176,8 @@ def _reap_orphans(server: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_an_end(server: subprocess.Popen[bytes], before: set[str]) -> set[_File]:
-    """Until pytest writes to the pipe or closes it, dies (a fork of it may still hold the pipe), or the server ends.
+    """Waits until pytest writes to the pipe or closes it, dies (a fork of it may still hold the pipe), or the server
+    ends.
 
     Returns the shared memory that the server and its descendants had mapped.
     """

@@ -8,7 +8,7 @@ from typing import Any
 from pytest_llmperf.errors import LlmPerfError
 
 LARGEST = 2**63
-"""Above any time in ns and any count that a file can mean."""
+"""A number above any time in ns and any count that a file can mean."""
 NUMBER = (int, float)
 """Finite and not negative, as every time and count of these files is."""
 

@@ -29,7 +29,7 @@ class Totals:
     failed: int
     cancelled: int
     rates: Mapping[str, float]
-    """By our names."""
+    """Rates by our names of the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class ImportedPoint:
     totals: Totals | None = None
     """Counts and rates over all requests where `runs` are a sample; None where they are all."""
     known: Mapping[str, Distribution] = field(default_factory=dict)
-    """By our names: statistics whose definition is ours."""
+    """Statistics whose definition is ours, by our names."""
     ok: int = 0
     failed: int = 0
     """Counts of a point without requests."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """By our names: why the file does not give the metric."""
+    """Reasons why the file does not give a metric, by our names."""
     notes: tuple[str, ...] = ()
     """Facts that a reader must know about the figures."""
 
@@ -127,5 +127,5 @@ def imported_record(*, sent_ns: int | None, end_ns: int, **known: Any) -> Reques
 
 
 def in_order(records: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """By the time of sending."""
+    """The records in the order of sending."""
     return sorted(records, key=lambda record: record.sent_ns or record.end_ns)

@@ -42,7 +42,9 @@ def theirs(document: Mapping[str, Any], name: str) -> dict[str, dict[str, float 
 
 
 def statistics(metrics: Figures, names: Mapping[str, str], n: int, where: str) -> dict[str, Distribution]:
-    """By our names the statistics of those that are there; `names` gives theirs. Their count of values, else n."""
+    """Statistics of the metrics that are there, by our names; `names` gives the tool's. Their count of values, else
+    `n`.
+    """
     return {
         ours: _statistic(metrics[name], ours, n, f"{where}: {name}") for ours, name in names.items() if name in metrics
     }

@@ -18,7 +18,9 @@ T = TypeVar("T")
 LONGEST_LINE = 64 * 2**20
 """Bytes of a line, or characters of a CSV field: far more than any prompt has."""
 MOST_TOKENS = 10_000_000
-"""In one request: more than any model reads or writes, so that a slip is told before it fills the memory."""
+"""Most tokens of one request: more than any model reads or writes, so that a slip is found before it fills the
+memory.
+"""
 _SHOWN = 80
 _SHOWN_KEYS = 12
 

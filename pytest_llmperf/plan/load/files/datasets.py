@@ -266,7 +266,9 @@ def _parts(parts: list[Any]) -> str | None:
 
 
 def _csv(text: str, source: str, seen: _Seen) -> Iterator[Dialogue]:
-    """By the names of its header, or, where no column is a prompt's by name, the first column of every row."""
+    """Dialogues by the names of the header, or, where no column is a prompt's by name, from the first column of
+    every row.
+    """
     header = text.lstrip("\n").partition("\n")[0]
     delimiter = next((mark for mark in _DELIMITERS if _prompt_column(_names(header, mark))), ",")
     prompt = _prompt_column(_names(header, delimiter))

@@ -77,7 +77,7 @@ class _Seen:
 
     source: str
     per_second: float
-    """So many of the file's units of time."""
+    """Number of the file's units of time in a second."""
     unused: Counter[str]
 
     def count(self, given: Mapping[str, Any], used: Sequence[str]) -> None:
@@ -205,7 +205,7 @@ def _blocks(ids: Any) -> tuple[int, ...]:
 
 
 def _burstgpt(lines: Iterable[str], seen: _Seen) -> Iterator[TraceEntry]:
-    """Without the requests that failed when the trace was recorded: those have no response tokens."""
+    """Entries without the requests that failed when the trace was recorded: those have no response tokens."""
     for row, at in _rows(lines, seen.source, ("Timestamp", "Request tokens", "Response tokens")):
         if _is_zero(row["Response tokens"]):
             seen.unused["rows without response tokens, which failed"] += 1

@@ -35,7 +35,9 @@ _TRIES = 3
 """The signal that ends the holder reaches its commands too, those that take down among them."""
 
 _MISSES = 6
-"""So many looks at the pods without an answer, five seconds apart, and the cluster is gone."""
+"""Number of looks at the pods in a row without an answer, five seconds apart, after which the cluster counts as
+gone.
+"""
 
 
 class Deployment:

@@ -15,9 +15,9 @@ from pytest_llmperf.servers.deployments.kubernetes import commands
 from pytest_llmperf.servers.deployments.kubernetes.tools import quote
 
 _PAUSE_S = 5.0
-"""Between two looks at the pods: a client that asks all the time would disturb what it measures."""
+"""Time between two looks at the pods: a client that asks all the time would disturb what it measures."""
 _BROKEN_S, _BREAKS = 10.0, 5
-"""So many forwardings that end within so many seconds each, and there is no way to the pod."""
+"""Number of forwardings that end within so many seconds each, after which the pod counts as unreachable."""
 _END_S = 5.0
 
 

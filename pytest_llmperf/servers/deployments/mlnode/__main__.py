@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 2.0
 _PATIENCE_S = 60.0
 """Longest time without an answer that is borne, as while a node restarts."""
 _MISSES = 3
-"""So many questions in a row without an answer, and the node is gone."""
+"""Number of questions in a row without an answer after which the node counts as gone."""
 _PROBE_TIMEOUT_S = 5.0
 _REPLACE = "`replace: true` in the plan stops it; or stop it yourself"
 

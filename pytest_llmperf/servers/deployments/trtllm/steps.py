@@ -51,7 +51,7 @@ class Steps:
         return f"step {self._at + 1}/{len(self._names)} {self._names[self._at]}"
 
     def begin(self, name: str) -> None:
-        """Goes on to the step of this name."""
+        """Begins the step of this name."""
         self._at = self._names.index(name)
 
     def say(self, text: str) -> None:

@@ -40,7 +40,7 @@ def preparation(config: TritonServer) -> str:
 
 
 def target(config: TritonServer, place: Place) -> Target:
-    """Its HTTP address, with those of gRPC and metrics."""
+    """The server's HTTP address, with those of gRPC and metrics."""
     return Target(
         f"http://{LOOPBACK}:{place.http}",
         config.served_model,
@@ -65,7 +65,7 @@ def answering(target: Target, process: ServerProcess | None, name: str, timeout_
 
 
 def version(target: Target) -> str | None:
-    """Its own version; None when it does not tell."""
+    """The engine's own version; None when it does not give one."""
     return service(target).version()
 
 

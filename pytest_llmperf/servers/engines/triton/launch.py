@@ -15,7 +15,7 @@ from pytest_llmperf.servers.process.process import free_ports
 
 _DOCKER_PATIENCE_S = 30.0
 _STUB_GRACE_S = 5.0
-"""Beyond its exit timeout a server needs about 4 s to unload python models."""
+"""Time that a server needs beyond its exit timeout to unload python models: about 4 s."""
 
 
 def stop_grace_s(config: TritonServer) -> float:

@@ -22,7 +22,9 @@ _ONE_TOKEN: Mapping[str, Any] = {"text_input": "Hello", "parameters": {"max_toke
 
 
 class HttpService:
-    """Over HTTP. Methods raise ServerError where the server refuses, and httpx.TransportError where there is none."""
+    """A client over HTTP. Methods raise ServerError where the server refuses, and httpx.TransportError where there
+    is none.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target

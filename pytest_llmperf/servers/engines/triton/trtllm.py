@@ -33,7 +33,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 HEALTH = Ready(path="/health")
 """trtllm-serve's."""
 _UNLOAD_S = 10.0
-"""Beyond its exit timeout Triton needs some seconds to unload python models, and mpirun to end its ranks."""
+"""Time beyond its exit timeout in which Triton unloads python models, and mpirun ends its ranks."""
 
 
 class Place(NamedTuple):
@@ -82,7 +82,7 @@ def command(config: TrtllmServer, place: Place | int | str, gpus: Sequence[Gpu])
 
 
 def target(config: TrtllmServer, place: Place) -> Target:
-    """Its HTTP address; of Triton with those of gRPC and metrics."""
+    """The server's HTTP address; of Triton with those of gRPC and metrics."""
     http, grpc, metrics = place.ports
     url = f"http://{LOOPBACK}:{http}"
     if config.flow == "serve":

@@ -35,7 +35,7 @@ class TritonServer(LaunchedServer):
     """Shared memory of the container: tensors of python models pass through it."""
     models: dict[str, TritonModel] = {}
     repository: str | None = None
-    """In the place of `models`: a local folder, or an s3://, gs:// or as:// URL."""
+    """A repository in the place of `models`: a local folder, or an s3://, gs:// or as:// URL."""
     serve: str = ""
     """The model that is asked; needed unless there is one only."""
     options: dict[str, ParameterValue | list[ParameterValue]] = {}
