@@ -56,7 +56,7 @@ class Bench:
         self._checkpoint, self._session, self._gpus, self._workers = checkpoint, session, tuple(gpus), workers
         self._show, self._width = live.show, live.width
         self._tasks: dict[tuple[Position, str], Task] = {}
-        """By configuration and load: the last launch's, with the runs of the earlier ones."""
+        """Measurements by configuration and load: the last launch's, with the runs of the earlier ones."""
         self._numbers: dict[Position, int] = {}
         self.measured = 0
         """Runs of a load in this process."""

@@ -20,8 +20,9 @@ from pytest_llmperf.records import Run
 
 _CRITICAL = {5: 0.989, 6: 0.981, 7: 0.972, 8: 0.966, 10: 0.948, 15: 0.92, 20: 0.917}
 """Critical values by number of values: the share of their squares that the best cut into two groups takes by chance in
-one sample of a hundred, of 20 values (batches of each of several runs) in one of 500. Of 40,000 samples each of uniform, exponential,
-normal, lognormal and t distributions and of normal series correlated by up to 0.9, the highest (exponential, uniform).
+one sample of a hundred, of 20 values (batches of each of several runs) in one of 500. Of 40,000 samples each of
+uniform, exponential, normal, lognormal and t distributions and of normal series correlated by up to 0.9, the highest
+(exponential, uniform).
 """
 _LEAST_SHARE = 5
 """The smaller group has a value in so many, and two at least: a single one is an outlier, no regime."""
