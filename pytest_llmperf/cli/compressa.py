@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -18,13 +18,16 @@ from pytest_llmperf.cli.profile import measured, show
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.interchange.compressa.config import Experiment, parse_experiments, sent_prompts
 from pytest_llmperf.interchange.compressa.database import Measurement, add_experiment
-from pytest_llmperf.metrics.dialects import dialect_metrics
+from pytest_llmperf.metrics.dialects import dialect_metrics, with_answer
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.criteria import with_limits
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.spec import LoadSpec
+from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.records import RequestRecord
 from pytest_llmperf.report.files import write_history
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
+from pytest_llmperf.servers.readiness import check_listening
 from pytest_llmperf.servers.start import start_server
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -59,19 +62,20 @@ def measure_from_yaml(
     They land in the history, which `llmperf history list --dialect compressa --show-metrics --show-parameters` shows
     with compressa-perf's names. Exit status as of `llmperf profile`.
     """
-    if node_url and not no_sign:
-        raise click.UsageError("requests to a node are sent without a signature: say so with --no-sign")
+    if node_url and openai_url:
+        raise click.UsageError("--node-url and --openai-url name a server each; give one of them")
     folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None, dialect=_DIALECT)
     with reported(folder, None):
         experiments = parse_experiments(_read(file), str(file))
-        urls = {"node_url": node_url, "openai_url": openai_url, "model_name": model_name}
-        given = [one.model_copy(update={k: v for k, v in urls.items() if v}) for one in experiments]
-        _check(given)
+        urls = {"node_url": node_url, "openai_url": openai_url} if node_url or openai_url else {}
+        typed = urls | ({"model_name": model_name} if model_name else {})
+        given = [one.model_copy(update=typed) for one in experiments]
+        tasks = [_task(f"e{n}", one, file.parent, no_sign, api_key_env) for n, one in enumerate(given, 1)]
         folder.claim()
         try:
-            results = [_measured(one, f"e{n}", file.parent, folder, api_key_env, db) for n, one in enumerate(given, 1)]
+            results = [_measured(task, folder, db) for task in tasks]
         finally:
-            labels = {f"e{number}": _labels(one) for number, one in enumerate(given, 1)}
+            labels = {task.name: _labels(task.experiment) for task in tasks}
             if folder.outcomes:
                 report(folder, lambda: write_history(folder, history, labels=labels))
     for line in (f"history: {history}", *([f"database: {db}"] if db else [])):
@@ -79,13 +83,45 @@ def measure_from_yaml(
     sys.exit(0 if all(result.valid and not result.metrics.failed for result in results) else 1)
 
 
-def _measured(
-    experiment: Experiment, name: str, beside: Path, folder: RunFolder, api_key_env: str | None, db: Path | None
-) -> Result:
-    """Measures an experiment, stores and shows it; its files are looked for `beside` the YAML."""
+class _Task(NamedTuple):
+    """An experiment with all that is needed to measure it."""
+
+    name: str
+    experiment: Experiment
+    url: str
+    server: ServerConfig
+    prompts: Sequence[str]
+    """Texts in the order in which they are sent."""
+
+
+def _task(name: str, experiment: Experiment, beside: Path, no_sign: bool, api_key_env: str | None) -> _Task:
+    """The experiment's files are looked for `beside` the YAML. PlanError and UsageError say what is missing."""
+    url, called = experiment.node_url or experiment.openai_url, f"experiment {experiment.experiment_name!r}"
+    if not url:
+        raise PlanError(f"{called} names no server: give --node-url or --openai-url, or openai_url there")
+    if experiment.node_url and not no_sign:
+        raise click.UsageError(f"{called}: requests to a node are sent without a signature: say so with --no-sign")
+    if not experiment.model_name:
+        raise PlanError(f"{called} names no model: give --model-name, or model_name there")
+    server = server_at(
+        url,
+        engine="openai",
+        name="server",
+        model=experiment.model_name,
+        headers=(),
+        bearer_env=api_key_env or _referred(experiment),
+    )
+    return _Task(name, experiment, url, server, sent_prompts(experiment, beside))
+
+
+def _measured(task: _Task, folder: RunFolder, db: Path | None) -> Result:
+    """Measures an experiment, stores and shows it."""
+    experiment = task.experiment
     say(f"{experiment.experiment_name}: {experiment.num_tasks} requests, {experiment.num_runners} at a time")
-    result = _measure(experiment, name, beside, folder, api_key_env)
-    folder.note(name, experiment.experiment_name)
+    check_listening(task.url)
+    point = _point(task, folder.made() / "prompts" / f"{task.name}.jsonl")
+    (result,) = measured(start_server(task.server, folder.log_dir(), (), loads=[point]), [point], 1, folder)
+    folder.note(task.name, experiment.experiment_name)
     if db:
         _add(db, experiment, result)
     show(result, _DIALECT)
@@ -99,76 +135,51 @@ def _read(file: Path) -> str:
         raise PlanError(f"{file}: cannot be read: {error}") from error
 
 
-def _check(experiments: list[Experiment]) -> None:
-    for experiment in experiments:
-        name = experiment.experiment_name
-        if not (experiment.node_url or experiment.openai_url):
-            raise PlanError(
-                f"experiment {name!r} names no server: give --node-url or --openai-url, or openai_url there"
-            )
-        if not experiment.model_name:
-            raise PlanError(f"experiment {name!r} names no model: give --model-name, or model_name there")
-
-
-def _measure(experiment: Experiment, name: str, folder: Path, run_folder: RunFolder, api_key_env: str | None) -> Result:
-    config = server_at(
-        experiment.node_url or experiment.openai_url or "",
-        engine="openai",
-        name="server",
-        model=experiment.model_name,
-        headers=(),
-        bearer_env=api_key_env or _referred(experiment),
-    )
-    point = _point(experiment, name, sent_prompts(experiment, folder), run_folder.made() / "prompts" / f"{name}.jsonl")
-    (result,) = measured(start_server(config, run_folder.log_dir(), (), loads=[point]), [point], 1, run_folder)
-    return result
-
-
 def _referred(experiment: Experiment) -> str | None:
     found = _REFERENCE.fullmatch(experiment.api_key or "")
     return found[1] if found else None
 
 
-def _point(experiment: Experiment, name: str, prompts: list[str], path: Path) -> LoadPoint:
-    """The load of an experiment. Answers end where the model ends them, as those that compressa-perf asks for do."""
+def _point(task: _Task, path: Path) -> LoadPoint:
+    """The load of an experiment. Answers end where the model ends them, as those that compressa-perf asks for do.
+
+    The first request of each runner is the lead-in, and one of the experiment's tasks where runners have more of them.
+    """
+    experiment = task.experiment
+    slots = min(experiment.num_runners, experiment.num_tasks)
+    after = experiment.num_tasks - slots
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_at(path, "".join(f"{json.dumps({'input': prompt})}\n" for prompt in prompts))
+    write_at(path, "".join(f"{json.dumps({'input': prompt})}\n" for prompt in task.prompts))
     spec = LoadSpec.model_validate(
         {
             "endpoint": "chat",
             "prompts": {"file": str(path)},
             "output_tokens": experiment.max_tokens,
             "ignore_eos": False,
-            "concurrency": experiment.num_runners,
-            "requests": experiment.num_tasks,
+            "concurrency": slots,
+            "requests": after if after >= slots else experiment.num_tasks,
             "extra_body": {"temperature": None},
             "seed": experiment.seed,
         }
     )
-    (point,) = spec.points(name)
+    (point,) = spec.points(task.name)
     return with_limits((), point)
 
 
 def _labels(experiment: Experiment) -> Mapping[str, str]:
-    told = {"name": experiment.experiment_name, "description": experiment.description or ""}
+    told = {
+        "name": experiment.experiment_name,
+        "description": experiment.description or "",
+        "num_workers": str(experiment.num_runners),
+        "num_tasks": str(experiment.num_tasks),
+    }
     return {key: value for key, value in told.items() if value}
 
 
 def _add(db: Path, experiment: Experiment, result: Result) -> None:
     told = dialect_metrics(_DIALECT, result.runs)
     (run,) = result.runs
-    requests = [record for record in run.records if record.phase == "measured" and record.sent_ns is not None]
-    rows = [
-        Measurement(
-            n_input=record.input_tokens or 0,
-            n_output=record.output_tokens or 0,
-            ttft=(record.chunk_ns[0] - (record.sent_ns or 0)) / 1e9 if record.chunk_ns else 0.0,
-            start_time=(record.sent_ns or 0) / 1e9,
-            end_time=record.end_ns / 1e9,
-            status="success" if record.ok else "failed",
-        )
-        for record in requests
-    ]
+    rows = list(map(_row, run.records))
     parameters = {
         "num_workers": experiment.num_runners,
         "num_tasks": experiment.num_tasks,
@@ -185,6 +196,20 @@ def _add(db: Path, experiment: Experiment, result: Result) -> None:
         {key: str(value) for key, value in parameters.items()},
         {name: metric["value"] for name, metric in told.items() if metric["value"] is not None},
         rows,
+    )
+
+
+def _row(record: RequestRecord) -> Measurement:
+    """A request as the tool's formulas read it, so that its own recomputation gives the metrics that stand beside."""
+    sent_ns = record.end_ns if record.sent_ns is None else record.sent_ns
+    seen = with_answer(record)
+    return Measurement(
+        n_input=record.input_tokens or 0,
+        n_output=record.output_tokens or 0,
+        ttft=(seen[0] - sent_ns) / 1e9 if seen else 0.0,
+        start_time=sent_ns / 1e9,
+        end_time=record.end_ns / 1e9,
+        status="success" if record.ok else "failed",
     )
 
 

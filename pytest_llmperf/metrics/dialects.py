@@ -110,8 +110,8 @@ def _with_text(record: RequestRecord) -> list[int]:
     return [moment for index, moment in enumerate(record.chunk_ns) if index not in textless]
 
 
-def _with_answer(record: RequestRecord) -> list[int]:
-    """Times of the chunks with text that is no reasoning."""
+def with_answer(record: RequestRecord) -> list[int]:
+    """Returns the times of the chunks with text that is no reasoning; none of an answer without any."""
     first = record.first_output_ns
     return [moment for moment in _with_text(record) if first is not None and moment >= first]
 
@@ -171,7 +171,7 @@ def _span_ns(records: Sequence[tuple[RequestRecord, list[int]]]) -> int:
 
 def _genai_perf(run: Run) -> _Report:
     """GenAI-Perf: chunks with text that is no reasoning; failed requests count in the request throughput."""
-    answered = [(record, seen) for record in _good(run) if (seen := _with_answer(record))]
+    answered = [(record, seen) for record in _good(run) if (seen := with_answer(record))]
     span_ns = _span_ns(answered)
     _, output = _total([record for record, _ in answered])
     return _Report(
@@ -191,7 +191,7 @@ def _aiperf(run: Run) -> _Report:
     good = [record for record, _ in answered]
     prompt, output = _total(good)
     failed = len(run.records) - len(answered)
-    first_answer = [(record, seen[0]) for record, _ in answered if (seen := _with_answer(record))]
+    first_answer = [(record, seen[0]) for record, _ in answered if (seen := with_answer(record))]
     prefill = [(record.input_tokens, seen[0] - _sent(record)) for record, seen in answered]
     by_usage = [record for record in good if record.token_source == "usage"]
     prompts = [
@@ -271,7 +271,7 @@ def _compressa(run: Run) -> _Report:
     """compressa-perf: single numbers in seconds; TPOT is all latency over all tokens, so it holds the first token."""
     good = _good(run)
     latencies = [(record.end_ns - _sent(record)) / _S for record in good]
-    answers = [_with_answer(record) for record in good]
+    answers = [with_answer(record) for record in good]
     ttfts = [(seen[0] - _sent(record)) / _S if seen else 0.0 for record, seen in zip(good, answers, strict=True)]
     start, end = min(map(_sent, good), default=0), max((record.end_ns for record in good), default=0)
     prompt, output, failed = *_total(good), len(run.records) - len(good)

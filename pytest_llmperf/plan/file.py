@@ -7,7 +7,7 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -103,8 +103,8 @@ def load_plan(path: Path) -> Plan:
 
 
 @contextlib.contextmanager
-def _nothing_unexpected(source: str) -> Iterator[None]:
-    """Turns any error of YAML or of the checks into a PlanError: it is a mistake in the plan too, and never a
+def nothing_unexpected(source: str) -> Iterator[None]:
+    """Turns any error of YAML or of the checks into a PlanError: it is a mistake in the file too, and never a
     traceback.
     """
     try:
@@ -112,7 +112,7 @@ def _nothing_unexpected(source: str) -> Iterator[None]:
     except PlanError:
         raise
     except RecursionError:
-        problem = "it is nested more deeply than a plan can be, or contains itself (an alias `*x` below its own `&x`)"
+        problem = "it is nested more deeply than a file can be, or contains itself (an alias `*x` below its own `&x`)"
     except Exception as error:
         problem = f"it cannot be read ({type(error).__name__}: {str(error)[:_SHOWN]})"
     else:
@@ -122,27 +122,15 @@ def _nothing_unexpected(source: str) -> Iterator[None]:
 
 def parse_plan(text: str, source: str, folder: Path | None = None) -> Plan:
     """The plan in a YAML text; `source` is what error messages call it, its files are looked for in `folder`."""
-    with _nothing_unexpected(source):
+    with nothing_unexpected(source):
         return _parsed(text, source, folder)
 
 
 def _parsed(text: str, source: str, folder: Path | None) -> Plan:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_size(root, source)
-        data = yaml.safe_load(text)
-        remember(*literal_secrets(data))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise PlanError(f"{source}:{line}: not valid YAML: {error.reason}, given {text[error.position]!r}") from error
+    root, data = read_yaml(text, source)
     if root is None or not isinstance(data, dict):
         given = "an empty file" if data is None else repr(data)
         raise PlanError(f"{source}:1: a plan is a mapping with model, servers and loads, not {given}")
-    if doubles := list(_double_keys(root, set())):
-        raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
     try:
         plan = Plan.model_validate(data, context=None if folder is None else {"folder": folder})
     except ValidationError as error:
@@ -159,8 +147,29 @@ def _refuse_secrets(data: Any, root: yaml.Node, source: str) -> None:
     """
     for path, _ in plain_secrets(data):
         if not (path[0] == "servers" and path[2:3] == ("values",)):
-            keys, line = _locate(root, path)
+            keys, line = located(root, path)
             raise PlanError(f"{source}:{line}: {'.'.join(keys)}: {in_plain_text(path[-1])}")
+
+
+def read_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
+    """Returns the nodes and the data of a YAML text, None where it is empty; its secrets are never shown from then on.
+
+    PlanError names `source` and the line of what is no YAML, is given twice, or is more than memory holds.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(root, source)
+        data = yaml.safe_load(text)
+        remember(*literal_secrets(data))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise PlanError(f"{source}:{line}: not valid YAML: {error.reason}, given {text[error.position]!r}") from error
+    if root and (doubles := list(_double_keys(root, set()))):
+        raise PlanError("\n".join(f"{source}:{line}: {key!r} is given twice" for key, line in doubles))
+    return root, data
 
 
 def _check_size(root: yaml.Node | None, source: str) -> None:
@@ -207,12 +216,12 @@ def _describe(problem: Any, root: yaml.Node, source: str) -> str:
     error, loc = problem.get("ctx", {}).get("error"), problem["loc"]
     if loc[:1] == ("servers",):
         loc = (*loc[:2], *loc[3:])  # pydantic puts the engine behind a server's name, and it may be a key's name too
-    keys, line = _locate(root, (*loc, *(error.keys if isinstance(error, EntryError) else ())))
+    keys, line = located(root, (*loc, *(error.keys if isinstance(error, EntryError) else ())))
     where = ".".join(keys)
-    return f"{source}:{line}: {where + ': ' if where else ''}{_message(problem, hide=any(map(is_secret, keys)))}"
+    return f"{source}:{line}: {where + ': ' if where else ''}{message(problem, any(map(is_secret, keys)), _keys_at)}"
 
 
-def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
+def located(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[list[str], int]:
     """The path of YAML keys in `loc` and the line of the deepest; other tags that pydantic added are passed."""
     keys: list[str] = []
     node, line = root, root.start_mark.line + 1
@@ -240,11 +249,12 @@ def _child(node: yaml.Node, part: int | str) -> tuple[yaml.Node, int] | None:
     return None
 
 
-def _message(problem: Any, hide: bool) -> str:
+def message(problem: Any, hide: bool, keys_at: Callable[[tuple[int | str, ...]], list[str]]) -> str:
+    """Says what is wrong by one of pydantic's errors, and what is allowed; `hide` leaves out what was given."""
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = str(problem["loc"][-1])
-        return f"unknown key {name!r}{did_you_mean(name, _keys_at(problem['loc'][:-1]))}"
+        return f"unknown key {name!r}{did_you_mean(name, keys_at(problem['loc'][:-1]))}"
     if kind == "missing":
         return f"{problem['loc'][-1]!r} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

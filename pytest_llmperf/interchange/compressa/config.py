@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pytest_llmperf.boundary.literals import refuse_secret
-from pytest_llmperf.definitions import did_you_mean
+from pytest_llmperf.boundary.literals import is_secret, refuse_secret
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.plan.file import located, message, nothing_unexpected, read_yaml
+from pytest_llmperf.plan.load.checks import MOST_REQUESTS, MOST_SLOTS
+from pytest_llmperf.plan.load.files.data_lines import MOST_TOKENS
 
 _MOST_BYTES = 1 << 20
+_MOST_CHARACTERS = 1_000_000_000
+"""Most characters of all prompts of an experiment, which are held in memory."""
 _ASK = ". Repeat this text at least 10 times and number the repetitions."
 """Ends a generated prompt, so that answers get as long as they may."""
 
@@ -32,12 +37,12 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    experiment_name: str
+    experiment_name: Annotated[str, Field(min_length=1)]
     model_name: str | None = None
     description: str | None = None
-    num_tasks: PositiveInt
+    num_tasks: Annotated[int, Field(ge=1, le=MOST_REQUESTS)]
     """Requests in all."""
-    num_runners: PositiveInt
+    num_runners: Annotated[int, Field(ge=1, le=MOST_SLOTS)]
     """Requests in flight."""
     openai_url: str | None = None
     node_url: str | None = None
@@ -46,47 +51,49 @@ class Experiment(BaseModel):
     serv_api_url: str | None = None
     account_address: str | None = None
     generate_prompts: bool = False
-    num_prompts: PositiveInt = 100
-    prompt_length: int | None = None
-    """Characters of a prompt; None: 100 of one that is made, and all of one from a file."""
-    max_tokens: PositiveInt = 1000
+    num_prompts: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 100
+    prompt_length: Annotated[int, Field(ge=0, le=_MOST_CHARACTERS)] | None = None
+    """Characters of a prompt; None or 0: 100 of one that is made, and all of one from a file."""
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 1000
     prompts_file: str | None = None
     report_file: str | None = None
     report_mode: str | None = None
     seed: int = 42
 
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Experiment:
+        characters = max(self.num_prompts, self.num_tasks) * (self.prompt_length or 0)
+        if characters > _MOST_CHARACTERS:
+            raise ValueError(f"prompts of {characters:,} characters in all; {_MOST_CHARACTERS:,} are the most")
+        return self
+
+
+_EXPERIMENTS = TypeAdapter(tuple[Experiment, ...])
+
 
 def parse_experiments(text: str, source: str) -> tuple[Experiment, ...]:
-    """Returns the experiments of a file's text. PlanError names `source` and every mistake."""
+    """Returns the experiments of a file's text. PlanError names `source` and every mistake with its line."""
     if len(text.encode()) > _MOST_BYTES:
         raise PlanError(f"{source}: larger than {_MOST_BYTES >> 20} MiB, which no file of experiments is")
-    try:
-        given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error}") from error
-    entries = given if isinstance(given, list) else [given]
-    if not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise PlanError(
-            f"{source}: a mapping with experiment_name, num_tasks and num_runners is needed, or a list of these"
-        )
-    experiments, mistakes = [], []
-    for number, entry in enumerate(entries, 1):
+    with nothing_unexpected(source):
+        root, given = read_yaml(text, source)
+        entries = tuple(given) if isinstance(given, list) else (given,)
+        if root is None or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise PlanError(
+                f"{source}:1: a mapping with experiment_name, num_tasks and num_runners is needed, or a list of these"
+            )
         try:
-            experiments.append(Experiment.model_validate(entry))
+            return _EXPERIMENTS.validate_python(entries)
         except ValidationError as error:
-            mistakes += [f"{source}: experiment {number}: {_mistake(found)}" for found in error.errors()]
-    if mistakes:
-        raise PlanError("\n".join(mistakes))
-    return tuple(experiments)
+            raise PlanError(foreign("\n".join(_mistake(found, root, source) for found in error.errors()))) from None
 
 
-def _mistake(found: Any) -> str:
-    key = ".".join(map(str, found["loc"]))
-    if found["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{did_you_mean(key, list(Experiment.model_fields))}"
-    given = "" if found["type"] in ("missing", "value_error") else f" (given {found['input']!r})"
-    return f"{key}: {found['msg'].removeprefix('Value error, ')}{given}"
+def _mistake(found: Any, root: yaml.Node, source: str) -> str:
+    number, *rest = found["loc"]
+    keys, line = located(root, found["loc"])
+    where = f"{rest[0]}: " if rest and found["type"] not in ("missing", "extra_forbidden") else ""
+    what = message(found, any(map(is_secret, keys)), lambda _: list(Experiment.model_fields))
+    return f"{source}:{line}: experiment {number + 1}: {where}{what}"
 
 
 def sent_prompts(experiment: Experiment, folder: Path) -> list[str]:

@@ -11,12 +11,14 @@ from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptSpec
 
 MOST_REQUESTS = 1_000_000
 """Most requests of one run: a trace takes some kB of memory per request."""
+MOST_SLOTS = 100_000
+"""Most requests in flight."""
 _MOST_PROMPT_TOKENS = 2_000_000_000
 _MOST = {
     "requests": MOST_REQUESTS,
     "warmup_requests": MOST_REQUESTS,
     "dataset_entries": MOST_REQUESTS,
-    "concurrency": 100_000,
+    "concurrency": MOST_SLOTS,
     "batch_size": 10_000,
     "input_tokens": MOST_TOKENS,
     "output_tokens": MOST_TOKENS,

@@ -95,8 +95,8 @@ def compressa_parameters(one: FoundPoint) -> dict[str, str]:
     """Parameters under compressa-perf's names; what a plan does not say is absent."""
     given, values = one.point.parameters, one.point.values
     names = {
-        "num_workers": given.get("load.concurrency"),
-        "num_tasks": given.get("load.requests"),
+        "num_workers": given.get("num_workers", given.get("load.concurrency")),
+        "num_tasks": given.get("num_tasks", given.get("load.requests")),
         "openai_url": given.get("server.url"),
         "max_tokens": given.get("load.output_tokens"),
         "model_name": given.get("server.model"),
