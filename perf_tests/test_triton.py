@@ -1,6 +1,11 @@
 """A real LLM inside real Triton; skipped until `make engine-triton` has put it into .engines/."""
 
+from pathlib import Path
+
 import pytest
+
+if not Path(__file__).parents[1].joinpath(".engines/triton/bin/tritonserver").exists():
+    pytest.skip("`make engine-triton` puts the engine into .engines/", allow_module_level=True)
 
 
 @pytest.mark.llmperf(plan="triton.yaml")

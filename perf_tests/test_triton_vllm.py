@@ -1,6 +1,11 @@
 """Triton with its vLLM backend; skipped until `make engine-triton-vllm` has put it into .engines/."""
 
+from pathlib import Path
+
 import pytest
+
+if not Path(__file__).parents[1].joinpath(".engines/triton-vllm/bin/tritonserver").exists():
+    pytest.skip("`make engine-triton-vllm` puts the engine into .engines/", allow_module_level=True)
 
 
 @pytest.mark.llmperf(plan="triton_vllm.yaml")

@@ -19,8 +19,8 @@ class MissingRequirement(LlmPerfError):
     """This machine cannot run the configuration (GPUs, executable); the test is skipped with this reason."""
 
 
-class UnsetVariable(MissingRequirement, PlanError):
-    """A `${NAME}` of the plan that the environment does not have: a typo as likely as not, so it is never a skip."""
+class NotThere(MissingRequirement, PlanError):
+    """A path, program or `${NAME}` of the plan that is not here: a typo as likely as not, so it is never a skip."""
 
 
 class MissingExtra(MissingRequirement, PlanError):

@@ -182,13 +182,15 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return _measured_beforehand(session.config, own)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if own and reporter:
-        from pytest_llmperf.session.dry_run import describe_points
+        from pytest_llmperf.session.beforehand.dry_run import describe_points
         from pytest_llmperf.session.search import dry_run_lines
 
         reporter.section("llmperf dry run")
         lines = describe_points(_points(session.items), own.options.runs_of, own.gpus)
         for line in [*lines, *dry_run_lines(session.items)]:
             reporter.write_line(line)
+    if own and (wrong := own.mistakes()):
+        raise pytest.UsageError("\n".join(wrong))
     return True
 
 

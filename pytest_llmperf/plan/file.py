@@ -7,7 +7,7 @@ Pydantic says what is wrong with a value; the YAML node tree says where it stand
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -100,6 +100,18 @@ def load_plan(path: Path) -> Plan:
     # Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started.
     servers = {name: space.each(lambda server: server.located(folder)) for name, space in plan.servers.items()}
     return plan.model_copy(update={"model": counted_from(folder, plan.model), "servers": servers})
+
+
+def place(path: Path, *choices: Sequence[str]) -> str:
+    """Returns `file:line: keys` of the value that a plan has under the first of these chains of keys.
+
+    Where it has none of them, of the deepest key of the first. The plan is one that was loaded.
+    """
+    root = yaml.compose(read_text(path, _MOST_BYTES), Loader=yaml.SafeLoader)
+    assert root is not None, "a plan that was loaded is not empty"
+    found = [(keys, _locate(root, tuple(keys))) for keys in choices]
+    keys, line = next((there for asked, there in found if len(there[0]) == len(asked)), found[0][1])
+    return f"{path}:{line}: {'.'.join(keys)}"
 
 
 @contextlib.contextmanager

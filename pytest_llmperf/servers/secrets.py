@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from pytest_llmperf.boundary.secrets import remember
-from pytest_llmperf.errors import UnsetVariable
+from pytest_llmperf.errors import NotThere
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
 def expand(text: str, environ: Mapping[str, str] | None = None, written: Callable[[str], str] = str) -> str:
-    """`text` with its references filled in, each `written` so; UnsetVariable names a variable that is not set.
+    """`text` with its references filled in, each `written` so; NotThere names a variable that is not set.
 
     The values are hidden from now on, but for the paths of this machine.
     """
@@ -22,13 +22,18 @@ def expand(text: str, environ: Mapping[str, str] | None = None, written: Callabl
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in variables:
-            raise UnsetVariable(f"needs the environment variable {match[1]}, which is not set")
+            raise NotThere(f"needs the environment variable {match[1]}, which is not set")
         found = variables[match[1]]
         if not (os.path.isabs(found) and os.path.exists(found)):
             remember(found)
         return written(found)
 
     return _REFERENCE.sub(value, text)
+
+
+def unset(text: str) -> list[str]:
+    """Names of the variables that `text` refers to and that are not set."""
+    return [name for name in _REFERENCE.findall(text) if name not in os.environ]
 
 
 def expand_url(url: str) -> str:

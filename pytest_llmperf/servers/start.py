@@ -19,7 +19,7 @@ from pytest_llmperf.plan.server.proxy import Proxy
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.deployments.holder import identity
 from pytest_llmperf.servers.duet import Duet, sides
-from pytest_llmperf.servers.engines.commands import missing_requirement, server_command
+from pytest_llmperf.servers.engines.commands import check_requirements, server_command
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.gpu_pool import SHARING, GpuSharing, held_gpus
 from pytest_llmperf.servers.process.process import ServerProcess, run_process, wait_until
@@ -65,8 +65,7 @@ def start_server(
 
 def _own_gpus(config: ServerConfig, gpus: Sequence[Gpu], held: Callable[[], Sequence[Gpu]], end: int) -> Sequence[Gpu]:
     """Returns the last of the `held` ones up to `end`. Raises MissingRequirement before anybody waits for one."""
-    if reason := missing_requirement(config, gpus):
-        raise MissingRequirement(reason)
+    check_requirements(config, gpus)
     try:
         return held()[end - config.local_gpus : end]
     except ServerError as error:

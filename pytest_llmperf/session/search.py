@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pytest_llmperf.boundary.file_names import file_name
-from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.errors import MissingRequirement, NotThere
 from pytest_llmperf.report.files import write_search
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.search.candidates import Candidates, candidates
 from pytest_llmperf.search.dry_run import describe
 from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.search.search import SearchRun, checkpoint_name, newest, run_search
-from pytest_llmperf.servers.engines.commands import missing_requirement
+from pytest_llmperf.servers.engines.commands import lack
 from pytest_llmperf.session.state import PytestSession
 from pytest_llmperf.telemetry.gpu import Gpu
 
@@ -34,9 +34,10 @@ class Search:
         """
         __tracebackhide__ = True
         found = self.candidates()
-        reasons = [missing_requirement(config, self.gpus) for config in found.configs.values()]
-        if all(reasons):
-            raise MissingRequirement(f"{len(reasons)} configurations, and none can run here: {reasons[0]}")
+        reasons = [lacking for config in found.configs.values() if (lacking := lack(config, self.gpus))]
+        if len(reasons) == len(found.configs):
+            kind = NotThere if reasons[0].key else MissingRequirement
+            raise kind(f"{len(reasons)} configurations, and none can run here: {reasons[0].reason}")
         folder = RunFolder(self._folder)
 
         def keep(result: SearchResult) -> None:

@@ -44,6 +44,7 @@ from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
+from pytest_llmperf.session.beforehand.mistakes import mistakes
 from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.session.select.collection import Collection, resolved
 from pytest_llmperf.telemetry.environment import git_sha
@@ -243,12 +244,19 @@ class PytestSession:
     def begin(self) -> None:
         """Takes the output folder, before anything is measured. PlanError when it is another session's, or no folder.
 
-        From now on SIGTERM and SIGHUP end the session as Ctrl-C does.
+        PlanError too for what is known not to come to a result. From now on SIGTERM and SIGHUP end the session as
+        Ctrl-C does.
         """
+        if found := self.mistakes():
+            raise PlanError("\n".join(found))
         if self.program.tests or self.program.bare:
             self.folder.claim()
             remove_reports(self.folder, *filter(None, (self.options.json, self.options.html)))
             end_like_ctrl_c()
+
+    def mistakes(self) -> list[str]:
+        """Returns what the plans or options name and is not there, a sentence each."""
+        return mistakes(self.prepared.collection, self.program, self.options, self.gpus)
 
     def write_report(self, *, complete: bool) -> bool:
         """Writes everything that was asked for, if there is anything to report; `complete`: every test had its turn.

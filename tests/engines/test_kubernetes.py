@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from kubernetes_samples import CHART, PATIENCE_S, QUICK, ROOT, SECRET, TOOLS, Cluster, processes, running_cluster
 
-from pytest_llmperf.errors import MissingRequirement, ServerError
+from pytest_llmperf.errors import MissingRequirement, NotThere, ServerError
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.plan.load.spec import LoadSpec
@@ -219,7 +219,7 @@ def test_a_variable_that_is_not_set(cluster: Cluster, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["helm", "kubectl", "chart", "kubeconfig"])
 def test_a_path_of_the_plan_that_leads_nowhere(cluster: Cluster, tmp_path: Path, path: str) -> None:
     config = cluster.server(**{path: "/no/such/place"})
-    with pytest.raises(ServerError, match=r"/no/such/place, which the plan names"), start_server(config, tmp_path, ()):
+    with pytest.raises(NotThere, match=r"needs .*/no/such/place"), start_server(config, tmp_path, ()):
         pass
 
 

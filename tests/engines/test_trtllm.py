@@ -145,7 +145,7 @@ def test_a_step_that_fails_is_named_with_its_cause(
         ({"examples": "/no/such", "args": FP8}, "before step 1/3: not there: /no/such; `examples` names"),
         ({"family": "bert", "flow": "engine"}, "models/core/bert/convert_checkpoint.py, "),
         ({"templates": "/no/such", "flow": "engine"}, "not there: /no/such/inflight_batcher_llm; `templates` names"),
-        ({"programs": {"trtllm-serve": "/no/trtllm-serve"}}, "'/no/trtllm-serve' was not found; `programs: {trtllm-"),
+        ({"programs": {"trtllm-serve": "no-such-serve"}}, "'no-such-serve' was not found; `programs: {trtllm-serve"),
         (
             {"args": FP8, "env": {"PYTHONPATH": "/no/site"}},
             "python3 has no tensorrt_llm (importlib.metadata.PackageNot",

@@ -125,8 +125,10 @@ def test_a_variable_that_is_not_set_is_no_reason_to_skip(suite, server, monkeypa
     monkeypatch.delenv("LLM_KEY", raising=False)
     _write(suite, server, "bearer: '${LLM_KEY}'", ("", ""))
     result = suite.run()
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*needs the environment variable LLM_KEY, which is not set*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*plan.yaml:5: servers.prod.bearer: needs the environment variable LLM_KEY, which is*"]
+    )
 
 
 def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):

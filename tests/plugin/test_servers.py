@@ -30,20 +30,19 @@ model: Qwen/QwQ-32B
 locked: {kv-cache-dtype: fp8}
 servers:
   tp4pp2: {engine: vllm, args: {tensor-parallel-size: 4, pipeline-parallel-size: 2}, env: {HF_TOKEN: "${HF_TOKEN}"}}
-  solo: {engine: vllm, gpus: 0, executable: no-such-vllm}
+  solo: {engine: sglang, gpus: 0}
 loads:
   short: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}
   rate: {input_tokens: 8, output_tokens: 4, request_rate: 10, requests: 20}
 """
 
 
-def test_what_the_machine_lacks_is_the_skip_reason(suite):
+def test_what_the_machine_lacks_is_the_skip_reason(suite, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     suite.write(plan=BIG)
     result = suite.run("-rs", "-k", "short")
     result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(
-        ["*needs 8 GPUs, found 0*", "*needs the executable 'no-such-vllm', which was not found*"]
-    )
+    result.stdout.fnmatch_lines(["*needs 8 GPUs, found 0*", "*needs the executable 'sglang', which was not found*"])
     assert suite.points()["tp4pp2-short"]["error"] == "skipped: needs 8 GPUs, found 0"
 
 
@@ -133,10 +132,49 @@ def test_xdist_with_no_workers_runs(suite):
     suite.run_apart("-n0", "-k", "tp1pp1-short", "--llmperf-update-baselines").assert_outcomes(passed=1)
 
 
-def test_a_tokenizer_that_is_not_here_skips_before_anything_starts(suite):
-    suite.edit_plan("  short: {", "  short: {tokenizer: models/none, ")
-    suite.run("-k", "short", "-rs").stdout.fnmatch_lines(
-        ["SKIPPED * needs the tokenizer *models/none, which is not a folder here*"]
-    )
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  short: {",
+            "  short: {tokenizer: models/none, ",
+            "plan.yaml:8: loads.short.tokenizer: needs the tokenizer */models/none, which is not a folder; give *",
+        ),
+        (
+            "tp1pp1: {engine: embedded, args: {step: modelled, decode-ms-per-step: 1, max-num-seqs: 4}",
+            "tp1pp1: {engine: vllm, gpus: 0, executable: ./vlm",
+            "plan.yaml:5: servers.tp1pp1.executable: needs the executable '*/vlm', which was not found",
+        ),
+        (
+            "model: embedded\nruns: 2\nservers:\n  tp1pp1: {engine: embedded, args: {step: modelled, "
+            "decode-ms-per-step: 1, max-num-seqs: 4}",
+            "model: ./no-model\nruns: 2\nservers:\n  tp1pp1: {engine: vllm, gpus: 0, executable: sh",
+            "plan.yaml:2: model: needs the model folder */no-model, which does not exist",
+        ),
+        (
+            "tp1pp1: {engine: embedded, args: {step: modelled, decode-ms-per-step: 1, max-num-seqs: 4}",
+            "tp1pp1: {engine: openai, url: 'http://h', bearer: '${NO_KEY}'",
+            "plan.yaml:5: servers.tp1pp1.bearer: needs the environment variable NO_KEY, which is not set",
+        ),
+        (
+            "runs: 2",
+            "runs: 2\nlocked: {max-model-len: 10}",
+            "plan.yaml:9: loads.short.output_tokens: 12 tokens of prompt and answer do not fit into tp1pp1's "
+            "max-model-len: 10",
+        ),
+    ],
+    ids=["tokenizer", "executable", "model", "variable", "context"],
+)
+@pytest.mark.parametrize("how", [(), ("--llmperf-dry-run",)], ids=["run", "dry"])
+def test_what_a_plan_names_and_is_not_there_is_no_skip(suite, old, new, message, how):
+    suite.edit_plan(old, new)
+    result = suite.run("-k", "short", *how)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{message}*"])
     assert not (suite.output / "servers").exists()
-    suite.run("-k", "short", "--llmperf-strict").assert_outcomes(errors=2)
+
+
+def test_what_another_machine_has_need_not_be_here(suite):
+    suite.write(plan=BIG)
+    suite.edit_plan("model: ", "model: /no/such/")
+    suite.run("-k", "tp4pp2-short").assert_outcomes(skipped=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 
 from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.definitions import ACCURACIES, METRICS, did_you_mean, parse_quantity
-from pytest_llmperf.errors import MissingRequirement
+from pytest_llmperf.errors import MissingExtra, MissingRequirement, NotThere
 from pytest_llmperf.plan.fields import EntryError, Frozen, Seconds, entry
 from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.answers import AnswerSpec
@@ -236,12 +237,14 @@ class LoadPoint(LoadKeys):
     @property
     def missing(self) -> MissingRequirement | None:
         """The tokenizer or library that it needs and this machine lacks, known before a server is started for it."""
-        if self.tokenizer is None or Path(self.tokenizer).is_dir():
-            return self.answers.missing if self.answers else None
-        return MissingRequirement(
-            f"needs the tokenizer {self.tokenizer}, which is not a folder here; give that of a downloaded model or "
-            "tokenizer"
-        )
+        if self.tokenizer and not Path(self.tokenizer).is_dir():
+            given = f"needs the tokenizer {self.tokenizer}, which is not a folder"
+            return NotThere(f"{given}; give that of a downloaded model or tokenizer")
+        if self.tokenizer and find_spec("transformers") is None:
+            return MissingExtra("its tokenizer needs transformers: pip install 'pytest-llmperf[tokenizers]'")
+        if self.endpoint in ("infer", "grpc") and find_spec("tritonclient") is None:
+            return MissingExtra(f"{self.endpoint} needs tritonclient: pip install 'pytest-llmperf[triton]'")
+        return self.answers.missing if self.answers else None
 
     @property
     def load(self) -> str:

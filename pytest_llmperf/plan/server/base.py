@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -220,7 +221,8 @@ class BaseServer(Frozen):
 
 
 def counted_from(folder: Path, path: str) -> str:
-    """`path`, absolute where it starts with ./ or ../."""
+    """`path`, absolute where it starts with ./ or ../ (which count from `folder`) or ~/."""
+    path = os.path.expanduser(path) if path.startswith("~/") else path
     return str((folder / path).resolve()) if path.startswith(("./", "../")) else path
 
 

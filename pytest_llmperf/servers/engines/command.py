@@ -15,7 +15,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.words import fill_in
-from pytest_llmperf.servers.engines.missing import missing_program
+from pytest_llmperf.servers.engines.missing import Lack, missing_program
 from pytest_llmperf.servers.process.process import Command, free_port
 from pytest_llmperf.servers.secrets import bearer, expand
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -23,14 +23,14 @@ from pytest_llmperf.telemetry.gpu import Gpu
 _CONNECT_TIMEOUT_S = 1.0
 
 
-def missing(config: CommandServer) -> str | None:
+def missing(config: CommandServer) -> Lack | None:
     """The folder that it runs in, or its program; one with a slash counts from that folder."""
     if not Path(config.cwd).is_dir():
-        return f"needs the folder {config.cwd}, which does not exist"
+        return Lack(f"needs the folder {config.cwd}, which does not exist", "cwd")
     program = config.command[0]
     if "{" in program or "$" in program:
         return None
-    return missing_program(str(Path(config.cwd, program).absolute()) if "/" in program else program)
+    return missing_program(str(Path(config.cwd, program).absolute()) if "/" in program else program, "command")
 
 
 @contextlib.contextmanager

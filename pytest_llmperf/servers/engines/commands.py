@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.errors import ServerError
+from pytest_llmperf.errors import MissingRequirement, NotThere, ServerError
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.engines.missing import Lack
 from pytest_llmperf.servers.engines.table import ENGINES, Start
 from pytest_llmperf.servers.process.process import LOOPBACK, Command
 from pytest_llmperf.servers.process.proxy import proxy_command
@@ -17,15 +18,27 @@ from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry.gpu import Gpu
 
 
-def missing_requirement(config: ServerConfig, gpus: Sequence[Gpu]) -> str | None:
-    """A sentence on why this machine cannot run `config` (GPUs, executable, model folder); None when it can."""
+def lack(config: ServerConfig, gpus: Sequence[Gpu]) -> Lack | None:
+    """What this machine lacks to run `config`: GPUs first, then a program, a model's folder; None when it can."""
     start = ENGINES[config.engine].start
     if start is None:
         return None
     needed = config.local_gpus
     if needed > len(gpus):
-        return f"needs {needed} GPU{'s' if needed > 1 else ''}, found {len(gpus)}"
+        return Lack(f"needs {needed} GPU{'s' if needed > 1 else ''}, found {len(gpus)}")
     return start.missing(config)
+
+
+def missing_requirement(config: ServerConfig, gpus: Sequence[Gpu]) -> str | None:
+    """The reason of `lack` alone."""
+    found = lack(config, gpus)
+    return found and found.reason
+
+
+def check_requirements(config: ServerConfig, gpus: Sequence[Gpu]) -> None:
+    """Raises MissingRequirement for what this machine lacks to run `config`; NotThere where the plan names it."""
+    if found := lack(config, gpus):
+        raise (NotThere if found.key else MissingRequirement)(found.reason)
 
 
 def server_command(config: ServerConfig, place: Any, gpus: Sequence[Gpu]) -> Command:

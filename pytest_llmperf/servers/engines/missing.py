@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def missing_program(program: str) -> str | None:
-    """A sentence on why `program`, a name on PATH or a path, cannot be run; None when it can."""
-    return None if shutil.which(program) else f"needs the executable {program!r}, which was not found"
+class Lack(NamedTuple):
+    """What a server needs and this machine does not have."""
+
+    reason: str
+    """A clause that begins with `needs`."""
+    key: str = ""
+    """The plan's key that names it: a typo as likely as not. Empty where none does: a program by its usual name."""
 
 
-def missing_model(model: str) -> str | None:
-    """A sentence on why the model cannot be loaded; None when its folder is there, or when it is no absolute path."""
+def missing_program(program: str, key: str = "") -> Lack | None:
+    """What is said of `program`, a name on PATH or a path, where it cannot be run; `key` of the plan names it."""
+    return None if shutil.which(program) else Lack(f"needs the executable {program!r}, which was not found", key)
+
+
+def missing_executable(config: Any) -> Lack | None:
+    """The configuration's `executable` where it cannot be run; its usual name is named by nobody."""
+    usual = type(config).model_fields["executable"].default
+    return missing_program(config.executable, "" if config.executable == usual else "executable")
+
+
+def missing_model(model: str) -> Lack | None:
+    """The model where it is a path that leads nowhere; None when it is there, or a name and no path at all."""
     absent = model.startswith("/") and not Path(model).exists()
-    return f"needs the model folder {model}, which does not exist" if absent else None
+    return Lack(f"needs the model folder {model}, which does not exist", "model") if absent else None
 
 
-def missing_program_or_model(config: Any) -> str | None:
+def missing_program_or_model(config: Any) -> Lack | None:
     """The first of its `executable` and its `model` that is missing; None when both are there."""
-    return missing_program(config.executable) or missing_model(config.model)
+    return missing_executable(config) or missing_model(config.model)

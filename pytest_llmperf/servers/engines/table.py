@@ -16,7 +16,7 @@ from pytest_llmperf.servers.deployments.kubernetes import engine as kubernetes
 from pytest_llmperf.servers.deployments.mlnode import engine as mlnode
 from pytest_llmperf.servers.deployments.trtllm.describe import describe
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
-from pytest_llmperf.servers.engines.missing import missing_program_or_model
+from pytest_llmperf.servers.engines.missing import Lack, missing_program_or_model
 from pytest_llmperf.servers.engines.triton import engine as triton
 from pytest_llmperf.servers.engines.triton import trtllm
 from pytest_llmperf.servers.engines.triton.launch import placed, stop_grace_s
@@ -40,8 +40,8 @@ class Start(NamedTuple):
 
     command: Callable[[Any, Any, Sequence[Gpu]], Command]
     """The command of one replica at a place on these GPUs; `${NAME}` references in it are filled in later."""
-    missing: Callable[[Any], str | None]
-    """A sentence on what this machine lacks beside GPUs; None when nothing."""
+    missing: Callable[[Any], Lack | None]
+    """What this machine lacks beside GPUs; None when nothing."""
     placed: Callable[[Any, Path], AbstractContextManager[Any]] = _on_free_port
     """The place of a replica with this log file: its ports, and what else it needs while it is up."""
     grace_s: Callable[[Any], float] = lambda config: STOP_GRACE_S

@@ -43,6 +43,15 @@ class Collection:
             self._plans[path] = on_this_machine(load_plan(path))
         return self._plans[path]
 
+    def origin(self, server: ServerConfig) -> tuple[Path, str]:
+        """Returns the plan that has this configuration, and its entry there."""
+        return next(
+            (path, entry)
+            for path, plan in self._plans.items()
+            for entry, space in plan.server_spaces().items()
+            if server in space.configs
+        )
+
     def select(self, args: Sequence[object], kwargs: Mapping[str, Any], test_file: Path) -> Selection:
         """Returns what an llmperf marker selects; nothing when it or its plan is wrong, which `errors` then says."""
         try:

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,12 @@ import yaml
 
 from pytest_llmperf import clock
 from pytest_llmperf.boundary.files import write_whole
-from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
 from pytest_llmperf.servers.deployments.kubernetes import commands
+from pytest_llmperf.servers.engines.missing import Lack, missing_program
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, backing_off, free_port, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
@@ -49,9 +48,8 @@ class Place(NamedTuple):
 def placed(config: KubernetesServer, log: Path) -> Iterator[Place]:
     """A free port and the settings of a holder with this log, secrets as references; warns of a release that stayed.
 
-    Raises ServerError where a path of the plan leads nowhere, MissingRequirement where a variable is not set.
+    Raises MissingRequirement where a variable is not set.
     """
-    _check_paths(config)
     # The holder fills the values in; that they are there is known now, and this process hides them from now on.
     commands.values(config, expand)
     place = Place(free_port(), settings_path(log), facts_path(log))
@@ -67,19 +65,25 @@ def placed(config: KubernetesServer, log: Path) -> Iterator[Place]:
             warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
 
 
-def _check_paths(config: KubernetesServer) -> None:
-    chart = config.chart if config.chart.startswith(("/", "~")) else ""
-    programs = [path for path in (config.helm, config.kubectl) if "/" in path]
-    for path in (*programs, *config.values_files, *filter(None, (chart, config.kubeconfig))):
-        if not Path(path).expanduser().exists():
-            raise ServerError(f"server {config.name!r}: {path}, which the plan names, does not exist")
-
-
-def missing(config: KubernetesServer) -> str | None:
-    """The first program that is not on PATH; one with a path is the plan's own mistake."""
+def missing(config: KubernetesServer) -> Lack | None:
+    """The first program that is not on PATH; else the first path of the plan that leads nowhere."""
     programs = (config.kubectl, config.helm, *(words[0] for words in config.prepare))
-    absent = next((one for one in programs if "/" not in one and shutil.which(one) is None), None)
-    return f"needs the executable {absent!r}, which was not found" if absent else None
+    absent = (missing_program(program) for program in programs if "/" not in program)
+    return next(filter(None, absent), None) or next(_astray(config), None)
+
+
+def _astray(config: KubernetesServer) -> Iterator[Lack]:
+    paths = {
+        "helm": [config.helm] if "/" in config.helm else [],
+        "kubectl": [config.kubectl] if "/" in config.kubectl else [],
+        "values_files": config.values_files,
+        "chart": [config.chart] if config.chart.startswith(("/", "~")) else [],
+        "kubeconfig": [config.kubeconfig] if config.kubeconfig else [],
+    }
+    for key, given in paths.items():
+        for path in given:
+            if not Path(path).expanduser().exists():
+                yield Lack(f"needs {path}, which does not exist", key)
 
 
 def command(config: KubernetesServer, place: Place | int | str, gpus: Sequence[Gpu]) -> Command:

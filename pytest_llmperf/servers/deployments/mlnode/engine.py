@@ -21,6 +21,7 @@ from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
 from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
 from pytest_llmperf.servers.deployments.mlnode.api import PREFIX, refusal
+from pytest_llmperf.servers.engines.missing import Lack
 from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.process.process import Command, ServerProcess, command_line_flags
 from pytest_llmperf.servers.readiness import first_failure
@@ -71,13 +72,15 @@ def command(config: MlnodeServer, place: Place | int | str, gpus: Sequence[Gpu])
     return Command((sys.executable, "-m", "pytest_llmperf.servers.deployments.mlnode", settings), {})
 
 
-def missing(config: MlnodeServer) -> str | None:
-    """A sentence on what the node lacks, as far as the plan says what it has; None where nothing."""
+def missing(config: MlnodeServer) -> Lack | None:
+    """What the node lacks, as far as the plan says what it has; None where nothing."""
     needed = parallel_size(config.args)
     if needed > config.gpus:
-        return f"needs {needed} GPUs, the node has {config.gpus}"
+        return Lack(f"needs {needed} GPUs, the node has {config.gpus}")
     if config.instance_urls and len(config.instance_urls) < config.replicas:
-        return f"needs {config.replicas} instance_urls, one per instance; the plan has {len(config.instance_urls)}"
+        given = len(config.instance_urls)
+        why = f"needs {config.replicas} instance_urls, one per instance; the plan has {given}"
+        return Lack(why, "instance_urls")
     return None
 
 

@@ -9,7 +9,7 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
-from pytest_llmperf.servers.engines.missing import missing_model, missing_program
+from pytest_llmperf.servers.engines.missing import Lack, missing_executable, missing_model, missing_program
 from pytest_llmperf.servers.engines.triton.command import Place, triton_argv
 from pytest_llmperf.servers.engines.triton.service import metrics_text, service
 from pytest_llmperf.servers.engines.triton.statistics import read
@@ -20,10 +20,10 @@ from pytest_llmperf.telemetry.gpu import Gpu
 _ALIVE_TIMEOUT_S = 30.0
 
 
-def missing(config: TritonServer) -> str | None:
+def missing(config: TritonServer) -> Lack | None:
     """Docker or the executable, and the model of a vllm backend."""
     reads_model = any(model.backend == "vllm" for model in config.models.values())
-    program = missing_program("docker" if config.image else config.executable)
+    program = missing_program("docker") if config.image else missing_executable(config)
     return program or (missing_model(config.model) if reads_model else None)
 
 

@@ -20,7 +20,7 @@ from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.toolkit import needed_programs
-from pytest_llmperf.servers.engines.missing import missing_model, missing_program
+from pytest_llmperf.servers.engines.missing import Lack, missing_model, missing_program
 from pytest_llmperf.servers.engines.triton import engine as triton
 from pytest_llmperf.servers.engines.triton.service import service
 from pytest_llmperf.servers.http import version_at
@@ -43,9 +43,11 @@ class Place(NamedTuple):
     settings: str
 
 
-def missing(config: TrtllmServer) -> str | None:
-    """A program that is to be on PATH, or the model's folder. A path that the plan names is the holder's to check."""
-    absent = (missing_program(_default(name)) for name in needed_programs(config) if name not in config.programs)
+def missing(config: TrtllmServer) -> Lack | None:
+    """A program, on PATH or where the plan says, or the model's folder."""
+    needed = [(config.programs.get(name, _default(name)), name in config.programs) for name in needed_programs(config)]
+    # A bare name in the plan is looked for on the PATH that its own `env` may set.
+    absent = (missing_program(path, "programs" * named) for path, named in needed if not named or "/" in path)
     return next(filter(None, absent), None) or missing_model(config.model)
 
 

@@ -66,7 +66,7 @@ def test_where_requests_go(monkeypatch):
 
 def test_what_the_machine_lacks(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert engine.missing(server(ENTRY)) == "needs the executable 'kubectl', which was not found"
+    assert engine.missing(server(ENTRY)) == ("needs the executable 'kubectl', which was not found", "")
     for program in ("kubectl", "helm"):
         (tmp_path / program).touch(mode=0o755)
-    assert engine.missing(server(ENTRY)) == "needs the executable 'rclone', which was not found"
+    assert engine.missing(server(ENTRY)) == ("needs the executable 'rclone', which was not found", "")
