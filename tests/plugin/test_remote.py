@@ -126,9 +126,7 @@ def test_a_variable_that_is_not_set_is_no_reason_to_skip(suite, server, monkeypa
     _write(suite, server, "bearer: '${LLM_KEY}'", ("", ""))
     result = suite.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*plan.yaml:5: servers.prod.bearer: needs the environment variable LLM_KEY, which is*"]
-    )
+    result.stderr.fnmatch_lines(["*plan.yaml:5: servers.prod.bearer: needs the environment variable LLM_KEY, which*"])
 
 
 def test_a_url_where_nothing_answers_fails_with_the_url(suite, server):

@@ -15,7 +15,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.engines.command import CommandServer
 from pytest_llmperf.plan.server.words import fill_in
-from pytest_llmperf.servers.engines.missing import Lack, missing_program
+from pytest_llmperf.servers.process.missing import Lack, missing_program
 from pytest_llmperf.servers.process.process import Command, free_port
 from pytest_llmperf.servers.secrets import bearer, expand
 from pytest_llmperf.telemetry.gpu import Gpu

@@ -10,8 +10,8 @@ from typing import Any
 
 from pytest_llmperf.errors import MissingRequirement, NotThere, ServerError
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.servers.engines.missing import Lack
 from pytest_llmperf.servers.engines.table import ENGINES, Start
+from pytest_llmperf.servers.process.missing import Lack
 from pytest_llmperf.servers.process.process import LOOPBACK, Command
 from pytest_llmperf.servers.process.proxy import proxy_command
 from pytest_llmperf.servers.secrets import expand

@@ -16,12 +16,12 @@ from pytest_llmperf.servers.deployments.kubernetes import engine as kubernetes
 from pytest_llmperf.servers.deployments.mlnode import engine as mlnode
 from pytest_llmperf.servers.deployments.trtllm.describe import describe
 from pytest_llmperf.servers.engines import command, embedded, remote, sglang, vllm
-from pytest_llmperf.servers.engines.missing import Lack, missing_program_or_model
 from pytest_llmperf.servers.engines.triton import engine as triton
 from pytest_llmperf.servers.engines.triton import trtllm
 from pytest_llmperf.servers.engines.triton.launch import placed, stop_grace_s
 from pytest_llmperf.servers.engines.triton.repository import write_repository
 from pytest_llmperf.servers.http import version_at
+from pytest_llmperf.servers.process.missing import Lack, missing_program_or_model
 from pytest_llmperf.servers.process.process import STOP_GRACE_S, Command, ServerProcess, free_port
 from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu

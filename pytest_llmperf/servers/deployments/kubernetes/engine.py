@@ -21,8 +21,8 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
 from pytest_llmperf.servers.deployments.kubernetes import commands
-from pytest_llmperf.servers.engines.missing import Lack, missing_program
 from pytest_llmperf.servers.http import version_at
+from pytest_llmperf.servers.process.missing import Lack, missing_program
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, backing_off, free_port, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url

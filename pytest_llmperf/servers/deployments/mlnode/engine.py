@@ -21,8 +21,8 @@ from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
 from pytest_llmperf.plan.server.urls import shown
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
 from pytest_llmperf.servers.deployments.mlnode.api import PREFIX, refusal
-from pytest_llmperf.servers.engines.missing import Lack
 from pytest_llmperf.servers.http import ask
+from pytest_llmperf.servers.process.missing import Lack
 from pytest_llmperf.servers.process.process import Command, ServerProcess, command_line_flags
 from pytest_llmperf.servers.readiness import first_failure
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url

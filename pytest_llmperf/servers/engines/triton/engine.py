@@ -9,10 +9,10 @@ from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
-from pytest_llmperf.servers.engines.missing import Lack, missing_executable, missing_model, missing_program
 from pytest_llmperf.servers.engines.triton.command import Place, triton_argv
 from pytest_llmperf.servers.engines.triton.service import metrics_text, service
 from pytest_llmperf.servers.engines.triton.statistics import read
+from pytest_llmperf.servers.process.missing import Lack, missing_executable, missing_model, missing_program
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, wait_until
 from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu

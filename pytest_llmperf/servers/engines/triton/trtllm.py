@@ -20,11 +20,11 @@ from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.toolkit import needed_programs
-from pytest_llmperf.servers.engines.missing import Lack, missing_model, missing_program
 from pytest_llmperf.servers.engines.triton import engine as triton
 from pytest_llmperf.servers.engines.triton.service import service
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.log import log_tail
+from pytest_llmperf.servers.process.missing import Lack, missing_model, missing_program
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_ports, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.telemetry.counters import Reading

@@ -1,4 +1,4 @@
-"""Requirements that several engines share, and that a machine may lack."""
+"""What a machine may lack to start a server: a program, or the folder of a model."""
 
 from __future__ import annotations
 
