@@ -19,7 +19,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 def lack(config: ServerConfig, gpus: Sequence[Gpu]) -> Lack | None:
-    """What this machine lacks to run `config`: GPUs first, then a program, a model's folder; None when it can."""
+    """Returns what this machine lacks to run `config`, GPUs first, then a program or a model's folder; None if it can."""
     start = ENGINES[config.engine].start
     if start is None:
         return None

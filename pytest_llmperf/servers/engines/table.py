@@ -41,7 +41,7 @@ class Start(NamedTuple):
     command: Callable[[Any, Any, Sequence[Gpu]], Command]
     """The command of one replica at a place on these GPUs; `${NAME}` references in it are filled in later."""
     missing: Callable[[Any], Lack | None]
-    """What this machine lacks beside GPUs; None when nothing."""
+    """Returns what this machine lacks beside GPUs; None when nothing."""
     placed: Callable[[Any, Path], AbstractContextManager[Any]] = _on_free_port
     """The place of a replica with this log file: its ports, and what else it needs while it is up."""
     grace_s: Callable[[Any], float] = lambda config: STOP_GRACE_S

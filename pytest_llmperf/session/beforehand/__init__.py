@@ -1,1 +1,1 @@
-"""What is known of a session before it measures: mistakes, what its gates will say, what it would do."""
+"""Knowledge of a session before it measures: mistakes, what its gates will say, what it would do."""

@@ -1,4 +1,4 @@
-"""What a plan or an option names and is not there: known before anything is measured, and never a skip.
+"""Paths, programs and variables that a plan or an option names and that are not there: never a reason to skip.
 
 A server that this machine has too few GPUs for is another machine's: its paths need not be here.
 """
@@ -24,7 +24,7 @@ from pytest_llmperf.session.select.collection import Collection
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _CONTEXT = ("max-model-len", "context-length")
-"""What engines call the most tokens of a prompt and its answer together."""
+"""Arguments of engines that bound the tokens of a prompt and its answer together."""
 _Mistake = tuple[tuple[str, ...], str]
 """Keys of the plan, and what is wrong with the value."""
 

@@ -73,7 +73,7 @@ def command(config: MlnodeServer, place: Place | int | str, gpus: Sequence[Gpu])
 
 
 def missing(config: MlnodeServer) -> Lack | None:
-    """What the node lacks, as far as the plan says what it has; None where nothing."""
+    """The lack of a node, as far as the plan says what it has; None where it has all."""
     needed = parallel_size(config.args)
     if needed > config.gpus:
         return Lack(f"needs {needed} GPUs, the node has {config.gpus}")
