@@ -19,7 +19,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 
 def lack(config: ServerConfig, gpus: Sequence[Gpu]) -> Lack | None:
-    """Returns what this machine lacks to run `config`, GPUs first, then a program or a model's folder; None if it can."""
+    """Returns what this machine lacks to run `config`, GPUs first, then a program or a model; None if it can."""
     start = ENGINES[config.engine].start
     if start is None:
         return None
