@@ -109,7 +109,7 @@ def place(path: Path, *choices: Sequence[str]) -> str:
     """
     root = yaml.compose(read_text(path, _MOST_BYTES), Loader=yaml.SafeLoader)
     assert root is not None, "a plan that was loaded is not empty"
-    found = [(keys, _locate(root, tuple(keys))) for keys in choices]
+    found = [(keys, located(root, tuple(keys))) for keys in choices]
     keys, line = next((there for asked, there in found if len(there[0]) == len(asked)), found[0][1])
     return f"{path}:{line}: {'.'.join(keys)}"
 
