@@ -16,7 +16,7 @@ from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, Reference, Series
 from pytest_llmperf.metrics.answers import Answers, PerPrompt
 from pytest_llmperf.metrics.stats.accuracy import Drop, drop, mean_score
 from pytest_llmperf.metrics.stats.agreement import Agreement, Outputs, agreement
-from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond
+from pytest_llmperf.metrics.stats.compliance import SlaCheck, compared
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -177,8 +177,8 @@ def check_accuracy(limit: Limit, scores: PerPrompt, value: float | None, lacking
     if value is None or not scores:
         return SlaCheck(limit, None, 0, "FAIL", reason="no value: no answer has this score", lacking=lacking)
     found = mean_score(list(scores.values()))
-    verdict: Compliance = "FAIL" if beyond(limit, value) else "PASS"
-    verified = not beyond(limit, found.low) if verdict == "PASS" else beyond(limit, found.high)
+    verdict = compared(limit, value)
+    verified = compared(limit, found.low if verdict == "PASS" else found.high) == verdict
     caveat = f"; {lacking} successful requests have no score" if lacking else ""
     reason = f"90 % interval {found.low:.3f} to {found.high:.3f} over {found.n} prompts{caveat}"
     return SlaCheck(limit, value, found.n, verdict, verified, reason=reason, lacking=lacking)

@@ -8,7 +8,7 @@ from pytest_llmperf.definitions import ACCURACIES, ACCURACY
 from pytest_llmperf.gate.answers import check_accuracy
 from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.metrics.stats.compliance import Compliance, SlaCheck, beyond, judge_limit, limit_run
+from pytest_llmperf.metrics.stats.compliance import SlaCheck, compared, judge_limit, limit_run
 from pytest_llmperf.metrics.summary import metric_values
 from pytest_llmperf.plan.limits import Limit
 
@@ -45,7 +45,6 @@ def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs:
         return _check_score(limit, result)
     value, n, capacity = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity), result.capacity
     if capacity is not None and limit.quantity == capacity.quantity and (value is None or capacity.is_bound):
-        verdict: Compliance = "FAIL" if value is None or beyond(limit, value) else "PASS"
-        return SlaCheck(limit, value, n, verdict, reason=capacity.sentence)
+        return SlaCheck(limit, value, n, compared(limit, value), reason=capacity.sentence)
     runs = [limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]
     return judge_limit(limit, runs, most_runs, value)

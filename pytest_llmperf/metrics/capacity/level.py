@@ -8,7 +8,6 @@ the noise is left out: the question is what this server, as it was launched, doe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -19,10 +18,10 @@ from pytest_llmperf.formulas.pace import complete
 from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.metrics.stats.compliance import (
     Compliance,
-    allowed_share,
-    beyond,
-    by_level,
-    by_share,
+    LimitRun,
+    by_values,
+    compared,
+    excess,
     lacking,
     limit_run,
 )
@@ -65,20 +64,12 @@ class _Finding:
     @property
     def is_broken(self) -> bool:
         """True if the mean breaks the limit, whether or not that is sure."""
-        return self.value is None or beyond(self.limit, self.value)
+        return compared(self.limit, self.value) == "FAIL"
 
     @property
     def is_failure(self) -> bool:
         """True if requests failed, which no noise explains, and which a server in trouble is not asked for twice."""
         return self.value is None or self.limit.metric == "error_rate"
-
-    @property
-    def nearness(self) -> float:
-        """Value over limit, or what says the same: the largest is the one that restrains."""
-        if self.value is None or not self.limit.value or not self.value:
-            return math.inf if self.is_broken else 0.0
-        ratio = self.value / self.limit.value
-        return ratio if self.limit.op in ("<", "<=") else 1 / ratio
 
     def describe(self) -> str:
         shown = self.limit.quantity.shown
@@ -104,7 +95,7 @@ def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[E
         sure = len(executions) > 1 or not executions[0].samples
         return replace(trial, verdict="FAILS", sure=sure, reason=_behind(behind[-1], trial.done_rate), saturated=True)
     findings = [_finding(limit, executions) for limit in criterion]
-    gravest = max(findings, key=lambda finding: (finding.is_broken, finding.nearness))
+    gravest = max(findings, key=lambda finding: (finding.is_broken, excess(finding.limit, finding.value)))
     broken = any(finding.is_broken for finding in findings)
     enough = (finding for finding in findings if len(executions) > 1 or finding.is_failure)
     settled = any(finding.verdict == "FAIL" for finding in enough) or all(
@@ -167,14 +158,9 @@ def _finding(limit: Limit, executions: Sequence[Execution]) -> _Finding:
 
 def _verdict(limit: Limit, summaries: Sequence[Summary], value: float | None, is_random: bool) -> Compliance:
     """The side of the limit that the interval lies on; a plain comparison where there is none."""
-    quantity, allowed = limit.quantity, allowed_share(limit)
-    if value is None or (quantity.unit == "ratio" and allowed is None):
-        return "FAIL" if value is None or beyond(limit, value) else "PASS"
-    if quantity.unit == "ratio" and allowed is not None:
-        runs = [limit_run(limit, summary, {}) for summary in summaries]
-        return by_share(allowed, [run.beyond or 0 for run in runs], [run.n for run in runs])[0]
-    values = [summary.value(quantity) or 0.0 for summary in summaries]
-    if min(values) <= 0 or limit.value <= 0:
-        return "FAIL" if beyond(limit, value) else "PASS"
+    quantity = limit.quantity
+    # A percentile goes by its values: one execution has too few requests to tell the share beyond the limit.
+    runs = [LimitRun(s.value(quantity)) if quantity.stat else limit_run(limit, s, {}) for s in summaries]
     prior = _RANDOM if is_random and quantity.unit == "ms" else replace(tolerance(quantity).prior, session_sd=0.0)
-    return by_level(limit, values, prior)[0]
+    found = by_values(limit, runs, prior)
+    return found[0] if found else compared(limit, value)

@@ -20,12 +20,15 @@ from typing import Literal
 from scipy.special import betaincinv
 
 from pytest_llmperf.definitions import Quantity
+from pytest_llmperf.formulas.pace import complete
 from pytest_llmperf.metrics.stats.estimate import interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.units import OPERATORS, percent, signed_percent
 
+NO_RATIO = 10.0
+"""Stands for the log of an infinite ratio."""
 _LEVEL = 0.95
 _LEAST_DESIGN_EFFECT = 2.0
 """Few runs say little about the design effect, and in a queue it never was less than this."""
@@ -107,7 +110,7 @@ def judge_limit(limit: Limit, runs: Sequence[LimitRun], most_runs: int, value: f
     if gone := _nothing(limit, runs):
         return SlaCheck(limit, None, n, "FAIL", reason=gone, lacking=without)
     value = _pooled(limit, runs) if value is None else value
-    plain: Compliance = "FAIL" if beyond(limit, value) else "PASS"
+    plain = compared(limit, value)
     caveat = f"{without} of {n + without} successful requests have no value" if without else ""
     found = _beyond_chance(limit, runs)
     if found is None or (found[0] == "INCONCLUSIVE" and not _certifiable(limit, runs, most_runs)):
@@ -171,15 +174,9 @@ def _pooled(limit: Limit, runs: Sequence[LimitRun]) -> float:
 
 def _beyond_chance(limit: Limit, runs: Sequence[LimitRun]) -> tuple[Compliance, str] | None:
     """The verdict of the interval; None where there is none: of a single run, a maximum, a share of nothing."""
-    allowed = allowed_share(limit)
     if len(runs) < 2:
         return None
-    if allowed is not None and all(run.beyond is not None and run.n for run in runs):
-        return by_share(allowed, [run.beyond or 0 for run in runs], [run.n for run in runs])
-    values = [run.value for run in runs if run.value is not None]
-    if _has_level(limit.quantity) and min(values) > 0 and limit.value > 0:
-        return by_level(limit, values, tolerance(limit.quantity).prior)
-    return None
+    return _by_requests(limit, runs) or (by_values(limit, runs) if _has_level(limit.quantity) else None)
 
 
 def _certifiable(limit: Limit, runs: Sequence[LimitRun], most_runs: int) -> bool:
@@ -224,6 +221,22 @@ def beyond(limit: Limit, value: float) -> bool:
     return not OPERATORS[limit.op](value, limit.value)
 
 
+def compared(limit: Limit, value: float | None) -> Compliance:
+    """Returns the verdict on the value as it stands; FAIL for None, since what was not measured meets no limit."""
+    return "FAIL" if value is None or beyond(limit, value) else "PASS"
+
+
+def excess(limit: Limit, value: float | None) -> float:
+    """Returns the log of value / limit, turned so that above 0 is broken: 0.1 is 10 % too much (or too little).
+
+    NO_RATIO of that sign where there is no ratio: nothing was measured, or the value or the limit is 0.
+    """
+    if value is None or limit.value <= 0 or value <= 0:
+        return NO_RATIO if compared(limit, value) == "FAIL" else -NO_RATIO
+    log = math.log(value / limit.value)
+    return log if limit.op in ("<", "<=") else -log
+
+
 def allowed_share(limit: Limit) -> float | None:
     """Share of requests that may break a percentile's limit, or that a share's limit allows; None for all others.
 
@@ -242,12 +255,16 @@ def _has_level(quantity: Quantity) -> bool:
     return quantity.unit != "ratio" and quantity.stat in (None, "mean", "p50")
 
 
-def by_share(allowed: float, beyond: Sequence[int], n: Sequence[int]) -> tuple[Compliance, str]:
-    """True if the share of requests beyond a limit is allowed, from counts and sample sizes (> 0), with a sentence."""
-    lower, upper = share_bounds(beyond, n)
+def _by_requests(limit: Limit, runs: Sequence[LimitRun]) -> tuple[Compliance, str] | None:
+    """The verdict of the interval of the share of requests beyond a limit; None where they are not counted."""
+    allowed = allowed_share(limit)
+    if allowed is None or not all(run.beyond is not None and run.n for run in runs):
+        return None
+    counts, sizes = [run.beyond or 0 for run in runs], [run.n for run in runs]
+    lower, upper = share_bounds(counts, sizes)
     verdict: Compliance = "PASS" if upper <= allowed else "FAIL" if lower > allowed else "INCONCLUSIVE"
     return verdict, (
-        f"{sum(beyond)} of {sum(n)} requests were beyond the limit: a share of {lower:.2%} to {upper:.2%}, "
+        f"{sum(counts)} of {sum(sizes)} requests were beyond the limit: a share of {lower:.2%} to {upper:.2%}, "
         f"{allowed:.2%} allowed"
     )
 
@@ -268,13 +285,19 @@ def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL)
     return lower, float(betaincinv(count + 1, size - count, level)) if count < size else 1.0
 
 
-def by_level(limit: Limit, values: Sequence[float], prior: Prior) -> tuple[Compliance, str]:
-    """True if the geometric mean of per-run values (> 0) meets a limit, with a sentence.
+def by_values(limit: Limit, runs: Sequence[LimitRun], prior: Prior | None = None) -> tuple[Compliance, str] | None:
+    """The verdict of the interval of the runs' values (of a share: of its requests), with a sentence; of one run too.
 
-    `prior.session_sd` is the part of the noise that a session adds: 0 asks about this launch of the server alone.
+    None where there is none: a run has no value, or a value or the limit is 0. Without `prior` the metric's own is
+    taken; its `session_sd` is the part of the noise that a session adds: 0 asks about this launch of the server alone.
     """
-    held = interval_of([values], prior)
-    ends = {beyond(limit, held.low), beyond(limit, held.high)}
-    verdict: Compliance = "INCONCLUSIVE" if len(ends) > 1 else "FAIL" if ends.pop() else "PASS"
+    if limit.quantity.unit == "ratio":
+        return _by_requests(limit, runs)
+    values = complete(run.value for run in runs)
+    if not values or min(values) <= 0 or limit.value <= 0:
+        return None
+    held = interval_of([values], prior or tolerance(limit.quantity).prior)
+    ends = {compared(limit, held.low), compared(limit, held.high)}
     shown = limit.quantity.shown
-    return verdict, f"between {shown(held.low)} and {shown(held.high)} over {len(values)} runs"
+    told = f"between {shown(held.low)} and {shown(held.high)} over {len(values)} runs"
+    return "INCONCLUSIVE" if len(ends) > 1 else ends.pop(), told

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.metrics.stats.compliance import beyond
+from pytest_llmperf.metrics.stats.compliance import compared
 from pytest_llmperf.metrics.stats.pareto import Front, pareto_front
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.report.views.comparison import comparable, grouped, load_family
@@ -37,7 +37,7 @@ class Level:
     def keeps_limits(self) -> bool:
         """True where all runs together are within the load's limits; a figure that is not known breaks its limit."""
         values = ((limit, self.result.metrics.value(limit.quantity)) for limit in self.result.load.sla)
-        return all(value is not None and not beyond(limit, value) for limit, value in values)
+        return all(compared(limit, value) == "PASS" for limit, value in values)
 
     @property
     def power(self) -> float | None:

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.metrics.stats.compliance import Compliance, LimitRun, SlaCheck, beyond, by_level, judge_limit
+from pytest_llmperf.metrics.stats.compliance import (
+    NO_RATIO,
+    Compliance,
+    LimitRun,
+    SlaCheck,
+    by_values,
+    excess,
+    judge_limit,
+)
 from pytest_llmperf.metrics.stats.estimate import Interval, compare, interval_of
 from pytest_llmperf.metrics.stats.margins import Prior, tolerance
 from pytest_llmperf.plan.limits import Limit
@@ -23,8 +31,6 @@ from pytest_llmperf.search.strategy.trial import RunFacts, Trial
 Standing = Literal["ok", "broken", "invalid", "failed", "skipped"]
 """All limits hold, one does not, the numbers are not to be trusted, the server failed, this machine cannot run it."""
 _ORDER: Sequence[Standing] = ("ok", "broken", "invalid", "failed", "skipped")
-_HUGE = 10.0
-"""Log of the excess where there is no ratio: nothing was measured, or the limit is 0."""
 _SAME_EXCESS = 0.02
 """Configurations that break their limits by this little more or less are equally far off."""
 _CONFIDENCE = 0.05
@@ -57,7 +63,7 @@ class Check:
     @property
     def share(self) -> float | None:
         """The value's distance beyond the limit, as a share of it (below 0: to spare); None where there is none."""
-        return None if abs(self.excess) >= _HUGE else math.expm1(self.excess)
+        return None if abs(self.excess) >= NO_RATIO else math.expm1(self.excess)
 
     @property
     def by(self) -> str:
@@ -222,34 +228,25 @@ class Goal:
             value=value,
             shown="without a value" if value is None else limit.quantity.shown(value),
             verdict=found.verdict,
-            excess=_excess(limit, value),
+            excess=excess(limit, value),
             clear=_clear(found, runs),
             reason=found.reason,
         )
 
 
-def _excess(limit: Limit, value: float | None) -> float:
-    if value is None or limit.value <= 0 or value <= 0:
-        return _HUGE if value is None or beyond(limit, value) else -_HUGE
-    log = math.log(value / limit.value)
-    return log if limit.op in ("<", "<=") else -log
-
-
 def _clear(found: SlaCheck, runs: Sequence[LimitRun]) -> bool:
     """True if the interval of the value lies on one side of the limit, also for a single run."""
-    limit, values = found.limit, [run.value for run in runs if run.value is not None]
-    if (found.verified and not found.undecided) or found.value is None or limit.value <= 0:
+    if found.verified and not found.undecided:
         return True
-    if limit.quantity.unit == "ratio" or min(values) <= 0:
-        return False
-    return by_level(limit, values, tolerance(limit.quantity).prior)[0] != "INCONCLUSIVE"
+    judged = by_values(found.limit, runs)
+    return judged is None or judged[0] != "INCONCLUSIVE"
 
 
 def _memory_check(load: str, limit: MemoryLimit, runs: Sequence[float | None]) -> Check:
     """The check of GPU memory, by the fullest run; memory is no matter of chance."""
     known = [value for value in runs if value is not None]
     value = max(known) if len(known) == len(runs) else None
-    excess = _HUGE if value is None else math.log(max(value, 1e-9) / limit.gpu_memory_gb)
+    excess = NO_RATIO if value is None else math.log(max(value, 1e-9) / limit.gpu_memory_gb)
     shown = "without a value" if value is None else f"{value:.4g} GB"
     verdict: Compliance = "FAIL" if excess > 0 else "PASS"
     return Check(load, "gpu_memory", f"<= {limit.gpu_memory_gb:g} GB", value, shown, verdict, excess, True)

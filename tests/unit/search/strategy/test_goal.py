@@ -85,6 +85,17 @@ def test_a_limit_is_clear_when_noise_cannot_change_it(value, standing, clear):
     assert (found.standing, found.clear) == (standing, clear)
 
 
+@pytest.mark.parametrize(
+    ("failed", "standing", "clear"), [(0, "ok", False), (6, "broken", False), (50, "broken", True)]
+)
+def test_a_share_is_clear_by_the_number_of_its_requests(failed, standing, clear):
+    limits = {"error_rate": "<= 5 %"}
+    (limit,) = parse_limits(limits)
+    facts = replace(run(output_token_throughput=1.0), limits={str(limit): LimitRun(failed / 100, 100, failed)})
+    found = goal(limits=limits).assess(trial(facts))
+    assert (found.standing, found.clear) == (standing, clear)
+
+
 def test_a_check_says_by_how_much():
     limits = {TAIL: "<= 100 ms", "output_token_throughput": ">= 50 tok/s"}
     found = goal(limits=limits).assess(trial(run(limits=limits, output_token_throughput=40.0, ttft_p99=80.0)))
