@@ -272,7 +272,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     own = known_session(session.config)
     _without_old_reports(session, own)
     if own and is_worker(session.config):
-        session.config.workeroutput["llmperf"] = own.told()  # type: ignore[attr-defined]
+        session.config.workeroutput["llmperf"] = own.worker_outcomes()  # type: ignore[attr-defined]
     elif own and not own.is_part:
         narrowed = any("::" in argument for argument in session.config.args)
         written = own.write_report(complete=not (session.shouldfail or session.shouldstop or narrowed))
@@ -295,9 +295,9 @@ def _without_old_reports(session: pytest.Session, own: PytestSession | None) -> 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A hook of pytest-xdist's: one of its workers has ended."""
-    told = getattr(node, "workeroutput", {}).get("llmperf")
-    if told:
-        preparation_of(node.config).told_by_worker(told)
+    outcomes = getattr(node, "workeroutput", {}).get("llmperf")
+    if outcomes:
+        preparation_of(node.config).take_outcomes(outcomes)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

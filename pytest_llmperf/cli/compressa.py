@@ -167,17 +167,17 @@ def _point(task: _Task, path: Path) -> LoadPoint:
 
 
 def _labels(experiment: Experiment) -> Mapping[str, str]:
-    told = {
+    labels = {
         "name": experiment.experiment_name,
         "description": experiment.description or "",
         "num_workers": str(experiment.num_runners),
         "num_tasks": str(experiment.num_tasks),
     }
-    return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in labels.items() if value}
 
 
 def _add(db: Path, experiment: Experiment, result: Result) -> None:
-    told = dialect_metrics(_DIALECT, result.runs)
+    found = dialect_metrics(_DIALECT, result.runs)
     (run,) = result.runs
     rows = list(map(_row, run.records))
     parameters = {
@@ -194,7 +194,7 @@ def _add(db: Path, experiment: Experiment, result: Result) -> None:
         datetime.fromtimestamp(run.started_ns / 1e9, UTC),
         experiment.description or "",
         {key: str(value) for key, value in parameters.items()},
-        {name: metric["value"] for name, metric in told.items() if metric["value"] is not None},
+        {name: metric["value"] for name, metric in found.items() if metric["value"] is not None},
         rows,
     )
 

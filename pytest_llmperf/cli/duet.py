@@ -103,7 +103,7 @@ def server_of(side: str, plan: Plan | None, options: Mapping[str, Any]) -> Serve
 def _typed(side: str, words: Sequence[str]) -> ServerConfig | None:
     """The server of the engine whose command this is; None when it is that of none."""
     try:
-        readers = (engine.from_words for engine in ENGINES.values() if engine.from_words)
+        readers = (engine.from_command_line for engine in ENGINES.values() if engine.from_command_line)
         return next((config for read in readers if (config := read(side, words))), None)
     except ValidationError:
         raise

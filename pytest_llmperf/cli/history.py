@@ -34,7 +34,7 @@ def history() -> None:
     """Look at the points measured in all sessions. They are kept by pytest: --llmperf-history."""
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def _with_clear_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Makes errors of the history the command's own message."""
 
     @wraps(command)
@@ -63,7 +63,7 @@ def _parameter(context: click.Context, option: click.Parameter, given: tuple[str
 @click.option("--csv-file", type=PATH, help="Write all of them here, with every metric")
 @click.option("--dialect", type=click.Choice(["compressa"]), help="Columns and names of this tool")
 @click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="As many of the newest points")
-@_told
+@_with_clear_errors
 def list_(
     path: Path,
     show_metrics: bool,
@@ -93,7 +93,7 @@ def list_(
 @history.command()
 @_file
 @click.argument("number", type=int)
-@_told
+@_with_clear_errors
 def show(path: Path, number: int) -> None:
     """Parameters, verdict and runs of the point with this NUMBER."""
     from pytest_llmperf.report.history.tables import facts, runs_table, score_lines
@@ -110,7 +110,7 @@ def show(path: Path, number: int) -> None:
 @click.argument("before")
 @click.argument("after")
 @click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
-@_told
+@_with_clear_errors
 def compare(path: Path, before: str, after: str, metrics: tuple[str, ...]) -> None:
     """Compare two points, by their numbers; or two sessions, by the beginnings of their ids, test by test."""
     from pytest_llmperf.report.history.tables import differences_table, score_lines
@@ -154,7 +154,7 @@ def _quantity(name: str) -> Quantity:
 @click.option("--metric", "metrics", multiple=True, help="Rows  [default: mean TTFT, latency, TPOT, and throughput]")
 @click.option("--format", "form", default="terminal", show_default=True, type=click.Choice(list(FORMATS)))
 @click.option("-o", "--output", type=PATH, help="Write it here")
-@_told
+@_with_clear_errors
 def table(
     path: Path,
     sessions: tuple[str, ...],
@@ -189,7 +189,7 @@ def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
 @click.argument("metric")
 @click.option("--html", "html_path", type=PATH, help="Write the plot here as a page")
 @click.option("--last", type=click.IntRange(min=2), default=40, show_default=True, help="Sessions to print")
-@_told
+@_with_clear_errors
 def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int) -> None:
     """Show METRIC (itl_p50, say) of POINT, a name or a test's id, over the sessions, and where its level changed."""
     from pytest_llmperf.report.history.tables import step_lines, trend_table
@@ -211,7 +211,7 @@ def trend(path: Path, point: str, metric: str, html_path: Path | None, last: int
 @_file
 @click.option("-o", "--output", type=PATH, default=Path("llmperf-history.html"), show_default=True)
 @click.option("--metric", "metrics", multiple=True, help="Only these  [default: what the gate compares]")
-@_told
+@_with_clear_errors
 def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
     """One page with the trends of all points."""
     quantities = [_quantity(name) for name in metrics or _gated()]
@@ -233,7 +233,7 @@ def _write_html(path: Path, found: Any) -> None:
 @history.command()
 @_file
 @click.option("-o", "--output", type=PATH, help="A file of JSON lines, a session each  [default: standard output]")
-@_told
+@_with_clear_errors
 def export(path: Path, output: Path | None) -> None:
     """All sessions as JSON lines, which `import` reads."""
     with open_history(path) as held:
@@ -247,7 +247,7 @@ def export(path: Path, output: Path | None) -> None:
 @history.command("import")
 @_file
 @click.argument("files", nargs=-1, required=True, type=PLAN)
-@_told
+@_with_clear_errors
 def import_(path: Path, files: tuple[Path, ...]) -> None:
     """Take over sessions: report.json files, files of `export`, and databases of compressa-perf."""
     with open_history(path, write=True) as held:
@@ -293,7 +293,7 @@ def _documents(file: Path) -> Iterator[Any]:
 @history.command()
 @_file
 @click.argument("others", nargs=-1, required=True, type=PLAN)
-@_told
+@_with_clear_errors
 def merge(path: Path, others: tuple[Path, ...]) -> None:
     """Take over all sessions of OTHERS, histories of other machines; one that is there already stays one."""
     with open_history(path, write=True) as held:
@@ -307,7 +307,7 @@ def merge(path: Path, others: tuple[Path, ...]) -> None:
 @click.option("--days", type=click.IntRange(min=1), required=True, help="Keep sessions of so many days")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted")
 @click.option("--yes", is_flag=True, help="Do not ask")
-@_told
+@_with_clear_errors
 def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
     """Delete old sessions."""
     since = datetime.now(UTC) - timedelta(days=days)

@@ -115,7 +115,7 @@ def _score_verdict(side: _Side, now: Answers, quantity: Quantity, margin: float,
     if common < FEWEST_PROMPTS:
         return MetricVerdict(series, "NOT GATED", f"a score needs {FEWEST_PROMPTS} prompts, both have {common}")
     found = drop(before, after)
-    return MetricVerdict(series, _drop_verdict(found, margin, rules), _told(found, before, after, margin))
+    return MetricVerdict(series, _drop_verdict(found, margin, rules), _drop_sentence(found, before, after, margin))
 
 
 def _drop_verdict(found: Drop, margin: float, rules: Rules) -> Verdict:
@@ -126,7 +126,7 @@ def _drop_verdict(found: Drop, margin: float, rules: Rules) -> Verdict:
     return "IMPROVED" if found.bound(1 - rules.alpha_pass) < -margin else "PASS"
 
 
-def _told(found: Drop, before: PerPrompt, after: PerPrompt, margin: float) -> str:
+def _drop_sentence(found: Drop, before: PerPrompt, after: PerPrompt, margin: float) -> str:
     ends = f"{_points(-found.bound(0.95))} to {_points(-found.bound(0.05))}"
     return (
         f"{fmean(after.values()):.1%}, baseline {fmean(before.values()):.1%}: {_points(-found.value)} points ({ends}) "

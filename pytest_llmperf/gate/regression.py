@@ -57,8 +57,8 @@ class Against:
     @property
     def provisional(self) -> str:
         """Sentence on a baseline of one session; else empty."""
-        told = "the baseline is provisional: with one session, how much sessions differ is assumed, not measured"
-        return told if self.sessions < 2 else ""
+        note = "the baseline is provisional: with one session, how much sessions differ is assumed, not measured"
+        return note if self.sessions < 2 else ""
 
     @property
     def git_log(self) -> str:

@@ -21,7 +21,7 @@ _MOST_SESSIONS = 10
 _RECORDED = 3
 """Runs that a session adds to a baseline."""
 _TIMES_REQUESTS = (2, 4, 8)
-_WORTH_TELLING = 0.05
+_LEAST_SHARE = 0.05
 """Share of an interval's variance below which a source of noise is left out."""
 
 
@@ -137,8 +137,8 @@ def _made_of(finding: Finding) -> str:
         (estimate.session_variance - estimate.launch_variance, f"{held} (sessions are {assumed})"),
         (estimate.launch_variance, f"this session's {launches} of the server"),
     )
-    told = [f"{variance / whole:.0%} {source}" for variance, source in sources if variance > _WORTH_TELLING * whole]
-    return ", ".join(told).replace("% ", " % ").replace("are which differ", "differ")
+    shares = [f"{variance / whole:.0%} {source}" for variance, source in sources if variance > _LEAST_SHARE * whole]
+    return ", ".join(shares).replace("% ", " % ").replace("are which differ", "differ")
 
 
 def _cure(finding: Finding) -> str:

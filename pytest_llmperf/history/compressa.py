@@ -57,8 +57,8 @@ def _values(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
         "e2e": [(one.end_time - one.start_time) * 1e3 for one in good],
     }
     for name, samples in latencies.items():
-        told = distribution(samples).as_dict()
-        yield from ((f"{name}_{kept}", float(told[kept])) for kept in KEPT if samples)
+        kept_statistics = distribution(samples).as_dict()
+        yield from ((f"{name}_{kept}", float(kept_statistics[kept])) for kept in KEPT if samples)
     if measurements:
         yield "error_rate", 1 - len(good) / len(measurements)
     if seconds > 0:

@@ -20,7 +20,7 @@ from pytest_llmperf.history.session import HistoryError, StoredPoint, StoredRun,
 
 _APPLICATION = 0x6C6C6D70
 """The file's application id ("llmp"): what has another one is another program's."""
-_PATIENCE_S = 30.0
+_LOCK_TIMEOUT_S = 30.0
 """Longest wait for another writer."""
 _MIGRATIONS = (
     """
@@ -217,7 +217,7 @@ def open_history(path: Path, *, write: bool = False) -> Iterator[History]:
         raise HistoryError(f"there is no history {path}; sessions are kept in --llmperf-history")
     with _errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
     with contextlib.closing(connection):
         with _errors(path):
             # What a foreign file's schema holds runs nothing.
@@ -257,7 +257,7 @@ def _bring_up_to_date(sql: sqlite3.Connection, path: Path) -> None:
 
 def _use_wal(sql: sqlite3.Connection) -> None:
     """Lets readers read while a session is written. SQLite does not wait for the lock that this takes, so we do."""
-    give_up_s = clock.monotonic() + _PATIENCE_S
+    give_up_s = clock.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             sql.execute("PRAGMA journal_mode = WAL")

@@ -179,9 +179,9 @@ def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found if value is not None}
 
 
-def _of_metric(name: str, told: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(told, Mapping) and "value" in told:
-        yield name, told["value"]
-    elif isinstance(told, Mapping):
+def _of_metric(name: str, metric: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(metric, Mapping) and "value" in metric:
+        yield name, metric["value"]
+    elif isinstance(metric, Mapping):
         assert set(KEPT) <= set(STATISTICS)
-        yield from ((f"{name}_{statistic}", told.get(statistic)) for statistic in KEPT)
+        yield from ((f"{name}_{statistic}", metric.get(statistic)) for statistic in KEPT)

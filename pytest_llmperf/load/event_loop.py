@@ -20,7 +20,7 @@ _SAME_S = 1.0
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` in a loop whose timers go by the system's clock, also where a test has frozen Python's."""
     with real_time() as runner:
-        return runner.run(_heard(coroutine))
+        return runner.run(_with_errors_raised(coroutine))
 
 
 def real_time() -> asyncio.Runner:
@@ -28,7 +28,7 @@ def real_time() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=_loop)
 
 
-async def _heard(coroutine: Coroutine[Any, Any, T]) -> T:
+async def _with_errors_raised(coroutine: Coroutine[Any, Any, T]) -> T:
     with unswallowed():
         return await coroutine
 

@@ -46,7 +46,7 @@ _LOOK_S, _STOPPED_S = 2.0, 5.0
 _SPIN_S = 0.002
 _MOST = 64
 """Processes for a load whose number of requests is not in the plan."""
-_LAST_WORDS_S = 10.0
+_HAND_OVER_S = 10.0
 """Seconds that a worker which is told to stop may take to hand over its measurements."""
 _BEAT_S = 0.5
 """Time between two signs of life of a worker, whatever it does."""
@@ -69,7 +69,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Worker:
-    """One process as seen from here; mutable on purpose: `run` comes when it is done."""
+    """One process as seen from here; `_follow` fills in its progress and, when it is done, its `run`."""
 
     process: SpawnProcess
     pipe: Connection
@@ -80,7 +80,7 @@ class _Worker:
     is_wedged: bool = False
 
 
-_Heard = tuple[_Worker, Any]
+_Message = tuple[_Worker, Any]
 """A worker and its message: ready, progress, a Run, a sign of life, or None for one that is gone."""
 
 
@@ -120,7 +120,7 @@ async def run_workers(
         try:
             await _follow(crew, progress)
         except (asyncio.CancelledError, LoadError):
-            measured = _last_words(crew)
+            measured = _stopped_runs(crew)
             if measured and on_interrupt is not None:
                 on_interrupt(merged_run(measured, count))
             raise
@@ -165,7 +165,7 @@ def _started(jobs: Sequence[_Job]) -> Iterator[list[_Worker]]:
             worker.pipe.close()
         for worker in crew:
             if worker.process.pid is not None:
-                worker.process.join(_LAST_WORDS_S)
+                worker.process.join(_HAND_OVER_S)
                 worker.process.kill()
                 worker.process.join()
 
@@ -173,19 +173,19 @@ def _started(jobs: Sequence[_Job]) -> Iterator[list[_Worker]]:
 async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
     """Starts them together and returns when all are done. Raises LoadError when one dies."""
     loop = asyncio.get_running_loop()
-    heard: asyncio.Queue[_Heard] = asyncio.Queue()
+    inbox: asyncio.Queue[_Message] = asyncio.Queue()
     for worker in crew:
         worker.silent_after_s = clock.monotonic() + _START_S
-        loop.add_reader(worker.pipe.fileno(), _hear, worker, heard)
+        loop.add_reader(worker.pipe.fileno(), _enqueue, worker, inbox)
     try:
         for _ in crew:
-            while (await _next(heard, crew))[1] != _READY:
+            while (await _next(inbox, crew))[1] != _READY:
                 pass
         start_ns = clock.now_ns() + _START_NS
         for worker in crew:
-            _tell(worker, start_ns)
+            _send(worker, start_ns)
         while not all(worker.run for worker in crew):
-            worker, message = await _next(heard, crew)
+            worker, message = await _next(inbox, crew)
             if isinstance(message, Run):
                 worker.run = message
                 worker.silent_after_s = math.inf
@@ -197,13 +197,13 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
             loop.remove_reader(worker.pipe.fileno())
 
 
-def _hear(worker: _Worker, heard: asyncio.Queue[_Heard]) -> None:
+def _enqueue(worker: _Worker, inbox: asyncio.Queue[_Message]) -> None:
     message = _received(worker)
     if isinstance(message, Run):
         # The end of the pipe comes next, maybe before anybody has looked at the run: it says nothing of a death.
         asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
     worker.silent_after_s = clock.monotonic() + _SILENCE_S
-    heard.put_nowait((worker, message))
+    inbox.put_nowait((worker, message))
 
 
 def _received(worker: _Worker) -> Any:
@@ -214,11 +214,11 @@ def _received(worker: _Worker) -> Any:
         return None
 
 
-async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
-    worker, message = await _spoken(heard, crew)
+async def _next(inbox: asyncio.Queue[_Message], crew: Sequence[_Worker]) -> _Message:
+    worker, message = await _message_or_silence(inbox, crew)
     if message is None:
         if not worker.is_wedged:
-            worker.process.join(_LAST_WORDS_S)
+            worker.process.join(_HAND_OVER_S)
         what = "gives no sign of life (stopped, or wedged)" if worker.is_wedged else "died"
         code = "" if worker.is_wedged else f" (exit code {worker.process.exitcode})"
         raise LoadError(
@@ -228,7 +228,7 @@ async def _next(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard
     return worker, message
 
 
-async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Heard:
+async def _message_or_silence(inbox: asyncio.Queue[_Message], crew: Sequence[_Worker]) -> _Message:
     """Waits for the next message; None as that of a worker without a sign of life, which is killed."""
     while True:
         for worker in crew:
@@ -237,9 +237,9 @@ async def _spoken(heard: asyncio.Queue[_Heard], crew: Sequence[_Worker]) -> _Hea
         first = min(crew, key=lambda worker: worker.silent_after_s)
         try:
             left_s = min(_LOOK_S, first.silent_after_s - clock.monotonic())
-            return await asyncio.wait_for(heard.get(), max(0.0, left_s))
+            return await asyncio.wait_for(inbox.get(), max(0.0, left_s))
         except TimeoutError:
-            # What it said waits in the pipe while another's long message is read.
+            # Its message waits in the pipe while another's long message is read.
             if clock.monotonic() >= first.silent_after_s and not first.pipe.poll():
                 first.is_wedged = True
                 first.process.kill()
@@ -260,17 +260,17 @@ def _show(progress: Progress | None, crew: Sequence[_Worker]) -> None:
         progress(done, total, failed)
 
 
-def _tell(worker: _Worker, message: object) -> None:
+def _send(worker: _Worker, message: object) -> None:
     with contextlib.suppress(OSError):  # one that is gone is noticed by its silence
         worker.pipe.send(message)
 
 
-def _last_words(crew: Sequence[_Worker]) -> list[Run]:
-    """Tells everyone to stop, and gives what each measured that still could say so."""
+def _stopped_runs(crew: Sequence[_Worker]) -> list[Run]:
+    """Stops the workers, and returns the runs of those that could still hand theirs over."""
     waiting = [worker for worker in crew if worker.run is None and not worker.is_wedged]
     for worker in waiting:
-        _tell(worker, None)
-    deadline = clock.monotonic() + _LAST_WORDS_S
+        _send(worker, None)
+    deadline = clock.monotonic() + _HAND_OVER_S
     for worker in waiting:
         while worker.run is None and worker.pipe.poll(max(0.0, deadline - clock.monotonic())):
             message = _received(worker)
@@ -283,14 +283,14 @@ def _last_words(crew: Sequence[_Worker]) -> list[Run]:
 def work(pipe: Connection, job: _Job) -> None:
     """The whole life of a worker process. A Ctrl-C is for the process that holds the other end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    voice = _Voice(pipe)
-    with contextlib.suppress(OSError), voice:  # nobody is there to be told
-        run = asyncio.run(_do(pipe, voice.send, job))
+    sender = _Sender(pipe)
+    with contextlib.suppress(OSError), sender:  # nobody is there to be told
+        run = asyncio.run(_do(pipe, sender.send, job))
         if run is not None:
-            voice.send(run)
+            sender.send(run)
 
 
-class _Voice:
+class _Sender:
     """Sends a worker's messages, and signs of life between them, from a thread: a stopped process gives none."""
 
     def __init__(self, pipe: Connection) -> None:

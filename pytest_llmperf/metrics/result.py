@@ -112,8 +112,8 @@ class Result:
         errors = Counter(record.error for record in self._measured() if record.error)
         if not errors:
             return ()
-        told = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_MOST_ERRORS))
-        return (f"{errors.total()} of {self.metrics.sent} requests failed: {told}",)
+        listed = "; ".join(f"{count} x {error}" for error, count in errors.most_common(_MOST_ERRORS))
+        return (f"{errors.total()} of {self.metrics.sent} requests failed: {listed}",)
 
     def _measured(self) -> list[RequestRecord]:
         return [record for run in self.runs for record in run.measured]

@@ -99,11 +99,11 @@ def with_failure_noted(folder: RunFolder, what: str, write: Callable[[], object]
     try:
         write()
     except OSError as error:
-        folder.tell(f"{what} was not written: {error.strerror} ({error.filename or folder.output})")
+        folder.add_note(f"{what} was not written: {error.strerror} ({error.filename or folder.output})")
     except LlmPerfError as error:
-        folder.tell(f"{what} was not written: {foreign(str(error))}")
+        folder.add_note(f"{what} was not written: {foreign(str(error))}")
     except Exception as error:
-        folder.tell(
+        folder.add_note(
             f"{what} was not written: {type(error).__name__}: {foreign(str(error))} (a fault of pytest-llmperf)"
         )
     else:

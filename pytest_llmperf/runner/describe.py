@@ -69,8 +69,8 @@ def describe_capacity(load: LoadPoint, runs: int) -> str:
     limits = ", ".join(map(str, asked.sla))
     points = [level_point(load, level) for level in levels_upwards(asked)]
     seconds = [p.duration or (p.requests or 0) / (p.request_rate or 1) for p in points]
-    is_told = asked.request_rate is not None or load.duration is not None
-    time = f"; up to the end of the range {sum(seconds):.0f} s" if is_told else ""
+    is_known = asked.request_rate is not None or load.duration is not None
+    time = f"; up to the end of the range {sum(seconds):.0f} s" if is_known else ""
     length = f"; {describe_length(load)}" if asked.request_rate else ""
     later = f", then {runs - 1} searches around the answer" if runs > 1 else ""
     return (

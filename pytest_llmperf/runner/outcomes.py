@@ -181,10 +181,10 @@ class RunFolder:
             path = inside(self._spare, *names)
             write(path)
         except OSError as error:
-            self.tell(f"not written: {why}; nor to {self._spare or 'a temporary folder'}: {error.strerror}")
+            self.add_note(f"not written: {why}; nor to {self._spare or 'a temporary folder'}: {error.strerror}")
             return None
         self._spared.add(path.name)
-        self.tell(f"not written: {why}; it is in {path}")
+        self.add_note(f"not written: {why}; it is in {path}")
         return path
 
     @property
@@ -193,7 +193,7 @@ class RunFolder:
         folder = self._spare if self._spare and "report.json" in self._spared else self.output
         return folder / "report.json"
 
-    def tell(self, note: str) -> None:
+    def add_note(self, note: str) -> None:
         """Notes a sentence once."""
         if note not in self.notes:
             self.notes.append(note)

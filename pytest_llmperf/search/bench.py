@@ -112,7 +112,7 @@ class Bench:
         try:
             self._checkpoint.write()
         except OSError as error:
-            self._session.tell(f"checkpoint {self._checkpoint.path} was not written: {error.strerror}")
+            self._session.add_note(f"checkpoint {self._checkpoint.path} was not written: {error.strerror}")
 
     def _failed(self, config: ServerConfig, planned: PlannedTest, error: str) -> str:
         """Notes it; gives the line that is shown."""

@@ -119,8 +119,8 @@ class SearchResult:
     def claim(self) -> str:
         """The best one's standing: `is the best`, or `leads` where others are within noise."""
         others = len(self.ties)
-        told = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
-        return f"{told} so far" if self.interrupted else told
+        standing = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
+        return f"{standing} so far" if self.interrupted else standing
 
     @property
     def simulated(self) -> bool:

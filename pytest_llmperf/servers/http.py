@@ -45,7 +45,7 @@ def ask(
     `body` is sent as it is where it is bytes, else as JSON. `timeout_s` is for all of it, from the name's address to
     the last byte. Raises httpx.TransportError, also where the answer does not come to its end.
     """
-    with asking(method, url, timeout_s=timeout_s, headers=headers, body=body) as (connection, deadline):
+    with open_request(method, url, timeout_s=timeout_s, headers=headers, body=body) as (connection, deadline):
         answer, raw = _answer(connection, deadline)
     reads, undecodable = decoded(Reads(ends=(len(raw),), body=raw), answer.headers.get("content-encoding", ""))
     if undecodable and answer.status == 200:
@@ -55,7 +55,7 @@ def ask(
 
 
 @contextlib.contextmanager
-def asking(
+def open_request(
     method: str, url: str, *, timeout_s: float, headers: Iterable[tuple[str, str]] = (), body: object = None
 ) -> Iterator[tuple[socket.socket, float]]:
     """The connection over which the request of `ask` was sent, closed on leaving, and the end of its time.

@@ -48,23 +48,23 @@ def wait_for_remote(target: Target, config: RemoteServer, loads: Sequence[LoadPo
     if config.ready is not False:
         wait_until_up(target, config, name, lambda deadline: _usual_problem(target, loads, deadline))
     left_s = begun_s + config.ready_timeout - clock.monotonic()
-    if failure := first_failure(target, config, loads, is_patient=config.ready is not False, within_s=left_s):
+    if failure := first_failure(target, config, loads, retries_503=config.ready is not False, within_s=left_s):
         raise ServerError(f"{name}: its first request failed: {failure}")
 
 
-def check_listening(url: str, patience_s: float = 3.0) -> None:
+def check_listening(url: str, timeout_s: float = 3.0) -> None:
     """Raises ServerError where nothing listens at a URL for so long; says nothing of a name that is not found."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme in ("https", "grpcs") else 80)
-    deadline = clock.monotonic() + patience_s
+    deadline = clock.monotonic() + timeout_s
     while True:
         try:
-            socket.create_connection((parts.hostname or "", port), timeout=patience_s).close()
+            socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
             return
         except ConnectionRefusedError:
             if clock.monotonic() >= deadline:
                 raise ServerError(
-                    f"nothing listens at {urls.shown(url)}: the connection was refused for {patience_s:g} s; is the "
+                    f"nothing listens at {urls.shown(url)}: the connection was refused for {timeout_s:g} s; is the "
                     "port right, and the server up? --ready-timeout waits longer"
                 ) from None
         except OSError:
@@ -160,19 +160,19 @@ def first_failure(
     loads: Sequence[LoadPoint],
     *,
     process: ServerProcess | None = None,
-    is_patient: bool = False,
+    retries_503: bool = False,
     within_s: float | None = None,
 ) -> str | None:
     """None when the server answers the shortest request of one of `loads`; else what the first of them got.
 
     A server can say that it is healthy and fail every request, so the first token is the last readiness check. Where
     no load is known, every dialect is tried. One that asks to come later (429 or 503 with Retry-After; for who
-    `is_patient` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
+    `retries_503` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
     ServerError for wrong credentials.
     """
     deadline = clock.monotonic() + (config.ready_timeout if within_s is None else within_s)
     attempts = _of_loads(target, loads) or _of_every_dialect(target)
-    failures = (_failure(target, attempt, deadline, is_patient, process) for attempt in attempts)
+    failures = (_failure(target, attempt, deadline, retries_503, process) for attempt in attempts)
     failure = next(failures)
     return failure if failure and all(failures) else None
 
@@ -231,7 +231,7 @@ def _no_answer(answer: httpx.Response) -> str | None:
 
 
 def _failure(
-    target: Target, attempt: _Attempt, deadline: float, is_patient: bool, process: ServerProcess | None
+    target: Target, attempt: _Attempt, deadline: float, retries_503: bool, process: ServerProcess | None
 ) -> str | None:
     """None when the request gave an answer, else what went wrong."""
     for pause_s in backing_off():
@@ -242,7 +242,7 @@ def _failure(
         if answer.status_code == 200:
             return attempt.failure(answer)
         _check_credentials(attempt.url, answer)
-        wait_s = _asked_to_wait_s(answer, pause_s, is_patient)
+        wait_s = _asked_to_wait_s(answer, pause_s, retries_503)
         if wait_s is None or clock.monotonic() + wait_s > deadline:
             later = "" if wait_s is None else f" (to be asked again in {wait_s:.0f} s, after ready_timeout)"
             return f"{_refused(answer)}{later} (POST {urls.request_target(urls.bare(attempt.url))})"
@@ -253,10 +253,10 @@ def _failure(
     return None
 
 
-def _asked_to_wait_s(answer: httpx.Response, pause_s: float, is_patient: bool) -> float | None:
+def _asked_to_wait_s(answer: httpx.Response, pause_s: float, retries_503: bool) -> float | None:
     """Seconds to wait before the same request is sent again; None when repeating it is of no use."""
     given = answer.headers.get("retry-after", "").strip()
-    if answer.status_code not in (429, 503) or not (given or (is_patient and answer.status_code == 503)):
+    if answer.status_code not in (429, 503) or not (given or (retries_503 and answer.status_code == 503)):
         return None
     return max(pause_s, _retry_after_s(given))
 

@@ -170,7 +170,7 @@ class LlmServer:
         return tuple(process.log for process in self.processes) if self.started else ()
 
     @property
-    def is_told_apart(self) -> bool:
+    def cpu_use_is_separate(self) -> bool:
         """True if its use of this machine's processors can be told from that of other processes.
 
         It can where its processes are below ours, and where it runs elsewhere.
@@ -248,10 +248,10 @@ def check_ours(config: ServerConfig, target: Target, process: ServerProcess) -> 
     """
     parts = urlsplit(target.url)
     is_here = is_loopback(parts.hostname)
-    untold = process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
+    note = process.check_port(parts.port) if is_here and parts.port and not config.in_container else None
     if process.exit_code() is not None:
         raise process.error("died", had_served=True)
-    return untold
+    return note
 
 
 async def in_thread(server: LlmServer, call: Callable[[], T]) -> T:

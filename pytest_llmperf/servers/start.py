@@ -151,7 +151,7 @@ def _proxied(
     with started_proxy(name, proxy, replicas, _fresh_log(log_dir, file_name(name))) as (target, process):
         problem = partial(health_problem, target, Ready(path=proxy.ready))
         wait_until(lambda: problem() is None, process, name, config.ready_timeout, lambda: f"; {problem()}")
-        if failure := first_failure(target, config, loads, process=process, is_patient=True):
+        if failure := first_failure(target, config, loads, process=process, retries_503=True):
             raise process.error(f"says that it is ready, but its first request failed: {failure}")
         yield target, process
 

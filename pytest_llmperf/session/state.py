@@ -70,9 +70,9 @@ class Preparation:
     gate: Any
     """The option's name of the rules, which wins over a plan's; None without."""
 
-    def told_by_worker(self, told: Sequence[tuple[str, str, str]]) -> None:
-        """Reports what a worker of pytest-xdist says of its tests (as `told` gives it), beside what others said."""
-        for test, point_id, error in told:
+    def take_outcomes(self, outcomes: Sequence[tuple[str, str, str]]) -> None:
+        """Adds the `worker_outcomes` of a worker of pytest-xdist to the report, beside those of others."""
+        for test, point_id, error in outcomes:
             self.folder.note(test, point_id, passed=False, error=error)
         with_failure_noted(self.folder, "report", lambda: write_report(self.folder, self.options.json))
 
@@ -295,7 +295,7 @@ class PytestSession:
         }
         return {test: histograms for test, histograms in held.items() if histograms}
 
-    def told(self) -> list[tuple[str, str, str]]:
+    def worker_outcomes(self) -> list[tuple[str, str, str]]:
         """Ids of tests and points, and errors, for the session that this one is a worker of."""
         return [(test, found.point_id, found.error or "") for test, found in self.folder.outcomes.items()]
 

@@ -58,13 +58,13 @@ class Watcher:
         """Answers still to come."""
 
     def begin(self, sources: Sources) -> None:
-        """Returns when the sampler has been told, which then takes its first samples."""
+        """Returns when the sampler has the sources, of which it then takes its first samples."""
         if self._owed > _MOST_OWED:  # it reads nothing any more: its pipe would fill, and we would wait
             return
         if not self._is_known:
             self._answer()
             self._is_known = True
-        self._tell(
+        self._write_line(
             json.dumps(
                 {
                     "interval_s": INTERVAL_S,
@@ -79,10 +79,10 @@ class Watcher:
         """The samples since `begin`."""
         if self._owed > _MOST_OWED:
             return telemetry(None)
-        self._tell("end")
+        self._write_line("end")
         return telemetry(self._answer())
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(line.encode() + b"\n")
@@ -135,18 +135,18 @@ def telemetry(answer: Sequence[Mapping[str, Any]] | None) -> Telemetry:
     """The sampler's answer as facts of a run; None is the answer that did not come."""
     if answer is None:
         return Telemetry(INTERVAL_S, (), ("the sampler gave no answer",))
-    notes = tuple(f"{told['source']}: {told['note']}" for told in answer if told["note"])
-    return Telemetry(INTERVAL_S, tuple(_track(told) for told in answer if told["at_ns"]), notes)
+    notes = tuple(f"{sampled['source']}: {sampled['note']}" for sampled in answer if sampled["note"])
+    return Telemetry(INTERVAL_S, tuple(_track(sampled) for sampled in answer if sampled["at_ns"]), notes)
 
 
-def _track(told: Mapping[str, Any]) -> Track:
-    values = {name: tuple(found) for name, found in told["values"].items()}
+def _track(sampled: Mapping[str, Any]) -> Track:
+    values = {name: tuple(found) for name, found in sampled["values"].items()}
     for counter in ("preemptions", "generated_tokens"):
         if counter in values:
             values[counter] = _since_the_first(values[counter])
     if "queue_us" in values:
         values["queue_ms"] = _per_request_ms(values.pop("queue_us"), values.pop("requests_finished", ()))
-    return Track(told["source"], tuple(told["at_ns"]), tuple(values.items()))
+    return Track(sampled["source"], tuple(sampled["at_ns"]), tuple(values.items()))
 
 
 _Values = tuple[float | None, ...]

@@ -63,9 +63,9 @@ def advise(result: Result, margins: Mapping[Quantity, float]) -> Advice:
             "unchanged server in doubt more often than one time in five"
         )
     reasons.append(f"{runs} runs decide an unchanged server four times in five, with a baseline of five sessions")
-    warmup, told = _warmup(result, margins)
+    warmup, reason = _warmup(result, margins)
     seconds = statistics.fmean(run.ended_ns - run.started_ns for run in result.runs) / 1e9 * max(times, 1.0)
-    reasons += [told, f"cost: {runs} runs of {seconds:.3g} s, {runs * seconds:.3g} s in all"]
+    reasons += [reason, f"cost: {runs} runs of {seconds:.3g} s, {runs * seconds:.3g} s in all"]
     return Advice({**changes, **warmup}, runs, wide, tuple(reasons), runs * seconds)
 
 
@@ -75,13 +75,13 @@ def _times(own: Mapping[Quantity, float], margins: Mapping[Quantity, float]) -> 
         return 1.0, "the length stays: no gated metric tells its own error (40 requests are needed)"
     worst = max(own, key=lambda quantity: own[quantity] / margins[quantity])
     target = margins[worst] * PART_OF_MARGIN
-    is_told = f"within a run {worst} has an error of {own[worst]:.1%} of its own"
+    error = f"within a run {worst} has an error of {own[worst]:.1%} of its own"
     times = (own[worst] / target) ** 2
     if times <= 1:
-        return 1.0, f"the length is enough: {is_told}, and a third of its margin is {target:.1%}"
+        return 1.0, f"the length is enough: {error}, and a third of its margin is {target:.1%}"
     if times > _MOST_TIMES:
-        return _MOST_TIMES, f"{is_told}; a third of its margin, {target:.1%}, would take {times:.0f} times the length"
-    return times, f"{is_told}; a third of its margin is {target:.1%}"
+        return _MOST_TIMES, f"{error}; a third of its margin, {target:.1%}, would take {times:.0f} times the length"
+    return times, f"{error}; a third of its margin is {target:.1%}"
 
 
 def _is_counted(result: Result, quantity: Quantity, times: float) -> bool:
@@ -153,8 +153,8 @@ def _warmup(result: Result, margins: Mapping[Quantity, float]) -> tuple[dict[str
         return {}, f"the warm-up is enough: after {before}, it is no slower than later ones"
     worst = max(late, key=lambda quantity: late[quantity] / margins[quantity])
     count = _up(max(sent, len(result.runs[0].measured)) * _WARMER)
-    told = f"after {before}, {worst} was {late[worst]:.1%} worse in it than in later ones, on every launch"
-    return {"warmup": f"{{requests: {count}}}"}, f"warmup {{requests: {count}}}: {told}"
+    reason = f"after {before}, {worst} was {late[worst]:.1%} worse in it than in later ones, on every launch"
+    return {"warmup": f"{{requests: {count}}}"}, f"warmup {{requests: {count}}}: {reason}"
 
 
 def _first_worse(result: Result, quantity: Quantity) -> float | None:

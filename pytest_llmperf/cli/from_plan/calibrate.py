@@ -125,15 +125,15 @@ def _changes(points: Sequence[LoadPoint], advice: Mapping[str, Advice]) -> Itera
 def _diff(path: Path, changes: Iterator[tuple[tuple[str, ...], str]]) -> str:
     """The plan as it should be against what it is, as a unified diff; what has no place in its text is said."""
     old = new = read_text(path, 16 << 20)
-    untold = []
+    unplaced = []
     for keys, value in changes:
         changed = with_value(new, keys, value)
         if changed is None or not _is_plan(changed, path):
-            untold.append(f"set {'.'.join(keys)} to {value} yourself: the plan's text has another form there")
+            unplaced.append(f"set {'.'.join(keys)} to {value} yourself: the plan's text has another form there")
         else:
             new = changed
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), str(path), f"{path} (calibrated)", lineterm="")
-    return "\n".join([*untold, *lines]) or f"{path} needs no change"
+    return "\n".join([*unplaced, *lines]) or f"{path} needs no change"
 
 
 def _is_plan(text: str, path: Path) -> bool:

@@ -184,13 +184,14 @@ def assert_comparable(baseline: Baseline, result: Result) -> None:
     # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
     hard = [sentence for path, sentence in facts if not (baseline.imported and path == "trace_hash")]
     if hard:
-        told = _guard_told(baseline, result) if any(path.startswith("output_args.") for path, _ in facts) else ""
+        clause = _guard_clause(baseline, result) if any(path.startswith("output_args.") for path, _ in facts) else ""
         raise BaselineError(
-            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{told}. If the change is meant, {RENEW_HINT}"
+            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{clause}. If the change is meant, "
+            f"{RENEW_HINT}"
         )
 
 
-def _guard_told(baseline: Baseline, result: Result) -> str:
+def _guard_clause(baseline: Baseline, result: Result) -> str:
     """Clause on what the output guard sees of a changed locked argument; empty where answers are not guarded."""
     then = [run for session in baseline.rolling if session.answers for run in session.answers.outputs]
     now = answers_of(result.runs)

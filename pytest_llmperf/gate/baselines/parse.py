@@ -124,10 +124,10 @@ def schema_of(data: Any) -> tuple[str, int]:
 
 
 def damaged(path: Path, problem: object) -> str:
-    told = f"no {problem}" if isinstance(problem, KeyError) else str(problem)
+    reason = f"no {problem}" if isinstance(problem, KeyError) else str(problem)
     if isinstance(problem, OSError) and problem.strerror:
-        told = problem.strerror
-    return f"baseline {path} is damaged ({told}); restore it from git, or {RENEW_HINT}"
+        reason = problem.strerror
+    return f"baseline {path} is damaged ({reason}); restore it from git, or {RENEW_HINT}"
 
 
 def _baseline(file: _File, path: Path) -> Baseline:

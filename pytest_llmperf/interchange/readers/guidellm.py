@@ -56,8 +56,8 @@ def is_guidellm_report(document: Mapping[str, Any]) -> bool:
     if not isinstance(found, list):
         return False
     marks = {"type_", "metrics", "requests"}
-    is_told = optional(document, "metadata", "guidellm_version") is not None
-    return is_told or (bool(found) and all(isinstance(one, dict) and marks <= one.keys() for one in found))
+    has_version = optional(document, "metadata", "guidellm_version") is not None
+    return has_version or (bool(found) and all(isinstance(one, dict) and marks <= one.keys() for one in found))
 
 
 def guidellm_report(document: Mapping[str, Any], name: str) -> Imported:
@@ -105,7 +105,7 @@ def _point(benchmark: Any, where: str) -> ImportedPoint:
     many = [request for request in good if (request.output_tokens or 0) > 1]
     streamed = not many or any(request.first != request.last for request in many)
     whole = _of_all(totals, benchmark, where) if sampled else None
-    untold = [name for name in CHUNK_GAPS if whole is None or name not in whole.rates]
+    missing = [name for name in CHUNK_GAPS if whole is None or name not in whole.rates]
     metrics = {name: optional(benchmark, "metrics", name, "successful") for name in _METRICS}
     return ImportedPoint(
         metrics={name: _statistics(v, _METRICS[name]) for name, v in metrics.items() if isinstance(v, dict)},
@@ -113,7 +113,7 @@ def _point(benchmark: Any, where: str) -> ImportedPoint:
         runs=(tuple(in_order([_record(request) for request in measured])),),
         totals=whole,
         unknown={
-            **because("GuideLLM keeps no times of chunks between the first and the last", *untold),
+            **because("GuideLLM keeps no times of chunks between the first and the last", *missing),
             **unless_streamed(streamed),
         },
         notes=(_TEXT, *_notes(stored, measured, totals, sampled=sampled)),

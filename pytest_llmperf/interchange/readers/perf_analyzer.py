@@ -113,16 +113,16 @@ class _Answer:
         """True if a body came in one piece."""
         self.bare = outputs is not None
         """True if no response is an event of a stream."""
-        self._ends_untold = False
+        self._has_no_end = False
         pieces = self._pieces(outputs, len(stamps))
-        self.pieces = [*pieces[:-1], pieces[-1] + _END] if pieces and self._ends_untold else pieces
+        self.pieces = [*pieces[:-1], pieces[-1] + _END] if pieces and self._has_no_end else pieces
 
     def _pieces(self, outputs: Sequence[Any] | None, count: int) -> list[str]:
         """Our own exports have no texts, because they hold only the times of chunks that carried tokens."""
         if outputs is None:
             outputs = [{"text_output": "x"}] * count
         if all("text_output" in output for output in outputs):
-            self._ends_untold = True
+            self._has_no_end = True
             return [_event(_from_triton(output)) for output in outputs]
         texts = _joined([str(output.get("response") or "") for output in outputs])
         return _separate([self._piece(text) for text in texts])
@@ -144,7 +144,7 @@ class _Answer:
         if not isinstance(event, dict):
             return None
         # Triton's stream has no event for its end.
-        self._ends_untold |= "text_output" in event
+        self._has_no_end |= "text_output" in event
         made, whole = _as_openai(event)
         self.whole |= whole
         return None if made is None else json.dumps(made)

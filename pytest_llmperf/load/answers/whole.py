@@ -17,7 +17,7 @@ _GOOD_REASONS = frozenset((
 """Ends as OpenAI, Triton, TGI, llama.cpp, SGLang, TensorRT-LLM, Mistral, Cohere, Gemini, watsonx and others say it."""
 _NO_REASONS = ("", "null", "none", "not_finished", "not_stopped", "finish_reason_unspecified")
 """Reasons that servers write where an answer goes on."""
-_OTHERS_TOLD = "stream ended early: its end was not told, as that of other answers of the run was"
+_OTHERS_ENDED = "stream ended early: its end was not told, as that of other answers of the run was"
 _OTHERS_SAID_WHY = "stream ended early: [DONE] without a finish_reason, which other answers of the run had"
 
 
@@ -89,5 +89,5 @@ def with_missing_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestR
 
 def _with_own_end(record: RequestRecord, ends: bool, reasons: bool) -> RequestRecord:
     if ends and not record.end_told:
-        return replace(record, error=_OTHERS_TOLD)
+        return replace(record, error=_OTHERS_ENDED)
     return replace(record, error=_OTHERS_SAID_WHY) if reasons and not record.finish_reason else record

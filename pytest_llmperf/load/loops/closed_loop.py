@@ -66,7 +66,7 @@ class ClosedLoop:
         while await slots.turn(number) and queue:
             later: Sequence[PlannedRequest] = queue.popleft()
             if self._plan is not None:
-                queue.append(self._again(later))
+                queue.append(self._repeated(later))
             history: list[Message] = []
             has_turn = True
             session = balancer.choose() if balancer.keeps_sessions else None
@@ -92,7 +92,7 @@ class ClosedLoop:
             if session is not None:
                 balancer.ended(session)
 
-    def _again(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
+    def _repeated(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
         """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
         begin = len(self._sender.requests)
         renewed = tuple(replace(request, index=begin + at, phase="measured") for at, request in enumerate(unit))

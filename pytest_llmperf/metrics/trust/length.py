@@ -80,8 +80,8 @@ def typical_errors(errors: Sequence[RunErrors], run_sds: Mapping[Quantity, float
 
     `run_sds` are the estimated sds between runs: a percentile between two modes seems less certain than it is.
     """
-    told = {quantity: typical_error(errors, quantity) for quantity in run_sds}
-    return {quantity: min(error, run_sds[quantity]) for quantity, error in told.items() if error}
+    own_errors = {quantity: typical_error(errors, quantity) for quantity in run_sds}
+    return {quantity: min(error, run_sds[quantity]) for quantity, error in own_errors.items() if error}
 
 
 def _influence(quantity: Quantity, requests: Sequence[Request]) -> dict[int, float]:
@@ -122,14 +122,14 @@ def _of_rate(requests: Sequence[Request]) -> dict[int, float]:
 
 
 def length_remarks(
-    runs: Sequence[Run], told: Mapping[Quantity, float], margins: Mapping[Quantity, float]
+    runs: Sequence[Run], own_errors: Mapping[Quantity, float], margins: Mapping[Quantity, float]
 ) -> Iterator[str]:
     """Yields a sentence where runs are too short for what is tolerated, with the length that would do.
 
-    `told` are their typical own errors. It is about the quantity that needs the longest runs; that no other noise is in
-    the way is not said.
+    `own_errors` are the typical errors of a run by itself. The sentence is about the quantity that needs the longest
+    runs, and does not say that no other noise is in the way.
     """
-    times = {quantity: (error / (margins[quantity] * PART_OF_MARGIN)) ** 2 for quantity, error in told.items()}
+    times = {quantity: (error / (margins[quantity] * PART_OF_MARGIN)) ** 2 for quantity, error in own_errors.items()}
     worst = max(times, key=lambda quantity: times[quantity], default=None)
     if worst is None or times[worst] <= 1:
         return
@@ -137,8 +137,8 @@ def length_remarks(
     requests = max(len(run.measured) for run in runs)
     enough = f"{_up(seconds * times[worst])} s ({_up(requests * times[worst])} requests)"
     yield (
-        f"runs of {seconds:.2g} s are short: within a run {worst} has an error of {told[worst]:.1%} of its own, and "
-        f"{margins[worst]:.0%} are tolerated; {enough} would make that {margins[worst] * PART_OF_MARGIN:.1%}, with "
+        f"runs of {seconds:.2g} s are short: within a run {worst} has an error of {own_errors[worst]:.1%} of its own, "
+        f"and {margins[worst]:.0%} are tolerated; {enough} would make that {margins[worst] * PART_OF_MARGIN:.1%}, with "
         "which 3 runs decide if nothing else differs"
     )
 

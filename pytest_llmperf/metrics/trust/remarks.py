@@ -66,8 +66,8 @@ def _doubted(answers: Sequence[RequestRecord]) -> Iterator[str]:
     doubts = Counter((record.token_source, record.usage_doubt) for record in answers if record.usage_doubt)
     if doubts:
         most = doubts.most_common(_MOST_DOUBTS)
-        told = "; ".join(f"{why} ({count}; output tokens are {_COUNTED_BY[source]})" for (source, why), count in most)
-        yield f"token counts of {doubts.total()} of {len(answers)} answers were not believed as they stood: {told}"
+        listed = "; ".join(f"{why} ({count}; output tokens are {_COUNTED_BY[source]})" for (source, why), count in most)
+        yield f"token counts of {doubts.total()} of {len(answers)} answers were not believed as they stood: {listed}"
 
 
 def _unknown_fields(answers: Sequence[RequestRecord]) -> Iterator[str]:

@@ -47,7 +47,7 @@ MAX_CLOCK_GAP_US = 1e5
 differ.
 """
 MAX_LENGTH_FACTOR = 2.0
-"""Tokens told, of those that were asked for as the most: servers may count an end or a hidden token more."""
+"""Most tokens of an answer, as a multiple of those asked for: servers may count an end or a hidden token more."""
 MAX_OTHER_CPU = 0.25
 """Share of the machine's processors that processes of others may take before they are a suspect."""
 
@@ -102,8 +102,8 @@ def host_sentence(runs: Sequence[Run]) -> str:
     text = f"load average {_range([host.load_average for host in known])} on {known[-1].cores} cores"
     text += f", other processes took {_range(others)} cores" if others else ""
     busy = [str(run.index + 1) for run in runs if busy_host(run)]
-    told = f"; it was busy in run{'' if len(busy) == 1 else 's'} {', '.join(busy)}, which makes it a suspect"
-    return f"this machine: {text}{told if busy else ''}"
+    suspect = f"; it was busy in run{'' if len(busy) == 1 else 's'} {', '.join(busy)}, which makes it a suspect"
+    return f"this machine: {text}{suspect if busy else ''}"
 
 
 def _range(values: Sequence[float]) -> str:

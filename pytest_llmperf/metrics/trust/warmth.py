@@ -66,9 +66,9 @@ def _by_request(
     found: dict[int, list[float]] = {}
     for batch in batches:
         for record in batch:
-            told = value(Request(record)) if record.ok else None
-            if told:
-                found.setdefault(record.index, []).append(math.log(told))
+            measured = value(Request(record)) if record.ok else None
+            if measured:
+                found.setdefault(record.index, []).append(math.log(measured))
     return {index: statistics.fmean(logs) for index, logs in found.items()}
 
 

@@ -123,9 +123,11 @@ def _panels(run: Run) -> Iterator[tuple[str, list[Line]]]:
 def _sampled(run: Run, panel: _Panel, zero_ns: int) -> Iterator[Line]:
     tracks = run.telemetry.tracks if run.telemetry else ()
     for name, label in panel.series:
-        tellers = [track for track in tracks if any(value is not None for value in dict(track.series).get(name, ()))]
-        for track in tellers:
-            shown = f"{label} ({track.source})" if len(tellers) > 1 else label
+        with_values = [
+            track for track in tracks if any(value is not None for value in dict(track.series).get(name, ()))
+        ]
+        for track in with_values:
+            shown = f"{label} ({track.source})" if len(with_values) > 1 else label
             values = dict(track.series)[name]
             yield Line(
                 shown,

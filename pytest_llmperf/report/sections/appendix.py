@@ -22,13 +22,14 @@ def _environments(content: Content) -> list[Place]:
     """All environments of points; without any point those of the searches."""
     results = [one.result for one in content.outcomes if one.result and (one.result.runs or one.result.imported)]
     found = [
-        Place(one.environment.slug, one.environment.simulated, _told(one.environment.as_dict())) for one in results
+        Place(one.environment.slug, one.environment.simulated, _without_deployment(one.environment.as_dict()))
+        for one in results
     ]
     searched = [Place(one.environment["slug"], one.simulated, one.environment) for one in content.searches]
     return list({place.slug: place for place in found or searched}.values())
 
 
-def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _without_deployment(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts without the deployment, which is that of one server of the environment: points have it, in JSON."""
     return {name: value for name, value in facts.items() if name != "deployment"}
 

@@ -156,8 +156,8 @@ def _details(result: SearchResult) -> Iterator[str]:
     if result.interrupted:
         yield "interrupted: --resume goes on (in pytest --llmperf-resume), and measures nothing again"
     if result.ties and result.best:
-        told = ", ".join(f"{tie.name} {shown_level(tie.objective, result.unit)}" for tie in result.ties)
-        yield f"not distinguishable from {result.best.name}: {told}"
+        ties = ", ".join(f"{tie.name} {shown_level(tie.objective, result.unit)}" for tie in result.ties)
+        yield f"not distinguishable from {result.best.name}: {ties}"
     for note in result.notes:
         yield f"note: {note}"
     if result.best:

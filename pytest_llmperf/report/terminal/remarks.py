@@ -34,10 +34,10 @@ def remark_lines(outcomes: Sequence[Outcome], verbosity: int) -> Iterator[str]:
         for remark in dict.fromkeys(_remarks(outcome, every=every)):
             alike = remark if every else _NUMBER.sub("0", remark)
             points_of.setdefault(alike, {}).setdefault(outcome.point_id, remark)
-    for told in points_of.values():
-        remark, *others = told.values()
-        whose = f" (the numbers are those of {next(iter(told))})" if set(others) - {remark} else ""
-        yield f"{_names(list(told), every=every)}: {remark}{whose}"
+    for shown in points_of.values():
+        remark, *others = shown.values()
+        whose = f" (the numbers are those of {next(iter(shown))})" if set(others) - {remark} else ""
+        yield f"{_names(list(shown), every=every)}: {remark}{whose}"
     if verbosity == 0:
         yield from _caught(outcomes)
 
@@ -118,22 +118,22 @@ def answer_lines(points: Sequence[Point], width: int) -> Iterator[tuple[str, str
     """
     if not points:
         return
-    told = [point for point in by_gravity(points) if point.standing.word in _TOLD]
+    shown = [point for point in by_gravity(points) if point.standing.word in _SHOWN]
     yield "", headline([point.standing for point in points]).reasons[0]
-    wide = max((len(point.standing.word) for point in told), default=0)
-    for point in told[:_ANSWERS]:
+    wide = max((len(point.standing.word) for point in shown), default=0)
+    for point in shown[:_ANSWERS]:
         reasons, brief = point.standing.reasons, point.standing.brief
         more = f" (+{len(reasons) - 1})" if len(reasons) > 1 else ""
         text = f"{point.outcome.point_id}{': ' if brief else ''}{brief}"
         room = width - wide - 1 - len(more)
         yield point.standing.word, f"{textwrap.shorten(text, room, placeholder=' …')}{more}"
-    if len(told) > _ANSWERS:
-        yield "", f"and {len(told) - _ANSWERS} more"
-    if any(point.standing.word == "IMPROVED" and not _is_duet(point) for point in told):
+    if len(shown) > _ANSWERS:
+        yield "", f"and {len(shown) - _ANSWERS} more"
+    if any(point.standing.word == "IMPROVED" and not _is_duet(point) for point in shown):
         yield "", "IMPROVED makes a baseline stale: accept the new level with --llmperf-accept"
 
 
-_TOLD = ("FAIL", "INVALID", "ERROR", "INTERRUPTED", "INCONCLUSIVE", "IMPROVED")
+_SHOWN = ("FAIL", "INVALID", "ERROR", "INTERRUPTED", "INCONCLUSIVE", "IMPROVED")
 
 
 def _is_duet(point: Point) -> bool:

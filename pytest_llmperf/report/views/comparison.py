@@ -78,8 +78,8 @@ class Comparison:
         """One sentence: which configuration to take, what for where that differs, or that it cannot be told."""
         decided = sum(row.best is not None for row in self.rows)
         if self.leader is None and (decided or not self.unbeaten):
-            told = "; ".join(self._strengths())
-            return f"{self.load}: no configuration is best at everything; {told}" if told else self._undecided()
+            found = "; ".join(self._strengths())
+            return f"{self.load}: no configuration is best at everything; {found}" if found else self._undecided()
         if not decided:
             return self._undecided()
         winner, count = max(self.wins.items(), key=lambda pair: pair[1])
@@ -107,9 +107,9 @@ class Comparison:
     @property
     def unbeaten(self) -> tuple[str, ...]:
         """Configurations that no other is better than in any metric that can be told."""
-        told = [row for row in self.rows if row.leaders]
-        places = range(len(self.configurations)) if told else ()
-        return tuple(self.configurations[at] for at in places if all(at in row.leaders for row in told))
+        found = [row for row in self.rows if row.leaders]
+        places = range(len(self.configurations)) if found else ()
+        return tuple(self.configurations[at] for at in places if all(at in row.leaders for row in found))
 
     @property
     def leader(self) -> str | None:

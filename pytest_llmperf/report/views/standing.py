@@ -91,13 +91,13 @@ def _reasons(word: str, outcome: Outcome) -> Iterator[str]:
     if outcome.regression and word in ("FAIL", "INCONCLUSIVE", "IMPROVED"):
         duet = outcome.regression.duet
         yield from (describe(metric, duet) for metric in outcome.regression.metrics if metric.verdict == word)
-    if outcome.error and word != "INVALID" and not _is_told(outcome):
+    if outcome.error and word != "INVALID" and not _is_failed_gate(outcome):
         line = first_line(outcome.error)
         name, _, rest = line.partition(": ")
         yield rest if name in outcome.test else line
 
 
-def _is_told(outcome: Outcome) -> bool:
+def _is_failed_gate(outcome: Outcome) -> bool:
     """True for the error of a gate, whose metrics say more than its first line."""
     broken = any(check.verdict == "FAIL" for check in outcome.sla or ())
     return broken or (outcome.regression is not None and outcome.regression.verdict == "FAIL")

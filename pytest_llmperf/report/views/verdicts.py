@@ -71,16 +71,16 @@ def failure_text(
     `lacking` says why there is nothing to compare with.
     """
     open_ = [check for check in checks if check.verdict != "PASS"]
-    is_told = (regression is not None and regression.verdict not in ("NOT GATED", "PASS")) or not open_
+    is_shown = (regression is not None and regression.verdict not in ("NOT GATED", "PASS")) or not open_
     heads = [_limits_headline(open_)] if open_ else []
-    heads += [_headline(regression)] if regression and is_told else []
+    heads += [_headline(regression)] if regression and is_shown else []
     lines = [f"{point_id}: {'; '.join(heads)}"]
     lines += [f"{check.verdict} {check.describe()}" for check in open_]
-    lines += _compared(regression) if regression and is_told else []
+    lines += _compared(regression) if regression and is_shown else []
     lines += [lacking] if lacking else []
     if result is not None:
         lines += [*filter(None, [result.host]), *result.failures]
-    advice = _advice(regression) if regression and is_told else ""
+    advice = _advice(regression) if regression and is_shown else ""
     return "\n  ".join([*lines, *([advice] if advice else [])])
 
 
@@ -144,8 +144,8 @@ def describe(metric: MetricVerdict, duet: tuple[str, str] | None) -> str:
         return levels(metric, duet)
     _, low, high = change
     interval = f"90 % interval {signed_percent(low)} to {signed_percent(high)}"
-    told = f"; {metric.reason}" if metric.verdict in ("INCONCLUSIVE", "IMPROVED") else ""
-    return f"{levels(metric, duet)} ({interval}, tolerated {percent(series.margin)}){told}"
+    reason = f"; {metric.reason}" if metric.verdict in ("INCONCLUSIVE", "IMPROVED") else ""
+    return f"{levels(metric, duet)} ({interval}, tolerated {percent(series.margin)}){reason}"
 
 
 def levels(metric: MetricVerdict, duet: tuple[str, str] | None) -> str:

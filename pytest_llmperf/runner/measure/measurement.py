@@ -89,7 +89,7 @@ class Measurement:
                 raise
             self._warm_launch = server.launches
         spoiled: list[str] = []
-        untold = await in_thread(server, server.check_ours)
+        unchecked = await in_thread(server, server.check_ours)
         while True:
             before = await in_thread(server, server.reading)
             host = await in_thread(server, read_host)
@@ -102,7 +102,7 @@ class Measurement:
                 progress=progress,
                 on_interrupt=self._keep_interrupted,
             )
-            found = host_load(host, await in_thread(server, read_host), own_known=server.is_told_apart)
+            found = host_load(host, await in_thread(server, read_host), own_known=server.cpu_use_is_separate)
             run = await self._observed(replace(run, spoiled=tuple(spoiled), host=found), before)
             reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
             if reason is None and not self._is_host_busy:
@@ -113,7 +113,7 @@ class Measurement:
                 break
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
-        notes = (*run.notes, *untold, *(_restless(warmed) if warmed else ()))
+        notes = (*run.notes, *unchecked, *(_restless(warmed) if warmed else ()))
         await self._ended(replace(run, launch=server.launches, notes=notes, warmup=warmed))
 
     async def _ended(self, run: Run) -> None:

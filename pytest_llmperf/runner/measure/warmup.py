@@ -54,10 +54,10 @@ async def warm_until_steady(targets: tuple[Target, ...], point: LoadPoint, trace
         found = drifts(batches)
         if found and all(drift.is_steady for drift in found):
             return WarmUp(sent, passed_s, True)
-    told = ", ".join(
+    drift = ", ".join(
         f"{drift.metric} {drift.change:+.1%} (±{drift.error:.1%})" for drift in drifts(batches) if not drift.is_steady
     )
-    return WarmUp(sent, clock.monotonic() - begun_s, asked is not None, told)
+    return WarmUp(sent, clock.monotonic() - begun_s, asked is not None, drift)
 
 
 def _first_count(point: LoadPoint, trace: Trace) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-_TELLS = 0.1
+_LEAST_SHARE = 0.1
 """Share of a run's requests from which its own pace says more than other runs do."""
 
 
@@ -114,7 +114,7 @@ class Eta:
         count, run_s = work.runs - self.runs_of(work.test), self._run_s(work)
         if now is None or now.test != work.test:
             return TimeLeft(count * (run_s or 0.0), run_s is not None and not work.open_ended)
-        if now.share >= _TELLS:
+        if now.share >= _LEAST_SHARE:
             run_s = now.elapsed_s / now.share if run_s is None else run_s
             current = now.elapsed_s / now.share - now.elapsed_s
         else:

@@ -45,7 +45,7 @@ class Contest:
         self.measure(one)
         self.measure(other)
         while (better := self.goal.beats(self._found[one], self._found[other])) is None:
-            if not self._again((one, other)):
+            if not self._rerun((one, other)):
                 return self.goal.stands_above(self._found[one], self._found[other]) or None
         return better
 
@@ -60,7 +60,7 @@ class Contest:
             for other in others:
                 if self._found[other].standing == "ok":
                     self.beats(first, other)
-            while self._found[first].standing == "ok" and not self._found[first].clear and self._again((first,)):
+            while self._found[first].standing == "ok" and not self._found[first].clear and self._rerun((first,)):
                 pass
             if self.ranked()[0] == first:
                 return
@@ -72,7 +72,7 @@ class Contest:
     def assessment(self, position: Position) -> Assessment:
         return self._found[position]
 
-    def _again(self, positions: Sequence[Position]) -> bool:
+    def _rerun(self, positions: Sequence[Position]) -> bool:
         """One more run of each that can still change; False when none can."""
         wanted = [self.held[position] for position in positions if self._open(self.held[position])]
         for trial in wanted:

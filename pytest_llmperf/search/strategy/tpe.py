@@ -36,7 +36,7 @@ def tpe(space: Space, contest: Contest, seed: int) -> None:
         position = _position(space, asked)
         again = again + 1 if position in contest.held else 0
         contest.measure(position)
-        _tell(study, asked, contest, position)
+        _report(study, asked, contest, position)
 
 
 def _study(seed: int) -> Any:
@@ -63,7 +63,7 @@ def _position(space: Space, asked: Any) -> Position:
     )
 
 
-def _tell(study: Any, asked: Any, contest: Contest, position: Position) -> None:
+def _report(study: Any, asked: Any, contest: Contest, position: Position) -> None:
     import optuna
 
     found = contest.assessment(position)

@@ -19,7 +19,7 @@ from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.servers.process.process import ServerProcess, wait_until
 
-_OWN_WORDS_S = 10.0
+_REPORT_TIMEOUT_S = 10.0
 
 
 class Stopped(BaseException):
@@ -86,7 +86,11 @@ def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any
     """
     path = facts_path(process.log)
     wait_until(
-        path.exists, process, process.name, timeout_s + _OWN_WORDS_S, lambda: f"; it was at {_last_step(process.log)}"
+        path.exists,
+        process,
+        process.name,
+        timeout_s + _REPORT_TIMEOUT_S,
+        lambda: f"; it was at {_last_step(process.log)}",
     )
     facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts

@@ -77,7 +77,7 @@ class Engine(NamedTuple):
     """URL and headers of its Prometheus metrics; None where it has none."""
     instances: Callable[[Any, Target], tuple[Target, ...]] = lambda config, target: (target,)
     """The servers behind a target, each with metrics of its own."""
-    from_words: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
+    from_command_line: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
     """The configuration (of this name) of a command typed in a shell; None when that is of another engine."""
     service_kind: str = "openai"
     """GenAI-Perf's name for servers of this kind."""
@@ -140,5 +140,7 @@ ENGINES: dict[str, Engine] = {
         counters=trtllm.counters,
         metrics=triton.metrics,
     ),
-    "vllm": Engine(vllm.target, Start(vllm.command, missing_program_or_model), from_words=vllm.from_words),
+    "vllm": Engine(
+        vllm.target, Start(vllm.command, missing_program_or_model), from_command_line=vllm.from_command_line
+    ),
 }

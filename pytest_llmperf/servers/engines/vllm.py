@@ -33,7 +33,7 @@ def target(config: VllmServer | EmbeddedServer, port: int) -> Target:
     )
 
 
-def from_words(name: str, words: Sequence[str]) -> VllmServer | None:
+def from_command_line(name: str, words: Sequence[str]) -> VllmServer | None:
     """The server of a command as typed in a shell: `[NAME=VALUE …] vllm serve MODEL [--option [VALUE …]] …`.
 
     None for another program. ValueError for a word that belongs to no option, ValidationError for a bad argument.

@@ -52,8 +52,8 @@ def held_gpus(gpus: Sequence[Gpu], count: int, sharing: GpuSharing) -> Iterator[
                 yield taken
                 return
             stack.close()
-            patience_s = max(_SETTLE_S, sharing.wait_s if any(refusal.by_session for refusal in refused) else 0.0)
-            if clock.monotonic() - begun >= patience_s:
+            longest_s = max(_SETTLE_S, sharing.wait_s if any(refusal.by_session for refusal in refused) else 0.0)
+            if clock.monotonic() - begun >= longest_s:
                 why = "; ".join(refusal.reason for refusal in refused)
                 raise ServerError(f"needs {count} of {len(gpus)} GPUs, and {len(taken)} free: {why}")
             time.sleep(_PAUSE_S)

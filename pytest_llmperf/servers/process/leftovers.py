@@ -13,7 +13,7 @@ from pytest_llmperf import clock
 from pytest_llmperf.servers.process.supervisor import mapped_files, remove_leftovers, shared_memory
 
 _NAME = "LLMPERF_LAUNCH"
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class Mark:
@@ -31,7 +31,7 @@ class Mark:
         """Kills what carries the mark, and removes the shared memory that it had mapped."""
         left = self._processes()
         ours = mapped_files(left)
-        deadline = clock.monotonic() + _PATIENCE_S
+        deadline = clock.monotonic() + _TIMEOUT_S
         while left and clock.monotonic() < deadline:
             for pid in left:
                 with contextlib.suppress(OSError):

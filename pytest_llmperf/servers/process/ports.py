@@ -14,7 +14,7 @@ _LISTENING = "0A"
 _ANYWHERE = ("00000000", "00000000000000000000000000000000")
 _FORWARDERS = ("docker-proxy", "rootlessport", "conmon", "slirp4netns", "pasta", "containerd-shim")
 """Programs that listen in place of a server in a container."""
-UNTOLD = "that the server which answers is the one that was started could not be checked: /proc does not tell"
+UNCHECKED = "that the server which answers is the one that was started could not be checked: /proc does not tell"
 
 
 class _Listener(NamedTuple):

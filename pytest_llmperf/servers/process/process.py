@@ -30,7 +30,7 @@ _OWN_PAUSES_S = itertools.repeat(0.05)
 LOOPBACK = "127.0.0.1"
 _SUPERVISOR_S = 10.0
 """Time that a supervisor may take beside the times that it gives a server."""
-_TOLD_LINES, _TOLD_CHARACTERS = 10, 300
+_QUOTED_LINES, _QUOTED_CHARACTERS = 10, 300
 """Most lines, and characters of each, that a message quotes from the log of a server that did not come up."""
 
 
@@ -81,7 +81,7 @@ class ServerProcess:
         try:
             other = ports.stranger(port, self.handle.pid)
         except LookupError:
-            return ports.UNTOLD
+            return ports.UNCHECKED
         if other is None:
             return None
         cure = "end that process, or run again, which takes another port"
@@ -112,8 +112,8 @@ class ServerProcess:
         elif code == 0:
             parts.append("it must stay in the foreground: what it leaves in the background is stopped with it")
         said = "; ".join([*parts, f"log: {self.log}"])
-        tail = "" if had_served else log_tail(self.log, _TOLD_LINES)
-        return ServerError(said + "".join(f"\n  | {line[:_TOLD_CHARACTERS]}" for line in tail.splitlines()))
+        tail = "" if had_served else log_tail(self.log, _QUOTED_LINES)
+        return ServerError(said + "".join(f"\n  | {line[:_QUOTED_CHARACTERS]}" for line in tail.splitlines()))
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def run_process(name: str, command: Command, log: Path, grace_s: float = STOP_GR
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield ServerProcess(name, log, handle)
     finally:
-        _stop(handle, 2 * grace_s + supervisor.KILL_PATIENCE_S + _SUPERVISOR_S, mark)
+        _stop(handle, 2 * grace_s + supervisor.KILL_TIMEOUT_S + _SUPERVISOR_S, mark)
 
 
 def _spawn(command: Command, log: Path, grace_s: float, mark: Mark) -> subprocess.Popen[bytes]:
@@ -163,7 +163,7 @@ def _spawn(command: Command, log: Path, grace_s: float, mark: Mark) -> subproces
     return handle
 
 
-def _stop(handle: subprocess.Popen[bytes], patience_s: float, mark: Mark) -> None:
+def _stop(handle: subprocess.Popen[bytes], timeout_s: float, mark: Mark) -> None:
     """A Ctrl-C while we wait must not leave the server behind: the supervisor finishes the job either way.
 
     One that was stopped is continued. Where it was killed, or does not end in time, we finish the job.
@@ -174,7 +174,7 @@ def _stop(handle: subprocess.Popen[bytes], patience_s: float, mark: Mark) -> Non
     # A byte, since the end of the pipe is not seen while a fork of ours holds it too.
     with contextlib.suppress(BrokenPipeError), handle.stdin as pipe:
         pipe.write(b".")
-    if not _ends_within(handle, patience_s):
+    if not _ends_within(handle, timeout_s):
         handle.kill()
         handle.wait()
     if handle.returncode < 0:

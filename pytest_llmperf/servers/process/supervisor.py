@@ -38,7 +38,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-", "sgl_shm_", "sglang_loads_")
 _SHM = Path("/dev/shm")
 _TRACKER_GRACE_S = 2.0
-KILL_PATIENCE_S = 30.0
+KILL_TIMEOUT_S = 30.0
 _MOST_PIDS = 1 << 22
 _LOOK_S = 0.2
 """Time between two looks at what there is in shared memory: a server may be killed at any moment, and its maps go."""
@@ -127,7 +127,7 @@ def _take_down(server: subprocess.Popen[bytes], grace: float, signum: int, stop:
     rest = descendants(os.getpid())
     _signal({pid for pid in rest if not _is_resource_tracker(pid)}, signal.SIGKILL)
     _wait_for_none(server, _TRACKER_GRACE_S)
-    deadline = time.monotonic() + KILL_PATIENCE_S
+    deadline = time.monotonic() + KILL_TIMEOUT_S
     while _has_children() and time.monotonic() < deadline:
         # Again and again, since one may have been forked while the others were killed.
         _signal(descendants(os.getpid()), signal.SIGKILL)

@@ -41,7 +41,7 @@ gone.
 
 
 class Deployment:
-    """A release from the first step to its end; mutable on purpose: `is_ours` once it may be installed."""
+    """A release from the first step to its end; `is_ours` becomes True when it may be installed."""
 
     def __init__(self, config: KubernetesServer, port: int, log: Path) -> None:
         self.config, self.port, self.log = config, port, log
@@ -128,7 +128,7 @@ class Deployment:
 
     def _roll_out(self, manifest: Sequence[rollout.Object]) -> None:
         self.made_by = rollout.workloads(manifest)
-        told = ""
+        last = ""
         for _ in attempts(self.deadline):
             objects = self._objects()
             if objects is None:
@@ -138,15 +138,15 @@ class Deployment:
             if not waiting:
                 return
             found = rollout.trouble(self.pods, objects, self._unscheduled_too_long())
-            if found and not (found.lacks_node and self._node_is_on_its_way(found.pod)):
+            if found and not (found.lacks_node and self._autoscaler_adds_node(found.pod)):
                 raise StepFailed(f"step 5/6 rollout: {self._explained(found)}")
             states = {one["metadata"]["name"]: state for one in self.pods if (state := rollout.waiting_for(one))}
             line = "; ".join([*waiting, *(f"{name}: {state}" for name, state in states.items())])
-            if line != told:
+            if line != last:
                 holder.log(f"step 5/6 rollout: {line}")
-            told = line
+            last = line
         limit = f"{self.config.ready_timeout:g} s (ready_timeout)"
-        raise StepFailed(f"step 5/6 rollout: not within {limit}: {told}{self._last_warning()}")
+        raise StepFailed(f"step 5/6 rollout: not within {limit}: {last}{self._last_warning()}")
 
     def _unscheduled_too_long(self) -> set[str]:
         """Pods by uid; by this machine's clock, since the cluster may have another time."""
@@ -155,7 +155,7 @@ class Deployment:
             self.without_node.setdefault(pod["metadata"]["uid"], now)
         return {uid for uid, since in self.without_node.items() if now - since >= self.config.schedule_timeout}
 
-    def _node_is_on_its_way(self, pod: str) -> bool:
+    def _autoscaler_adds_node(self, pod: str) -> bool:
         """True if the pod's events say that the cluster autoscaler, or Karpenter, brings a node for it."""
         words = ("get", "events", "--field-selector", f"involvedObject.name={pod}", "--output", "json")
         try:

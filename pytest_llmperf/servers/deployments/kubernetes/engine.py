@@ -158,7 +158,7 @@ def ready(
     def answers() -> bool:
         nonlocal problem
         problem = health_problem(target, config.ready) if config.ready else None
-        problem = problem or first_failure(target, config, loads, process=process, is_patient=True)
+        problem = problem or first_failure(target, config, loads, process=process, retries_503=True)
         return problem is None
 
     left_s = max(1.0, deadline - clock.monotonic())

@@ -15,7 +15,7 @@ Object = Mapping[str, Any]
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _INSTANCE = "app.kubernetes.io/instance"
-_HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
+_PERMANENT = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
 _PULLS = ("ImagePullBackOff", "ErrImagePull")
 _WRONG_IMAGE = re.compile(r"(?i)not found|manifest unknown|denied|unauthorized|forbidden|invalid reference")
 _NODE_LABELS = ("node.kubernetes.io/instance-type", "nvidia.com/gpu.product", "nvidia.com/cuda.driver-version.full")
@@ -58,9 +58,9 @@ def manifest_digest(release: str, manifest: Iterable[Object]) -> str:
 
     Without its Secrets, which could be guessed from a digest.
     """
-    told = [one for one in manifest if one and one.get("kind") != "Secret"]
+    compared = [one for one in manifest if one and one.get("kind") != "Secret"]
     name = rf"(?<![a-z0-9]){re.escape(release)}(?![a-z0-9])"
-    text = re.sub(name, "RELEASE", json.dumps(told, sort_keys=True, default=str))
+    text = re.sub(name, "RELEASE", json.dumps(compared, sort_keys=True, default=str))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -161,7 +161,7 @@ def _container_trouble(pod: str, container: Object) -> Trouble | None:
     ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     if reason in _PULLS and _WRONG_IMAGE.search(message):
         return Trouble(pod, name, f"image {container['image']} cannot be pulled: {message}")
-    if reason in _HOPELESS:
+    if reason in _PERMANENT:
         return Trouble(pod, name, f"{reason}: {message}")
     if ended.get("reason") == "OOMKilled":
         return Trouble(pod, name, f"{_end(ended)}: it needs more memory than its limit", has_log=True)

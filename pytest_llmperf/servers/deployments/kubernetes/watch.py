@@ -45,10 +45,10 @@ class Watch:
         looked_at = float("-inf")
         while True:
             pause_s = max(0.0, looked_at + _PAUSE_S - time.monotonic())
-            for process in self._speaking(pause_s):
+            for process in self._readable(pause_s):
                 said = os.read(_output(process), 65536)
                 if process is self._forward:
-                    self._heard_of_the_way(said)
+                    self._read_forward(said)
                     continue
                 if not said:
                     process.wait()
@@ -56,15 +56,15 @@ class Watch:
                 yield
                 looked_at = time.monotonic()
 
-    def _speaking(self, pause_s: float) -> list[subprocess.Popen[bytes]]:
-        """The watching programs that have printed something; the pods' own is not heard for the first `pause_s`."""
-        heard = [self._forward] if pause_s else [self._forward, self._pods]
+    def _readable(self, pause_s: float) -> list[subprocess.Popen[bytes]]:
+        """The watching programs that have printed something; the pods' own is not watched for the first `pause_s`."""
+        watched = [self._forward] if pause_s else [self._forward, self._pods]
         with selectors.DefaultSelector() as selector:
-            for process in filter(None, heard):
+            for process in filter(None, watched):
                 selector.register(_output(process), selectors.EVENT_READ, process)
             return [key.data for key, _ in selector.select(pause_s or None)]
 
-    def _heard_of_the_way(self, said: bytes) -> None:
+    def _read_forward(self, said: bytes) -> None:
         """A line per connection is what it says; its end is what matters."""
         assert self._forward is not None
         lines = [line for line in said.decode("utf-8", "replace").splitlines() if not line.startswith("Handling")]

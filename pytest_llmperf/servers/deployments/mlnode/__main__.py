@@ -24,7 +24,7 @@ from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.secrets import expand_url
 
 _LOOK_EVERY_S = 2.0
-_PATIENCE_S = 60.0
+_LONGEST_SILENCE_S = 60.0
 """Longest time without an answer that is borne, as while a node restarts."""
 _MISSES = 3
 """Number of questions in a row without an answer after which the node counts as gone."""
@@ -33,7 +33,7 @@ _REPLACE = "`replace: true` in the plan stops it; or stop it yourself"
 
 
 class Deployment:
-    """A node's instances from the first question to their end; mutable on purpose: `is_ours` once `up` was sent."""
+    """A node's instances from the first question to their end; `is_ours` becomes True when `up` is sent."""
 
     def __init__(self, config: MlnodeServer) -> None:
         self.config = config
@@ -74,7 +74,7 @@ class Deployment:
     def _state(self, step: str) -> State:
         """The node's state; one that does not answer may be starting again, as it does when an `up` has failed."""
         problem = ""
-        for _ in attempts(min(self.deadline, time.monotonic() + _PATIENCE_S)):
+        for _ in attempts(min(self.deadline, time.monotonic() + _LONGEST_SILENCE_S)):
             try:
                 return self.node.state()
             except Unreachable as error:

@@ -166,7 +166,7 @@ def ready(config: MlnodeServer, target: Target, process: ServerProcess | None, l
     """Waits until the holder says that all is up, then for a first answer. Raises ServerError."""
     assert process is not None
     wait_for_facts(process, config.ready_timeout)
-    if failure := first_failure(target, config, loads, process=process, is_patient=True):
+    if failure := first_failure(target, config, loads, process=process, retries_503=True):
         raise process.error(f"says that it is up, but its first request failed: {failure}")
     return target
 

@@ -14,7 +14,7 @@ import httpx
 
 from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.servers.http import ask, asking
+from pytest_llmperf.servers.http import ask, open_request
 from pytest_llmperf.telemetry.sampler import parse
 
 _TIMEOUT_S = 30.0
@@ -41,10 +41,10 @@ def instances_up(target: Target, wanted: int) -> int:
 
 def _requests_running(target: Target) -> float:
     answer = ask("GET", target.at("/metrics"), headers=target.headers, timeout_s=_TIMEOUT_S)
-    told = parse(answer.content) if answer.status_code == 200 else {}
-    if "requests_running" not in told:
+    metrics = parse(answer.content) if answer.status_code == 200 else {}
+    if "requests_running" not in metrics:
         raise NotCountable(f"GET /metrics: HTTP {answer.status_code}, and no vllm:num_requests_running")
-    return told["requests_running"]
+    return metrics["requests_running"]
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def _stream(target: Target) -> Iterator[None]:
     tokens = max(1, min(_HELD_TOKENS, longest_context(target) - _PROMPT_ROOM))
     body = {"model": target.model, "prompt": "Hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     url = target.at("/v1/completions")
-    with asking("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, _):
+    with open_request("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, _):
         begin = b""
         while b"data:" not in begin:
             data = connection.recv(1 << 16)

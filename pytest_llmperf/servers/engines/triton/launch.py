@@ -13,7 +13,7 @@ from pytest_llmperf.servers.engines.triton.command import Place
 from pytest_llmperf.servers.engines.triton.repository import write_repository
 from pytest_llmperf.servers.process.process import free_ports
 
-_DOCKER_PATIENCE_S = 30.0
+_DOCKER_TIMEOUT_S = 30.0
 _STUB_GRACE_S = 5.0
 """Time that a server needs beyond its exit timeout to unload python models: about 4 s."""
 
@@ -40,4 +40,4 @@ def _remove_container(name: str) -> None:
     """A `docker run` that was killed leaves its container running. One that ended by itself removed it: no matter."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         command = ["docker", "rm", "--force", name]
-        subprocess.run(command, capture_output=True, timeout=_DOCKER_PATIENCE_S, check=False)
+        subprocess.run(command, capture_output=True, timeout=_DOCKER_TIMEOUT_S, check=False)

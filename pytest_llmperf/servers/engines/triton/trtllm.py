@@ -97,11 +97,11 @@ def ready(config: TrtllmServer, target: Target, process: ServerProcess | None, l
     assert process is not None, "the plugin starts it"
     up = service(target).ready if target.grpc else partial(_is_up, target)
     wait_until(up, process, config.name, config.ready_timeout, lambda: f"; {log_tail(process.log, 1)}")
-    told = json.loads(facts_path(process.log).read_text(encoding="utf-8"))
+    facts = json.loads(facts_path(process.log).read_text(encoding="utf-8"))
     if target.grpc:
-        target = replace(target, version=told.get("tensorrt_llm", ""))
+        target = replace(target, version=facts.get("tensorrt_llm", ""))
         return triton.answering(target, process, config.name, config.ready_timeout)
-    target = replace(target, model=told["served_model"])
+    target = replace(target, model=facts["served_model"])
     if failure := first_failure(target, config, loads, process=process):
         raise process.error(f"says that it is healthy, but its first request failed: {failure}")
     return target

@@ -54,7 +54,7 @@ class Server:
     balance = "least-inflight"
     launches = 1
     config = SimpleNamespace(is_started=False)
-    is_told_apart = False
+    cpu_use_is_separate = False
 
     def check_alive(self):
         pass
