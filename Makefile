@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RESULTS := llmperf-results
 PERF := $(BIN)/python -m pytest --junitxml=$(RESULTS)/junit.xml --llmperf-json=$(RESULTS)/report.json $(ARGS)
 
-.PHONY: perf test fuzz test-unit test-plugin test-faults test-engines engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
+.PHONY: perf test fuzz test-unit test-plugin test-faults test-engines soak engine-vllm perf-vllm engine-triton perf-triton engine-triton-vllm perf-triton-vllm perf-deployments engine-kubectl check clean
 
 perf: $(STAMP)  ## the main job on the embedded engine
 	$(PERF) perf_tests/test_embedded.py perf_tests/test_answers.py
@@ -24,6 +24,9 @@ test-faults: $(STAMP)  ## faults of servers, network, machine and files, each by
 
 fuzz: $(STAMP)  ## ten minutes of mutated files, streams and metrics, before a release; finds are kept in .hypothesis
 	LLMPERF_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest tests/fuzz -n 2 --dist worksteal $(ARGS)
+
+soak: $(STAMP)  ## a million tokens over 5,760 streams in one process, whose memory stays as it is; minutes
+	LLMPERF_SOAK_SESSIONS=12 LLMPERF_SOAK_STREAMS=480 $(BIN)/python -m pytest -s tests/engines/test_soak.py $(ARGS)
 
 test-engines: $(STAMP) engine-vllm engine-triton engine-kubectl  ## tests on real engines
 	LLMPERF_REQUIRE_ENGINES=1 $(BIN)/python -m pytest tests/engines $(ARGS)

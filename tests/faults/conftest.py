@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,3 +15,17 @@ from sandbox import Sandbox
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     with Sandbox(tmp_path) as opened:
         yield opened
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many of the faults that ran keep each property; a failed row's message begins its lines with the others."""
+    ran = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    faults = [report for report in ran if "::test_fault[" in report.nodeid and report.when == "call"]
+    broken = Counter(letter for report in faults for letter in set(re.findall(r"\((\w)\) ", _message(report))))
+    if faults:
+        kept = ", ".join(f"({letter}) {len(faults) - broken[letter]}" for letter in "abcde")
+        terminalreporter.write_line(f"{len(faults)} faults; kept: {kept}")
+
+
+def _message(report: pytest.TestReport) -> str:
+    return "" if report.passed else report.longreprtext.partition(" s it had said:")[0]

@@ -51,6 +51,11 @@ class Fault:
     marks: tuple[Any, ...] = ()
     """A skip, where the machine cannot have the fault."""
 
+    @property
+    def checks(self) -> str:
+        """Letters of the properties that the row looks at: some faults have nothing to say, or nothing to lose."""
+        return f"{'a' if self.says else ''}bc{'d' if self.has_report else ''}e"
+
 
 def rows(faults: Sequence[Fault]) -> list[Any]:
     """For `pytest.mark.parametrize`."""
