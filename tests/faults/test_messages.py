@@ -13,16 +13,35 @@ from sandbox import TEST_WITH_BASELINE
 _DEEP = "[" * 100_000 + "]" * 100_000
 
 
-def _certificate(name, days):
-    """A server speaks TLS with a certificate of this name, valid for so many days from now, and it is trusted."""
+_AUTHORITY = """
+[ca]
+default_ca = own
+[own]
+database = {folder}/issued.txt
+new_certs_dir = {folder}
+default_md = sha256
+policy = any
+x509_extensions = extensions
+[any]
+commonName = supplied
+[extensions]
+basicConstraints = CA:TRUE
+subjectAltName = {name}
+"""
+
+
+def _certificate(name, begin=2020, end=2090):
+    """A server speaks TLS with a certificate of this name, valid from one year to another, and it is trusted."""
 
     def run(sandbox):
         paths = {kind: str(sandbox.folder / f"{kind}.pem") for kind in ("key", "asked", "cert")}
-        extension = sandbox.write("extension.cnf", f"basicConstraints=CA:TRUE\nsubjectAltName={name}\n")
+        sandbox.write("issued.txt", "")
+        authority = sandbox.write("authority.cnf", _AUTHORITY.format(folder=sandbox.folder, name=name))
         curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test")
         _openssl("req", *curve, "-keyout", paths["key"], "-out", paths["asked"])
-        signed = ("-req", "-in", paths["asked"], "-signkey", paths["key"], "-days", days, "-extfile", str(extension))
-        _openssl("x509", *signed, "-out", paths["cert"])
+        signed = ("-selfsign", "-batch", "-rand_serial", "-keyfile", paths["key"], "-in", paths["asked"])
+        valid = ("-startdate", f"{begin}0101000000Z", "-enddate", f"{end}0101000000Z")
+        _openssl("ca", "-config", str(authority), *signed, *valid, "-notext", "-out", paths["cert"])
         sandbox.url_plan(sandbox.serve(tls=(paths["cert"], paths["key"])).url)
         return sandbox.pytest(env={"SSL_CERT_FILE": paths["cert"]})
 
@@ -169,15 +188,22 @@ FAULTS = (
     Fault(
         "certificate-of-another-host",
         "a certificate is another host's",
-        _certificate("DNS:elsewhere.example", "2"),
+        _certificate("DNS:elsewhere.example"),
         says=("CERTIFICATE_VERIFY_FAILED", "write the URL with a name or an address that it holds"),
         marks=_OPENSSL,
     ),
     Fault(
         "certificate-expired",
         "a certificate is expired",
-        _certificate("IP:127.0.0.1", "-1"),
+        _certificate("IP:127.0.0.1", end=2021),
         says=("certificate has expired", "must be renewed, or this machine's clock is wrong"),
+        marks=_OPENSSL,
+    ),
+    Fault(
+        "certificate-of-tomorrow",
+        "a certificate is not yet valid",
+        _certificate("IP:127.0.0.1", begin=2080),
+        says=("certificate is not yet valid", "valid later, or this machine's clock is wrong"),
         marks=_OPENSSL,
     ),
     Fault(

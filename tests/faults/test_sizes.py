@@ -78,6 +78,15 @@ def _device(path):
     path.symlink_to("/dev/zero")
 
 
+def _many_sessions(path):
+    document = json.loads(path.read_text())
+    (session,) = document["sessions"]
+    document["sessions"] = [{**session, "id": str(number)} for number in range(2000)]
+    document["rolling"] = [held["id"] for held in document["sessions"]]
+    document["anchor"] = document["rolling"][-5:]
+    path.write_text(json.dumps(document))
+
+
 def _edited(edit):
     def change(path):
         document = json.loads(path.read_text())
@@ -189,6 +198,14 @@ FAULTS = (
         "a baseline's number of values was edited",
         _edited(lambda run: run["distributions"]["icl_ms"].update(n=1e300)),
         says=("is damaged (icl_ms n is 1e+300", "restore it from git"),
+        within_s=60.0,
+        keeps=20,
+    ),
+    Fault(
+        "baseline-of-2000-sessions",
+        "a baseline has 2,000 sessions",
+        _baseline(_many_sessions),
+        says=("has 2,000 `sessions`, more than 200", "restore it from git", "--llmperf-accept"),
         within_s=60.0,
         keeps=20,
     ),
