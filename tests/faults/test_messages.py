@@ -19,6 +19,7 @@ default_ca = own
 [own]
 database = {folder}/issued.txt
 new_certs_dir = {folder}
+serial = {folder}/serial.txt
 default_md = sha256
 policy = any
 x509_extensions = extensions
@@ -39,7 +40,7 @@ def _certificate(name, begin=2020, end=2090):
         authority = sandbox.write("authority.cnf", _AUTHORITY.format(folder=sandbox.folder, name=name))
         curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test")
         _openssl("req", *curve, "-keyout", paths["key"], "-out", paths["asked"])
-        signed = ("-selfsign", "-batch", "-rand_serial", "-keyfile", paths["key"], "-in", paths["asked"])
+        signed = ("-selfsign", "-batch", "-create_serial", "-keyfile", paths["key"], "-in", paths["asked"])
         valid = ("-startdate", f"{begin}0101000000Z", "-enddate", f"{end}0101000000Z")
         _openssl("ca", "-config", str(authority), *signed, *valid, "-notext", "-out", paths["cert"])
         sandbox.url_plan(sandbox.serve(tls=(paths["cert"], paths["key"])).url)
