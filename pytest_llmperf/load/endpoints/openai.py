@@ -11,7 +11,14 @@ from pydantic_core import from_json
 
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.load.endpoints.content import Unknown, read_delta
-from pytest_llmperf.load.endpoints.usage import ELSEWHERE, NO_USAGE, Usage, event_usage, read_usage, request_usage
+from pytest_llmperf.load.endpoints.usage import (
+    ELSEWHERE,
+    NO_USAGE,
+    Usage,
+    counts_beside,
+    read_usage,
+    request_usage,
+)
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ServerTimes
 
@@ -149,15 +156,7 @@ def read_event(data: bytes) -> Event:
     if len(choices) > 1:
         return _read_choices(event, choices)
     choice = choices[0]
-    usage: tuple[int | None, int | None, int] = NO_USAGE
-    if (counts := event.get("usage")).__class__ is dict:
-        prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-        if prompt.__class__ is int and completion.__class__ is int and len(counts) == 3 and prompt >= 0 <= completion:
-            usage = (prompt, completion, 0)
-        else:
-            usage = read_usage(counts)
-    elif not ELSEWHERE.isdisjoint(event):
-        usage = event_usage(event)
+    usage = counts_beside(event)
     delta = choice.get("delta") or choice
     text = delta.get("content") or delta.get("text") or ""
     thought = delta.get("reasoning_content") or delta.get("reasoning") or ""

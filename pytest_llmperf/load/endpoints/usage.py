@@ -35,6 +35,17 @@ class Usage(NamedTuple):
 NO_USAGE = Usage()
 
 
+def counts_beside(event: Mapping[str, Any]) -> tuple[int | None, int | None, int]:
+    """The Usage of an event with one answer, in plain form: read once per token, and by nearly all servers alike."""
+    counts = event.get("usage")
+    if counts.__class__ is not dict:
+        return NO_USAGE if ELSEWHERE.isdisjoint(event) else event_usage(event)
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    if prompt.__class__ is int and completion.__class__ is int and len(counts) == 3 and prompt >= 0 <= completion:
+        return (prompt, completion, 0)
+    return read_usage(counts)
+
+
 def event_usage(event: Mapping[str, Any]) -> Usage:
     """The counts of an event, wherever they are: in `usage`, in a relative of it, or bare."""
     for place in _PLACES:
