@@ -98,13 +98,17 @@ def write_at(path: Path, content: Content) -> None:
     write_whole(place, content)
 
 
-def open_new(path: Path) -> IO[bytes]:
+def open_new(path: Path, mode: int = 0o666) -> IO[bytes]:
     """A file that is made now, in the place of what goes by its name; not of a folder. OSError."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    return os.fdopen(os.open(path, _NEW, 0o666), "wb")
+    return os.fdopen(os.open(path, _NEW, mode), "wb")
 
 
-def open_end(path: Path) -> IO[bytes]:
-    """A file of ours to which more is added; one that has become a link is none. OSError."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab")
+def open_end(path: Path, *, is_made: bool = False) -> IO[bytes]:
+    """A file of ours to which more is added; one that has become a link is none. `is_made` where it need not be there.
+
+    Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if is_made else 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab")

@@ -24,8 +24,7 @@ def expand(text: str, environ: Mapping[str, str] | None = None, written: Callabl
         if match[1] not in variables:
             raise NotThere(f"needs the environment variable {match[1]}, which is not set")
         found = variables[match[1]]
-        if not (os.path.isabs(found) and os.path.exists(found)):
-            remember(found)
+        _hide(found)
         return written(found)
 
     return _REFERENCE.sub(value, text)
@@ -34,6 +33,17 @@ def expand(text: str, environ: Mapping[str, str] | None = None, written: Callabl
 def unset(text: str) -> list[str]:
     """Names of the variables that `text` refers to and that are not set."""
     return [name for name in _REFERENCE.findall(text) if name not in os.environ]
+
+
+def hide_references(text: str) -> None:
+    """Hides from now on what the references in `text` stand for, without filling them in."""
+    for name in _REFERENCE.findall(text):
+        _hide(os.environ.get(name, ""))
+
+
+def _hide(value: str) -> None:
+    if not (os.path.isabs(value) and os.path.exists(value)):
+        remember(value)
 
 
 def expand_url(url: str) -> str:

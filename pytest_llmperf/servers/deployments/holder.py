@@ -18,6 +18,7 @@ from typing import Any
 from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.servers.process.process import ServerProcess, wait_until
+from pytest_llmperf.servers.secrets import hide_references
 
 _REPORT_TIMEOUT_S = 10.0
 
@@ -62,6 +63,22 @@ def log_error(program: str, error: Exception) -> None:
 def settings_path(log_path: Path) -> Path:
     """Path of the settings of the holder with this log."""
     return log_path.with_suffix(".settings.json")
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes what a holder needs to know, secrets as references; their values are hidden from now on."""
+    text = json.dumps(settings, indent=2) + "\n"
+    hide_references(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # As bytes: a namespace that is somebody's secret too would be hidden from the holder.
+    write_whole(path, text.encode())
+
+
+def read_settings(path: Path) -> Any:
+    """Returns what `write_settings` wrote, and hides what its references stand for in this process too."""
+    text = path.read_text(encoding="utf-8")
+    hide_references(text)
+    return json.loads(text)
 
 
 def facts_path(log_path: Path) -> Path:

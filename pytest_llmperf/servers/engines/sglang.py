@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_llmperf.boundary.files import open_new
 from pytest_llmperf.boundary.literals import is_secret
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import ArgValue
@@ -34,8 +35,8 @@ def placed(config: SglangServer, log: Path) -> Iterator[Place]:
     secrets = {name: value for name, value in config.args.items() if is_secret(name)}
     with tempfile.TemporaryDirectory(prefix="llmperf-") as folder:
         path = Path(folder, "secrets.yaml")
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({name: expand(str(value)) for name, value in secrets.items()}), encoding="utf-8")
+        with open_new(path, 0o600) as file:
+            file.write(json.dumps({name: expand(str(value)) for name, value in secrets.items()}).encode())
         yield Place(free_port(), str(path) if secrets else "")
 
 
@@ -46,7 +47,7 @@ def command(config: SglangServer, place: Place | int | str, gpus: Sequence[Gpu])
         return Command(_words(config, place, args), config.env)
     open_args = {name: value for name, value in args.items() if not is_secret(name)}
     secrets = ("--config", place.secrets) if place.secrets else ()
-    return Command((*_words(config, place.port, open_args), *secrets), config.env)
+    return Command((*_words(config, place.port, open_args), *secrets), config.env, secret_file=place.secrets)
 
 
 def _words(config: SglangServer, port: int | str, args: Mapping[str, ArgValue]) -> tuple[str, ...]:

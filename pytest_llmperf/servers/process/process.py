@@ -49,6 +49,8 @@ class Command:
     """Command that stops it; empty: a signal does."""
     stop_signal: int = signal.SIGTERM
     """Sent to all of its processes, where no command stops it."""
+    secret_file: str = ""
+    """Path of a file with its secrets, which is gone when it is, however pytest ends."""
 
     def __repr__(self) -> str:
         return f"Command({self.shown!r})"
@@ -145,6 +147,7 @@ def _spawn(command: Command, log: Path, grace_s: float, mark: Mark) -> subproces
         "stop": command.stop,
         "stop_signal": int(command.stop_signal),
         "secrets": remembered(),
+        "secret_file": command.secret_file,
     }
     with open_new(log) as output:
         handle = subprocess.Popen(

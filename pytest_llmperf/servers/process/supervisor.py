@@ -184,7 +184,7 @@ def _wait_for_an_end(server: subprocess.Popen[bytes], before: set[str]) -> set[_
     watched, parent = os.pidfd_open(server.pid), os.getppid()
     looks: dict[str, int] = {}
     ours: set[_File] = set()
-    log = _BoundedLog(1)
+    log = BoundedLog(1)
     while not select.select([0, watched], [], [], _LOOK_S)[0] and os.getppid() == parent:
         new = [name for name in shared_memory() - before if looks.get(name, 0) < _LOOKS]
         if new:
@@ -253,22 +253,23 @@ class Filter:
         return self._secrets.sub(b"***", self._held)
 
 
-def _copy(source: int, secrets: Sequence[str]) -> None:
-    """Copies what the server writes into the log until nobody can write any more; a full disk does not stop it."""
+def _copy(source: int, sink: int, secrets: Sequence[str]) -> None:
+    """Copies what a program writes into its log until nobody can write any more; a full disk does not stop it."""
     found = Filter(secrets)
     with os.fdopen(source, "rb", buffering=0) as file:
         while data := file.read(1 << 16):
-            _write(found.feed(data))
-    _write(found.end())
+            _write(sink, found.feed(data))
+    _write(sink, found.end())
+    os.close(sink)
 
 
-def _write(data: bytes) -> None:
+def _write(sink: int, data: bytes) -> None:
     with contextlib.suppress(OSError):
         while data:
-            data = data[os.write(1, data) :]
+            data = data[os.write(sink, data) :]
 
 
-class _BoundedLog:
+class BoundedLog:
     """A file that a server writes: its middle goes where it gets too large, so that the report has room on the disk."""
 
     def __init__(self, descriptor: int) -> None:
@@ -294,13 +295,14 @@ class _BoundedLog:
 
 
 @contextlib.contextmanager
-def _log(secrets: Sequence[str]) -> Iterator[int]:
-    """A file descriptor for the server's output. On leaving, all output is in the log."""
+def filtered(log: int, secrets: Sequence[str]) -> Iterator[int]:
+    """The descriptor for a program whose output goes to `log`. On leaving, what it wrote is there."""
     if not secrets:
-        yield 1
+        yield log
         return
     source, sink = os.pipe()
-    copier = threading.Thread(target=_copy, args=(source, secrets), daemon=True)
+    # A log of its own, since one that is late must not write to what is opened next under the same number.
+    copier = threading.Thread(target=_copy, args=(source, os.dup(log), secrets), daemon=True)
     copier.start()
     try:
         yield sink
@@ -317,7 +319,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     before = shared_memory()
-    with _log(job["secrets"]) as log:
+    with filtered(1, job["secrets"]) as log:
         server = subprocess.Popen(
             job["argv"],
             stdin=subprocess.DEVNULL,
@@ -329,6 +331,8 @@ def main() -> int:
         ours = _wait_for_an_end(server, before)
         _take_down(server, job["grace_s"], job["stop_signal"], job["stop"])
         remove_leftovers(before, ours)
+    with contextlib.suppress(OSError):
+        os.unlink(job["secret_file"])
     code = server.poll()
     return 1 if code is None else code if code >= 0 else 128 - code
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -129,7 +129,7 @@ class KubernetesServer(LaunchedServer):
     @field_validator("values")
     @classmethod
     def _no_secret_values(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for path in _secrets(values):
+        for path, _ in secrets_of_values(values):
             with entry(path[0]):
                 raise ValueError(in_plain_text(path[-1]))
         return values
@@ -221,10 +221,10 @@ def _digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
-def _secrets(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Keys that lead to secrets in plain text, but for names of a cluster's Secrets."""
+def secrets_of_values(values: object) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Secrets in plain text, each with the keys that lead to it; names of a cluster's Secrets are none."""
     for path, text in texts(values):
-        *around, last = path
+        *around, last = path or ("",)
         held = last.lower() in _HELD_BY_A_SECRET and any(map(is_secret, around))
-        if not _NAMES_OF_OBJECTS.search(last) and any(plain_secrets(text, "secret" if held else last)):
-            yield path
+        if not _NAMES_OF_OBJECTS.search(last):
+            yield from ((path, secret) for _, secret in plain_secrets(text, "secret" if held else last))

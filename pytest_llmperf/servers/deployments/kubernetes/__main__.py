@@ -370,8 +370,9 @@ def _lives(owner: str) -> bool | None:
 def main(argv: list[str]) -> int:
     """Brings up, holds and takes down; returns the exit code."""
     path = Path(argv[0])
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = holder.read_settings(path)
     config = KubernetesServer.model_validate(settings["server"])
+    engine.hide_secrets_of_files(config)
     log = path.with_name(path.name.replace(".settings.json", ".log"))
     deployment = None
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import shlex
 import sys
 import warnings
@@ -15,11 +14,12 @@ from typing import NamedTuple
 import yaml
 
 from pytest_llmperf import clock
-from pytest_llmperf.boundary.files import write_whole
+from pytest_llmperf.boundary.files import read_text
+from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
-from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
+from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer, secrets_of_values
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts, write_settings
 from pytest_llmperf.servers.deployments.kubernetes import commands
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.missing import Lack, missing_program
@@ -28,6 +28,7 @@ from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
 
+_MOST_VALUES_BYTES = 16 << 20
 COLLECTING_S = 30.0
 """Time that the holder may take for logs and events, beside the end of the pods."""
 _OWN_END_S = 10.0
@@ -54,15 +55,22 @@ def placed(config: KubernetesServer, log: Path) -> Iterator[Place]:
     commands.values(config, expand)
     place = Place(free_port(), settings_path(log), facts_path(log))
     seconds = {name: f"{getattr(config, name)} s" for name in ("ready_timeout", "schedule_timeout", "stop_timeout")}
-    place.settings.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"port": place.port, "server": {**config.model_dump(mode="json"), **seconds}}
-    write_whole(place.settings, json.dumps(settings, indent=2) + "\n")
+    hide_secrets_of_files(config)
+    write_settings(place.settings, {"port": place.port, "server": {**config.model_dump(mode="json"), **seconds}})
     try:
         yield place
     finally:
         lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
         for left in (line.partition(LEFT_MARK)[2] for line in lines if LEFT_MARK in line):
             warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
+
+
+def hide_secrets_of_files(config: KubernetesServer) -> None:
+    """Hides the secrets in the values' files from now on; what cannot be read is for Helm to complain about."""
+    for path in map(Path, config.values_files):
+        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+            values = yaml.safe_load(read_text(path, _MOST_VALUES_BYTES))
+            remember(*(secret for _, secret in secrets_of_values(values)))
 
 
 def missing(config: KubernetesServer) -> Lack | None:

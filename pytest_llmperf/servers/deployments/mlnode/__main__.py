@@ -193,13 +193,13 @@ class Deployment:
         """Ends what `up` may have started; a node answers only when a start that is under way is over."""
         if not self.is_ours:
             return
-        call = engine.end_call(self.config)
+        call, where = engine.end_call(self.config), urls.address(self.config.url, "/api/v1/state")
         log(f"taking down: POST {call}")
         problem = self.node.end(call, engine.END_S)
         if problem:
             log(
                 f"{engine.LEFT_MARK}the node has not confirmed that it stopped serving ({problem}); it does so when a "
-                f"start that is under way is over: look at {urls.shown(self.config.url)}/api/v1/state",
+                f"start that is under way is over: look at {urls.shown(where)}",
                 "WARNING",
             )
         else:
@@ -209,7 +209,7 @@ class Deployment:
 def main(argv: list[str]) -> int:
     """Brings up, holds and takes down; returns the exit code."""
     settings = Path(argv[0])
-    config = MlnodeServer.model_validate_json(settings.read_text(encoding="utf-8"))
+    config = MlnodeServer.model_validate(holder.read_settings(settings))
     deployment = None
     try:
         holder.stop_on_signals()

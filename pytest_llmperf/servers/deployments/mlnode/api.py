@@ -14,6 +14,7 @@ import httpx
 
 from pytest_llmperf.load.answers.refusal import refused
 from pytest_llmperf.load.endpoints.openai import shorten
+from pytest_llmperf.plan.server import urls
 from pytest_llmperf.servers.http import ask
 
 _STATE_TIMEOUT_S = 10.0
@@ -72,9 +73,8 @@ class Node:
 
     def _call(self, method: str, route: str, body: object, timeout_s: float) -> httpx.Response:
         try:
-            return ask(
-                method, self._url + PREFIX + route, headers=self._headers.items(), body=body, timeout_s=timeout_s
-            )
+            url = urls.address(self._url, PREFIX + route)
+            return ask(method, url, headers=self._headers.items(), body=body, timeout_s=timeout_s)
         except httpx.TransportError as error:
             lost = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
             raise Unreachable(f"{method} {PREFIX}{route}: {type(error).__name__}: {error}", is_lost=lost) from error

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import parallel_size
 from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
-from pytest_llmperf.plan.server.urls import shown
-from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts
+from pytest_llmperf.plan.server.urls import address, shown
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts, write_settings
 from pytest_llmperf.servers.deployments.mlnode.api import PREFIX, refusal
 from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.process.missing import Lack
@@ -46,9 +45,8 @@ class Place(NamedTuple):
 def placed(config: MlnodeServer, log: Path) -> Iterator[Place]:
     """The settings of a holder with this log, secrets as references; warns where it could not take the model down."""
     place = Place(settings_path(log), facts_path(log))
-    place.settings.parent.mkdir(parents=True, exist_ok=True)
     entry = {**config.model_dump(mode="json"), "ready_timeout": f"{config.ready_timeout} s"}
-    write_whole(place.settings, json.dumps(entry, indent=2) + "\n")
+    write_settings(place.settings, entry)
     try:
         yield place
     finally:
@@ -107,16 +105,19 @@ def expanded(value: Any) -> Any:
 
 def steps(config: MlnodeServer) -> Iterator[str]:
     """The calls in their order, as shell lines."""
-    url, inference, curl = shown(config.url) + PREFIX, shown(config.inference_url), f"curl {_headers_shown(config)}"
+    curl, inference = f"curl {_headers_shown(config)}", address(shown(config.inference_url), "/v1/models")
+    state, up, stop, end = (
+        address(shown(config.url), PREFIX + route) for route in ("/state", "/inference/up", "/stop", end_call(config))
+    )
     body = shlex.quote(json.dumps(up_body(config)))
-    busy = f"what it runs is stopped by POST {url}/stop" if config.replace else "anything but STOPPED is an error"
+    busy = f"what it runs is stopped by POST {stop}" if config.replace else "anything but STOPPED is an error"
     count = f"{config.replicas} instance{'s' * (config.replicas > 1)} of {parallel_size(config.args)} GPUs"
-    yield f"{curl}{url}/state  # 1/5 state: {busy}"
-    yield f"{curl}-H 'Content-Type: application/json' -d {body} {url}/inference/up  # 2/5 up: {count}"
-    yield f"{curl}{url}/state  # 3/5 state: until INFERENCE"
-    yield f"{curl}{inference}/v1/models  # 4/5 model: until it lists {config.served_model}"
+    yield f"{curl}{state}  # 1/5 state: {busy}"
+    yield f"{curl}-H 'Content-Type: application/json' -d {body} {up}  # 2/5 up: {count}"
+    yield f"{curl}{state}  # 3/5 state: until INFERENCE"
+    yield f"{curl}{inference}  # 4/5 model: until it lists {config.served_model}"
     yield f"# 5/5 instances: {_counted_how(config)}"
-    yield f"{curl}-X POST {url}{end_call(config)}  # afterwards, whatever happened"
+    yield f"{curl}-X POST {end}  # afterwards, whatever happened"
 
 
 def _headers_shown(config: MlnodeServer) -> str:

@@ -8,15 +8,13 @@ beside that. Secrets are in the environment only.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
-from pytest_llmperf.servers.deployments.holder import StepFailed, Stopped, log_error, stop_on_signals
+from pytest_llmperf.servers.deployments.holder import StepFailed, Stopped, log_error, read_settings, stop_on_signals
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.deployment import Deployment
 from pytest_llmperf.servers.deployments.trtllm.steps import filled_in
@@ -24,8 +22,7 @@ from pytest_llmperf.servers.deployments.trtllm.steps import filled_in
 
 def main(argv: list[str]) -> int:
     stop_on_signals()
-    settings = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    remember(*(os.environ[name] for name in settings["secrets"] if name in os.environ))
+    settings = read_settings(Path(argv[0]))
     config = TrtllmServer.model_validate(settings["config"])
     deployment = Deployment(config, Ports(*settings["ports"]), Path(settings["log"]))
     try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_llmperf.boundary.files import open_end, write_whole
 from pytest_llmperf.servers.deployments.trtllm.steps import StepError, Steps
 
 _DIGITS = 16
@@ -42,7 +43,7 @@ def cached(
             make(partial)
             if absent := _absent(partial, files):
                 raise StepError(f"it ended well, but made no {', '.join(absent)}", "its log says what it did")
-            whole.with_name(f"{whole.name}.json").write_text(f"{text}\n", encoding="utf-8")
+            write_whole(whole.with_name(f"{whole.name}.json"), f"{text}\n".encode())
             partial.rename(whole)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -55,7 +56,7 @@ def _absent(folder: Path, files: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _locked(path: Path, steps: Steps) -> Iterator[None]:
-    with path.open("ab") as file:
+    with open_end(path, is_made=True) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

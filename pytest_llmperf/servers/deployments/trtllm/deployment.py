@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.holder import facts_path, write_facts
 from pytest_llmperf.servers.deployments.trtllm import commands, toolkit
@@ -149,5 +150,5 @@ class Deployment:
         options = None
         if arguments := commands.llm_arguments(self.config):
             options = self.folder / "llm.yaml"
-            options.write_text(yaml.safe_dump(arguments, sort_keys=False), encoding="utf-8")
+            write_whole(options, yaml.safe_dump(arguments, sort_keys=False).encode())
         return commands.trtllm_serve(self.config, str(model), self.ports, options)

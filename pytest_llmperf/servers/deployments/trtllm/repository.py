@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
 from pytest_llmperf.servers.deployments.trtllm.commands import model_yaml, template_values
@@ -51,7 +52,7 @@ def _fill_file(path: Path, values: Mapping[str, Any]) -> tuple[frozenset[str], t
     if filled.needed:
         names = ", ".join(filled.needed)
         raise StepError(f"{path.parent.name}/config.pbtxt needs a value for {names}", "give it in `template`")
-    path.write_text(filled.text, encoding="utf-8")
+    write_whole(path, filled.text.encode())
     return filled.known, filled.left
 
 
@@ -59,4 +60,4 @@ def write_llmapi(config: TrtllmServer, templates: Path, folder: Path, model: str
     """Writes the LLM API's model under `folder`."""
     shutil.copytree(templates / "tensorrt_llm", folder / "tensorrt_llm", ignore=shutil.ignore_patterns("__pycache__"))
     text = yaml.safe_dump(model_yaml(config, model), sort_keys=False)
-    (folder / "tensorrt_llm" / "1" / "model.yaml").write_text(text, encoding="utf-8")
+    write_whole(folder / "tensorrt_llm" / "1" / "model.yaml", text.encode())

@@ -13,13 +13,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmperf.boundary.secrets import redacted
+from pytest_llmperf.boundary.files import open_new
+from pytest_llmperf.boundary.secrets import redacted, remembered
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.servers.deployments.holder import StepFailed
 from pytest_llmperf.servers.process.log import first_error, log_tail, read_log
+from pytest_llmperf.servers.process.supervisor import BoundedLog, filtered
 from pytest_llmperf.servers.secrets import expand
 
-_PROGRESS_S = 30.0
+_LOOK_S, _TOLD_EVERY = 1.0, 30
+"""Seconds between two looks at a step's log, and after how many of them its last line is told."""
 _KILL_AFTER_S = 5.0
 _LONGEST_LINE = 160
 _OWN_SIGNAL_S = 0.5
@@ -67,7 +70,7 @@ class Steps:
         log = self._folder / f"{self._at + 1}-{self._names[self._at]}.log"
         self.say(f"{shlex.join(argv)}; its log: {log}")
         began = time.monotonic()
-        with log.open("wb") as output:
+        with open_new(log) as file, filtered(file.fileno(), remembered()) as output:
             try:
                 words = filled_in(argv)
                 child = subprocess.Popen(
@@ -75,10 +78,10 @@ class Steps:
                 )
             except OSError as error:
                 raise StepError(f"{argv[0]} cannot be run: {error.strerror}", cure) from error
-        try:
-            code = self._end_of(child, log, began)
-        finally:
-            _end_group(child)
+            try:
+                code = self._end_of(child, log, BoundedLog(file.fileno()))
+            finally:
+                _end_group(child)
         lines = read_log(log)
         if code == -signal.SIGTERM:
             time.sleep(_OWN_SIGNAL_S)
@@ -89,13 +92,17 @@ class Steps:
         self.say(f"done in {time.monotonic() - began:.1f} s")
         return lines
 
-    def _end_of(self, child: subprocess.Popen[bytes], log: Path, began: float) -> int:
+    def _end_of(self, child: subprocess.Popen[bytes], log: Path, bounded: BoundedLog) -> int:
         """The exit code; now and then the last line of its log is told."""
+        began, looks = time.monotonic(), 0
         while True:
             try:
-                return child.wait(_PROGRESS_S)
+                return child.wait(_LOOK_S)
             except subprocess.TimeoutExpired:
-                self.say(f"{time.monotonic() - began:.0f} s so far; {log_tail(log, 1)[:_LONGEST_LINE]}")
+                bounded.check()
+                looks += 1
+                if looks % _TOLD_EVERY == 0:
+                    self.say(f"{time.monotonic() - began:.0f} s so far; {log_tail(log, 1)[:_LONGEST_LINE]}")
 
 
 def filled_in(argv: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.errors import MissingRequirement, ServerError
 from pytest_llmperf.plan.server.base import ArgValue
 from pytest_llmperf.plan.server.engines.triton.model import InstanceGroup, TritonModel
@@ -39,10 +40,10 @@ def _write_model(config: TritonServer, name: str, model: TritonModel, folder: Pa
     if files is not None and not files.exists():
         raise ServerError(f"server {config.name!r}: the files of model {name!r} are not there: {files}")
     _copy_files(files, folder)
-    (folder / _CONFIG).write_text(text, encoding="utf-8")
+    write_whole(folder / _CONFIG, text.encode())
     if model.backend == "vllm":
         document = json.dumps(engine_arguments(config), indent=2) + "\n"
-        (folder / "1" / "model.json").write_text(document, encoding="utf-8")
+        write_whole(folder / "1" / "model.json", document.encode())
 
 
 def _copy_files(files: Path | None, folder: Path) -> None:

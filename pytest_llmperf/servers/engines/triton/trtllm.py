@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_llmperf.boundary.files import write_whole
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import Ready
 from pytest_llmperf.plan.server.deployments.trtllm import TrtllmServer
-from pytest_llmperf.servers.deployments.holder import facts_path, settings_path
+from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, write_settings
 from pytest_llmperf.servers.deployments.trtllm.commands import Ports
 from pytest_llmperf.servers.deployments.trtllm.toolkit import needed_programs
 from pytest_llmperf.servers.engines.triton import engine as triton
@@ -64,16 +63,14 @@ def stop_grace_s(config: TrtllmServer) -> float:
 def placed(config: TrtllmServer, log: Path) -> Iterator[Place]:
     """Free ports, and the holder's settings beside the log."""
     ports = Ports(*free_ports(3))
-    dumped = config.model_dump(mode="json", exclude={"env", "ready_timeout"})
+    dumped = config.model_dump(mode="json", exclude={"ready_timeout"})
     given = {
         "config": {**dumped, "exit_timeout": f"{config.exit_timeout} s"},
         "ports": ports,
         "log": str(log),
-        "secrets": [name for name, value in config.env.items() if "${" in value],
     }
     settings = settings_path(log)
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(settings, json.dumps(given, indent=2))
+    write_settings(settings, given)
     yield Place(ports, str(settings))
 
 
