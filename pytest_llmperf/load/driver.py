@@ -35,14 +35,14 @@ from pytest_llmperf.plan.server.base import Balance
 from pytest_llmperf.records import RequestRecord, Run, Stamps
 
 Progress = Callable[[int, int, int], None]
-"""Called with (done, total, failed) requests, a few times a second."""
+"""A function that is called with (done, total, failed) requests, a few times a second."""
 
 _PROGRESS_S = 0.3
 _WHOLE = WorkerShare(0, 1)
 
 
 async def _no_barrier() -> None:
-    """Nobody to wait for."""
+    """The barrier of a single process, which waits for no other."""
 
 
 def run_load(

@@ -41,7 +41,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def unswallowed() -> Iterator[None]:
-    """Whatever a callback of ours raises ends the running task; asyncio itself would log it and go on.
+    """Lets any error of a callback of ours end the running task; asyncio itself would log it and go on.
 
     An alarm (pytest-timeout's, say) raises in whatever runs just then, and a read that it meets is lost. Other
     callbacks of the loop are the user's. Raises LoadError in a loop whose time a test has frozen.

@@ -207,7 +207,7 @@ def _enqueue(worker: _Worker, inbox: asyncio.Queue[_Message]) -> None:
 
 
 def _received(worker: _Worker) -> Any:
-    """None when the worker is gone."""
+    """Receives a worker's message; None when the worker is gone."""
     try:
         return worker.pipe.recv()
     except (EOFError, OSError):

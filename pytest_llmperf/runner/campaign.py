@@ -47,7 +47,7 @@ class Campaign:
         self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
         self._interleave, self._budget_s, self._on_run = interleave, budget_s, on_run
         self._tasks: dict[str, Task] = {}
-        """Measured on the way of another test, by test; taken out when its own test asks."""
+        """Tasks that were measured along with another test, by test; taken out when its own test asks."""
         self._measured: set[str] = set(self._resumed.points)
         self._undecided: set[str] = set()
         self._begun_s: float | None = None
@@ -125,7 +125,7 @@ class Campaign:
         return own
 
     def _mates(self, planned: PlannedTest) -> list[PlannedTest]:
-        """None for a test that measures something of its own, or anew."""
+        """Tests to measure along with this one: none for a test that measures something of its own, or anew."""
         first = planned.test not in self._measured and self._program.tests.get(planned.test) == planned
         if not self._interleave or not first:
             return []

@@ -52,7 +52,7 @@ class RunFolder:
     """Stores what is measured, test by test, and where on disk it goes."""
 
     output: Path
-    """Made when the first thing is written."""
+    """The folder, made when the first thing is written."""
     dialect: str | None = None
     """Name of the tool under whose definitions metrics are reported beside ours."""
     commit: str | None = None

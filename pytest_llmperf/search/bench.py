@@ -29,7 +29,7 @@ from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.gpu_memory import MemoryWatch
 
 REPORTED = (*HEADLINE, Quantity("e2e", "p99"), Quantity("output_token_throughput_per_gpu"), Quantity("error_rate"))
-"""Kept of every run, whatever the search is for."""
+"""Quantities that are kept of every run, whatever the search is for."""
 _MOST_SPOILED = 2
 """Runs of a configuration that are not to be trusted, after which it is given up."""
 

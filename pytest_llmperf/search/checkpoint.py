@@ -40,7 +40,7 @@ class Checkpoint:
     entries: dict[str, Entry] = field(default_factory=dict)
     """Entries by the configuration's name."""
     engine_version: str | None = None
-    """Reported by the first server; None where none has."""
+    """Version that the first server reported; None where none has."""
 
     def entry(self, config: ServerConfig) -> Entry:
         """The entry of a configuration, made when there is none. Raises PlanError when it was recorded for another

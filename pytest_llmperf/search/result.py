@@ -97,7 +97,7 @@ class SearchResult:
 
     @property
     def best(self) -> Ranked | None:
-        """None when no configuration keeps all limits."""
+        """The best configuration; None when none keeps all limits."""
         return next((found for found in self.ranked if found.ok), None)
 
     @property

@@ -86,7 +86,9 @@ def wait_until_up(target: Target, config: RemoteServer, name: str, usual: Callab
 
 
 def _usual_problem(target: Target, loads: Sequence[LoadPoint], deadline: float) -> str | None:
-    """None where the server answers, also without such a route: then the first request tells the rest."""
+    """A sentence on why the server is not up; None where it answers, also without such a route: the first request
+    decides then.
+    """
     routes = {ENDPOINTS[load.endpoint].up for load in loads} or {endpoint.up for endpoint in ENDPOINTS.values()}
     problems = [_problem(target, route, deadline) for route in sorted(routes)]
     return None if None in problems else problems[0]
@@ -163,11 +165,11 @@ def first_failure(
     retries_503: bool = False,
     within_s: float | None = None,
 ) -> str | None:
-    """None when the server answers the shortest request of one of `loads`; else what the first of them got.
+    """The first failure of the loads' shortest requests; None when the server answers one of them.
 
-    A server can say that it is healthy and fail every request, so the first token is the last readiness check. Where
-    no load is known, every dialect is tried. One that asks to come later (429 or 503 with Retry-After; for who
-    `retries_503` any 503) is asked again within `ready_timeout`, while its `process`, if it is ours, lives. Raises
+    A server can say that it is healthy and fail every request, so the first token is the last readiness check. Where no
+    load is known, every dialect is tried. A request that is to come later (429 or 503 with Retry-After; with
+    `retries_503` any 503) is repeated within `ready_timeout`, while its `process`, if it is ours, lives. Raises
     ServerError for wrong credentials.
     """
     deadline = clock.monotonic() + (config.ready_timeout if within_s is None else within_s)
@@ -233,7 +235,7 @@ def _no_answer(answer: httpx.Response) -> str | None:
 def _failure(
     target: Target, attempt: _Attempt, deadline: float, retries_503: bool, process: ServerProcess | None
 ) -> str | None:
-    """None when the request gave an answer, else what went wrong."""
+    """A sentence on what went wrong with a request; None when it gave an answer."""
     for pause_s in backing_off():
         timeout_s = max(_LEAST_TIMEOUT_S, deadline - clock.monotonic())
         answer = _asked(target, "POST", attempt.url, timeout_s, headers=attempt.headers, body=attempt.body)

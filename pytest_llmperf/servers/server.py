@@ -49,7 +49,7 @@ class Launch:
     processes: tuple[ServerProcess, ...]
     version: str | None
     gpus: tuple[Gpu, ...]
-    """This machine's that it has; empty where it takes none."""
+    """GPUs of this machine that it has; empty where it takes none."""
     deployment: Mapping[str, Any] = field(default_factory=dict)
     """Facts for its environment that only a running deployment knows."""
 
@@ -156,7 +156,7 @@ class LlmServer:
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """This machine's that it has, the same at every launch; empty where it takes none."""
+        """GPUs of this machine that it has, the same at every launch; empty where it takes none."""
         return self.bring_up().gpus
 
     @property

@@ -59,7 +59,7 @@ Row = dict[str, float]
 
 
 class Absent(Exception):
-    """This source tells nothing, and will not later; the text says why, without any URL."""
+    """A source has no values, and will not have any later; the text says why, without any URL."""
 
 
 class SourceLog:

@@ -68,7 +68,7 @@ class StoredSession:
     """One pytest session's measurement of a point: commit, environment, server, and its runs."""
 
     id: str
-    """Unique in the file: when it was started, and a digest of what it measured."""
+    """Id that is unique in the file: the session's start, and a digest of its measurements."""
     started: datetime
     """Aware, UTC, whole seconds."""
     git_sha: str | None

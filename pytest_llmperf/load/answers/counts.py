@@ -135,7 +135,9 @@ def _believed_growth(events: Sequence[SameEvents], final: int | None) -> Growth 
 
 
 def _growth(events: Sequence[SameEvents], own: bool) -> Growth | None:
-    """None where a total falls, is less than the chunks with content so far, or mostly stands still beside it."""
+    """Reads how the counts of an answer grow; None where a total falls, is less than the chunks with content so far,
+    or mostly stands still beside it.
+    """
     growth = Growth([], [], {})
     spoken: dict[int, int] = {}
     idle = 0

@@ -26,7 +26,7 @@ class RunPeriod:
 
     def __init__(self, *, every_thread: bool = False) -> None:
         self.every_thread = every_thread
-        """Others than this one receive too."""
+        """True if other threads than this one receive too."""
         self.started_ns = 0
         self.ended_ns = 0
         self.cpu_share: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 NO_COUNT = -1
-"""Stands for what was told as a count and is none: a text, a fraction, a truth value, a negative or endless number."""
+"""A mark for a reported count that is none: a text, a fraction, a truth value, a negative or endless number."""
 
 _PROMPT = (
     "prompt_tokens", "input_tokens", "prompt_eval_count", "promptTokenCount", "prompt_token_count", "num_input_tokens",

@@ -166,7 +166,7 @@ class SlotPlan:
 
 
 def slot_plan(point: LoadPoint) -> SlotPlan | None:
-    """None where a closed loop simply has so many slots and so many requests, and for open loops."""
+    """The slots of a closed loop over time; None where it simply has so many slots and requests, and for open loops."""
     if not point.closed_loop or (point.requests is not None and point.ramp is None):
         return None
     if point.stages:

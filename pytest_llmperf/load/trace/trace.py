@@ -52,7 +52,7 @@ class PlannedRequest:
     entry: int | None = None
     """Number of the unique prompt that this is one use of; None: used once."""
     prefix: Content = ""
-    """Shared with other requests, so never marked."""
+    """Beginning that is shared with other requests, and so carries no mark of a run."""
     input_tokens: int | None = None
     """Tokens of all the request's prompts by the tokenizer; None without one."""
     conversation: int | None = None

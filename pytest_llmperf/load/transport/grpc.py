@@ -99,7 +99,7 @@ class GrpcConnection(Link):
 
 
 def _raise_again(reading: asyncio.Task[None]) -> None:
-    """Nobody waits for it: what an alarm raised in it is the event loop's to tell."""
+    """Raises in the event loop the error of a task that nobody awaits, such as an alarm's."""
     if not reading.cancelled() and (error := reading.exception()):
         raise error
 

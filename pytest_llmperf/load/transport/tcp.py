@@ -38,7 +38,7 @@ def tcp_losses(sock: socket.socket) -> TcpLosses:
 
 
 def _field(info: bytes, offset: int) -> int | None:
-    """None in a kernel that is older than the field."""
+    """An unsigned number of TCP_INFO; None in a kernel that is older than the field."""
     if len(info) < offset + _U32.size:
         return None
     value: int = _U32.unpack_from(info, offset)[0]

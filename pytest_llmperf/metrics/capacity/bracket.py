@@ -117,7 +117,9 @@ def _bounds(trials: Sequence[LevelTrial]) -> tuple[float | None, float | None]:
 
 
 def _above(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None, holds: float) -> float:
-    """Twice as much; a later search begins with the level that failed before, and widens its steps from there."""
+    """The next level upwards: twice as much; a later search takes the level that failed before, then widens its
+    steps.
+    """
     if start is not None and start.high is not None and holds < start.high:
         return start.high
     level = _readable(asked, holds * _stride(asked, trials, start))

@@ -28,7 +28,7 @@ from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.units import OPERATORS, percent, signed_percent
 
 NO_RATIO = 10.0
-"""Stands for the log of an infinite ratio."""
+"""A number in the place of the log of an infinite ratio."""
 _LEVEL = 0.95
 _LEAST_DESIGN_EFFECT = 2.0
 """Few runs say little about the design effect, and in a queue it never was less than this."""

@@ -50,8 +50,9 @@ class Saturation:
 
 
 def saturation(run: Run, point: LoadPoint) -> Saturation | None:
-    """None in a closed loop, which waits for the server, where the rate changes (then latency does too), and where too
-    few requests succeeded to tell."""
+    """Judges by a run's latencies whether the server fell behind. None in a closed loop, which waits for the server,
+    where the rate changes (then latency does too), and where too few requests succeeded.
+    """
     if point.request_rate is None:
         return None
     ok = [record for record in run.measured if record.ok]

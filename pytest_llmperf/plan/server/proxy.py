@@ -10,7 +10,7 @@ from pytest_llmperf.plan.server.words import ProxyWord, ProxyWords
 
 
 class Proxy(Frozen):
-    """Started when all replicas are up; the load goes to it."""
+    """The proxy of a server's replicas: it is started when all of them are up, and the load goes to it."""
 
     command: ProxyWords
     """The program and its arguments. `{port}` is where it is to listen; `{replicas}` are the replicas' base URLs: a

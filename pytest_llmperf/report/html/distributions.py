@@ -127,7 +127,7 @@ def _grid(n: int) -> list[float]:
 
 
 def _at(curve: Curve, percentile: float) -> float | None:
-    """None beyond the curve's end."""
+    """Value of the curve at a percentile; None beyond its end."""
     if percentile > curve[-1][0] + 1e-9:
         return None
     return float(np.interp(percentile, [p for p, _ in curve], [value for _, value in curve]))

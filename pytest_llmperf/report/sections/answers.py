@@ -66,7 +66,9 @@ def _view(content: Content) -> list[AnsweredPoint]:
 
 
 def _difference(changed: ChangedAnswer) -> Difference | None:
-    """None where a text is not stored, or where both are cut before they differ."""
+    """The first difference of a changed answer; None where a text is not stored, or where both are cut before they
+    differ.
+    """
     then, now = changed.then, changed.now
     if then is None or now is None or then == now:
         return None

@@ -44,7 +44,7 @@ class Measurement:
         """Number of runs that have ended."""
         self._key = key
         self._trace: Trace | None = None
-        """Made by the first run."""
+        """The requests of every run, made by the first."""
         # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
         self._salt = secrets.token_hex(8)
         self._scorer: AnswerScorer | None = None

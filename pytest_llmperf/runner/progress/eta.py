@@ -81,7 +81,7 @@ class Eta:
             self.works[test] = replace(work, runs=max(work.runs, runs))
 
     def settle(self, test: str) -> None:
-        """Nothing more will be measured for this test."""
+        """Takes note that no more runs will be made for this test."""
         self._settled.add(test)
         if work := self.works.get(test):
             self.works[test] = replace(work, runs=self.runs_of(test))

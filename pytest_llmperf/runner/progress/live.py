@@ -50,7 +50,7 @@ class Live:
     eta: Eta = field(default_factory=Eta)
 
     def show_run(self, moment: Moment) -> None:
-        """A few times a second, while a run is made."""
+        """Updates the line of a run; called a few times a second while it is made."""
         if self.show is not None:
             self.show(live_text(moment, self.eta, self.width, self.head))
 

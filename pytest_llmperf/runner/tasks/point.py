@@ -35,7 +35,7 @@ class PointSide:
         self._planned, self._keep = planned, keep
         self._measurement: Measurement | None = None
         self._result: Result | None = None
-        """Made of these runs, once somebody has asked."""
+        """The result of these runs; None until somebody has asked for it."""
 
     @property
     def count(self) -> int:
@@ -61,7 +61,9 @@ class PointSide:
         self._keep(self.server, run)
 
     def result(self, name: str, point: LoadPoint, environment: Environment) -> Result:
-        """Made once per run, since the report on disk, the gate and the user's test all ask for it."""
+        """The result of the runs, made once per run, since the report on disk, the gate and the user's test all ask
+        for it.
+        """
         if self._result is None or self._result.environment != environment:
             self._result = make_result(name, self.server.config, point, environment, self.runs)
         return self._result

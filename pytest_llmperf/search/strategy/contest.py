@@ -32,7 +32,7 @@ class Contest:
     _best: Position | None = None
 
     def measure(self, position: Position) -> None:
-        """Nothing happens where it was measured before. Raises OutOfTrials when no more may be."""
+        """Measures a configuration, unless it was measured before. Raises OutOfTrials when no more may be."""
         if position in self.held:
             return
         counted = sum(trial.skipped is None for trial in self.held.values())

@@ -16,7 +16,7 @@ class Arena(Protocol):
     """Measures configurations, and compares them as far as noise lets that be told."""
 
     def measure(self, position: Position) -> None:
-        """Nothing happens where it was measured before. Raises OutOfTrials when no more may be."""
+        """Measures a configuration, unless it was measured before. Raises OutOfTrials when no more may be."""
 
     def beats(self, one: Position, other: Position) -> bool | None:
         """True if `one`, measured if need be, is better; None: no difference beyond noise. Raises OutOfTrials."""
@@ -26,7 +26,7 @@ class Arena(Protocol):
 
 
 class OutOfTrials(Exception):
-    """Raised when as many configurations were measured as the search may take."""
+    """As many configurations were measured as the search may take."""
 
 
 def brute(space: Space, arena: Arena) -> None:

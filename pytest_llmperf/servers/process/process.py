@@ -40,7 +40,7 @@ class Command:
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    """Added to pytest's own environment."""
+    """Environment variables beside pytest's own."""
     shown: str = ""
     """The command line for people, with `${NAME}` where a secret goes."""
     cwd: str | None = None
@@ -68,7 +68,7 @@ class ServerProcess:
         return f"ServerProcess({self.name!r}, log={str(self.log)!r})"
 
     def exit_code(self) -> int | None:
-        """None while it runs; 128 + N when signal N ended it."""
+        """The exit code: None while it runs; 128 + N when signal N ended it."""
         return self.handle.poll()
 
     def has_ended_within(self, seconds: float) -> bool:

@@ -79,7 +79,7 @@ class KubernetesServer(LaunchedServer):
     release: Annotated[Label, Field(max_length=_LONGEST_RELEASE)] | Literal[""] = ""
     """Name of the release; by default made of the server's name, so that several are up side by side."""
     namespace: Label = "default"
-    """Made where it is not there; it stays."""
+    """Namespace of the release; made where it is not there, and left there."""
     namespace_labels: dict[str, str] = {}
     """Labels that the namespace must have, such as `istio-injection: enabled`."""
     context: str = ""

@@ -87,7 +87,7 @@ class Deployment:
             tools.run_step("2/6 namespace", commands.labels(self.config, lacking), cure=cure)
 
     def _free_release(self) -> None:
-        """Nothing of others is upgraded or uninstalled, nor what another session measures."""
+        """Checks that no release of others, nor one that another session measures, would be upgraded or uninstalled."""
         name = self.config.release_name
         holder.log(f"step 3/6 release: is {name} free?")
         try:

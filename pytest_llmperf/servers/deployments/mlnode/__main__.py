@@ -55,7 +55,7 @@ class Deployment:
         return max(1.0, self.deadline - time.monotonic())
 
     def _make_free(self) -> None:
-        """Nothing of others is stopped unless the plan asks for it: `up` would end a model that is served."""
+        """Stops what the node runs if the plan asks for it, else fails: `up` would end a model that is served."""
         log(f"step 1/5 state: is the node at {urls.shown(self.config.url)} free?")
         found = self._state("1/5 state")
         if found.state == "STOPPED":

@@ -47,7 +47,7 @@ class HttpService:
         return self._json("/v2").get("version")
 
     def first_failure(self, timeout_s: float) -> str | None:
-        """None when a request of one token gives an answer to its end, else what went wrong."""
+        """A sentence on what went wrong with a request of one token; None when it gave an answer to its end."""
         with_text = any(spec.name == "text_input" for spec in self._target.inputs)
         path, body = (
             ("generate_stream", _ONE_TOKEN) if with_text else ("infer", infer_body(self._target.inputs, _ONE_TOKEN))
@@ -101,7 +101,7 @@ class GrpcService:
         return self._ask("get_server_metadata").get("version")
 
     def first_failure(self, timeout_s: float) -> str | None:
-        """None when a request of one token gives an answer to its end, else what went wrong."""
+        """A sentence on what went wrong with a request of one token; None when it gave an answer to its end."""
         grpc = grpc_module("grpc")
         request = encode_request(_ONE_TOKEN, self._target.model, self._target.inputs)
         with self._channel() as channel:
