@@ -20,7 +20,7 @@ from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.analysis import differences, trends
 from pytest_llmperf.history.compressa import session_of_experiment
 from pytest_llmperf.history.database import FoundPoint, History, found_points, open_history
-from pytest_llmperf.history.session import HistoryError, StoredSession, session_json, session_of, stored_session
+from pytest_llmperf.history.session import HistoryError, HistorySession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 from pytest_llmperf.report.history.formats import FORMATS
 
@@ -255,7 +255,7 @@ def import_(path: Path, files: tuple[Path, ...]) -> None:
             click.echo(_taken(held, file, _sessions_of(file)))
 
 
-def _taken(held: History, source: Path, sessions: Iterable[StoredSession]) -> str:
+def _taken(held: History, source: Path, sessions: Iterable[HistorySession]) -> str:
     count = 0
     for session in sessions:
         held.add(session)
@@ -263,7 +263,7 @@ def _taken(held: History, source: Path, sessions: Iterable[StoredSession]) -> st
     return f"{source}: {count} session{'s' if count != 1 else ''}"
 
 
-def _sessions_of(file: Path) -> Iterator[StoredSession]:
+def _sessions_of(file: Path) -> Iterator[HistorySession]:
     if is_database(file):
         yield from map(session_of_experiment, read_experiments(file))
         return

@@ -13,13 +13,13 @@ from typing import Literal
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.baselines.trend import change_points
 from pytest_llmperf.history.database import FoundPoint
-from pytest_llmperf.history.session import StoredRun
+from pytest_llmperf.history.session import HistoryRun
 from pytest_llmperf.metrics.stats.estimate import Estimate, compare
 from pytest_llmperf.metrics.stats.margins import tolerance
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SessionLevel:
     """A metric at one session."""
 
     number: int
@@ -40,9 +40,9 @@ class Level:
 class Step:
     """A change of level that lasts."""
 
-    before: Level
+    before: SessionLevel
     """The last one of the old level."""
-    after: Level
+    after: SessionLevel
     """The first one of the new level."""
     change: float
     """Change of the value, as a share: 0.08 is 8 % more."""
@@ -64,7 +64,7 @@ class Trend:
     name: str
     environment: str | None
     quantity: Quantity
-    levels: tuple[Level, ...]
+    levels: tuple[SessionLevel, ...]
     """The oldest first."""
     steps: tuple[Step, ...]
     """Steps by the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
@@ -76,7 +76,7 @@ def trends(points: Iterable[FoundPoint], quantities: Sequence[Quantity]) -> Iter
     Of each point the levels alone are kept.
     """
     names: dict[tuple[str, str | None], str] = {}
-    found_levels: dict[tuple[Quantity, str, str | None], list[Level]] = defaultdict(list)
+    found_levels: dict[tuple[Quantity, str, str | None], list[SessionLevel]] = defaultdict(list)
     for found in points:
         key = found.point.test, found.point.environment
         names[key] = found.point.name
@@ -89,20 +89,20 @@ def trends(points: Iterable[FoundPoint], quantities: Sequence[Quantity]) -> Iter
                 yield Trend(key[0], names[key], key[1], quantity, levels, tuple(_steps(levels, quantity)))
 
 
-def _level(found: FoundPoint, quantity: Quantity) -> Level | None:
+def _level(found: FoundPoint, quantity: Quantity) -> SessionLevel | None:
     values = valid_values(found.point.runs, quantity)
     if not values or found.point.measured is None:
         return None
-    return Level(found.number, found.point.measured, found.commit, found.point.verdict, values)
+    return SessionLevel(found.number, found.point.measured, found.commit, found.point.verdict, values)
 
 
-def valid_values(runs: Sequence[StoredRun], quantity: Quantity) -> tuple[float, ...]:
+def valid_values(runs: Sequence[HistoryRun], quantity: Quantity) -> tuple[float, ...]:
     """Values of the valid runs; only ratios may be 0, of which others have no level."""
     found = (run.values.get(str(quantity)) for run in runs if run.valid)
     return tuple(value for value in found if value is not None and (value > 0 or quantity.unit == "ratio"))
 
 
-def _steps(levels: Sequence[Level], quantity: Quantity) -> Iterator[Step]:
+def _steps(levels: Sequence[SessionLevel], quantity: Quantity) -> Iterator[Step]:
     if quantity.better == "neither" or any(min(level.values) <= 0 for level in levels):
         return  # of 0 there is no ratio
     sign = 1 if quantity.better == "lower" else -1

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 
-from pytest_llmperf.history.session import KEPT, StoredPoint, StoredRun, StoredSession
+from pytest_llmperf.history.session import KEPT, HistoryPoint, HistoryRun, HistorySession
 from pytest_llmperf.interchange.compressa.database import Measurement, StoredExperiment
 from pytest_llmperf.metrics.summary import distribution
 
@@ -22,13 +22,13 @@ _KNOWN = {
 """Our names of the tool's parameters."""
 
 
-def session_of_experiment(experiment: StoredExperiment) -> StoredSession:
+def session_of_experiment(experiment: StoredExperiment) -> HistorySession:
     """Returns a session with one point; the same experiment gives the same session at every import."""
     ended = [one.end_time for one in experiment.measurements]
     facts = [experiment.name, experiment.date.isoformat(), len(ended), max(ended, default=0.0)]
     began = experiment.date.astimezone(UTC)
     values = dict(_values(experiment.measurements))
-    point = StoredPoint(
+    point = HistoryPoint(
         test=f"compressa-perf::{experiment.name}",
         name=experiment.name,
         environment=None,
@@ -43,9 +43,9 @@ def session_of_experiment(experiment: StoredExperiment) -> StoredSession:
             "name": "compressa",
             "metrics": {name: {"value": value} for name, value in experiment.metrics.items()},
         },
-        runs=(StoredRun(1, 1, True, values),) if values else (),
+        runs=(HistoryRun(1, 1, True, values),) if values else (),
     )
-    return StoredSession(hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], began, None, "", (point,))
+    return HistorySession(hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], began, None, "", (point,))
 
 
 def _values(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_llmperf import clock
-from pytest_llmperf.history.session import HistoryError, StoredPoint, StoredRun, StoredSession
+from pytest_llmperf.history.session import HistoryError, HistoryPoint, HistoryRun, HistorySession
 
 _APPLICATION = 0x6C6C6D70
 """The file's application id ("llmp"): what has another one is another program's."""
@@ -55,7 +55,7 @@ class FoundPoint(NamedTuple):
     started: datetime
     """Start of its session."""
     commit: str | None
-    point: StoredPoint
+    point: HistoryPoint
 
 
 class History:
@@ -64,7 +64,7 @@ class History:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._sql, self.path = connection, path
 
-    def add(self, session: StoredSession) -> None:
+    def add(self, session: HistorySession) -> None:
         """Stores a session; one that is there already is replaced, its points keep their ids. All of it, or nothing."""
         with self._writing():
             self._sql.execute(
@@ -75,7 +75,7 @@ class History:
             for point in session.points:
                 self._add_point(session.id, point)
 
-    def _add_point(self, session: str, point: StoredPoint) -> None:
+    def _add_point(self, session: str, point: HistoryPoint) -> None:
         facts = asdict(point)
         del facts["runs"]
         facts["measured"] = point.measured and point.measured.isoformat()
@@ -91,7 +91,7 @@ class History:
         rows = [(point_id, run.number, run.launch, run.valid, json.dumps(run.values)) for run in point.runs]
         self._sql.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", rows)
 
-    def sessions(self) -> Iterator[StoredSession]:
+    def sessions(self) -> Iterator[HistorySession]:
         """Yields all sessions, the oldest first."""
         for row in self._rows("SELECT * FROM sessions ORDER BY started, id"):
             yield self._session(row)
@@ -105,7 +105,7 @@ class History:
         found = ((id, datetime.fromisoformat(started), points) for id, started, points in self._rows(query))
         return [one for one in found if one[1] < than]
 
-    def session(self, start: str) -> StoredSession:
+    def session(self, start: str) -> HistorySession:
         """Returns the session whose id begins with `start`. Raises HistoryError unless that is exactly one."""
         rows = self._rows("SELECT * FROM sessions WHERE substr(id, 1, ?) = ?", len(start), start)
         if len(rows) != 1:
@@ -113,9 +113,9 @@ class History:
             raise HistoryError(f"{self.path}: {many} with {start!r}; `llmperf history list` shows their ids")
         return self._session(rows[0])
 
-    def _session(self, row: tuple[Any, ...]) -> StoredSession:
+    def _session(self, row: tuple[Any, ...]) -> HistorySession:
         points = tuple(found.point for found in self.of_session(row[0]))
-        return StoredSession(row[0], datetime.fromisoformat(row[1]), row[2], row[3], points)
+        return HistorySession(row[0], datetime.fromisoformat(row[1]), row[2], row[3], points)
 
     def point(self, number: int) -> FoundPoint:
         """Returns a point by its number, with its runs. Raises HistoryError when there is none."""
@@ -157,9 +157,9 @@ class History:
             for row in self._sql.execute(query, given):
                 yield _found(row, self._runs(row[0]) if runs else ())
 
-    def _runs(self, point: int) -> tuple[StoredRun, ...]:
+    def _runs(self, point: int) -> tuple[HistoryRun, ...]:
         rows = self._rows('SELECT number, launch, valid, "values" FROM runs WHERE point = ? ORDER BY number', point)
-        return tuple(StoredRun(n, launch, bool(valid), json.loads(values)) for n, launch, valid, values in rows)
+        return tuple(HistoryRun(n, launch, bool(valid), json.loads(values)) for n, launch, valid, values in rows)
 
     def _rows(self, query: str, *given: object) -> list[tuple[Any, ...]]:
         with _errors(self.path):
@@ -185,7 +185,7 @@ class History:
             self._sql.execute("COMMIT")
 
 
-def found_points(session: StoredSession) -> list[FoundPoint]:
+def found_points(session: HistorySession) -> list[FoundPoint]:
     """Returns the points of a session that is in no history, numbered from 1."""
     return [FoundPoint(n, session.id, session.started, session.commit, one) for n, one in enumerate(session.points, 1)]
 
@@ -197,12 +197,12 @@ _COLUMNS = (
 )
 
 
-def _found(row: tuple[Any, ...], runs: tuple[StoredRun, ...]) -> FoundPoint:
+def _found(row: tuple[Any, ...], runs: tuple[HistoryRun, ...]) -> FoundPoint:
     number, session, started, commit, *plain, reasons, parameters, values, dialect = row
     test, name, environment, engine, measured, verdict = plain
     moment = datetime.fromisoformat(measured) if measured else None
     texts = (tuple(json.loads(reasons)), json.loads(parameters), json.loads(values), json.loads(dialect))
-    point = StoredPoint(test, name, environment, engine, moment, verdict, *texts, runs)
+    point = HistoryPoint(test, name, environment, engine, moment, verdict, *texts, runs)
     return FoundPoint(number, session, datetime.fromisoformat(started), commit, point)
 
 

@@ -24,7 +24,7 @@ class HistoryError(LlmPerfError):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRun:
+class HistoryRun:
     """One run of a point."""
 
     number: int
@@ -38,7 +38,7 @@ class StoredRun:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPoint:
+class HistoryPoint:
     """One test's point with its verdicts."""
 
     test: str
@@ -57,14 +57,14 @@ class StoredPoint:
     parameters: Mapping[str, str]
     """Settings of the server and the load, by dotted key: `server.args.tensor-parallel-size`, `load.concurrency`."""
     values: Mapping[str, float]
-    """Values over all runs, as StoredRun's."""
+    """Values over all runs, as HistoryRun's."""
     dialect: Mapping[str, Any]
     """Another tool's metrics, as the report has them; empty where none were asked for."""
-    runs: tuple[StoredRun, ...]
+    runs: tuple[HistoryRun, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSession:
+class HistorySession:
     """One session of pytest or one command."""
 
     id: str
@@ -73,17 +73,17 @@ class StoredSession:
     """Commit of the repository that was tested, in full; None outside of one."""
     version: str
     """Version of pytest-llmperf."""
-    points: tuple[StoredPoint, ...]
+    points: tuple[HistoryPoint, ...]
 
 
-def session_of(report: Any, source: str) -> StoredSession:
+def session_of(report: Any, source: str) -> HistorySession:
     """Returns what the history keeps of a report. HistoryError says what is wrong with `source`."""
     if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
         schema = report.get("schema") if isinstance(report, dict) else None
         raise HistoryError(f"{source} is no report of llmperf: its schema is {schema!r}, not {_SCHEMA!r}")
     try:
         points = tuple(_point(point, report["environments"]) for point in report["points"])
-        return StoredSession(
+        return HistorySession(
             id=report.get("session") or _own_id(report),
             started=datetime.fromisoformat(report["started"]).astimezone(UTC),
             commit=report.get("commit"),
@@ -94,15 +94,15 @@ def session_of(report: Any, source: str) -> StoredSession:
         raise HistoryError(f"{source} is no whole report: {type(error).__name__}: {error}") from error
 
 
-_STORED = TypeAdapter(StoredSession)
+_STORED = TypeAdapter(HistorySession)
 
 
-def session_json(session: StoredSession) -> Any:
+def session_json(session: HistorySession) -> Any:
     """Returns the session as plain data, which stored_session reads back."""
     return _STORED.dump_python(session, mode="json")
 
 
-def stored_session(given: Any, source: str) -> StoredSession:
+def stored_session(given: Any, source: str) -> HistorySession:
     """Returns the session in exported data. HistoryError says what is wrong with `source`."""
     try:
         return _STORED.validate_python(given)
@@ -121,11 +121,11 @@ def _began(point: Mapping[str, Any]) -> str | None:
     return point["runs"][0]["started"] if point.get("runs") else None
 
 
-def _point(point: Mapping[str, Any], environments: Mapping[str, Any]) -> StoredPoint:
+def _point(point: Mapping[str, Any], environments: Mapping[str, Any]) -> HistoryPoint:
     began, slug = _began(point), point.get("environment")
     facts = environments.get(slug, {}) if slug else {}
     verdict, reasons = _verdict(point)
-    return StoredPoint(
+    return HistoryPoint(
         test=str(point["test"]),
         name=str(point["id"]),
         environment=slug,
@@ -140,8 +140,8 @@ def _point(point: Mapping[str, Any], environments: Mapping[str, Any]) -> StoredP
     )
 
 
-def _run(run: Mapping[str, Any]) -> StoredRun:
-    return StoredRun(run["run"], run.get("launch", 1), not run["invalid_reasons"], _values(run["metrics"]))
+def _run(run: Mapping[str, Any]) -> HistoryRun:
+    return HistoryRun(run["run"], run.get("launch", 1), not run["invalid_reasons"], _values(run["metrics"]))
 
 
 def _verdict(point: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -43,7 +43,7 @@ class ImportBaselineError(LlmPerfError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ReportedTest:
     """A test as the report of a session has it."""
 
     test: str
@@ -68,7 +68,7 @@ def make_source(file: ImportedFile) -> Source:
     return Source(shown_path(file), file.found, file.results[0])
 
 
-def find_target(text: str, name: str, test: str, folder: Path) -> tuple[Target, Path]:
+def find_target(text: str, name: str, test: str, folder: Path) -> tuple[ReportedTest, Path]:
     """The test that a report (its text, and its name for messages) calls so, and the file of its baseline.
 
     `test` is its node id, the point's id or that file's path. ImportBaselineError names those to choose from.
@@ -76,7 +76,7 @@ def find_target(text: str, name: str, test: str, folder: Path) -> tuple[Target, 
     try:
         report = json.loads(text)
         measured = [point for point in report["points"] if "environment" in point]
-        targets = [Target(p["test"], p, _environment(report["environments"][p["environment"]])) for p in measured]
+        targets = [ReportedTest(p["test"], p, _environment(report["environments"][p["environment"]])) for p in measured]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ImportBaselineError(f"{name} is no report of pytest-llmperf ({error!r})") from error
     paths = [baseline_path(folder, target.environment.slug, target.test) for target in targets]
@@ -96,7 +96,7 @@ def _environment(facts: Mapping[str, Any]) -> Environment:
 
 
 def imported_baseline(
-    sources: Sequence[Source], target: Target, path: Path, now: datetime, model: str | None = None
+    sources: Sequence[Source], target: ReportedTest, path: Path, now: datetime, model: str | None = None
 ) -> Baseline:
     """A run per file, as one session. ImportBaselineError where files and test are not of the same model or load.
 
@@ -132,20 +132,20 @@ def shortage(sources: Sequence[Source]) -> str | None:
     return f"{few}: the gate compares with {RECORDED_RUNS} at least, and until then says NO BASELINE"
 
 
-def _margins(target: Target) -> dict[Quantity, float]:
+def _margins(target: ReportedTest) -> dict[Quantity, float]:
     """The defaults: what a plan says is known only where it is gated."""
     open_loop = _is_open(target)
     merged = {parse_quantity(name): margin for name, margin in default_margins(open_loop).items()}
     return {q: margin for q, margin in merged.items() if not (open_loop and q.metric in OFFERED)}
 
 
-def _is_open(target: Target) -> bool:
+def _is_open(target: ReportedTest) -> bool:
     load = target.point["load"]
     stages = load.get("stages") or []
     return not (load.get("concurrency") or any(stage.get("concurrency") for stage in stages))
 
 
-def _identity(target: Target) -> Identity:
+def _identity(target: ReportedTest) -> Identity:
     server = target.point["server"]
     model = server["model"]
     return Identity(
@@ -160,7 +160,7 @@ def _identity(target: Target) -> Identity:
     )
 
 
-def check_source(source: Source, target: Target, model: str | None = None) -> None:
+def check_source(source: Source, target: ReportedTest, model: str | None = None) -> None:
     """ImportBaselineError where file and test say otherwise; lengths are compared where all requests have one."""
     load, own = source.result.load, target.point["load"]
     theirs = {"concurrency": load.concurrency, "request_rate": load.request_rate}
@@ -185,7 +185,7 @@ def check_source(source: Source, target: Target, model: str | None = None) -> No
         raise ImportBaselineError(f"{source.file} is no run of {target.test}: {'; '.join(wrong)}")
 
 
-def _session(sources: Sequence[Source], target: Target, now: datetime) -> StoredSession:
+def _session(sources: Sequence[Source], target: ReportedTest, now: datetime) -> StoredSession:
     begun = [datetime.fromtimestamp(run.started_ns / 1e9, UTC) for s in sources for run in s.result.runs]
     started = min(begun, default=now).astimezone(UTC).replace(microsecond=0)
     args = {name: value for name, value in target.point["server"]["args"].items() if not changes_output(name)}

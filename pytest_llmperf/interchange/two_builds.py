@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_llmperf.interchange.files import ImportedFile, shown_path
 from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
-from pytest_llmperf.interchange.to_baseline import ImportBaselineError, Source, Target, check_source
+from pytest_llmperf.interchange.to_baseline import ImportBaselineError, ReportedTest, Source, check_source
 from pytest_llmperf.metrics.result import Result
 
 _SAME_LENGTH = 0.01
@@ -28,7 +28,7 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
     first = _only_result(old[0])
     load = {"concurrency": first.load.concurrency, "request_rate": first.load.request_rate}
     model = {"model": old[0].found.model or new[0].found.model or "unknown"}
-    target = Target(shown_path(old[0]), {"load": load, "server": model}, first.environment)
+    target = ReportedTest(shown_path(old[0]), {"load": load, "server": model}, first.environment)
     for file in (*old, *new):
         if file.found.tool != old[0].found.tool:
             tools = f"{old[0].path} is of {old[0].found.source}, {file.path} of {file.found.source}"

@@ -20,7 +20,7 @@ from pytest_llmperf.boundary.files import inside, write_at, write_whole
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.history.database import open_history
-from pytest_llmperf.history.session import StoredPoint, session_of
+from pytest_llmperf.history.session import HistoryPoint, session_of
 from pytest_llmperf.interchange import analyze
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.metrics.frame import write_parquet
@@ -128,7 +128,7 @@ def write_history(
     folder.written.append(f"history: {path}")
 
 
-def _labelled(point: StoredPoint, labels: Mapping[str, str]) -> StoredPoint:
+def _labelled(point: HistoryPoint, labels: Mapping[str, str]) -> HistoryPoint:
     return replace(point, name=labels.get("name", point.name), parameters={**point.parameters, **labels})
 
 

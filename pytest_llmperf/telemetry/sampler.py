@@ -211,7 +211,7 @@ def gpu_rows(device: str) -> Iterator[Row]:
         yield row
 
 
-class Watch:
+class Sampling:
     """The sources of one run, each followed by a thread."""
 
     def __init__(self, asked: Mapping[str, Any]) -> None:
@@ -250,14 +250,14 @@ def _say(value: object) -> None:
 def main() -> None:
     os.nice(5)
     _say("ready")
-    watch: Watch | None = None
+    watch: Sampling | None = None
     for line in _lines():
         if watch is not None:
             found, watch = watch.end(), None
             if line == "end":
                 _say(found)
         if line != "end":
-            watch = Watch(json.loads(line))
+            watch = Sampling(json.loads(line))
 
 
 if __name__ == "__main__":

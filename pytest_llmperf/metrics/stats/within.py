@@ -32,7 +32,7 @@ def own_error(values: Sequence[float] | _Values) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class RunDrift:
     """Difference between the last and the first third of a run."""
 
     change: float
@@ -40,7 +40,7 @@ class Drift:
     """Standard error of the change."""
 
 
-def drift(values: Sequence[float] | _Values) -> Drift:
+def drift(values: Sequence[float] | _Values) -> RunDrift:
     """Returns what values change by from their first third to their last; ValueError with fewer than LEAST of them."""
     sample = np.asarray(values, dtype=float)
     third = sample.size // 3
@@ -49,7 +49,7 @@ def drift(values: Sequence[float] | _Values) -> Drift:
     places = np.arange(means.size) - (means.size - 1) / 2
     # A trend is no scatter: it is taken off before the error is estimated.
     level = means - places * float(places @ means) / float(places @ places)
-    return Drift(change, _error(level) * math.sqrt(6))
+    return RunDrift(change, _error(level) * math.sqrt(6))
 
 
 def batch_means(sample: _Values) -> _Values:

@@ -10,7 +10,7 @@ from pytest_llmperf.report.html.series import SERIES
 from pytest_llmperf.report.sections.section import Content, Section
 
 
-class Place(NamedTuple):
+class NamedEnvironment(NamedTuple):
     """An environment with the facts about it by name."""
 
     slug: str
@@ -18,14 +18,16 @@ class Place(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def _environments(content: Content) -> list[Place]:
+def _environments(content: Content) -> list[NamedEnvironment]:
     """All environments of points; without any point those of the searches."""
     results = [one.result for one in content.outcomes if one.result and (one.result.runs or one.result.imported)]
     found = [
-        Place(one.environment.slug, one.environment.simulated, _without_deployment(one.environment.as_dict()))
+        NamedEnvironment(
+            one.environment.slug, one.environment.simulated, _without_deployment(one.environment.as_dict())
+        )
         for one in results
     ]
-    searched = [Place(one.environment["slug"], one.simulated, one.environment) for one in content.searches]
+    searched = [NamedEnvironment(one.environment["slug"], one.simulated, one.environment) for one in content.searches]
     return list({place.slug: place for place in found or searched}.values())
 
 

@@ -26,7 +26,7 @@ class Arena(Protocol):
 
 
 class OutOfTrials(Exception):
-    """As many configurations were measured as the search may take."""
+    """The search may measure no more configurations."""
 
 
 def brute(space: Space, arena: Arena) -> None:

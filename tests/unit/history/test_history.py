@@ -17,9 +17,9 @@ from pytest_llmperf.history.analysis import differences, trends
 from pytest_llmperf.history.database import FoundPoint, open_history
 from pytest_llmperf.history.session import (
     HistoryError,
-    StoredPoint,
-    StoredRun,
-    StoredSession,
+    HistoryPoint,
+    HistoryRun,
+    HistorySession,
     session_json,
     session_of,
     stored_session,
@@ -29,8 +29,8 @@ from pytest_llmperf.report.history.page import history_page
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def point(name: str = "tp4-short", *, measured: datetime = START, itl: float = 10.0, **changes: object) -> StoredPoint:
-    runs = tuple(StoredRun(n, 1, True, {"itl_p50": itl * (1 + 0.001 * n)}) for n in (1, 2, 3))
+def point(name: str = "tp4-short", *, measured: datetime = START, itl: float = 10.0, **changes: object) -> HistoryPoint:
+    runs = tuple(HistoryRun(n, 1, True, {"itl_p50": itl * (1 + 0.001 * n)}) for n in (1, 2, 3))
     facts = {
         "test": f"test_a.py::test_serving[{name}]",
         "name": name,
@@ -44,10 +44,10 @@ def point(name: str = "tp4-short", *, measured: datetime = START, itl: float = 1
         "dialect": {},
         "runs": runs,
     }
-    return StoredPoint(**{**facts, **changes})
+    return HistoryPoint(**{**facts, **changes})
 
 
-def session(number: int = 0, *points: StoredPoint, **changes: object) -> StoredSession:
+def session(number: int = 0, *points: HistoryPoint, **changes: object) -> HistorySession:
     facts = {
         "id": f"{number:032x}",
         "started": START + timedelta(days=number),
@@ -55,7 +55,7 @@ def session(number: int = 0, *points: StoredPoint, **changes: object) -> StoredS
         "version": "0.1.0",
         "points": points or (point(measured=START + timedelta(days=number)),),
     }
-    return StoredSession(**{**facts, **changes})
+    return HistorySession(**{**facts, **changes})
 
 
 @pytest.fixture
@@ -116,10 +116,10 @@ def test_of_many_points_no_more_than_one_is_in_memory():
     def points():
         for day in range(5):
             yield FoundPoint(day, "s", START, None, point(measured=START + timedelta(days=day)))
-            held.append(sum(isinstance(one, StoredPoint) for one in gc.get_objects()))
+            held.append(sum(isinstance(one, HistoryPoint) for one in gc.get_objects()))
 
     held: list[int] = []
-    before = sum(isinstance(one, StoredPoint) for one in gc.get_objects())
+    before = sum(isinstance(one, HistoryPoint) for one in gc.get_objects())
     (trend,) = trends(points(), [parse_quantity("itl_p50")])
     assert len(trend.levels) == len(held) == 5
     assert max(held) <= before + 1
@@ -203,7 +203,7 @@ def test_sessions_may_write_at_the_same_time(path):
 
 
 def test_what_was_not_committed_is_not_there(path):
-    broken = session(1, point(), point("x", runs=(StoredRun(1, 1, True, {"itl_p50": object()}),)))  # type: ignore[dict-item]
+    broken = session(1, point(), point("x", runs=(HistoryRun(1, 1, True, {"itl_p50": object()}),)))  # type: ignore[dict-item]
     with open_history(path, write=True) as history:
         with pytest.raises(HistoryError, match="JSON serializable"):
             history.add(broken)

@@ -25,7 +25,7 @@ from pytest_llmperf.servers.deployments import holder
 from pytest_llmperf.servers.deployments.holder import StepFailed, Stopped, attempts
 from pytest_llmperf.servers.deployments.kubernetes import commands, engine, rollout, tools
 from pytest_llmperf.servers.deployments.kubernetes.tools import ToolFailed
-from pytest_llmperf.servers.deployments.kubernetes.watch import Watch
+from pytest_llmperf.servers.deployments.kubernetes.watch import PodWatch
 from pytest_llmperf.servers.process.log import first_error
 from pytest_llmperf.servers.secrets import expand
 
@@ -50,7 +50,7 @@ class Deployment:
         self.without_node: dict[str, float] = {}
         self.made_by: tuple[rollout.Workload, ...] = ()
         self.pods: list[rollout.Object] = []
-        self.watch: Watch | None = None
+        self.watch: PodWatch | None = None
 
     def bring_up(self) -> dict[str, Any]:
         """Makes the six steps; returns what only the running release tells. Raises StepFailed."""
@@ -62,7 +62,7 @@ class Deployment:
         manifest = self._install()
         self._roll_out(manifest)
         forwarded = self._endpoint(manifest) if not self.config.url else None
-        self.watch = Watch(self.config, forwarded, self.port)
+        self.watch = PodWatch(self.config, forwarded, self.port)
         return self._facts(manifest)
 
     def _namespace(self) -> None:

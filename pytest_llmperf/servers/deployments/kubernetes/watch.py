@@ -21,7 +21,7 @@ _BROKEN_S, _BREAKS = 10.0, 5
 _END_S = 5.0
 
 
-class Watch:
+class PodWatch:
     """Two commands that run as long as the release serves; each is started anew when it ends."""
 
     def __init__(self, config: KubernetesServer, forwarded: tuple[str, int] | None, port: int) -> None:
