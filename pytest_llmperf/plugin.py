@@ -187,7 +187,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
         reporter.section("llmperf dry run")
         lines = describe_points(_points(session.items), own.options.runs_of, own.gpus)
-        for line in [*lines, *dry_run_lines(session.items)]:
+        told = [own.totals()] if own.program.tests else []
+        told += own.outlook() if session.config.get_verbosity() < 0 else []  # else the head has told it
+        for line in [*lines, *told, *dry_run_lines(session.items)]:
             reporter.write_line(line)
     if own and (wrong := own.mistakes()):
         raise pytest.UsageError("\n".join(wrong))

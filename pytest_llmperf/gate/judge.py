@@ -11,7 +11,7 @@ from typing import Literal
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.answers import answer_margins, answer_verdicts, changed_answers, guard_hint
-from pytest_llmperf.gate.baselines.file import assert_holds, read_baseline, stored_path
+from pytest_llmperf.gate.baselines.file import read_baseline, read_stored, stored_path
 from pytest_llmperf.gate.baselines.folder import unused
 from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, recorded, without_session
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, Baseline, StoredSession
@@ -86,6 +86,10 @@ class Judge:
         """The test's baseline in the result's environment; it need not exist."""
         return stored_path(self.folder, result.environment.slug, test)
 
+    def path(self, test: str, slug: str) -> Path:
+        """The path of the test's baseline in an environment; the file need not exist."""
+        return stored_path(self.folder, slug, test)
+
     def is_recording(self, test: str, result: Result) -> bool:
         """True if the result is to become the baseline, without a comparison; that of a duet never is."""
         if result.reference is not None or self.recording == "nothing":
@@ -129,9 +133,7 @@ class Judge:
             notes = (*notes, *bound_notes(result, margins, series))
             regression = Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
             return self._with_answers(test, regression, result, {"duet": [answers_of(old.runs)]}, duet_rules(profile))
-        path = self.file(test, result)
-        assert_holds(path, test)
-        stored = read_baseline(path)
+        stored = read_stored(self.folder, result.environment.slug, test)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))

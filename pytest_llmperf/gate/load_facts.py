@@ -62,6 +62,12 @@ def hard_facts(load: _Facts) -> dict[str, Any]:
     return {key: _value(load, key) for key in sorted(HARD)}
 
 
+def changed_load(then: _Facts, now: _Facts) -> list[str]:
+    """Sentences on the `IN_TRACE` keys that differ, as in `input_tokens was 50, is 60`."""
+    pairs = {key: (_value(then, key), _value(now, key)) for key in sorted(IN_TRACE)}
+    return [f"{key} was {before!r}, is {after!r}" for key, (before, after) in pairs.items() if before != after]
+
+
 def measuring_facts(load: _Facts, engine: str) -> dict[str, Any]:
     """Values of the `MEASURING` keys, likewise; of a tokenizer the name, since its folder may lie anywhere."""
     found = {key: _value(load, key) for key in sorted(MEASURING)}

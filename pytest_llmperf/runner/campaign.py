@@ -14,10 +14,11 @@ from pytest_llmperf.errors import LlmPerfError, LoadError
 from pytest_llmperf.gate.judge import Doubt
 from pytest_llmperf.load.event_loop import unswallowed
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.records import Run
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.runner.progress.live import Live
-from pytest_llmperf.runner.resumed import Resumed, keep_point
+from pytest_llmperf.runner.resumed import Resumed, ResumedPoint, keep_point
 from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.server import LlmServer, in_thread
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -49,6 +50,7 @@ class Campaign:
         self._tasks: dict[str, Task] = {}
         """Tasks that were measured along with another test, by test; taken out when its own test asks."""
         self._measured: set[str] = set(self._resumed.points)
+        self._begun = dict(self._resumed.begun)
         self._undecided: set[str] = set()
         self._begun_s: float | None = None
 
@@ -75,8 +77,7 @@ class Campaign:
         stored = self._resumed.points.get(planned.test)
         if stored is None or self._program.tests.get(planned.test) != planned:
             return None
-        if server.started and (why := stored.other_engine(server)):
-            self._folder.notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
+        if server.started and self._is_others(stored, planned, server):
             return None
         result = stored.result(planned)
         self._folder.note(
@@ -90,6 +91,23 @@ class Campaign:
         )
         return result
 
+    def _is_others(self, stored: ResumedPoint, planned: PlannedTest, server: LlmServer) -> bool:
+        """Whether another engine measured a point than the one that runs, which is noted."""
+        why = stored.other_engine(server)
+        if why:
+            self._folder.notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
+        return bool(why)
+
+    def _earlier(self, planned: PlannedTest, server: LlmServer) -> tuple[Run, ...]:
+        """The runs that an interrupted session has of a point that needs more, in the file of requests again."""
+        stored = self._begun.pop(planned.test, None) if self._program.tests.get(planned.test) == planned else None
+        if stored is None or self._is_others(stored, planned, server):
+            return ()
+        runs = stored.point.sides[-1].runs
+        for run in runs:
+            self._folder.save_requests(planned.test, run, planned.point)
+        return runs
+
     async def _measure(self, planned: PlannedTest, server: LlmServer) -> Task:
         """Measures the test's own point and those of the tests that wait for the same server; returns the own one.
 
@@ -99,7 +117,7 @@ class Campaign:
         tests = [planned, *self._mates(planned)]
         self._measured |= {one.test for one in tests}
         await _each_side(server, lambda side: side.bring_up())
-        tasks = [Task(one, server, self._folder, self._gpus) for one in tests]
+        tasks = [Task(one, server, self._folder, self._gpus, self._earlier(one, server)) for one in tests]
         always, relaunch, wanted = planned.relaunch == "always", False, tasks
         try:
             while wanted:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.gate.baselines.fingerprint import changes
-from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.runner.describe import counted
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.resume.files import read_points, write_point
 from pytest_llmperf.runner.resume.stored_point import SCHEMA, StoredPoint, StoredSide, asked_json, other_than
-from pytest_llmperf.runner.tasks.capacity import capacity_result, search_hash
+from pytest_llmperf.runner.tasks.capacity import capacity_result, sent_hash
 from pytest_llmperf.runner.tasks.task import Task
 from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.server import LlmServer
@@ -51,6 +51,8 @@ class Resumed:
 
     points: Mapping[str, ResumedPoint]
     """Points by test; these tests measure nothing."""
+    begun: Mapping[str, ResumedPoint] = field(default_factory=dict)
+    """Points by test that have runs, and fewer than their gate takes: these are kept, and the missing ones added."""
     notes: tuple[str, ...] = ()
     """Sentences about points that are there and are measured again."""
 
@@ -70,31 +72,42 @@ def read_resumed(
     if not stored:
         notes.append(f"--llmperf-resume: no measured points in {folder.output}, so everything is measured")
     points: dict[str, ResumedPoint] = {}
+    begun: dict[str, ResumedPoint] = {}
     for test, planned in tests.items():
         if test not in stored or planned.point.missing is not None:
             continue
         found = ResumedPoint(stored[test])
-        if why := _refused(found, planned, gpus, runs_wanted):
+        why = _refused(found, planned, gpus)
+        has, wanted = (0, 0) if why else _runs(found, planned, runs_wanted)
+        if has < wanted and _grows(planned):
+            begun[test] = found
+            added = f"{wanted - has} added, since {wanted} are needed now"
+            notes.append(f"{planned.point_id}: {counted(has, 'run')} kept, and {added}")
+        elif why or has < wanted:
+            why = why or f"it has {has} runs, and {wanted} are needed now"
             notes.append(f"{planned.point_id} is measured again, not resumed: {why}")
         else:
             points[test] = found
-    return Resumed(points, tuple(notes))
+    return Resumed(points, begun, tuple(notes))
 
 
-def _refused(
-    found: ResumedPoint,
-    planned: PlannedTest,
-    gpus: Sequence[Gpu],
-    runs_wanted: Callable[[str, Result], int],
-) -> str:
+def _runs(found: ResumedPoint, planned: PlannedTest, runs_wanted: Callable[[str, Result], int]) -> tuple[int, int]:
+    """Returns how many runs a stored point has, and how many its gate takes at least."""
+    result = found.result(planned)
+    return len(result.runs), runs_wanted(planned.test, result) if "baseline" in planned.gates else 0
+
+
+def _grows(planned: PlannedTest) -> bool:
+    """Whether runs can be added later; a duet's come in pairs, and windows until stable in one go."""
+    point = planned.point
+    return point.capacity is None and point.stability is None and not isinstance(planned.server, Duet)
+
+
+def _refused(found: ResumedPoint, planned: PlannedTest, gpus: Sequence[Gpu]) -> str:
     """Says why a stored point cannot stand for the planned one; empty when it can."""
     judged = environment(sides(planned.server)[-1], None, gpus)
     differences = other_than(found.point, _asked(planned), judged)
-    if why := differences or _other_trace(found.point, planned.point):
-        return "; ".join(why)
-    result = found.result(planned)
-    wanted = runs_wanted(planned.test, result) if "baseline" in planned.gates else 0
-    return f"it has {len(result.runs)} runs, and {wanted} are needed now" if wanted > len(result.runs) else ""
+    return "; ".join(differences or _other_trace(found.point, planned.point))
 
 
 def keep_point(task: Task, folder: RunFolder) -> None:
@@ -138,6 +151,5 @@ def _other_trace(stored: StoredPoint, point: LoadPoint) -> tuple[str, ...]:
     """Files of prompts, traces and tokenizers may have changed under the same name."""
     if not (point.prompts or point.trace or point.tokenizer):
         return ()
-    now = search_hash(point) if point.capacity else make_trace(point, point.name).hash
-    same = now == stored.sides[-1].runs[0].trace_hash
+    same = sent_hash(point) == stored.sides[-1].runs[0].trace_hash
     return () if same else ("a file of prompts, trace or tokenizer has changed",)

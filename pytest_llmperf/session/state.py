@@ -44,7 +44,9 @@ from pytest_llmperf.search.result import SearchResult
 from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
+from pytest_llmperf.session.beforehand.dry_run import totals
 from pytest_llmperf.session.beforehand.mistakes import mistakes
+from pytest_llmperf.session.beforehand.outlook import outlook, run_seconds
 from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.session.select.collection import Collection, resolved
 from pytest_llmperf.telemetry.environment import git_sha
@@ -312,7 +314,15 @@ class PytestSession:
         lacking = [
             f"llmperf: load {point.name} cannot be measured here: {point.missing}" for point in loads if point.missing
         ]
-        return "\n".join([f"llmperf: {measured} on {on}, {gpus}{mode}", *lacking])
+        return "\n".join([f"llmperf: {measured} on {on}, {gpus}{mode}", *lacking, *self.outlook()])
+
+    def outlook(self) -> list[str]:
+        """Returns lines on points that cannot be compared whatever is measured."""
+        return [f"llmperf: {line}" for line in outlook(self.program, self.judge, self.gpus)]
+
+    def totals(self) -> str:
+        """Returns a line on all that the session would start, send and take."""
+        return totals(self.program, lambda planned: run_seconds(planned, self.judge, self.gpus))
 
 
 def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Preparation:

@@ -150,7 +150,8 @@ def test_a_changed_load_is_not_comparable(recorded):
     recorded.edit_plan("output_tokens: 4, concurrency", "output_tokens: 5, concurrency")
     result = recorded.run(*POINT)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is not comparable: trace_hash was *"])
+    sentence = "*is not comparable: output_tokens was 4, is 5. If the change is meant*"
+    result.stdout.fnmatch_lines([f"llmperf: tp1pp1-short: baseline {sentence}", sentence])
 
 
 def test_another_way_of_measuring_the_same_load_is_told(recorded):
@@ -499,3 +500,23 @@ def test_an_invalid_run_passes_neither_sla_nor_baseline(suite):
 def test_a_relative_baseline_folder_counts_from_where_pytest_was_started(suite):
     suite.run(*POINT, "--llmperf-update-baselines", "--llmperf-baselines=elsewhere").assert_outcomes(passed=1)
     assert (suite.pytester.path / "elsewhere" / "simulated-embedded").is_dir()
+
+
+def test_what_cannot_be_compared_is_told_before_anything_is_measured(recorded):
+    (path,) = [path for path in recorded.baselines() if path.stem.endswith("tp1pp1-short")]
+    elsewhere = recorded.pytester.path / "baselines" / "h200x1-vllm" / path.name
+    elsewhere.parent.mkdir()
+    path.rename(elsewhere)
+    told = f"llmperf: tp1pp1-short: no baseline for this point * of this name there is {elsewhere}; record it with *"
+    recorded.run(*POINT, "--llmperf-dry-run").stdout.fnmatch_lines([told, "in all: 1 start, 2 runs, *"])
+    path.write_text("{}")
+    told = "llmperf: tp1pp1-short: baseline *tp1pp1-short.json is damaged *"
+    recorded.run(*POINT, "--llmperf-dry-run", "-q").stdout.fnmatch_lines([told])
+    quiet = recorded.run(*POINT, "--llmperf-dry-run", "--llmperf-accept")
+    quiet.stdout.no_fnmatch_line("*tp1pp1-short.json*")
+
+
+def test_a_dry_run_knows_from_the_baseline_how_long_it_takes(recorded):
+    recorded.run(*POINT, "--llmperf-dry-run").stdout.fnmatch_lines(
+        ["in all: 1 start, 2 runs, * requests, about * s of load"]
+    )

@@ -76,4 +76,4 @@ def test_a_dry_run_totals_what_it_would_take(suite):
     suite.write(plan=PLAN, test=f"{HEAD}{ANOTHER}")
     suite.edit_plan("concurrency: 1, requests: 4", "request_rate: 2, requests: 4")
     result = suite.run("--llmperf-dry-run")
-    result.stdout.fnmatch_lines(["in all: 1 start, 1 run, 4 requests, 2 s of load"])
+    result.stdout.fnmatch_lines(["in all: 1 start, 1 run, 4 requests, about 2 s of load"])

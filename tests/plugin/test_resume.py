@@ -230,3 +230,21 @@ def test_a_file_is_no_session(grid):
     result = grid.run("--llmperf-resume")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--llmperf-resume*is a file, not the folder of a session"])
+
+
+def test_a_baseline_that_needs_more_runs_keeps_those_that_are_there(suite):
+    gated = edited(SLA_ONLY, "load_point, sla):", "load_point, baseline):")
+    check = "    result = load_driver.run(llm_server, load_point)\n    baseline.check(result, missing='skip')\n"
+    suite.write(plan=ONE_RUN, test=edited(gated, "    sla.check(load_driver.run(llm_server, load_point))\n", check))
+    suite.run("-k", "step_1-short-c1").assert_outcomes(passed=1)
+    (requests,) = (suite.output / "requests").glob("*.jsonl")
+    before = requests.read_text()
+    result = suite.run("-k", "step_1-short-c1", "--llmperf-resume", "--llmperf-update-baselines", "-v")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*1 run kept, and 4 added, since 5 are needed now*"])
+    after = requests.read_text()
+    assert after.startswith(before)
+    assert [*dict.fromkeys(json.loads(line)["run"] for line in after.splitlines())] == [1, 2, 3, 4, 5]
+    (path,) = suite.baselines()
+    (session,) = json.loads(path.read_text())["sessions"]
+    assert sum(map(len, session["launches"])) == 5

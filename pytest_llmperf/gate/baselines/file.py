@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 from pathlib import Path
 
@@ -16,13 +17,15 @@ MOST_SESSIONS = 200
 """Most sessions of a baseline file that is read; it grows to 13 by itself, and each takes 4 ms and 160 kB to read."""
 _MOST_BYTES = 64 << 20
 """Largest baseline file that is read: one with the answers of thousands of prompts."""
+_SHOWN = 3
+_NONE_HERE = "no baseline for this point in this environment"
 UPDATE_HINT = "record it with --llmperf-update-baselines"
 
 
 def read_baseline(path: Path) -> Baseline:
     """BaselineError names the file, what is wrong with it and the cure; for a missing one the flag that records it."""
     if not path.exists():
-        raise BaselineError(f"no baseline for this point in this environment ({path}); {UPDATE_HINT}")
+        raise BaselineError(f"{_NONE_HERE} ({path}); {UPDATE_HINT}")
     try:
         return parse_baseline(stored_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
@@ -37,6 +40,20 @@ def stored_text(path: Path) -> str:
     if sessions > MOST_SESSIONS:
         raise OSError(errno.EFBIG, f"has {sessions:,} `sessions`, more than {MOST_SESSIONS}", str(path))
     return text
+
+
+def read_stored(folder: Path, slug: str, test: str) -> Baseline:
+    """Reads the test's baseline in an environment, as `read_baseline` does; where there is none, BaselineError names
+    those of the same name in other environments, or of test files that were moved.
+    """
+    path = stored_path(folder, slug, test)
+    assert_holds(path, test)
+    if path.exists():
+        return read_baseline(path)
+    others = sorted(map(str, folder.rglob(glob.escape(path.name)))) if folder.is_dir() else []
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    there = f"; of this name there is {', '.join(others[:_SHOWN])}{more}" if others else ""
+    raise BaselineError(f"{_NONE_HERE} ({path}){there}; {UPDATE_HINT}")
 
 
 def held_test(path: Path) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.load_facts import hard_facts
 from pytest_llmperf.metrics.result import Result
+from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.telemetry.environment import Environment
 
 _MACHINE = ("driver", "cpu", "cpu_cores", "host", "kernel")
@@ -46,18 +48,23 @@ def identity(result: Result) -> Identity:
     """
     if result.trace_hash is None:
         raise BaselineError(f"{result.point_id} has no run, so there is nothing to compare")
-    model, replicas = result.server.model, getattr(result.server, "replicas", 1)
+    return identity_of(result.server, result.load, result.environment, result.trace_hash)
+
+
+def identity_of(server: ServerConfig, load: LoadPoint, environment: Environment, trace_hash: str) -> Identity:
+    """The hard facts of a point, which need not be measured yet."""
+    model, replicas = server.model, getattr(server, "replicas", 1)
     return Identity(
-        environment=result.environment.slug,
-        gpus=result.environment.gpus,
-        engine=result.server.engine,
+        environment=environment.slug,
+        gpus=environment.gpus,
+        engine=server.engine,
         model=Path(model).name if model.startswith("/") else model,
-        output_args=dict(result.server.output_args),
-        load_shape="closed loop" if result.load.closed_loop else "open loop",
-        trace_hash=result.trace_hash,
-        load=hard_facts(result.load.as_dict()),
+        output_args=dict(server.output_args),
+        load_shape="closed loop" if load.closed_loop else "open loop",
+        trace_hash=trace_hash,
+        load=hard_facts(load.as_dict()),
         replicas=replicas,
-        balance=result.server.balance_by if replicas > 1 else "",
+        balance=server.balance_by if replicas > 1 else "",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.definitions import Quantity, parse_quantity, quantity_names
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines.fingerprint import Identity, changes, circumstances, identity, soft_args
-from pytest_llmperf.gate.load_facts import measured_how, measured_otherwise, unknown_before
+from pytest_llmperf.gate.load_facts import changed_load, measured_how, measured_otherwise, unknown_before
 from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.agreement import agreement
@@ -27,6 +27,10 @@ from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.telemetry.environment import Environment
 
 HISTOGRAMS = ("ttft", "itl", "e2e")
+_SENT_OTHERWISE = (
+    "what is sent changed though no key of the load did: the contents of a file of prompts, a trace or a tokenizer, or "
+    "the version of pytest-llmperf (it was {})"
+)
 RENEW_HINT = "make this session the baseline with --llmperf-accept"
 
 StoredReference = Literal["rolling", "anchor"]
@@ -180,11 +184,23 @@ def sample_sizes(sessions: Sequence[StoredSession], metric: str) -> tuple[int, .
 
 def assert_comparable(baseline: Baseline, result: Result) -> None:
     """BaselineError when a hard fact differs, since then nothing compares."""
-    facts = tuple(changes(asdict(baseline.identity), asdict(identity(result))))
+    assert_alike(baseline, identity(result), result.load.as_dict(), lambda: _guard_clause(baseline, result))
+
+
+def assert_alike(
+    baseline: Baseline, now: Identity, load: Mapping[str, Any], told: Callable[[], str] = lambda: ""
+) -> None:
+    """BaselineError when a hard fact of a point (with the JSON data of its load) differs from the baseline's.
+
+    `told` gives a clause to add where an argument that changes output is among them.
+    """
+    facts = tuple(changes(asdict(baseline.identity), asdict(now)))
+    hard = [sentence for path, sentence in facts if path != "trace_hash"]
     # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
-    hard = [sentence for path, sentence in facts if not (baseline.imported and path == "trace_hash")]
+    if now.trace_hash != baseline.identity.trace_hash and not baseline.imported:
+        hard += changed_load(baseline.load, load) or [_SENT_OTHERWISE.format(baseline.rolling[-1].environment.llmperf)]
     if hard:
-        clause = _guard_clause(baseline, result) if any(path.startswith("output_args.") for path, _ in facts) else ""
+        clause = told() if any(path.startswith("output_args.") for path, _ in facts) else ""
         raise BaselineError(
             f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{clause}. If the change is meant, "
             f"{RENEW_HINT}"

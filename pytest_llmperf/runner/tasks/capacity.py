@@ -198,6 +198,11 @@ def level_point(
     return point.model_copy(update={**changes, **named})
 
 
+def sent_hash(point: LoadPoint) -> str:
+    """Returns the identity of what a point sends: of a capacity what is searched, else its trace's hash."""
+    return search_hash(point) if point.capacity else make_trace(point, point.name).hash
+
+
 def search_hash(point: LoadPoint) -> str:
     """Identity of what is searched: what level 1 sends, and what a level must meet. The range is no part of it."""
     asked = point.capacity

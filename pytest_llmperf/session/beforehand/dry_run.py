@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.runner.describe import counted, describe_load, load_seconds
+from pytest_llmperf.runner.describe import counted, describe_load
+from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, shown_proxy, steps
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -23,21 +24,28 @@ def describe_points(
         for load in (load for other, load in points if other == server):
             yield f"  {load.name}: {describe_load(load, runs(load))}{each}"
             yield from (f"    {note}" for note in file_notes(load))
-    if points:
-        yield _totals(points, runs)
 
 
-def _totals(points: Sequence[tuple[ServerConfig | Duet, LoadPoint]], runs: Callable[[LoadPoint], int]) -> str:
-    """The sums of starts, runs, requests and seconds, as far as they can be known without the servers."""
-    started = [config for config in configurations(server for server, _ in points) if config.is_started]
-    counts = [(load, runs(load) * len(sides(server))) for server, load in points]
-    measured = sum(count for _, count in counts)
-    requests = sum((load.requests or 0) * count for load, count in counts)
-    at_least = "" if all(load.requests and not load.capacity for load, _ in counts) else "at least "
-    seconds = [known and known * count for load, count in counts for known in (load_seconds(load),)]
-    known_s = sum(filter(None, seconds))
-    time = f", {known_s:.0f} s of load" + (" and what takes as long as its server" if None in seconds else "")
-    return f"in all: {counted(len(started), 'start')}, {counted(measured, 'run')}, {at_least}{requests} requests{time}"
+def totals(program: Program, run_seconds: Callable[[PlannedTest], float | None]) -> str:
+    """How much all tests are together, as far as it can be known without the servers."""
+    tests = list(program.tests.values())
+    started = [config for config in configurations(planned.server for planned in tests) if config.is_started]
+    counts = [(planned, planned.runs * len(sides(planned.server))) for planned in tests]
+    requests = sum((planned.point.requests or 0) * count for planned, count in counts)
+    at_least = "" if all(one.point.requests and not one.point.capacity for one in tests) else "at least "
+    seconds = [(planned, count * known) for planned, count in counts if (known := run_seconds(planned)) is not None]
+    load_s = sum(took for _, took in seconds)
+    gpu_s = sum(took * sum(side.gpu_count for side in sides(planned.server)) for planned, took in seconds)
+    parts = [
+        counted(len(started), "start"),
+        counted(sum(count for _, count in counts), "run"),
+        f"{at_least}{requests} requests",
+        *([f"about {load_s:.0f} s of load"] if seconds else []),
+        *([f"{gpu_s / 3600:.2g} GPU hours"] if gpu_s else []),
+    ]
+    if unknown := len(tests) - len(seconds):
+        parts.append(f"and {counted(unknown, 'point')} of which nothing tells how long a run takes")
+    return f"in all: {', '.join(parts)}"
 
 
 def _describe_duet(duet: Duet, gpus: Sequence[Gpu]) -> Iterator[str]:

@@ -162,7 +162,11 @@ def test_an_anchor_that_is_accepted_early_still_grows():
     [
         (lambda: result(slug="cpu-embedded"), "environment was 'h200x1-embedded', is 'cpu-embedded'"),
         (lambda: result(gpus=("NVIDIA A100",)), r"gpus was \('NVIDIA H200',\), is \('NVIDIA A100',\)"),
-        (lambda: result([replace(steady_run(), trace_hash="trace-2")]), "trace_hash was 'trace-1', is 'trace-2'"),
+        (lambda: result([replace(steady_run(), trace_hash="trace-2")]), "what is sent changed though no key"),
+        (
+            lambda: result([replace(steady_run(), trace_hash="trace-2")], load=point(input_tokens=60)),
+            "input_tokens was [0-9]+, is 60",
+        ),
         (lambda: result(load=point(request_rate=5)), "load_shape was 'closed loop', is 'open loop'"),
         (lambda: result(config=server("{engine: vllm}")), "engine was 'embedded', is 'vllm'"),
         (lambda: result(config=server("{engine: embedded}", model="n")), "model was 'm', is 'n'"),
