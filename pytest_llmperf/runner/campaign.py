@@ -92,7 +92,7 @@ class Campaign:
         return result
 
     def _is_others(self, stored: ResumedPoint, planned: PlannedTest, server: LlmServer) -> bool:
-        """Whether another engine measured a point than the one that runs, which is noted."""
+        """True if another engine measured a point than the one that runs; a note says so."""
         why = stored.other_engine(server)
         if why:
             self._folder.notes.append(f"{planned.point_id} is measured again, not resumed: {why}")

@@ -98,7 +98,7 @@ def _runs(found: ResumedPoint, planned: PlannedTest, runs_wanted: Callable[[str,
 
 
 def _grows(planned: PlannedTest) -> bool:
-    """Whether runs can be added later; a duet's come in pairs, and windows until stable in one go."""
+    """True if runs can be added later; a duet's come in pairs, and windows until stable in one go."""
     point = planned.point
     return point.capacity is None and point.stability is None and not isinstance(planned.server, Duet)
 

@@ -27,7 +27,7 @@ def describe_points(
 
 
 def totals(program: Program, run_seconds: Callable[[PlannedTest], float | None]) -> str:
-    """How much all tests are together, as far as it can be known without the servers."""
+    """The amount of all tests together, as far as it can be known without the servers."""
     tests = list(program.tests.values())
     started = [config for config in configurations(planned.server for planned in tests) if config.is_started]
     counts = [(planned, planned.runs * len(sides(planned.server))) for planned in tests]
