@@ -51,7 +51,6 @@ class _Choice:
         "pending_text",
         "pending_tokens",
         "prompt_tokens",
-        "sent_text",
         "token_ns",
         "tokens",
     )
@@ -63,7 +62,6 @@ class _Choice:
         self.tokens: list[int] = []
         self.pending_tokens: list[int] = []
         self.pending_text = ""
-        self.sent_text: list[str] = []
         self.token_ns: list[int] = []
         self.chunk_sizes: list[int] = []
         self.first_scheduled_ns = 0

@@ -269,7 +269,7 @@ def _by_requests(limit: Limit, runs: Sequence[LimitRun]) -> tuple[Compliance, st
     )
 
 
-def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL) -> tuple[float, float]:
+def share_bounds(beyond: Sequence[int], n: Sequence[int]) -> tuple[float, float]:
     """One-sided bounds of the share of requests beyond a limit, from counts and sample sizes (> 0) of one run or more.
 
     Clopper and Pearson (1934) with the effective sample size of a clustered sample (Korn and Graubard, 1998).
@@ -281,8 +281,8 @@ def share_bounds(beyond: Sequence[int], n: Sequence[int], level: float = _LEVEL)
     effect = max(_LEAST_DESIGN_EFFECT, between)
     size = sum(n) / effect
     count = share * size
-    lower = float(betaincinv(count, size - count + 1, 1 - level)) if count else 0.0
-    return lower, float(betaincinv(count + 1, size - count, level)) if count < size else 1.0
+    lower = float(betaincinv(count, size - count + 1, 1 - _LEVEL)) if count else 0.0
+    return lower, float(betaincinv(count + 1, size - count, _LEVEL)) if count < size else 1.0
 
 
 def by_values(limit: Limit, runs: Sequence[LimitRun], prior: Prior | None = None) -> tuple[Compliance, str] | None:

@@ -75,12 +75,11 @@ def level(data: Any, *path: str | int, kind: type | tuple[type, ...], where: str
     return found
 
 
-def check_total(what: str, stated: Any, read: float, where: str, *, rounding: float = 0.0) -> None:
-    """Raises ImportFileError where the file's own total (nothing is checked of None) is not what was read; `rounding`
-    is the relative difference that writing the numbers can make."""
+def check_total(what: str, stated: Any, read: float, where: str) -> None:
+    """Raises ImportFileError where the file's own total (nothing is checked of None) is not what was read."""
     if stated is None:
         return
     if not is_number(stated):
         raise ImportFileError(f"{where}: the total of {what} is {stated!r:.60}, no number")
-    if not math.isclose(stated, read, rel_tol=max(rounding, 1e-6), abs_tol=1e-9):
+    if not math.isclose(stated, read, rel_tol=1e-6, abs_tol=1e-9):
         raise ImportFileError(f"{where}: it totals {stated:.10g} {what}, and {read:.10g} were read")
