@@ -161,15 +161,12 @@ def _absurd_lengths(run: Run) -> Iterator[str]:
     ]
     if absurd:
         first = absurd[0]
+        counted = first.usage_doubt or f"{first.output_tokens} tokens"
         yield (
             f"{len(absurd)} of {len(good)} answers have more tokens than were asked for by a factor, as the server "
-            f"counts them (first: {_counted(first)}, {first.requested_output_tokens} asked for): no throughput or "
+            f"counts them (first: {counted}, {first.requested_output_tokens} asked for): no throughput or "
             "inter-token latency follows from such counts; does the server honour max_tokens, and count right?"
         )
-
-
-def _counted(record: RequestRecord) -> str:
-    return record.usage_doubt or f"{record.output_tokens} tokens"
 
 
 def _client_reasons(run: Run, point: LoadPoint) -> Iterator[str]:

@@ -58,12 +58,10 @@ class Space:
     def farthest(self, known: Iterable[Position]) -> Position | None:
         """The position that lies farthest from all known ones (axes count alike); None when every one is known."""
         seen = set(known)
-        all_ = self.positions() if len(self) <= _LARGEST else self._corners()
+        corners = itertools.product(*({0, size - 1} for size in self.sizes))
+        all_ = self.positions() if len(self) <= _LARGEST else corners
         left = [position for position in all_ if position not in seen]
         return max(left, key=lambda one: min((self._distance(one, other) for other in seen), default=0.0), default=None)
-
-    def _corners(self) -> Iterator[Position]:
-        return itertools.product(*({0, size - 1} for size in self.sizes))
 
     def _distance(self, one: Position, other: Position) -> float:
         pairs = zip(one, other, self.sizes, self.ordered, strict=True)

@@ -44,14 +44,11 @@ class Place(NamedTuple):
 
 def missing(config: TrtllmServer) -> Lack | None:
     """A program, on PATH or where the plan says, or the model's folder."""
-    needed = [(config.programs.get(name, _default(name)), name in config.programs) for name in needed_programs(config)]
+    usual = {"python": "python3", **config.programs}
+    needed = [(usual.get(name, name), name in config.programs) for name in needed_programs(config)]
     # A bare name in the plan is looked for on the PATH that its own `env` may set.
     absent = (missing_program(path, "programs" * named) for path, named in needed if not named or "/" in path)
     return next(filter(None, absent), None) or missing_model(config.model)
-
-
-def _default(name: str) -> str:
-    return "python3" if name == "python" else name
 
 
 def stop_grace_s(config: TrtllmServer) -> float:
