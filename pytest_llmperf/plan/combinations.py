@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 from pytest_llmperf.plan.fields import EntryError
 
 KEY = "combinations"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*\Z")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+-]*[A-Za-z0-9_.+])?\Z")
 """Names of servers, loads and combinations: what can be part of a test id."""
 
 
@@ -47,7 +47,8 @@ def read_combinations(given: object) -> dict[str, Mapping[str, Any]]:
 def check_name(name: object, *at: str) -> None:
     """EntryError where it cannot be part of a test id."""
     if not isinstance(name, str) or not NAME.match(name):
-        raise EntryError(f"{name!r} cannot be part of a test id; use letters, digits, '_', '.' and '+'", *at)
+        allowed = "letters, digits, '_', '.', '+' and, between them, '-'"
+        raise EntryError(f"{name!r} cannot be part of a test id; use {allowed}", *at)
 
 
 def validate_variants(variants: Sequence[Variant], validate: ValidatorFunctionWrapHandler) -> list[Any]:

@@ -6,6 +6,7 @@ Reading the YAML file and its errors with line numbers is plan/file.py's part.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -85,6 +86,19 @@ class Plan(Frozen):
                         f"{server.name!r} is the name of a server of {taken[server.name]!r} too", "servers", name
                     )
                 taken[server.name] = name
+        return self
+
+    @model_validator(mode="after")
+    def _ids_of_their_own(self) -> Plan:
+        """Names may hold dashes, and a dash joins them: `a` at `b-c` would be `a-b` at `c`."""
+        servers = [server.name for name, space in self.servers.items() for server in space.named(name).configs]
+        loads = [(name, point.name) for name, load in self.loads.items() for point in load.points(name)]
+        taken: dict[str, str] = {}
+        for server, (entry_name, load) in itertools.product(servers, loads):
+            if (point := f"{server}-{load}") in taken:
+                problem = f"the point of {server!r} would be {point} in test ids, as one of load {taken[point]!r} is"
+                raise EntryError(f"{problem}; rename one", "loads", entry_name)
+            taken[point] = entry_name
         return self
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ class Duet:
 
     @property
     def name(self) -> str:
-        """`old-vs-new`: part of test ids, and a word for `-k`. No server's name holds a dash."""
+        """`old-vs-new`: part of test ids, and a word for `-k`."""
         return f"{self.a.name}-vs-{self.b.name}"
 
     def too_few_gpus(self, gpus: Sequence[Gpu]) -> str | None:

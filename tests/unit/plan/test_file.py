@@ -66,7 +66,20 @@ def vllm(entry: str) -> str:
         (vllm("args: {tp: two}"), "tensor-parallel-size is a whole number of at least 1, not 'two'"),
         (vllm("args: {-tp: 2, tensor_parallel_size: 4}"), "5: servers.a.args: two spellings of one argument"),
         (plan_text("  a: {engine: embedded, args: {max-num-seq: 2}}"), "'max-num-seq'; did you mean 'max-num-seqs'?"),
-        (plan_text("  a-b: {engine: vllm}"), "3: servers.a-b: 'a-b' cannot be part of a test id; use letters"),
+        (plan_text("  a b: {engine: vllm}"), "3: servers.a b: 'a b' cannot be part of a test id; use letters"),
+        (plan_text("  a-: {engine: vllm}"), "3: servers.a-: 'a-' cannot be part of a test id; use letters"),
+        (
+            "model: m\nservers:\n  a: {engine: vllm}\n  a-s: {engine: vllm}\nloads:\n"
+            "  t: {input_tokens: 8, concurrency: 2, requests: 4}\n  s-t: {input_tokens: 8, concurrency: 2, requests: 4}\n",
+            "6: loads.t: the point of 'a-s' would be a-s-t in test ids, as one of load 's-t' is; rename one",
+        ),
+        (
+            plan_text(
+                loads="  s: {input_tokens: 8, concurrency: {sweep: [2]}, requests: 4}\n"
+                "  s-c2: {input_tokens: 8, concurrency: 2, requests: 4}"
+            ),
+            "6: loads.s-c2: the point of 'a' would be a-s-c2 in test ids, as one of load 's' is; rename one",
+        ),
         (
             load("extra_body: {messages: null}"),
             "8: loads.s.extra_body.messages: messages: null would leave out the prompt",
