@@ -9,8 +9,10 @@ open loop from the first to the last due time.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,10 @@ from pytest_llmperf.formulas.request import Request, Requests
 from pytest_llmperf.formulas.window import RunWindow, Window
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
+
+_PERCENTILE = re.compile(r"p\d+(?:\.\d+)?", re.ASCII)
+_ROUNDING = 1e-4
+"""Share by which figures of one sample may be off: baselines hold six digits, files of other tools fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,24 @@ class Distribution:
         """mean … p99 and n, as reports and baselines hold them."""
         named = {f"p{p}": rounded(value) for p, value in zip(PERCENTILES, self.percentiles, strict=True)}
         return {**{name: rounded(self.stat(name)) for name in ("mean", "std", "min", "max")}, **named, "n": self.n}
+
+
+def contradiction(values: Mapping[str, Any], mean: float | None) -> str | None:
+    """Says which two statistics (`min`, `p<k>`, `max`, the mean) no sample has together; None where one may have all.
+
+    Other keys are passed over. Figures may be rounded to some four digits.
+    """
+    places = {"min": 0.0, "max": 100.0} | {key: float(key[1:]) for key in values if _PERCENTILE.fullmatch(key)}
+    ranked = sorted((key for key in places if key in values), key=places.__getitem__)
+    for lower, upper in pairwise(ranked):
+        if values[lower] > values[upper] + _ROUNDING * abs(values[upper]):
+            return f"{lower} ({values[lower]:g}) is above {upper} ({values[upper]:g})"
+    if mean is None or not {"min", "max"} <= {*ranked}:
+        return None
+    low, high = values["min"], values["max"]
+    if low - _ROUNDING * abs(low) <= mean <= high + _ROUNDING * abs(high):
+        return None
+    return f"mean ({mean:g}) is not between min ({low:g}) and max ({high:g})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,14 +22,11 @@ from pytest_llmperf.gate.baselines.fingerprint import Identity
 from pytest_llmperf.gate.baselines.model import HISTOGRAMS, RENEW_HINT, Baseline, Provenance, StoredRun, StoredSession
 from pytest_llmperf.gate.load_facts import hard_facts, measuring_facts
 from pytest_llmperf.metrics.answers import Answers
+from pytest_llmperf.metrics.summary import contradiction
 from pytest_llmperf.telemetry.environment import Environment
 
 SCHEMA_NAME = "llmperf.baseline"
 SCHEMA_VERSION = 2
-_RANKED = ("min", *(stat for stat in STATISTICS if stat[1:].isdigit()), "max")
-"""Statistics that no sample has in another order."""
-_ROUNDING = 1e-4
-"""Values are stored with six significant digits; those of migrated and imported files may have fewer."""
 _SMALLEST, _LARGEST = 1e-9, 1e12
 """Bounds of a value that is not 0, in its metric's unit."""
 
@@ -219,13 +215,8 @@ def _check_row(key: str, row: Mapping[str, float]) -> None:
     for stat, value in row.items():
         if stat != "std":  # of equal values it is what rounding leaves
             _check_size(f"{key} {stat}", value)
-    ranked = [stat for stat in _RANKED if stat in row]
-    for lower, upper in pairwise(ranked):
-        if row[lower] > row[upper] + _ROUNDING * abs(row[upper]):
-            raise ValueError(f"{key}: {lower} ({row[lower]:g}) is above {upper} ({row[upper]:g})")
-    low, high = (row[stat] * (1 + sign * _ROUNDING) for stat, sign in (("min", -1), ("max", 1))) if ranked else (0, 0)
-    if ranked and not min(low, row["min"]) <= row["mean"] <= max(high, row["max"]):
-        raise ValueError(f"{key}: mean ({row['mean']:g}) is not between min ({row['min']:g}) and max ({row['max']:g})")
+    if problem := contradiction(row, row.get("mean")):
+        raise ValueError(f"{key}: {problem}")
 
 
 def _check_size(what: str, value: float) -> None:

@@ -27,6 +27,7 @@ from pytest_llmperf.interchange.readers.sglang import is_sglang_result, sglang_r
 from pytest_llmperf.interchange.readers.shared.documents import read_documents, read_json
 from pytest_llmperf.interchange.readers.shared.fields import ImportFileError
 from pytest_llmperf.interchange.readers.shared.imported import EXPECTED, Imported
+from pytest_llmperf.interchange.readers.shared.statistics import check_statistics
 from pytest_llmperf.interchange.readers.vllm import is_vllm_result, vllm_result
 
 Document = Mapping[str, Any]
@@ -48,7 +49,13 @@ def parse_import(text: str, name: str, *, beside: str | None = None, count: Coun
     `beside`: the text of AIPerf's summary of the same run, for its JSONL, which names neither load nor model. `count`:
     tokens of a text, for files that hold texts and no counts.
     """
-    text = text.removeprefix("\ufeff")
+    found = _parse(text.removeprefix("\ufeff"), name, beside, count)
+    for point in found.points:
+        check_statistics(point.metrics, name)
+    return found
+
+
+def _parse(text: str, name: str, beside: str | None, count: Count | None) -> Imported:
     first = text.lstrip().partition("\n")[0].rstrip()
     if first.startswith(("Metric,", "Config Name,", "run,")):
         return _csv(text, name, first)

@@ -11,6 +11,7 @@ from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
 from pytest_llmperf.servers.engines.table import ENGINES
 
+AXIS = "{input_tokens: 8, concurrency: 2, requests: 20}"
 LOAD = "  s: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}"
 
 
@@ -69,15 +70,14 @@ def vllm(entry: str) -> str:
         (plan_text("  a b: {engine: vllm}"), "3: servers.a b: 'a b' cannot be part of a test id; use letters"),
         (plan_text("  a-: {engine: vllm}"), "3: servers.a-: 'a-' cannot be part of a test id; use letters"),
         (
-            "model: m\nservers:\n  a: {engine: vllm}\n  a-s: {engine: vllm}\nloads:\n"
-            "  t: {input_tokens: 8, concurrency: 2, requests: 4}\n  s-t: {input_tokens: 8, concurrency: 2, requests: 4}\n",
+            plan_text(
+                "  a: {engine: embedded}\n  a-s: {engine: embedded}",
+                loads=f"  t: {AXIS}\n  s-t: {AXIS}",
+            ),
             "6: loads.t: the point of 'a-s' would be a-s-t in test ids, as one of load 's-t' is; rename one",
         ),
         (
-            plan_text(
-                loads="  s: {input_tokens: 8, concurrency: {sweep: [2]}, requests: 4}\n"
-                "  s-c2: {input_tokens: 8, concurrency: 2, requests: 4}"
-            ),
+            plan_text(loads=f"  s: {AXIS.replace('y: 2', 'y: {sweep: [2]}')}\n  s-c2: {AXIS}"),
             "6: loads.s-c2: the point of 'a' would be a-s-c2 in test ids, as one of load 's' is; rename one",
         ),
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES
 from pytest_llmperf.interchange.readers.shared.fields import ImportFileError, is_number, optional
-from pytest_llmperf.metrics.summary import Distribution, distribution
+from pytest_llmperf.metrics.summary import Distribution, contradiction, distribution
 
 Figures = Mapping[str, Mapping[str, float | str]]
 _IN_MS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
@@ -25,6 +25,14 @@ def figures(values: Mapping[str, Any], unit: Any, where: str = "its figures") ->
         if not is_finite or (value < 0 and is_never_negative):
             raise ImportFileError(f"{where}: {key} is {value!r:.60}, no time or count")
     return {"unit": str(unit), **numbers}
+
+
+def check_statistics(metrics: Figures, where: str) -> None:
+    """ImportFileError names the first metric whose statistics no sample has together: one of them was edited."""
+    for name, values in metrics.items():
+        mean = values.get("avg")
+        if problem := contradiction(values, mean if isinstance(mean, float | int) else None):
+            raise ImportFileError(f"{where}: {name}: {problem}")
 
 
 def in_ms(unit: Any, where: str) -> float:

@@ -176,6 +176,24 @@ def test_the_csv_of_aiperf():
     assert (point.known["e2e"].mean, point.known["ttft"].stat("p99")) == (1130.0, 70.0)
 
 
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        ({"median_ttft_ms": 99.0, "p99_ttft_ms": 60.0}, "x: ttft_ms: p50 (99) is above p99 (60)"),
+        ({"p90_itl_ms": 4.0, "p99_itl_ms": 3.9}, "x: itl_ms: p90 (4) is above p99 (3.9)"),
+    ],
+)
+def test_statistics_that_contradict_each_other_were_edited(edited, message):
+    with pytest.raises(ImportFileError) as error:
+        parse_import(json.dumps(VLLM | edited), "x")
+    assert str(error.value) == message
+
+
+def test_a_mean_outside_of_its_sample_was_edited():
+    with pytest.raises(ImportFileError, match=r"mean \(1150\) is not between min \(1120\) and max \(1140\)"):
+        parse_import(AIPERF_CSV.replace("1,130.00", "1,150.00"), "x")
+
+
 def test_guidellm_before_it_wrote_its_version():
     (one,) = results(guidellm_old())
     assert one.metrics.ok == 4, "two are the lead-in"
