@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.errors import MarkupError
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -38,6 +41,10 @@ _SHORT = {
 }
 
 
+_WORDS = re.compile(r"[^-._/: ]+[-._/: ]*|[-._/: ]+")
+"""Of a name: each with the signs behind it."""
+
+
 class Screen(Console):
     """A console on which the texts of others do nothing: control characters, names of emoji and stray brackets."""
 
@@ -49,6 +56,29 @@ class Screen(Console):
             return super().render_str(visible(text), **options)
         except MarkupError:
             return Text(visible(text))
+
+
+class Name:
+    """The name of a point or server in a table, broken between its words where its column is too narrow for it.
+
+    It is broken inside of a word only where the word alone is wider than the column.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = visible(text)
+        self._words = _WORDS.findall(self._text)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Its longest word, and all of it."""
+        return Measurement(max(map(cell_len, self._words), default=0), cell_len(self._text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for word in self._words:
+            if cell_len(lines[-1] + word) > options.max_width and lines[-1]:
+                lines.append("")
+            lines[-1] += word
+        yield Text("\n".join(lines), overflow="fold")
 
 
 def few(lines: Sequence[str], most: int, what: str) -> Iterator[str]:
@@ -102,7 +132,7 @@ def simulated_label(simulated: bool) -> str:
     return " (SIMULATED step times)" if simulated else ""
 
 
-def make_table(title: str, *columns: Column) -> Table:
+def make_table(title: str, *columns: Column | str) -> Table:
     """An empty table in the style of all reports; without a title where that is empty."""
     shown = escape(title) or None
     return Table(*columns, title=shown, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

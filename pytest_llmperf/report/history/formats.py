@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column
 
 from pytest_llmperf.boundary.text import visible
 from pytest_llmperf.report.history.experiments import Experiments, Row
-from pytest_llmperf.report.text import left, make_table, number, right
+from pytest_llmperf.report.text import Name, left, make_table, number, right
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Experiments</title><style>
@@ -57,12 +56,12 @@ def terminal(table: Experiments) -> str:
     """A table for people."""
     buffer = io.StringIO()
     names = (escape(visible(name)) for name in table.configurations)
-    shown = make_table("experiments", Column("experiment", overflow="fold"), *left("metric"), *right(*names))
+    shown = make_table("experiments", "experiment", *left("metric"), *right(*names))
     for experiment, row in _first_of_experiment(table):
         if experiment and shown.row_count:
             shown.add_section()
         cells = _cells(row, lambda value: f"[bold green]{value}[/]", "\n[dim]{low} – {high}[/]")
-        shown.add_row(escape(experiment), _name(row), *cells)
+        shown.add_row(Name(experiment), _name(row), *cells)
     Console(file=buffer, width=160, highlight=False).print(shown)
     return (
         f"{buffer.getvalue()}bold or *: no other is better beyond noise; below: 90 % interval of the mean over runs\n"

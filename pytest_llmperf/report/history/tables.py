@@ -14,7 +14,7 @@ from pytest_llmperf.definitions import ACCURACIES, HEADLINE, Quantity, quantity_
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
 from pytest_llmperf.history.database import FoundPoint
-from pytest_llmperf.report.text import heading, left, make_table, number, right, styled, two_lines
+from pytest_llmperf.report.text import Name, heading, left, make_table, number, right, styled, two_lines
 from pytest_llmperf.units import signed_percent
 
 _BAR = 40
@@ -26,9 +26,7 @@ _CUT = 10
 
 def list_table(found: Sequence[FoundPoint], *, metrics: bool, parameters: bool) -> Table:
     """One row per point, the newest first."""
-    table = make_table(
-        "history", *right("no."), *left("session", "measured", "commit"), Column("point", overflow="fold")
-    )
+    table = make_table("history", *right("no."), *left("session", "measured", "commit"), Column("point"))
     for column in (*left("environment", "verdict"), *(right(*map(_head, HEADLINE)) if metrics else ())):
         table.columns.append(column)
     if parameters:
@@ -42,7 +40,7 @@ def list_table(found: Sequence[FoundPoint], *, metrics: bool, parameters: bool) 
                 f"{point.measured or one.started:%Y-%m-%d %H:%M}",
                 (one.commit or "")[:9],
             ),
-            *(_text(point.name), _text(point.environment or "-"), styled(point.verdict)),
+            *(Name(point.name), _text(point.environment or "-"), styled(point.verdict)),
             *((number(point.values.get(str(quantity))) for quantity in HEADLINE) if metrics else ()),
             *((_text("\n".join(_pairs(point.parameters))),) if parameters else ()),
         )

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from pytest_llmperf.definitions import HEADLINE, METRICS, PERCENTILES, Quantity
@@ -22,7 +21,17 @@ from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.json.point import point_document
 from pytest_llmperf.report.sections.section import Content, Section, Shown
 from pytest_llmperf.report.sections.server_side import merged_models
-from pytest_llmperf.report.text import heading, left, make_table, number, right, simulated_label, styled, two_lines
+from pytest_llmperf.report.text import (
+    Name,
+    heading,
+    left,
+    make_table,
+    number,
+    right,
+    simulated_label,
+    styled,
+    two_lines,
+)
 from pytest_llmperf.report.views.comparison import output_args
 from pytest_llmperf.report.views.standing import WORDS, Standing, standing
 from pytest_llmperf.report.views.verdicts import describe
@@ -113,16 +122,16 @@ def _table(title: str, measured: Sequence[tuple[Point, Result]], width: int) -> 
     with_failed = width >= _WIDE or any(side.metrics.failed for side in sides)
     table = make_table(
         title,
-        Column("\npoint", overflow="fold", min_width=12),
+        Column("\npoint", min_width=12),
         *right(*["failed\n/sent"] * with_failed, *(two_lines(heading(quantity)) for quantity in quantities)),
         *left("\nverdict"),
     )
     for point, result in measured:
         values = tuple(_values(result, quantities))[not with_failed :]
-        table.add_row(escape(point.outcome.point_id), *values, styled(point.standing.word))
+        table.add_row(Name(point.outcome.point_id), *values, styled(point.standing.word))
         if (old := result.reference) is not None:
             # The old server of a duet is not judged.
-            name = escape(f"  against {old.server.name}")
+            name = Name(f"  against {old.server.name}")
             values = tuple(_values(old, quantities))[not with_failed :]
             table.add_row(name, *values, "" if old.valid else styled("INVALID"))
     return table

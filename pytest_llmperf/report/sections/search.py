@@ -16,7 +16,7 @@ from pytest_llmperf.report.html.tradeoffs import front_chart
 from pytest_llmperf.report.html.trials import trials_chart
 from pytest_llmperf.report.json.search import search_document
 from pytest_llmperf.report.sections.section import Content, Section
-from pytest_llmperf.report.text import Screen, left, make_table, number, right
+from pytest_llmperf.report.text import Name, Screen, left, make_table, number, right
 from pytest_llmperf.report.views.standing import Standing
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level
 
@@ -112,7 +112,7 @@ def _table(result: SearchResult) -> Table:
     table = make_table(
         f"{label}search {result.name}: {facts}",
         *right("rank"),
-        *(Column(escape(name), justify="right", overflow="fold") for name in result.axes),
+        *(Column(Name(name), justify="right") for name in result.axes),
         *right(f"objective{unit}", *(_GPU_HEADERS if _uses_gpus(result) else ()), "runs"),
         *left("limits"),
         Column("", overflow="fold"),

@@ -13,7 +13,7 @@ from pytest_llmperf.definitions import HEADLINE_LATENCIES, OUTPUT_RATE, Quantity
 from pytest_llmperf.gate.baselines.model import QUANTITIES, Baseline, StoredRun, StoredSession
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS, change_points
 from pytest_llmperf.metrics.stats.histogram import lower_edge, merged, picture
-from pytest_llmperf.report.text import left, make_table, simulated_label
+from pytest_llmperf.report.text import Name, left, make_table, simulated_label
 from pytest_llmperf.units import signed_percent
 
 _SHOWN = (*HEADLINE_LATENCIES, Quantity("e2e", "p99"))
@@ -22,12 +22,13 @@ _PICTURES = ("ttft", "itl")
 
 def list_table(baselines: Iterable[Baseline], now: datetime) -> Table:
     """One row per baseline."""
-    folded = (Column(header, overflow="fold") for header in ("environment", "point"))
-    table = make_table("baselines", *folded, *left("sessions", "anchor", "anchor age", "last session", "commit", ""))
+    table = make_table(
+        "baselines", "environment", "point", *left("sessions", "anchor", "anchor age", "last session", "commit", "")
+    )
     for held in baselines:
         last = held.sessions[-1]
         table.add_row(
-            *(escape(held.identity.environment), escape(held.point_id), sessions_by_runs(held.rolling)),
+            *(Name(held.identity.environment), Name(held.point_id), sessions_by_runs(held.rolling)),
             *(sessions_by_runs(held.anchor), _age(held.anchor[-1].started, now), f"{last.started:%Y-%m-%d %H:%M}"),
             *(escape((last.git_sha or "")[:9]), "provisional" if held.provisional else ""),
         )

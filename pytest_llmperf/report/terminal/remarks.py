@@ -14,7 +14,8 @@ from pytest_llmperf.runner.outcomes import Outcome
 
 _ANSWERS = 16
 """Points in trouble that the answer lists."""
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NUMBER = re.compile(r"\d+(\.\d+)?((, | to )\d+(\.\d+)?)*")
+"""A number, a range or a list of them: remarks that differ by these alone are one."""
 _NAMED = 3
 """Points that a remark on many of them names."""
 

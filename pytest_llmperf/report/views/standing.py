@@ -9,6 +9,7 @@ from typing import Literal
 from pytest_llmperf.report.views.verdicts import (
     describe,
     levels,
+    limit_brief,
     limit_sentence,
     regression_verdict,
     sla_verdict,
@@ -62,8 +63,10 @@ def standing(outcome: Outcome) -> Standing:
 
 
 def _brief(word: str, outcome: Outcome) -> str:
-    """The first metric of the word's verdict without its interval; empty where a limit comes first, or nothing does."""
-    if outcome.regression is None or any(check.verdict == word for check in outcome.sla or ()):
+    """The first limit or metric of the word's verdict, a metric without its interval; empty where there is neither."""
+    if limits := [check for check in outcome.sla or () if check.verdict == word]:
+        return limit_brief(limits[0])
+    if outcome.regression is None:
         return ""
     found = [metric for metric in outcome.regression.metrics if metric.verdict == word]
     return levels(found[0], outcome.regression.duet) if found else ""

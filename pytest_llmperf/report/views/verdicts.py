@@ -53,6 +53,14 @@ def limit_sentence(check: SlaCheck) -> str:
     return f"{quantity.title} is {quantity.shown(check.value)}; the limit is {side} {bound}{doubt}"
 
 
+def limit_brief(check: SlaCheck) -> str:
+    """`TTFT p99 41 ms, limit <= 30 ms`."""
+    quantity, limit = check.limit.quantity, check.limit
+    if check.value is None:
+        return limit_sentence(check)
+    return f"{quantity.title} {quantity.shown(check.value)}, limit {limit.op} {quantity.shown(limit.value, 'g')}"
+
+
 def regression_verdict(outcome: Outcome) -> str:
     """The regression's verdict, or NOT CHECKED where no comparison was made."""
     return outcome.regression.verdict if outcome.regression else "NOT CHECKED"

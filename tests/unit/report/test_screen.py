@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pytest_llmperf.boundary.text import READABLE
-from pytest_llmperf.report.text import Screen, left, make_table
+from pytest_llmperf.report.text import Name, Screen, left, make_table
 
 
 def printed(text, encoding="utf-8"):
@@ -28,3 +28,19 @@ def test_texts_of_others(text, shown):
 
 def test_a_terminal_without_utf_8():
     assert "5 x 3, <= 2 ms?" in printed("5 × 3, ≤ 2 ms😀", "ascii")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("tp4.pp2_fast-short-c8", ["tp4.pp2_", "fast-", "short-c8"]),
+        ("short-c8", ["short-c8"]),
+        ("quantization", ["quantizat", "ion"]),
+    ],
+)
+def test_a_name_is_broken_between_its_words(name, lines):
+    table = make_table("", "point", *left("verdict"))
+    table.add_row(Name(name), "P" * 67)
+    file = io.StringIO()
+    Screen(file=file, width=80).print(table)
+    assert [line[:10].strip() for line in file.getvalue().splitlines()[3:] if line.strip()] == lines
