@@ -1,5 +1,5 @@
 "use strict";
-// Draws every figure when it comes into view: a report of a hundred points has some six hundred of them.
+// Draws the figures of closed points when they come into view: a report of a hundred points has some six hundred.
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const ROLES = { now: "c0", baseline: "c1", queue: "queue", prefill: "prefill", decode: "decode", bad: "bad" };
 const roleColour = (meta) => colour(typeof meta === "number" ? "c" + (meta % 6) : ROLES[meta] || "c0");
@@ -45,22 +45,14 @@ const watcher = new IntersectionObserver((seen) => {
   for (const entry of seen) {
     if (entry.isIntersecting) {
       watcher.unobserve(entry.target);
-      draw(entry.target);
+      if (!entry.target.dataset.drawn) draw(entry.target);
     }
   }
 }, { rootMargin: "400px" });
 for (const chart of charts) watcher.observe(chart);
 
-// Full-page pictures see what no window shows: whatever is not hidden is drawn when there is nothing else to do.
-const idle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
-function drawNext() {
-  const next = charts.find((chart) => chart.offsetParent && !chart.dataset.drawn && !chart.dataset.begun);
-  if (!next) return;
-  next.dataset.begun = "yes";
-  draw(next);
-  idle(drawNext);
-}
-addEventListener("load", () => idle(drawNext));
+// Pictures of the whole page, and printers, see what no window shows: charts of closed points alone wait to be seen.
+charts.filter((chart) => !chart.closest("details.point:not([open])")).forEach(draw);
 
 const redraw = () => charts.filter((chart) => chart.dataset.drawn).forEach(draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -34,7 +34,7 @@ from pytest_llmperf.report.text import (
 )
 from pytest_llmperf.report.views.comparison import output_args
 from pytest_llmperf.report.views.standing import WORDS, Standing, standing
-from pytest_llmperf.report.views.verdicts import describe
+from pytest_llmperf.report.views.verdicts import change_row, short_change
 from pytest_llmperf.runner.outcomes import Outcome
 
 _WIDE = 110
@@ -142,10 +142,19 @@ def _values(result: Result, quantities: Iterable[Quantity] = HEADLINE) -> Iterat
     yield from (number(result.metrics.value(quantity)) for quantity in quantities)
 
 
+def _change(outcome: Outcome) -> str:
+    """`ITL p50 +36.6 %`: the first metric of the verdict against the baseline or the old server; empty without one."""
+    held = outcome.regression
+    found = [metric for metric in held.metrics if metric.verdict == held.verdict and metric.estimate] if held else []
+    return short_change(found[0]) if found else ""
+
+
 def _overview_page(view: Sequence[Point]) -> dict[str, Any]:
     words = {point.standing.word for point in view}
     nothing = ("-",) * (len(HEADLINE) + 1)
+    changes = {point.anchor: _change(point.outcome) for point in view}
     return {
+        "changes": changes if any(changes.values()) else {},
         "points": [(point, tuple(_values(point.result)) if point.result else nothing) for point in by_gravity(view)],
         "columns": ["failed/sent", *map(heading, HEADLINE)],
         "meanings": {word: meaning for word, (_, meaning) in WORDS.items() if word in words},
@@ -248,6 +257,6 @@ POINTS = Section(
         "statistics_of": _statistics,
         "errors_of": _errors,
         "models_of": merged_models,
-        "describe": describe,
+        "change_row": change_row,
     },
 )

@@ -11,6 +11,7 @@ from pytest_llmperf.gate.rules import Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
+from pytest_llmperf.report.text import number
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.units import percent, signed_percent
 
@@ -178,6 +179,16 @@ def measured_change(metric: MetricVerdict) -> tuple[float, float, float] | None:
     logs = (estimate.log_ratio, estimate.bound(0.05), estimate.bound(0.95))
     at, *ends = map(metric.series.quantity.change, logs)
     return at, min(ends), max(ends)
+
+
+def change_row(metric: MetricVerdict) -> tuple[str, ...]:
+    """Cells of a table: metric and unit, then, now, the change with its 90 % interval, the margin, the verdict."""
+    series, change = metric.series, measured_change(metric)
+    at, low, high = ("-", "-", "-") if change is None else map(signed_percent, change)
+    sides = (number(level(side)) for side in (series.baseline, series.candidate))
+    interval = "-" if change is None else f"{low} to {high}"
+    named = f"{series.quantity.title} ({series.quantity.unit})"
+    return named, *sides, at, interval, percent(series.margin), metric.verdict
 
 
 def level(runs: Sequence[Sequence[float | None]]) -> float | None:
