@@ -40,7 +40,7 @@ from pytest_llmperf.runner.outcomes import Outcome
 _WIDE = 110
 """Columns of a terminal from which everything has room; below, tables leave out what matters least."""
 _ONLY_WIDE = (Quantity("e2e", "p50"), Quantity("request_throughput"))
-_ROWS = 20
+_ROWS = 16
 """Points of a terminal's tables without -v: more of them are in the report, and those in trouble come first."""
 _STATISTICS = ("mean", "std", "min", *(f"p{p}" for p in PERCENTILES), "max")
 _TERMINAL_STATISTICS = ("mean", "min", "max", *(f"p{p}" for p in reversed(PERCENTILES) if p >= 50))

@@ -35,7 +35,7 @@ CHOSEN_BY = (
 )
 """Quantities that the answer names where each configuration is best at something else."""
 _NAMED = 4
-"""Configurations that the answer names per metric, the others counted as one."""
+"""Configurations that the answer names per metric, and loads per configuration; the others are counted."""
 NO_WINNER = "no clear winner: intervals overlap"
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -130,8 +130,9 @@ def overall(found: Sequence[Comparison]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _loads(found: Iterable[Comparison]) -> str:
-    return ", ".join(comparison.load for comparison in found)
+def _loads(found: Sequence[Comparison]) -> str:
+    named = [comparison.load for comparison in found[:_NAMED]]
+    return ", ".join(named) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

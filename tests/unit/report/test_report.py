@@ -354,7 +354,7 @@ def test_the_gravest_come_first_where_there_are_many():
     bad = replace(outcome(point_id="bad", slowness=0.5), passed=False)
     text = printed(*[outcome(point_id=f"p{n}") for n in range(30)], bad, width=80)
     assert text.index("bad ") < text.index("p0 ")
-    assert "and 11 more points (-v shows them)" in text
+    assert "and 15 more points (-v shows them)" in text
     assert "p29 " in printed(*[outcome(point_id=f"p{n}") for n in range(30)], width=80, verbosity=1)
 
 
