@@ -42,7 +42,7 @@ _SHORT = {
 
 
 _WORDS = re.compile(r"[^-._/: ]+[-._/: ]*|[-._/: ]+")
-"""Of a name: each with the signs behind it."""
+"""Words of a name, each with the signs behind it."""
 
 
 class Screen(Console):
@@ -69,7 +69,7 @@ class Name:
         self._words = _WORDS.findall(self._text)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """Its longest word, and all of it."""
+        """The width of its longest word, and that of all of it."""
         return Measurement(max(map(cell_len, self._words), default=0), cell_len(self._text))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
