@@ -166,7 +166,7 @@ async def measure_async(
 def check_sla(result: Result) -> tuple[SlaCheck, ...]:
     """Returns every limit of the result's load, checked: `ok`, `verdict`, `value` and `describe()` of each.
 
-    A limit is PASS, FAIL or INCONCLUSIVE (kept so far, and more runs may tell), and `ok` unless it is FAIL. Raises
+    A limit is PASS, FAIL or INCONCLUSIVE (kept so far, and more runs may decide), and `ok` unless it is FAIL. Raises
     InvalidResultError when the numbers are not to be trusted.
     """
     _assert_valid(result)

@@ -41,7 +41,7 @@ class RequestRecord:
     chunk_ns: tuple[int, ...]
     """Receive time of every chunk that carried tokens."""
     chunk_tokens: tuple[int, ...] | None
-    """Tokens of each of these chunks where the server told; None where only the total is known."""
+    """Tokens of each of these chunks where the server reported them; None where only the total is known."""
     first_output_ns: int | None
     """First chunk with non-reasoning tokens; None when there was none."""
     end_ns: int
@@ -68,7 +68,7 @@ class RequestRecord:
     input_tokens_source: InputTokensSource | None = None
     """Source of `input_tokens`: the server, or the prompt that was sent; None when neither is known."""
     server_ns: ServerTimes | None = None
-    """Times that the server itself tells (TensorRT-LLM's perf metrics); None where it does not."""
+    """Times that the server itself reports (TensorRT-LLM's perf metrics); None where it does not."""
     conversation: int | None = None
     """Number of the conversation that this is a turn of; None for a request by itself."""
     turn: int = 0
@@ -160,7 +160,7 @@ class ClientHealth:
     achieved_rate: float | None = None
     """Requests per second as they were sent."""
     tcp_retransmits: int | None = None
-    """Segments that had to be sent again, of all connections; None where the kernel does not tell."""
+    """Segments that had to be sent again, of all connections; None where the kernel does not report them."""
     tcp_out_of_order: int | None = None
     """Segments of the server that came after a gap: a loss on the way to us."""
     gc_collections: int = 0
@@ -216,12 +216,12 @@ class Track:
     at_ns: tuple[int, ...]
     """Times of the samples, by CLOCK_REALTIME."""
     series: tuple[tuple[str, tuple[float | None, ...]], ...]
-    """Values by name, one per moment; None where the source did not tell."""
+    """Values by name, one per moment; None where the source gave none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Server and GPUs over a run: a sample every `interval_s`, fewer in a long run, none where nothing is told."""
+    """Server and GPUs over a run: a sample every `interval_s`, fewer in a long run, none where nothing is sampled."""
 
     interval_s: float
     tracks: tuple[Track, ...]
@@ -250,7 +250,9 @@ class HostLoad:
     load_average: float
     """Load average of the last minute, at the run's end."""
     other_cores: float | None
-    """Processors' worth of time that processes of others took; None where they cannot be told from the server's."""
+    """Processors' worth of time that processes of others took; None where they cannot be separated from the
+    server's.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,7 @@ class Run:
     sent.
     """
     host: HostLoad | None = None
-    """None where the system does not tell, and in runs of versions before it was looked at."""
+    """None where the system does not report it, and in runs of earlier versions."""
 
     @property
     def measured(self) -> list[RequestRecord]:

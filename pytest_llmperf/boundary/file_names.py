@@ -1,8 +1,9 @@
 """Names of tests as names of files: baselines, requests, exports, points, searches and server logs. Pure.
 
-A name that needed no change is told apart from one that did, so two identifiers never have one file: what was changed
-ends in a hash of the whole identifier, and an identifier that ends like one is changed too. It stands at the top
-because the gate, the session, the search and the servers all name files, and none of them may import another for it.
+A name that needed no change is distinguished from one that did, so two identifiers never have one file: what was
+changed ends in a hash of the whole identifier, and an identifier that ends like one is changed too. It stands at the
+top because the gate, the session, the search and the servers all name files, and none of them may import another for
+it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LOOKS_HASHED = re.compile(rf"(?:.*-)?[0-9a-f]{{{_HASH_DIGITS}}}")
 def file_name(identifier: str, folder: str = "") -> str:
     """The identifier as the name of a file: safe on every system, at most 96 bytes, another for every identifier.
 
-    `folder` is the beginning of the identifier that the file's folder tells already; the name leaves it out.
+    `folder` is the beginning of the identifier that the file's folder gives already; the name leaves it out.
     `a.py::test_b[tp2-short]` is `a.py.test_b-tp2-short`; with a space in the brackets it ends in a hash.
     """
     shown = identifier.removeprefix(folder)

@@ -22,7 +22,9 @@ TOGETHER = 0.1
 
 
 class Answer(NamedTuple):
-    """The chunks of one answer; where chunks cannot be told apart, first and last of all with the mean tokens."""
+    """The chunks of one answer; where the chunks of several answers cannot be separated, first and last of all with
+    the mean tokens.
+    """
 
     chunk_ns: Sequence[int]
     chunk_tokens: Sequence[float]
@@ -135,7 +137,7 @@ def inter_token_latency_ms(record: RequestRecord) -> float | None:
 
 
 def chunk_times(record: RequestRecord) -> list[Sequence[int]]:
-    """Returns the receive times of the chunks, answer by answer; none where several cannot be told apart."""
+    """Returns the receive times of the chunks, answer by answer; none where those of several cannot be separated."""
     if record.chunk_answers:
         return [answer.chunk_ns for answer in answers_of(record)]
     return [record.chunk_ns] if record.answers == 1 else []

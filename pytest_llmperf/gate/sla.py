@@ -23,7 +23,7 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
     """
     capacity = result.capacity
     if capacity is not None and all(limit.quantity != capacity.quantity for limit in limits):
-        # A search that nobody limits must find a level that holds: its lowest one at least.
+        # A search without a limit on its capacity must find a level that holds: its lowest one at least.
         lowest = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
         limits = (*limits, lowest)
     wanted = {limit.metric for limit in limits if limit.stat}

@@ -220,7 +220,7 @@ def open_history(path: Path, *, write: bool = False) -> Iterator[History]:
         connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
     with contextlib.closing(connection):
         with _errors(path):
-            # What a foreign file's schema holds runs nothing.
+            # Triggers and views in a foreign file's schema run no functions.
             connection.execute("PRAGMA trusted_schema = OFF")
             _bring_up_to_date(connection, path)
             connection.execute("PRAGMA foreign_keys = ON")

@@ -164,7 +164,7 @@ def _aiperf_line(run: Run, record: RequestRecord) -> dict[str, Any]:
     if "inter_chunk_latency" in metrics:
         seen = record.chunk_ns
         metrics["inter_chunk_latency"]["value"] = [(b - a) / 1e6 for a, b in itertools.pairwise(seen)] or None
-    # AIPerf counts as failed what streamed nothing, though its tokens were counted.
+    # AIPerf counts an answer as failed that streamed nothing, though its tokens were counted.
     why = record.error or ("the answer has no text" if record.ok and "request_latency" not in metrics else None)
     error = {"code": record.status, "type": "RequestError", "message": why} if why else None
     metadata = {
@@ -207,7 +207,7 @@ def vllm(result: Result) -> Files:
         "duration": sum(run.ended_ns - run.started_ns for run in result.runs) / 1e9,
         "total_input_tokens": sum(record.input_tokens or 0 for record in records if record.ok),
         "total_output_tokens": sum(record.output_tokens or 0 for record in records if record.ok),
-        # 0 where vLLM, which has no word for nothing, would write it.
+        # vLLM writes 0 where it has no value.
         **{
             f"{theirs}_{name}_ms": found[f"{name}_ms"][ours] or 0.0
             for name in ("ttft", "tpot", "itl", "e2el")
@@ -229,7 +229,7 @@ def _vllm_details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
         "ttfts": [(seen[0] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
         "itls": [[(b - a) / 1e9 for a, b in itertools.pairwise(seen)] for _, seen in sent],
         "latencies": [(seen[-1] - begin) / 1e9 if seen else 0.0 for begin, seen in sent],
-        # Of a clock without a date, as vLLM's: seconds since 1970 have no digits left for the nanoseconds.
+        # Seconds from the first request: those since 1970 would leave no digits for nanoseconds.
         "start_times": [(begin - begun) / 1e9 for begin, _ in sent],
         "errors": [record.error or "" for record in records],
     }

@@ -358,7 +358,7 @@ def _obey(pipe: Connection, start: asyncio.Future[int], load: asyncio.Task[Run])
 
 def _barrier(send: Callable[[object], None], start: asyncio.Future[int]) -> StartBarrier:
     async def wait() -> None:
-        # What the window does first takes no time then, and the processes begin together.
+        # Collected now, so that it takes no time in the window, and the processes begin together.
         gc.collect()
         gc.freeze()
         send(_READY)

@@ -39,7 +39,7 @@ class _Report:
 def dialect_metrics(name: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """`{metric: {"unit", "mean", …, "p99", "n"}}`, or `{"unit", "value"}` for what is one number per run.
 
-    Several runs: samples are pooled, numbers averaged. None where there is nothing to tell. KeyError: no such dialect.
+    Several runs: samples are pooled, numbers averaged. None where there is no value. KeyError: no such dialect.
     """
     # None of these tools breaks requests off, so they have no word for one.
     kept = (replace(run, records=tuple(record for record in run.records if not record.cancelled)) for run in runs)

@@ -29,7 +29,7 @@ _MOST_ERRORS = 3
 """Different failures in a remark, the most frequent ones; the request lines have all."""
 
 _IMBALANCED = 0.1
-"""Imbalance of replicas from which on a reader is told of it."""
+"""Imbalance of replicas from which on a remark says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Result:
 
     @property
     def saturated(self) -> bool | None:
-        """True if the server fell behind in most runs; None where that cannot be told, as in a closed loop."""
+        """True if the server fell behind in most runs; None where that cannot be judged, as in a closed loop."""
         known = [found.saturated for found in self.saturations if found is not None]
         return 2 * sum(known) > len(known) if known else None
 

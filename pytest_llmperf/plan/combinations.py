@@ -1,7 +1,7 @@
 """Named combinations: keys of an entry that go together, each combination a variant of the entry of its own.
 
-An entry with variants is validated once per variant. A mistake that several of them have is told once, at the line that
-it was written on: that of the combination, where the wrong key is one of its.
+An entry with variants is validated once per variant. A mistake that several of them have is reported once, at the line
+that it was written on: that of the combination, where the wrong key is one of its.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def validate_variants(variants: Sequence[Variant], validate: ValidatorFunctionWr
 def _once(failed: Iterable[tuple[Variant, ErrorDetails]], variants: int) -> Iterator[InitErrorDetails]:
     grouped: dict[tuple[object, ...], list[tuple[Variant, ErrorDetails]]] = {}
     for variant, problem in failed:
-        # A whole entry, as what was given, differs in every variant though the sentence about it is the same.
+        # For a mistake of a whole entry the given value differs in every variant, though the sentence is the same.
         given = "" if problem["type"] == "value_error" else repr(problem["input"])
         grouped.setdefault((_written_at(variant, problem), problem["msg"], given), []).append((variant, problem))
     for group in grouped.values():

@@ -50,7 +50,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 _SERVER_PARTS = dict(part for model in ENGINE_MODELS.values() for part in _mappings(model))
 """The model of a mapping inside a server's entry, by its key."""
-# What a load's mapping is, by its key or the tag of its union; any other is a sweep.
+# The model of a mapping inside a load, by its key or the tag of its union; any other mapping is a sweep.
 _LOAD_PARTS: dict[str, type[BaseModel]] = {
     "answers": AnswerSpec,
     "judge": JudgeSpec,

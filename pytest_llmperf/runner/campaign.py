@@ -85,7 +85,7 @@ class Campaign:
             result.point_id,
             result=result,
             reruns=stored.point.reruns,
-            # Of a session that this one started, it is this one's.
+            # A point of a part that this session started counts as its own.
             taken_from=stored.point.measured if stored.point.session < self._folder.started else None,
             error="interrupted",
         )

@@ -39,7 +39,7 @@ from pytest_llmperf.servers.process.process import ServerProcess, backing_off, w
 _PROBE_TIMEOUT_S = 5.0
 _LEAST_TIMEOUT_S = 0.05
 _OVER_TENSORS = ("infer", "grpc")
-"""Endpoints of models whose inputs are known, which only Triton's own engines tell."""
+"""Endpoints of models whose inputs are known, which only Triton's own engines report."""
 
 
 def wait_for_remote(target: Target, config: RemoteServer, loads: Sequence[LoadPoint]) -> None:

@@ -133,7 +133,7 @@ class LlmServer:
 
     @property
     def version(self) -> str | None:
-        """The engine's own version; None when it does not tell."""
+        """The engine's own version; None when the server does not report it."""
         return self.bring_up().version
 
     @property
@@ -171,7 +171,7 @@ class LlmServer:
 
     @property
     def cpu_use_is_separate(self) -> bool:
-        """True if its use of this machine's processors can be told from that of other processes.
+        """True if its use of this machine's processors can be separated from that of other processes.
 
         It can where its processes are below ours, and where it runs elsewhere.
         """
@@ -190,7 +190,7 @@ class LlmServer:
     def check_ours(self) -> tuple[str, ...]:
         """ServerError when a process of ours has ended, or its port is somebody else's, who then answers for it.
 
-        Returns a sentence where that cannot be told.
+        Returns a sentence where that cannot be checked.
         """
         notes = (check_ours(self.config, target, process) for process, target in self.bring_up().listening)
         return tuple({note for note in notes if note})

@@ -171,7 +171,7 @@ def _remote(config: ServerConfig, loads: Sequence[LoadPoint]) -> Launch:
 
 
 def _wait_ready(config: ServerConfig, target: Target, process: ServerProcess, loads: Sequence[LoadPoint]) -> Target:
-    """The target, with what only the ready server could tell of it."""
+    """The target, with the facts that only the ready server reports."""
     engine = ENGINES[config.engine]
     if engine.ready is not None:
         return engine.ready(config, target, process, loads)

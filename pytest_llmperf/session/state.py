@@ -282,7 +282,7 @@ class PytestSession:
             with_failure_noted(folder, "history", lambda: write_history(folder, history, searches))
             if history
             else True,
-            # The last one, since it has the notes of what went wrong with the others.
+            # The report is last, since it has the notes on the others' failures.
             with_failure_noted(folder, "report", lambda: write_report(folder, json, searches)),
         ]
         folder.release()

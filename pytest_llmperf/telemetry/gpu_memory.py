@@ -34,7 +34,7 @@ class MemoryWatch:
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = tuple(gpus)
         self.peak_gb: float | None = None
-        """Peak memory of the fullest GPU in 1e9 bytes; None where nothing tells."""
+        """Peak memory of the fullest GPU in 1e9 bytes; None where nothing reports it."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=ask_nvml, args=(self._watch,), daemon=True)
 

@@ -28,7 +28,7 @@ class HostReading(NamedTuple):
 
 
 def read_host() -> HostReading | None:
-    """The counters now; None where the system does not tell them."""
+    """The counters now; None where the system does not report them."""
     try:
         return HostReading(clock.monotonic(), _busy_ticks(os.sched_getaffinity(0)), _own_ticks(os.getpid()))
     except (OSError, ValueError, IndexError):
@@ -36,7 +36,7 @@ def read_host() -> HostReading | None:
 
 
 def host_load(before: HostReading | None, after: HostReading | None, *, own_known: bool) -> HostLoad | None:
-    """The load between two readings; without `own_known` a server of others runs here too, and is not told apart."""
+    """The load between two readings; without `own_known` a server of others runs here too, and is not separated."""
     if before is None or after is None:
         return None
     cores, seconds = len(os.sched_getaffinity(0)), after.at_s - before.at_s

@@ -30,7 +30,7 @@ _JITTER = (0.6, 1.4)
 _TIMEOUT_S = 2.0
 _LARGEST = 16 << 20
 _LEAST_TICKS = 5
-"""Ticks between two samples from which on processor time between them can be told."""
+"""Ticks between two samples from which on processor time between them is known."""
 _FAMILY_EVERY = 10
 """The tree of a server's processes is looked through at every tenth sample: it rarely grows in a run."""
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
@@ -185,7 +185,9 @@ def family(pid: int) -> set[int]:
 
 
 def gpu_rows(device: str) -> Iterator[Row]:
-    """Utilisation, memory and power by NVML, of an index or a UUID; what the device does not tell is left out."""
+    """Utilisation, memory and power by NVML, of an index or a UUID; values that the device does not report are left
+    out.
+    """
     try:
         import pynvml
     except ImportError as error:

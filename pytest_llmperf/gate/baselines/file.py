@@ -57,7 +57,9 @@ def read_stored(folder: Path, slug: str, test: str) -> Baseline:
 
 
 def held_test(path: Path) -> str | None:
-    """Id of the test whose baseline the file holds, of any schema; None where there is no file, or none can be told."""
+    """Id of the test whose baseline the file holds, of any schema; None where there is no file, or where it names
+    none.
+    """
     found = _held(path, "test")
     return found if isinstance(found, str) else None
 

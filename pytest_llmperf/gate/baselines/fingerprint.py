@@ -35,7 +35,7 @@ class Identity:
     trace_hash: str
     """Hash of prompts, lengths and arrivals."""
     replicas: int = 1
-    """Instances that served together; 1 in files of versions that did not tell."""
+    """Instances that served together; 1 in files of versions that did not store it."""
     balance: str = ""
     """The rule by which requests were spread over the replicas; empty where there was one."""
     load: Mapping[str, Any] = field(default_factory=dict)

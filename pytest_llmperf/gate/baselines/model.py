@@ -188,21 +188,21 @@ def assert_comparable(baseline: Baseline, result: Result) -> None:
 
 
 def assert_alike(
-    baseline: Baseline, now: Identity, load: Mapping[str, Any], told: Callable[[], str] = lambda: ""
+    baseline: Baseline, now: Identity, load: Mapping[str, Any], clause: Callable[[], str] = lambda: ""
 ) -> None:
     """BaselineError when a hard fact of a point (with the JSON data of its load) differs from the baseline's.
 
-    `told` gives a clause to add where an argument that changes output is among them.
+    `clause` gives one to add where an argument that changes output is among them.
     """
     facts = tuple(changes(asdict(baseline.identity), asdict(now)))
     hard = [sentence for path, sentence in facts if path != "trace_hash"]
-    # Another tool sent prompts of its own: what may be compared all the same is the user's word, and the notes say so.
+    # Another tool sent prompts of its own: that they compare all the same is the user's claim, which the notes repeat.
     if now.trace_hash != baseline.identity.trace_hash and not baseline.imported:
         hard += changed_load(baseline.load, load) or [_SENT_OTHERWISE.format(baseline.rolling[-1].environment.llmperf)]
     if hard:
-        clause = told() if any(path.startswith("output_args.") for path, _ in facts) else ""
+        added = clause() if any(path.startswith("output_args.") for path, _ in facts) else ""
         raise BaselineError(
-            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{clause}. If the change is meant, "
+            f"baseline {baseline.path} is not comparable: {'; '.join(hard)}{added}. If the change is meant, "
             f"{RENEW_HINT}"
         )
 

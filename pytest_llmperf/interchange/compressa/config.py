@@ -132,5 +132,5 @@ def _from_file(experiment: Experiment, folder: Path) -> list[str]:
         raise PlanError(f"experiment {name!r}: prompts_file {path}: {error}") from error
     if not prompts:
         raise PlanError(f"experiment {name!r}: prompts_file {path} holds no prompt")
-    # 0 would leave nothing of them, and is meant to leave all.
+    # A `prompt_length` of 0 means the whole prompts.
     return [prompt[: experiment.prompt_length or None] for prompt in prompts]

@@ -81,7 +81,7 @@ def _run(
     endpoint = str(document.get("endpoint") or "")
     named = [(request, f"{where}: request {place}") for place, request in enumerate(requests, start=1)]
     answers = [_answer(request, where) for request, where in named]
-    # One response to each request: of a stream every answer would have but one token.
+    # One response to each request is no stream, in which every answer would have a single token.
     answered = [answer for answer in answers if answer.stamps]
     single = bool(answered) and all(answer.bare and len(answer.stamps) == 1 for answer in answered)
     records = [
@@ -244,7 +244,7 @@ def _record(
     asked = optional(_payload(request), "max_tokens")
     length = asked if isinstance(asked, int) and not isinstance(asked, bool) and 0 < asked < 2**31 else 0
     planned = PlannedRequest(index=0, phase="measured", due_ns=None, prompt="", output_tokens=length)
-    # What is turned into OpenAI's events is read as chat.
+    # Texts that were turned into OpenAI's events are read as chat.
     paths = {"v1/completions": "completions", "v1/responses": "responses"}
     made = ENDPOINTS[next((api for path, api in paths.items() if endpoint.endswith(path)), "chat")]
     record = AnswerReader(made, count=count).record(capture, planned, "user", request_id="", due_ns=None)

@@ -124,7 +124,7 @@ class AnswerReader:
         counted = without_hidden(events, counted)
         spoken = {some.event.choice for some in counted.chunks}
         ends, answers = count_ends(events, spoken), prompts * self._asked.n
-        # Of an answer that is hidden as a whole nobody can say whether it carried a token.
+        # Whether an answer that is hidden as a whole carried a token cannot be known.
         carried = answers if counted.hidden else len(spoken)
         missed = incomplete_reason(events, ends, answers, carried, counted.output_tokens, self._endpoint.says_end)
         first = min([some.event.choice for some in events if some.event.has_choices], default=0)

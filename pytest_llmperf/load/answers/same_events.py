@@ -20,7 +20,7 @@ class SameEvents(NamedTuple):
     event: Event
     """One event for all of them: texts joined, counts the largest."""
     counts: Sequence[int | None]
-    """Completion tokens that each event tells."""
+    """Completion tokens that each event reports."""
     first_length: int
     """Characters of text in the first event."""
     texts: tuple[Sequence[str], Sequence[str]] = ((), ())

@@ -54,7 +54,7 @@ class Alike(NamedTuple):
     event: Event
     """The facts in common; of texts all, joined, and of counts the largest (without choices: the last)."""
     counts: Sequence[int | None]
-    """Completion tokens that each tells."""
+    """Completion tokens that each reports."""
     first_length: int
     """Characters of text in the first."""
     texts: tuple[Sequence[str], Sequence[str]]

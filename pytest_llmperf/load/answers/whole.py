@@ -55,7 +55,9 @@ def failure(events: Sequence[SameEvents], allowed: Sequence[str]) -> str | None:
 
 
 def count_ends(events: Sequence[SameEvents], spoken: set[int]) -> int:
-    """Number of answers whose end was told: by a reason each, or for all that carried content (`spoken`) by [DONE]."""
+    """Number of answers whose end was reported: by a reason each, or for all that carried content (`spoken`) by
+    [DONE].
+    """
     finished = {answer for answer, _ in _reasons(events)}
     return len(finished) or (len(spoken) if any(some.event.done for some in events) else 0)
 
@@ -77,7 +79,7 @@ def incomplete_reason(
 
 
 def with_missing_ends_failed(records: Sequence[RequestRecord]) -> tuple[RequestRecord, ...]:
-    """The records of a run; of a server that tells the ends of answers, those whose end it did not tell are failed.
+    """The records of a run; where the server reports the ends of answers, those without a reported end are failed.
 
     A proxy that closes every stream with [DONE] hides that the server gave up: where other answers of the run have a
     finish_reason, [DONE] alone is no end.

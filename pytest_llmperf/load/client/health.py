@@ -124,7 +124,9 @@ def client_health(
 
 
 def merged_health(parts: Sequence[ClientHealth], records: Sequence[RequestRecord]) -> ClientHealth:
-    """The health of several processes that shared a run: the worst of each fact, and what `records` (of all) tell."""
+    """The health of several processes that shared a run: the worst of each fact, and the facts in `records` (of
+    all).
+    """
     tcp = functools.reduce(TcpLosses.plus, (TcpLosses(p.tcp_retransmits, p.tcp_out_of_order) for p in parts))
     connect_ms = [part.connect_ms for part in parts if part.connect_ms is not None]
     worst: dict[str, Any] = {name: _worst(getattr(part, name) for part in parts) for name in _WORST_COUNTS}

@@ -198,7 +198,7 @@ def read_event(data: bytes) -> Event:
 def failed(event: dict[str, Any]) -> Event | None:
     """An event that is an error, in the server's words; None for any other."""
     error = event.get("error")
-    # In an event with content an empty one is what some servers write beside every chunk.
+    # Some servers write an empty error beside every chunk with content.
     is_error = error or (error == {} and not event.get("choices")) or (error is None and event.get("object") == "error")
     return Event(error=error_text(event)) if is_error else None
 

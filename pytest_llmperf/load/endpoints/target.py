@@ -17,7 +17,7 @@ class Target:
     model: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     continuous_usage: bool = False
-    """The engine is known to tell token counts in every chunk when asked to."""
+    """True if the engine is known to send token counts in every chunk when asked to."""
     inputs: tuple[TensorSpec, ...] = ()
     """Inputs of the model, where they were asked for: Triton's."""
     grpc: str = ""
@@ -28,7 +28,7 @@ class Target:
     """The route of the load's requests: a whole path of the host, which may have a query. Empty: the endpoint's."""
 
     version: str = ""
-    """The engine's version where not the server itself tells it, but who deployed it."""
+    """The engine's version where the deployment reports it and not the server itself."""
 
     def __repr__(self) -> str:
         return f"Target({self.shown!r}, {self.model!r})"

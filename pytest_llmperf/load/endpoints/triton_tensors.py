@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
 
 
 def input_specs(config: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
-    """The inputs in a model's configuration, as Triton tells it in JSON (numbers may be texts there)."""
+    """The inputs in a model's configuration, as Triton returns it in JSON (numbers may be texts there)."""
     batch = (1,) if int(config.get("max_batch_size", 0)) > 0 else ()
     return tuple(
         TensorSpec(

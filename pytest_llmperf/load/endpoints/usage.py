@@ -1,4 +1,4 @@
-"""Token counts as servers tell them: OpenAI's `usage`, and its relatives under other names and in other places."""
+"""Token counts as servers report them: OpenAI's `usage`, and its relatives under other names and in other places."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class OpenLoop:
             async with asyncio.TaskGroup() as group:
                 for request in sender.requests.values():
                     due_ns = request.due_ns or 0
-                    # For every replica: which one it is, is decided when it is due.
+                    # A connection to every replica: the request's own is chosen when it is due.
                     encoded = [sender.request_bytes.encoded(pool.number, request) for pool in pools]
                     await _until(start_s + due_ns / 1e9, sender.period, sender.reception)
                     exchange = sender.new_exchange(request)

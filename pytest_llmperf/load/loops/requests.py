@@ -17,7 +17,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.urls import request_target
 
 _Kind = tuple[str, bool, tuple[TensorSpec, ...]]
-"""Facts of a target that a body depends on: the model's name, whether every chunk tells usage, the model's inputs."""
+"""Facts of a target that a body depends on: the model's name, whether every chunk carries usage, the model's inputs."""
 
 _FEWEST_TOKENS = {"responses": 16}
 """The shortest answer that may be asked for, by endpoint: what OpenAI's own API takes. 1 for all others."""
@@ -79,7 +79,7 @@ class RequestBytes:
         """Makes their prompts and bodies."""
         mark = "warm" if self._point.prefix_cache == "warm" else self._mark
         for request in requests:
-            # What is asked of a model whose answer is looked at has no mark in it.
+            # A prompt whose answer is scored carries no mark, which might change the answer.
             scored = self._point.answers is not None
             own = f"{self._trace.hash}/{mark}"
             prompt = plain_prompt(request) if scored else marked_prompt(request, own, self._trace.pieces)

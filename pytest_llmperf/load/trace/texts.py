@@ -139,7 +139,9 @@ def _equal_words(tokenizer: TextTokenizer) -> tuple[str, ...]:
 
 
 def fitted(pieces: list[str | int], tokens: int, measure: Callable[[str], int]) -> str:
-    """A text of words that measures exactly `tokens`; the words cost the same, so that two tell how many go in."""
+    """A text of words that measures exactly `tokens`; the words cost the same, so that the cost of two shows how
+    many go in.
+    """
     words = list(map(str, pieces))
     one = measure(words[0])
     if one > tokens:

@@ -78,7 +78,7 @@ async def _connect(
 
 def _ask_for_stamps(sock: socket.socket) -> None:
     if sys.platform == "linux":
-        # Where it is refused, reads come without a stamp, and the run says that its times are user-space ones.
+        # Without the option reads come without a stamp, and the run says that its times are user-space ones.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 

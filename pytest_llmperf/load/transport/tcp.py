@@ -14,7 +14,7 @@ _U32 = struct.Struct("@I")
 
 
 class TcpLosses(NamedTuple):
-    """Segments of one or more connections; None where the kernel does not tell."""
+    """Segments of one or more connections; None where the kernel does not report them."""
 
     retransmitted: int | None
     """Segments of ours that were sent again: a request arrived late."""

@@ -41,7 +41,7 @@ class Execution:
 
     summary: Summary
     saturation: Saturation | None
-    """None where it cannot be told, as in a closed loop."""
+    """None where it cannot be judged, as in a closed loop."""
     invalid: tuple[str, ...] = ()
     """Reasons why the client did not offer the level that it should; empty when it did."""
     achieved_rate: float | None = None
@@ -79,7 +79,7 @@ class _Finding:
 
 
 def judge_level(level: float, criterion: Sequence[Limit], executions: Sequence[Execution]) -> LevelTrial:
-    """The verdict of one execution or more; where it is not `sure`, another may tell.
+    """The verdict of one execution or more; where it is not `sure`, another may decide.
 
     Executions that the client spoiled are left out, unless there is no other.
     """

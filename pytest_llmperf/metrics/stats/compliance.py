@@ -64,7 +64,7 @@ class SlaCheck:
     verified: bool = False
     """True if chance was taken into account; else the value was compared as it stands."""
     undecided: bool = False
-    """Another run may tell."""
+    """Another run may decide."""
     reason: str = ""
     """Sentence on the interval, on why there is no value, and on requests without one; else empty."""
     lacking: int = 0

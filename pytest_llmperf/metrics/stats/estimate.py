@@ -35,7 +35,7 @@ class Estimate:
     run_sd: float
     """Estimated sd of the log between runs of a session, shrunk to the prior."""
     session_sd: float
-    """Estimated sd between sessions; the prior's where there are too few sessions to tell."""
+    """Estimated sd between sessions; the prior's where there are too few sessions."""
     run_variance: float
     """The runs' part of the variance of log_ratio."""
     session_variance: float

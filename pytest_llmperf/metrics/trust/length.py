@@ -22,13 +22,13 @@ from pytest_llmperf.records import Run
 PART_OF_MARGIN = 1 / 3
 """Share of what is tolerated that a run's own error may reach: three runs then decide, as far as it is up to them."""
 _SURE = 5.0
-"""Standard errors from which a drift is told: of 3,000 series of 60 values without drift two reach them at a lag-1
+"""Standard errors from which a drift is reported: of 3,000 series of 60 values without drift two reach them at a lag-1
 correlation of 0.6, none without correlation."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """A quantity of one run: how well the run tells it, and how it changed meanwhile; shares of the value."""
+    """A quantity of one run: its standard error, and its change within the run; shares of the value."""
 
     error: float
     """Standard error that follows from the run's own requests."""
@@ -53,7 +53,7 @@ def run_errors(runs: Sequence[Run], quantities: Iterable[Quantity]) -> list[RunE
     asked = list(quantities)
     requests = [[Request(record) for record in run.measured if record.ok] for run in runs]
     found: list[dict[Quantity, RunError]] = [{} for _ in runs]
-    # What is taken off as common to all runs holds a part of each run's own noise.
+    # The mean over all runs, which is subtracted, holds a part of each run's own noise.
     widened = math.sqrt(len(runs) / (len(runs) - 1)) if len(runs) > 1 else 1.0
     for quantity in asked:
         moved = [_influence(quantity, of_run) for of_run in requests]

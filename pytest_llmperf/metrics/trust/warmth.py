@@ -17,7 +17,7 @@ from pytest_llmperf.records import RequestRecord
 TOLERATED: Mapping[str, float] = {"ttft": 0.08, "itl": 0.03, "e2e": 0.03}
 """Change between batches, as a share, below which a server counts as steady: within a run's own noise."""
 _FEW = 4
-"""Batches from which two and two are compared, which tells more than one and one."""
+"""Batches from which two and two are compared, which is more precise than one and one."""
 
 
 @dataclass(frozen=True, slots=True)

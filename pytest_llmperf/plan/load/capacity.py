@@ -14,7 +14,7 @@ from pytest_llmperf.units import parse_margin, parse_span
 CAPACITIES = ("capacity", "capacity_concurrency")
 """Metrics that only a capacity search has."""
 FEWEST_REQUESTS = 30
-"""Requests of an open loop's level: fewer do not tell whether the server keeps up (saturation.MIN_REQUESTS)."""
+"""Requests of an open loop's level: fewer do not show whether the server keeps up (saturation.MIN_REQUESTS)."""
 
 
 def _whole_span(given: object) -> tuple[int, int]:

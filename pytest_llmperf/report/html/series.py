@@ -1,4 +1,4 @@
-"""One run over time: what the client had in flight, and what server and GPUs told of themselves. Pure.
+"""One run over time: what the client had in flight, and what server and GPUs reported of themselves. Pure.
 
 Small charts on one time axis, which is the timeline's too: what the bars above do can be followed down the page.
 """

@@ -38,7 +38,7 @@ def _tables(view: Sequence[Comparison], width: int) -> Iterator[Shown]:
 
 def comparison_tables(found: Comparison, width: int) -> Iterator[Text | Table]:
     """A title, then one table, or blocks of one; each cell is the level over the runs with its 90 % interval."""
-    # Not the table's own, which would be broken to the width of the table.
+    # A line of its own: a table's title would be broken to the width of the table.
     title = f"configurations at {found.load} (with 90 % intervals; *: none is better beyond noise)"
     yield Text(title, style="italic")
     metric = max((len(_metric(row)) for row in found.rows), default=0) + 2

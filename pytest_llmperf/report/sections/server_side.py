@@ -25,7 +25,7 @@ def _view(content: Content) -> list[tuple[str, tuple[ModelSide, ...]]]:
 
 
 def server_sides(results: Sequence[Result]) -> list[tuple[str, tuple[ModelSide, ...]]]:
-    """Point id, and every model's counts of all its runs together; without points whose server told nothing."""
+    """Point id, and every model's counts of all its runs together; without points whose server reported nothing."""
     found = [(result.point_id, merged_models(result)) for result in results]
     return [(point_id, models) for point_id, models in found if models]
 

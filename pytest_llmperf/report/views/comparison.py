@@ -1,4 +1,4 @@
-"""Configurations side by side on the same load: which one is better at what, as far as noise lets that be told. Pure.
+"""Configurations side by side on the same load: which one is better at what, as far as noise allows a decision. Pure.
 
 A configuration wins a metric when its interval lies apart from those of all others: what a reader can check with the
 eye in the table. Overlap is no proof that two are the same, so it is called "no clear winner" and not a draw.
@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def answer(self) -> str:
-        """One sentence: which configuration to take, what for where that differs, or that it cannot be told."""
+        """One sentence: which configuration to take, what for where that differs, or that noise leaves it open."""
         decided = sum(row.best is not None for row in self.rows)
         if self.leader is None and (decided or not self.unbeaten):
             found = "; ".join(self._strengths())
@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def unbeaten(self) -> tuple[str, ...]:
-        """Configurations that no other is better than in any metric that can be told."""
+        """Configurations that no other is better than in any metric that noise does not leave open."""
         found = [row for row in self.rows if row.leaders]
         places = range(len(self.configurations)) if found else ()
         return tuple(self.configurations[at] for at in places if all(at in row.leaders for row in found))
@@ -183,7 +183,7 @@ def _whose(test: str) -> str:
 
 
 def _comparison(results: Sequence[Result], whose: str) -> Comparison:
-    # What was searched was found at a level of each configuration's own, so nothing else compares.
+    # A search ends at a level of each configuration's own, so that only the searched capacity compares.
     searched = results[0].load.capacity
     rows = (_row(quantity, results) for quantity in ([searched.quantity] if searched else QUANTITIES))
     return Comparison(

@@ -96,7 +96,7 @@ class Measurement:
             await in_thread(server, server.begin_watching)
             run = await self._drive(
                 trace,
-                # What is done over has other marks: the prompts of the last time are in the server's prefix cache.
+                # A repeated run has other marks: the prompts of the spoiled one are in the server's prefix cache.
                 salt=f"{self._salt}.{len(spoiled)}." if spoiled else self._salt,
                 run_index=self.runs,
                 progress=progress,

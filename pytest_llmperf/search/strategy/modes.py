@@ -13,7 +13,7 @@ from pytest_llmperf.search.strategy.space import Direction, Position, Space
 
 
 class Arena(Protocol):
-    """Measures configurations, and compares them as far as noise lets that be told."""
+    """Measures configurations, and compares them as far as noise allows."""
 
     def measure(self, position: Position) -> None:
         """Measures a configuration, unless it was measured before. Raises OutOfTrials when no more may be."""
@@ -72,7 +72,7 @@ def _better_neighbour(
 
 
 def _strides(space: Space, at: Position, way: Direction) -> Iterator[Position]:
-    """One step, then (where that could not be told from here) two, four and so on; of a circle every value."""
+    """One step, then (where noise hid the difference) two, four and so on; of a circle every value."""
     stride = 1
     while (position := space.moved(at, way, stride)) is not None:
         yield position

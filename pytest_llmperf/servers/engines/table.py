@@ -65,10 +65,11 @@ class Engine(NamedTuple):
     health: Callable[[Any], Ready | Literal[False]] = lambda config: Ready(path="/health")
     """The check that a server passes which is up and well; False where only a real request shows it."""
     ready: Callable[[Any, Target, ServerProcess | None, Sequence[LoadPoint]], Target] | None = None
-    """Waits until it is ready for these loads, and adds to the target what only a ready server tells. None: its health
-    tells, then a first request."""
+    """Waits until it is ready for these loads, and adds to the target the facts that only a ready server reports.
+    None: its health is checked, then a first request is sent.
+    """
     version: Callable[[Target], str | None] = lambda target: version_at(target, "/version")
-    """The engine's own version; None when it does not tell."""
+    """The engine's own version; None when the server does not report it."""
     ailment: Callable[[Target], str | None] | None = None
     """A sentence on what is wrong with one that is up, None when it is well. None: `health` is checked instead."""
     counters: Callable[[Target], Reading] | None = None

@@ -41,7 +41,7 @@ _CONSEQUENCE = re.compile(
     r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed|died unexpectedly"
     r"|failed to load all models|Poll failed"
 )
-# How a server announces that it is about one request. It lives on after that.
+# Lines by which a server announces an error of one request, after which it lives on.
 _ONE_REQUEST = re.compile(r"Error in .*(generator|stream)|Exception in ASGI application|.* caught\. Request id")
 _READ_LIMIT = 4 << 20
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -25,7 +25,7 @@ class _Listener(NamedTuple):
 def stranger(port: int, supervisor: int) -> str | None:
     """Names the process that listens on `port` and is not below process `supervisor`; None where ours does.
 
-    Raises LookupError where that cannot be told: without /proc, or where the listener is another user's, or a
+    Raises LookupError where that cannot be found out: without /proc, or where the listener is another user's, or a
     container's.
     """
     listeners = [listener for listener in _listeners() if listener.address.endswith(f":{port:04X}")]

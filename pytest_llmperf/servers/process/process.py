@@ -78,7 +78,7 @@ class ServerProcess:
     def check_port(self, port: int) -> str | None:
         """ServerError when somebody else listens on its port, and so answers in its place.
 
-        Returns a sentence where that cannot be told.
+        Returns a sentence where that cannot be checked.
         """
         try:
             other = ports.stranger(port, self.handle.pid)

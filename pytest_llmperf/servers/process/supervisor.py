@@ -33,7 +33,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# What engines leave in /dev/shm when they are killed: vLLM's TP/PP rings, Python's SharedMemory, torch, Triton's
+# Prefixes of files that killed engines leave in /dev/shm: vLLM's TP/PP rings, Python's SharedMemory, torch, Triton's
 # stubs, SGLang's rings and load snapshots.
 _SHM_PREFIXES = ("vllm_", "psm_", "sem.mp-", "torch_", "triton_python_backend", "nccl-", "sgl_shm_", "sglang_loads_")
 _SHM = Path("/dev/shm")
@@ -301,7 +301,7 @@ def filtered(log: int, secrets: Sequence[str]) -> Iterator[int]:
         yield log
         return
     source, sink = os.pipe()
-    # A log of its own, since one that is late must not write to what is opened next under the same number.
+    # A descriptor of its own: a late thread must not write to a file that is opened next under the same number.
     copier = threading.Thread(target=_copy, args=(source, os.dup(log), secrets), daemon=True)
     copier.start()
     try:

@@ -107,7 +107,7 @@ def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str
             if values:
                 _check_latency(document, f"{stat}_{metric}_ms", average(values), name)
     for metric in ("e2el", "e2e_latency"):
-        # The tools' own may end later, at a chunk that they count nowhere else.
+        # The tools' own latency may end later, at a chunk that they count nowhere else.
         if wholes:
             _check_latency(document, f"mean_{metric}_ms", statistics.fmean(wholes), name, may_be_more=True)
     duration = pick(document, "duration", kind=NUMBER, where=name)
@@ -120,7 +120,7 @@ def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str
 
 def _check_latency(document: Mapping[str, Any], key: str, read: float, name: str, *, may_be_more: bool = False) -> None:
     stated = document.get(key)
-    # 0 is what the tools write for nothing.
+    # The tools write 0 where there was no value.
     if not stated or not is_number(stated) or (may_be_more and stated > read):
         return
     if not math.isclose(stated, read, rel_tol=0.01, abs_tol=0.1):

@@ -64,7 +64,7 @@ class _Layer:
             raise Undecodable(f"{name} is not supported (gzip and deflate are); turn compression off")
         self._is_gzip = name != "deflate"
         self._waiting = b""
-        """The first bytes, until they tell the container."""
+        """The first bytes, until they show the container."""
         self._zlib = zlib.decompressobj(_GZIP) if self._is_gzip else None
 
     def feed(self, data: bytes, most: int) -> bytes:

@@ -53,7 +53,7 @@ class Deployment:
         self.watch: PodWatch | None = None
 
     def bring_up(self) -> dict[str, Any]:
-        """Makes the six steps; returns what only the running release tells. Raises StepFailed."""
+        """Makes the six steps; returns the facts of the running release. Raises StepFailed."""
         for words in self.config.prepare:
             holder.log(f"step 1/6 prepare: {words[0]}")
             tools.run_step("1/6 prepare", words, cwd=self.config.cwd)

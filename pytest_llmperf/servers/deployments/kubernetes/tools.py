@@ -34,7 +34,7 @@ def run_step(step: str, words: Sequence[str], *, given: str = "", cwd: str | Non
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd
         )
     except OSError as error:
-        # The folder that it was to run in, or the program.
+        # `filename` is the missing folder to run in, or the program.
         missing = error.filename or words[0]
         raise StepFailed(f"step {step}: {words[0]} cannot be run: {missing}: {error.strerror}{cure}") from error
     try:

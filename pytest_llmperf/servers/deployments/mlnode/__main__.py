@@ -98,7 +98,7 @@ class Deployment:
             log(f"a proxy gave up waiting for up ({refusal(answer)}); the node may go on", "WARNING")
             return
         problem = up_problem(answer)
-        # What was refused has started nothing; a model that came up in between is somebody else's.
+        # A refused call has started nothing; a model that came up in between is somebody else's.
         self.is_ours = answer.status_code not in (401, 403, 404, 409, 422)
         if problem:
             raise StepFailed(f"step 2/5 up: {problem}")

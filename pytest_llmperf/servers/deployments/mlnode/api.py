@@ -41,9 +41,9 @@ class State(NamedTuple):
     is_healthy: bool
     """False where a newer node says that its instances are not."""
     model: str
-    """The loaded model, where a newer node tells it; else empty."""
+    """The loaded model, where a newer node reports it; else empty."""
     version: str | None
-    """The node's own version; None of nodes that do not tell."""
+    """The node's own version; None of nodes that do not report it."""
 
 
 class Node:

@@ -64,7 +64,7 @@ def _stream(target: Target) -> Iterator[None]:
 
 
 def longest_context(target: Target) -> int:
-    """Tokens of prompt and answer that the model takes at most; a guess where the server does not tell."""
+    """Tokens of prompt and answer that the model takes at most; a guess where the server does not report it."""
     answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_TIMEOUT_S)
     try:
         return int(answer.json()["data"][0]["max_model_len"])

@@ -69,7 +69,7 @@ class Deployment:
         return own | commit | version
 
     def _check(self) -> None:
-        """Looks for everything that a later step needs: what is missing is told now, not after hours."""
+        """Looks for everything that a later step needs: a missing part is reported now, not after hours."""
         toolkit.check_programs(self.config)
         if makes_weights(self.config):
             toolkit.examples_folder(self.config)
@@ -142,7 +142,7 @@ class Deployment:
         else:
             write_llmapi(config, templates, repository, str(engine))
             self.steps.say(f"{templates} to {repository}")
-        # The supervisor removes what is called so, should a killed stub leave it.
+        # The supervisor removes shared memory with this prefix, should a killed stub leave some.
         return commands.triton(config, str(repository), self.ports, f"triton_python_backend_{self.ports.http}")
 
     def _serve(self, model: Path) -> list[str]:

@@ -22,7 +22,7 @@ from pytest_llmperf.servers.process.supervisor import BoundedLog, filtered
 from pytest_llmperf.servers.secrets import expand
 
 _LOOK_S, _TOLD_EVERY = 1.0, 30
-"""Seconds between two looks at a step's log, and after how many of them its last line is told."""
+"""Seconds between two looks at a step's log, and number of looks after which its last line is printed."""
 _KILL_AFTER_S = 5.0
 _LONGEST_LINE = 160
 _OWN_SIGNAL_S = 0.5
@@ -38,7 +38,7 @@ class StepError(StepFailed):
 
 
 class Steps:
-    """Counts the steps and runs their programs; everything is told on standard output, which is the server's log."""
+    """Counts the steps and runs their programs; everything is printed on standard output, which is the server's log."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         """`folder` is where the steps' logs go."""
@@ -65,7 +65,7 @@ class Steps:
     def run(self, argv: Sequence[str], cure: str) -> list[str]:
         """Runs a program to its end and returns the lines of its log. Raises StepError, which names the first error.
 
-        References to the environment in `argv` are filled in here, and are told as they stand.
+        References to the environment in `argv` are filled in here, and are printed as they stand.
         """
         log = self._folder / f"{self._at + 1}-{self._names[self._at]}.log"
         self.say(f"{shlex.join(argv)}; its log: {log}")
@@ -93,7 +93,7 @@ class Steps:
         return lines
 
     def _end_of(self, child: subprocess.Popen[bytes], log: Path, bounded: BoundedLog) -> int:
-        """The exit code; now and then the last line of its log is told."""
+        """The exit code; now and then the last line of its log is printed."""
         began, looks = time.monotonic(), 0
         while True:
             try:

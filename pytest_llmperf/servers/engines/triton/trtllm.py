@@ -106,7 +106,7 @@ def _is_up(target: Target) -> bool:
 
 
 def version(target: Target) -> str | None:
-    """TensorRT-LLM's version, with Triton's where that serves it; None where neither tells."""
+    """TensorRT-LLM's version, with Triton's where that serves it; None where neither reports it."""
     if not target.grpc:
         return version_at(target, "/version")
     return f"{target.version or 'TensorRT-LLM'} in Triton {triton.version(target)}"
