@@ -1,4 +1,4 @@
-"""The layout of the package: imports, sizes of folders, beginnings of docstrings, and the cost of every pytest run."""
+"""The layout of the package: imports, engines, sizes of folders, docstrings, and the cost of every pytest run."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ FLOORS = (  # from the top down: each imports those below it, and none beside it
 )
 FULL = 9  # entries of a folder
 FULL_TOP = 25
+ENGINES = ("servers.engines.", "servers.deployments.", "plan.server.engines.", "plan.server.deployments.")
+ENGINE_DOORS = {  # the tables, and what all engines, deployments or servers that are up share
+    "servers.engines.table",
+    "servers.engines.commands",
+    "servers.deployments.holder",
+    "plan.server.engines.remote",
+}
 NEEDS_A_NEIGHBOUR = re.compile(
     r"\s*(What|Whether|Where|How|That|Of|If|Why|Those|Who|When|As|Which|By|From|In|For|At|So|With|To|Its|Over|Under)\b"
     r"|\s*(Between|Beyond|Until|Without|Within|Below|Against|Before)\b"
@@ -128,6 +135,18 @@ def test_no_folders_import_each_other():
         arrows.add((".".join(one[: same + 1]), ".".join(other[: same + 1])))
     circle = _circle(arrows)
     assert not circle, f"carry what makes the circle into one of them, or below both: {' -> '.join(circle)}"
+
+
+def test_engines_are_reached_by_their_tables():
+    """An engine more is its files and a row of both tables: nothing outside of them names one."""
+    outside = (found for found in IMPORTS if not found.importer.startswith((*ENGINES, "plan.server.table")))
+    wrong = [
+        f"{found.place} imports {found.imported}"
+        for found in outside
+        if found.imported.startswith(ENGINES) and found.imported not in ENGINE_DOORS
+    ]
+    advice = "ask a function of its `Engine` in servers/engines/table.py, or a field that all models have"
+    assert not wrong, "\n".join([f"names one engine ({advice}):", *wrong])
 
 
 def test_no_folder_is_too_full():
