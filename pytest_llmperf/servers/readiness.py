@@ -140,6 +140,8 @@ def ailment(target: Target, ready: Ready) -> str | None:
     problem = health_problem(target, ready)
     if problem is None:
         return None
+    if "Connection refused" in problem:
+        return f"nothing listens on its port any more: {problem}"
     is_answered = problem.startswith(f"GET {urls.bare(ready.path)}: HTTP ")
     return f"{ready.path} says that its engine is dead" if is_answered else f"it hangs or is stopped: {problem}"
 

@@ -177,7 +177,7 @@ def ailment(target: Target) -> str | None:
     try:
         answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_HEALTH_TIMEOUT_S)
     except httpx.TransportError as error:
-        return f"GET /v1/models: {type(error).__name__}: {error}"
+        return f"its inference port does not answer: GET /v1/models: {type(error).__name__}: {error}"
     return None if answer.status_code == 200 else f"GET /v1/models: {refusal(answer)}"
 
 

@@ -25,6 +25,7 @@ from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.log import log_tail
 from pytest_llmperf.servers.process.missing import Lack, missing_model, missing_program
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, free_ports, wait_until
+from pytest_llmperf.servers.readiness import ailment as health_ailment
 from pytest_llmperf.servers.readiness import first_failure, health_problem
 from pytest_llmperf.telemetry.counters import Reading
 from pytest_llmperf.telemetry.gpu import Gpu
@@ -116,7 +117,7 @@ def ailment(target: Target) -> str | None:
     """A sentence on what is wrong with it; None when it is well."""
     if target.grpc:
         return triton.ailment(target)
-    return None if _is_up(target) else f"{HEALTH.path} says that its engine is dead"
+    return health_ailment(target, HEALTH)
 
 
 def counters(target: Target) -> Reading:
