@@ -19,7 +19,7 @@ from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.history.analysis import differences, trends
 from pytest_llmperf.history.compressa import session_of_experiment
-from pytest_llmperf.history.database import FoundPoint, History, found_points, open_history
+from pytest_llmperf.history.database import FoundPoint, History, found_points, is_history, open_history
 from pytest_llmperf.history.session import HistoryError, HistorySession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 from pytest_llmperf.report.history.formats import FORMATS
@@ -41,7 +41,7 @@ def _with_clear_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         try:
             command(**given)
-        except LlmPerfError as error:
+        except (LlmPerfError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return run
@@ -167,12 +167,15 @@ def table(
     from pytest_llmperf.report.history.experiments import QUANTITIES, experiments
 
     if reports:
-        points = [found for file in reports for found in found_points(next(_sessions_of(file)))]
+        points = [found for file in reports for session in _sessions_of(file) for found in found_points(session)]
     else:
         with open_history(path) as held:
             ids = [held.session(start).id for start in sessions] or [one.session for one in _first(held.newest())]
             points = [found for id in ids for found in held.of_session(id)]
-    text = FORMATS[form](experiments(points, [_quantity(name) for name in metrics] or QUANTITIES))
+    found = experiments(points, [_quantity(name) for name in metrics] or QUANTITIES)
+    if not found.rows:
+        raise click.ClickException(f"{', '.join(map(str, reports)) or path} holds no point with these metrics")
+    text = FORMATS[form](found)
     if output:
         write_at(output, text)
     else:
@@ -217,6 +220,8 @@ def html(path: Path, output: Path, metrics: tuple[str, ...]) -> None:
     quantities = [_quantity(name) for name in metrics or _gated()]
     with open_history(path) as held:
         found = list(trends(held.everything(), quantities))
+    if not found:
+        raise click.ClickException(f"{path} holds no point that was measured")
     _write_html(output, found)
 
 
@@ -267,6 +272,8 @@ def _sessions_of(file: Path) -> Iterator[HistorySession]:
     if is_database(file):
         yield from map(session_of_experiment, read_experiments(file))
         return
+    if is_history(file):
+        raise HistoryError(f"{file} is a history itself; `llmperf history merge {file}` takes its sessions over")
     for document in _documents(file):
         exported = isinstance(document, dict) and "schema" not in document
         yield stored_session(document, str(file)) if exported else session_of(document, str(file))
@@ -304,7 +311,7 @@ def merge(path: Path, others: tuple[Path, ...]) -> None:
 
 @history.command()
 @_file
-@click.option("--days", type=click.IntRange(min=1), required=True, help="Keep sessions of so many days")
+@click.option("--days", type=click.IntRange(1, 36500), required=True, help="Keep sessions of so many days")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted")
 @click.option("--yes", is_flag=True, help="Do not ask")
 @_with_clear_errors

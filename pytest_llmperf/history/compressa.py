@@ -36,7 +36,8 @@ def session_of_experiment(experiment: StoredExperiment) -> HistorySession:
         measured=began,
         verdict="MEASURED",
         reasons=(),
-        parameters={_KNOWN.get(key, key): value for key, value in experiment.parameters.items()}
+        parameters=dict(experiment.parameters)
+        | {_KNOWN[key]: value for key, value in experiment.parameters.items() if key in _KNOWN}
         | ({"description": experiment.description} if experiment.description else {}),
         values=values,
         dialect={

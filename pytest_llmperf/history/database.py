@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_llmperf import clock
-from pytest_llmperf.history.session import HistoryError, HistoryPoint, HistoryRun, HistorySession
+from pytest_llmperf.history.session import HistoryError, HistoryPoint, HistorySession, stored_point
 
 _APPLICATION = 0x6C6C6D70
 """The file's application id ("llmp"): what has another one is another program's."""
+_APPLICATION_AT = slice(68, 72)
+"""Place of the application id in an SQLite file."""
 _LOCK_TIMEOUT_S = 30.0
 """Longest wait for another writer."""
 _MIGRATIONS = (
@@ -68,7 +70,7 @@ class History:
         """Stores a session; one that is there already is replaced, its points keep their ids. All of it, or nothing."""
         with self._writing():
             self._sql.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?) "
+                "INSERT INTO sessions (id, started, commit_id, version) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET commit_id = excluded.commit_id",
                 (session.id, session.started.isoformat(), session.commit, session.version),
             )
@@ -102,7 +104,8 @@ class History:
             "SELECT s.id, s.started, count(p.id) FROM sessions s LEFT JOIN points p ON p.session = s.id "
             "GROUP BY s.id ORDER BY s.started, s.id"
         )
-        found = ((id, datetime.fromisoformat(started), points) for id, started, points in self._rows(query))
+        with _errors(self.path):
+            found = [(id, _moment(started), points) for id, started, points in self._rows(query)]
         return [one for one in found if one[1] < than]
 
     def session(self, start: str) -> HistorySession:
@@ -115,7 +118,8 @@ class History:
 
     def _session(self, row: tuple[Any, ...]) -> HistorySession:
         points = tuple(found.point for found in self.of_session(row[0]))
-        return HistorySession(row[0], datetime.fromisoformat(row[1]), row[2], row[3], points)
+        with _errors(self.path):
+            return HistorySession(row[0], _moment(row[1]), row[2], row[3], points)
 
     def point(self, number: int) -> FoundPoint:
         """Returns a point by its number, with its runs. Raises HistoryError when there is none."""
@@ -155,11 +159,12 @@ class History:
         query = f"SELECT {_COLUMNS} FROM points p JOIN sessions s ON s.id = p.session WHERE {where}"
         with _errors(self.path):
             for row in self._sql.execute(query, given):
-                yield _found(row, self._runs(row[0]) if runs else ())
+                yield _found(row, self._runs(row[0]) if runs else (), self.path)
 
-    def _runs(self, point: int) -> tuple[HistoryRun, ...]:
+    def _runs(self, point: int) -> tuple[dict[str, Any], ...]:
         rows = self._rows('SELECT number, launch, valid, "values" FROM runs WHERE point = ? ORDER BY number', point)
-        return tuple(HistoryRun(n, launch, bool(valid), json.loads(values)) for n, launch, valid, values in rows)
+        names = ("number", "launch", "valid", "values")
+        return tuple(dict(zip(names, (*facts, json.loads(values)), strict=True)) for *facts, values in rows)
 
     def _rows(self, query: str, *given: object) -> list[tuple[Any, ...]]:
         with _errors(self.path):
@@ -185,6 +190,13 @@ class History:
             self._sql.execute("COMMIT")
 
 
+def is_history(path: Path) -> bool:
+    """True if a file is a history, by its first bytes. OSError."""
+    with path.open("rb") as file:
+        head = file.read(_APPLICATION_AT.stop)
+    return head.startswith(b"SQLite format 3") and head[_APPLICATION_AT] == _APPLICATION.to_bytes(4, "big")
+
+
 def found_points(session: HistorySession) -> list[FoundPoint]:
     """Returns the points of a session that is in no history, numbered from 1."""
     return [FoundPoint(n, session.id, session.started, session.commit, one) for n, one in enumerate(session.points, 1)]
@@ -197,13 +209,20 @@ _COLUMNS = (
 )
 
 
-def _found(row: tuple[Any, ...], runs: tuple[HistoryRun, ...]) -> FoundPoint:
+def _found(row: tuple[Any, ...], runs: tuple[dict[str, Any], ...], path: Path) -> FoundPoint:
     number, session, started, commit, *plain, reasons, parameters, values, dialect = row
-    test, name, environment, engine, measured, verdict = plain
-    moment = datetime.fromisoformat(measured) if measured else None
-    texts = (tuple(json.loads(reasons)), json.loads(parameters), json.loads(values), json.loads(dialect))
-    point = HistoryPoint(test, name, environment, engine, moment, verdict, *texts, runs)
-    return FoundPoint(number, session, datetime.fromisoformat(started), commit, point)
+    facts = dict(zip(("test", "name", "environment", "engine", "measured", "verdict"), plain, strict=True))
+    texts = {"reasons": reasons, "parameters": parameters, "values": values, "dialect": dialect}
+    read = {name: json.loads(text) for name, text in texts.items()}
+    point = stored_point({**facts, **read, "runs": runs}, f"{path}: point {number}")
+    return FoundPoint(number, session, _moment(started), commit, point)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"a session's start, {text!r}, has no time zone")
+    return moment
 
 
 def _has(parameters: Mapping[str, str], key: str, value: str) -> bool:
@@ -273,5 +292,5 @@ def _errors(path: Path) -> Iterator[None]:
     """Gives SQLite's and the system's errors their file."""
     try:
         yield
-    except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+    except (sqlite3.Error, OSError, ValueError, OverflowError, TypeError) as error:
         raise HistoryError(f"history {path}: {error}") from error

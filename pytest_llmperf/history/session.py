@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from pytest_llmperf.definitions import METRICS, STATISTICS
 from pytest_llmperf.errors import LlmPerfError
@@ -31,7 +32,7 @@ class HistoryRun:
     """Number of the run, from 1."""
     launch: int
     valid: bool
-    values: Mapping[str, float]
+    values: Mapping[str, FiniteFloat]
     """Values by quantity (`ttft_p99`, `output_token_throughput`), in its own unit; a quantity without a value is
     absent.
     """
@@ -48,7 +49,7 @@ class HistoryPoint:
     environment: str | None
     engine: str | None
     """Engine with its version, as `vllm 0.11.0`; None where nothing was measured."""
-    measured: datetime | None
+    measured: AwareDatetime | None
     """Start of its first run; None where nothing was measured."""
     verdict: str
     """PASS, FAIL, INCONCLUSIVE, INVALID, ERROR, SKIPPED, or MEASURED where nothing was judged."""
@@ -56,7 +57,7 @@ class HistoryPoint:
     """Codes of what led to it: `sla:ttft_p99`, `regression:itl_p50`, `invalid`, `error`."""
     parameters: Mapping[str, str]
     """Settings of the server and the load, by dotted key: `server.args.tensor-parallel-size`, `load.concurrency`."""
-    values: Mapping[str, float]
+    values: Mapping[str, FiniteFloat]
     """Values over all runs, as HistoryRun's."""
     dialect: Mapping[str, Any]
     """Another tool's metrics, as the report has them; empty where none were asked for."""
@@ -68,7 +69,7 @@ class HistorySession:
     """One session of pytest or one command."""
 
     id: str
-    started: datetime
+    started: AwareDatetime
     commit: str | None
     """Commit of the repository that was tested, in full; None outside of one."""
     version: str
@@ -95,6 +96,8 @@ def session_of(report: Any, source: str) -> HistorySession:
 
 
 _STORED = TypeAdapter(HistorySession)
+_STORED_POINT = TypeAdapter(HistoryPoint)
+T = TypeVar("T")
 
 
 def session_json(session: HistorySession) -> Any:
@@ -104,8 +107,17 @@ def session_json(session: HistorySession) -> Any:
 
 def stored_session(given: Any, source: str) -> HistorySession:
     """Returns the session in exported data. HistoryError says what is wrong with `source`."""
+    return _checked(_STORED, given, source)
+
+
+def stored_point(given: Any, source: str) -> HistoryPoint:
+    """Returns the point in the fields of one. HistoryError says what is wrong with `source`."""
+    return _checked(_STORED_POINT, given, source)
+
+
+def _checked(adapter: TypeAdapter[T], given: Any, source: str) -> T:
     try:
-        return _STORED.validate_python(given)
+        return adapter.validate_python(given)
     except ValidationError as error:
         first = error.errors()[0]
         raise HistoryError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -176,7 +188,8 @@ def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = (
         (name, value) for metric in METRICS.values() for name, value in _of_metric(metric.name, metrics.get(metric.key))
     )
-    return {name: float(value) for name, value in found if value is not None}
+    known = {name: float(value) for name, value in found if value is not None}
+    return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def _of_metric(name: str, metric: Any) -> Iterator[tuple[str, Any]]:

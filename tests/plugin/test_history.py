@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from perf_suite import TEST, edited
 
 from pytest_llmperf.cli.main import main
+from pytest_llmperf.history.database import open_history
 
 NO_BASELINE = edited(TEST, "    baseline.check(result)\n", "")
 
@@ -84,6 +85,7 @@ def test_reports_exports_and_histories_are_taken_over_once(measured, tmp_path):
         (("list",), "there is no history"),
         (("trend", "a", "nonsense"), "unknown metric 'nonsense'"),
         (("list", "--param-filter", "x"), "'x' is not KEY=VALUE"),
+        (("prune", "--days", "9" * 20), "is not in the range"),
         (("import", __file__), "neither a report, nor an export, nor a database"),
     ],
 )
@@ -92,6 +94,27 @@ def test_mistakes_are_told(tmp_path, args, message):
     assert done.exit_code != 0
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show", "9" * 30), "too large"),
+        (("import", "h.sqlite"), "h.sqlite is a history itself; `llmperf history merge h.sqlite`"),
+        (("html",), "no point that was measured"),
+        (("table",), "no point with these metrics"),
+        (("table", "--report", "empty.jsonl"), "empty.jsonl is neither a report"),
+        (("export", "-o", "h.sqlite/below"), "h.sqlite"),
+    ],
+)
+def test_mistakes_with_an_empty_history_are_told(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    with open_history(tmp_path / "h.sqlite", write=True):
+        (tmp_path / "empty.jsonl").write_text("\n\n")
+    done = CliRunner().invoke(main, ["history", *args, "--history", "h.sqlite"])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert "unexpected" not in done.output
 
 
 @pytest.mark.parametrize(

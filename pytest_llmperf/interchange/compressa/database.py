@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS Measurements (id INTEGER PRIMARY KEY AUTOINCREMENT, e
     n_input INTEGER NOT NULL, n_output INTEGER NOT NULL, ttft REAL NOT NULL, start_time REAL NOT NULL,
     end_time REAL NOT NULL, status TEXT NOT NULL, FOREIGN KEY (experiment_id) REFERENCES Experiments(id))
 """
+_FIRST_YEAR = 2020
 _DATE = "%Y-%m-%d %H:%M:%S"
 
 
@@ -71,7 +73,8 @@ def is_database(path: Path) -> bool:
 def read_experiments(path: Path) -> Iterator[StoredExperiment]:
     """Yields the experiments in the file, the oldest first. CompressaError says what cannot be read."""
     with _opened(path) as sql:
-        for number, name, date, description in sql.execute("SELECT * FROM Experiments ORDER BY id").fetchall():
+        facts = "SELECT id, experiment_name, experiment_date, description FROM Experiments ORDER BY id"
+        for number, name, date, description in sql.execute(facts).fetchall():
 
             def rows(columns: str, table: str, number: int = number) -> list[tuple[object, ...]]:
                 query = f"SELECT {columns} FROM {table} WHERE experiment_id = ? ORDER BY id"
@@ -80,12 +83,33 @@ def read_experiments(path: Path) -> Iterator[StoredExperiment]:
             yield StoredExperiment(
                 number=int(number),
                 name=str(name),
-                date=datetime.fromisoformat(str(date)),
+                date=_date(str(date)),
                 description=str(description or ""),
                 parameters={str(key): str(value) for key, value in rows("key, value", "Parameters")},
-                metrics={str(key): float(str(value)) for key, value in rows("metric_name, metric_value", "Metrics")},
-                measurements=tuple(Measurement(*row) for row in rows(", ".join(Measurement._fields), "Measurements")),  # type: ignore[arg-type]
+                metrics={str(key): _number(value) for key, value in rows("metric_name, metric_value", "Metrics")},
+                measurements=tuple(map(_measurement, rows(", ".join(Measurement._fields), "Measurements"))),
             )
+
+
+def _date(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.year < _FIRST_YEAR:
+        raise ValueError(f"an experiment's date is {text!r}, before there were any")
+    return moment
+
+
+def _measurement(row: tuple[object, ...]) -> Measurement:
+    """SQLite keeps any value in any column, so each is looked at."""
+    *numbers, status = row
+    n_input, n_output, ttft, start_time, end_time = map(_number, numbers)
+    return Measurement(int(n_input), int(n_output), ttft, start_time, end_time, str(status))
+
+
+def _number(value: object) -> float:
+    found = float(str(value))
+    if not math.isfinite(found):
+        raise ValueError(f"{found} is no number that could have been measured")
+    return found
 
 
 def add_experiment(

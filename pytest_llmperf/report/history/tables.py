@@ -86,7 +86,8 @@ def description(one: FoundPoint) -> str:
 def compressa_metrics(one: FoundPoint) -> dict[str, float]:
     """Metrics by compressa-perf's names, in seconds and per second; empty where the session has no such dialect."""
     metrics = one.point.dialect.get("metrics", {}) if one.point.dialect.get("name") == "compressa" else {}
-    return {name: metric["value"] for name, metric in metrics.items() if metric.get("value") is not None}
+    known = metrics.items() if isinstance(metrics, Mapping) else ()
+    return {name: metric["value"] for name, metric in known if metric.get("value") is not None}
 
 
 def compressa_parameters(one: FoundPoint) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.history.analysis import differences, trends
-from pytest_llmperf.history.database import FoundPoint, open_history
+from pytest_llmperf.history.database import FoundPoint, is_history, open_history
 from pytest_llmperf.history.session import (
     HistoryError,
     HistoryPoint,
@@ -169,6 +169,32 @@ def test_the_file_of_another_program_is_left_alone(path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("UPDATE points SET \"values\" = '[1]'", "point 1: values: "),
+        ('UPDATE points SET "values" = \'{"itl_p50": NaN}\'', "point 1: values.itl_p50: "),
+        ('UPDATE runs SET "values" = \'{"itl_p50": Infinity}\'', "point 1: runs.0.values.itl_p50: "),
+        ("UPDATE runs SET \"values\" = 'null'", "point 1: runs.0.values: "),
+        ("UPDATE points SET parameters = 'no JSON'", "history "),
+        ("UPDATE points SET dialect = 'null'", "point 1: dialect: "),
+        ("UPDATE points SET verdict = x'ff'", "point 1: verdict: "),
+        ("UPDATE points SET measured = '2026-01-01'", "point 1: measured: "),
+        ("UPDATE sessions SET started = '2026-01-01T00:00:00'", "has no time zone"),
+        ("DROP TABLE runs", "no such table: runs"),
+    ],
+)
+def test_a_damaged_history_is_told_with_the_file_and_what_is_wrong(path, damage, message):
+    with open_history(path, write=True) as history:
+        history.add(session())
+    with sqlite3.connect(path) as sql:
+        sql.execute(damage)
+    with open_history(path) as history, pytest.raises(HistoryError) as error:
+        list(history.sessions())
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+
+
 def test_a_newer_files_version_is_named(path):
     with open_history(path, write=True):
         pass
@@ -176,6 +202,14 @@ def test_a_newer_files_version_is_named(path):
         file.execute("PRAGMA user_version = 99")
     with pytest.raises(HistoryError, match="newer llmperf: its version is 99"), open_history(path):
         pass
+
+
+def test_a_history_is_known_by_its_first_bytes(path, tmp_path):
+    with open_history(path, write=True) as history:
+        history.add(session())
+    (tmp_path / "text").write_text("SQLite format 3")
+    assert is_history(path)
+    assert not is_history(tmp_path / "text")
 
 
 def test_a_missing_history_is_not_made_by_reading(path):
