@@ -50,5 +50,5 @@ def page(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "engines")]
     PAGE.write_text(page(PAGE.read_text()))
