@@ -281,7 +281,7 @@ def test_a_release_that_stays(cluster: Cluster, tmp_path: Path) -> None:
         with start_server(cluster.server(keep=True, release="lasting"), tmp_path, ()) as server:
             assert json.loads(facts_path(server.logs[0]).read_text())["revision"] == revision
     assert "release lasting stays" in server.logs[0].read_text()
-    own = f"is up for process .*; if it is gone: {re.escape(str(cluster.server().helm))} .* uninstall lasting"
+    own = f"is up for process .*; if it is gone: {re.escape(str(cluster.server().helm))} uninstall lasting "
     kept = ("get", "secrets", "--namespace", "perf", "--selector", "owner=helm,name=lasting", "--output", "json")
     owner = json.loads(cluster.kubectl(*kept))["items"][-1]["metadata"]["labels"]["llmperf-owner"]
     cluster.helm("upgrade", "lasting", str(CHART), "-n", "perf", "--labels", f"llmperf-owner=other-host{owner}")
