@@ -108,15 +108,21 @@ def refuse_secrets(entries: dict[str, T]) -> dict[str, T]:
     return entries
 
 
-def _referenced(token: str | None) -> str | None:
-    refuse_secret("bearer token", token)
-    return token
+def _reference(name: str) -> AfterValidator:
+    """The validator of a credential: a plan holds the name of its variable, never itself."""
+
+    def checked(given: str | None) -> str | None:
+        refuse_secret(name, given)
+        return given
+
+    return AfterValidator(checked)
 
 
 Args = Annotated[dict[str, ArgValue], AfterValidator(_argument_names)]
 Texts = Annotated[dict[str, str], AfterValidator(refuse_secrets)]
 """Environment variables or headers, secrets in them as `${NAME}`."""
-Bearer = Annotated[str | None, AfterValidator(_referenced)]
+Bearer = Annotated[str | None, _reference("bearer token")]
+Basic = Annotated[str | None, _reference("basic password")]
 
 
 class BaseServer(Frozen):

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from pytest_llmperf.boundary.literals import in_plain_text, is_secret, plain_secrets, refuse_secret, texts
+from pytest_llmperf.boundary.literals import in_plain_text, is_secret, plain_secrets, texts
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
-from pytest_llmperf.plan.server.base import LaunchedServer, ReadyCheck, refuse_secrets
+from pytest_llmperf.plan.server.base import Basic, Bearer, LaunchedServer, ReadyCheck, refuse_secrets
 from pytest_llmperf.plan.server.engines.remote import checked_url
 from pytest_llmperf.plan.server.words import words_without_secrets
 
@@ -96,9 +96,9 @@ class KubernetesServer(LaunchedServer):
     """The service's port, by name or number; its only one where none is given."""
     headers: dict[str, Text] = {}
     """Sent with every request; a gateway routes by `Host`."""
-    bearer: str | None = None
+    bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable."""
-    basic: str | None = None
+    basic: Basic = None
     """`${USER}:${PASSWORD}`, read from the environment."""
     ready: ReadyCheck = None
     """The check that follows once the pods are ready; by default a request of the load, repeated until it is
@@ -157,10 +157,6 @@ class KubernetesServer(LaunchedServer):
 
     @model_validator(mode="after")
     def _one_way_to_it(self) -> KubernetesServer:
-        with entry("bearer"):
-            refuse_secret("bearer token", self.bearer)
-        with entry("basic"):
-            refuse_secret("basic password", self.basic)
         if self.bearer and self.basic:
             raise ValueError("`bearer` and `basic` exclude each other")
         if self.url and (self.service or self.port):

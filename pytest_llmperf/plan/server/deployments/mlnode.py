@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pytest_llmperf.boundary.literals import refuse_secret
-from pytest_llmperf.plan.fields import EntryError, Seconds, entry
+from pytest_llmperf.plan.fields import EntryError, Seconds
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
     OWN_ARGS,
     ArgValue,
     Balance,
     BaseServer,
+    Bearer,
     check_parallelism,
     parallel_size,
     refuse_secrets,
@@ -53,7 +53,7 @@ class MlnodeServer(BaseServer):
     """True if it is measured only when every instance answers; the node says that it is ready when the first does."""
     headers: dict[str, str] = {}
     """Sent with every request, to both ports."""
-    bearer: str | None = None
+    bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable. Sent to both ports."""
     hardware: str | None = None
     """Label of the node, as in `4070s-ti-x8`; part of the baselines' folder. Default: the host of `url`."""
@@ -95,9 +95,7 @@ class MlnodeServer(BaseServer):
         return args
 
     @model_validator(mode="after")
-    def _credentials(self) -> MlnodeServer:
-        with entry("bearer"):
-            refuse_secret("bearer token", self.bearer)
+    def _one_credential(self) -> MlnodeServer:
         if self.bearer and "api-key" in self.args:
             raise EntryError("the instances' api-key and `bearer` are the same header: give one of them", "bearer")
         return self

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from pytest_llmperf.boundary.literals import refuse_secret
-from pytest_llmperf.plan.fields import EntryError, Seconds, entry
+from pytest_llmperf.plan.fields import EntryError, Seconds
 from pytest_llmperf.plan.server import urls
 from pytest_llmperf.plan.server.base import (
     Balance,
     BaseServer,
+    Basic,
     Bearer,
     HostPath,
     ReadyCheck,
@@ -49,7 +50,7 @@ class RemoteServer(BaseServer):
     headers: Texts = {}
     bearer: Bearer = None
     """`${NAME}`: the token is read from that environment variable."""
-    basic: str | None = None
+    basic: Basic = None
     """`${USER}:${PASSWORD}`, read from the environment."""
     hardware: str | None = None
     """Label of the machine behind the URL, as in `h200x8`; part of the baselines' folder. Default: the URL's host."""
@@ -85,9 +86,7 @@ class RemoteServer(BaseServer):
         return {**super().as_dict(), "url": urls.shown(self.url)}
 
     @model_validator(mode="after")
-    def _no_secrets(self) -> RemoteServer:
-        with entry("basic"):
-            refuse_secret("basic password", self.basic)
+    def _one_credential(self) -> RemoteServer:
         if self.bearer and self.basic:
             raise ValueError("`bearer` and `basic` exclude each other")
         return self
