@@ -1,4 +1,7 @@
-"""Draws the README picture from a real run: `pytest … --color=yes | python scripts/terminal_screenshot.py OUT.svg`."""
+"""Draws the README picture of a real run. COMMAND is what is shown before its output.
+
+    pytest perf_tests … --color=yes | python scripts/terminal_screenshot.py OUT.svg 'COMMAND'
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 
-def main(target: str) -> None:
+def main(target: str, command: str) -> None:
     console = Console(record=True, width=104, file=io.StringIO())
+    console.print(Text(f"$ {command}"))
     for line in sys.stdin.read().splitlines():
         console.print(Text.from_ansi(line))
-    console.save_svg(target, title="pytest perf_tests")
+    console.save_svg(target, title=command)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

@@ -93,7 +93,7 @@ def fitting(lines: Sequence[str], rows: int, width: int) -> Iterator[str]:
     for place, line in enumerate(lines):
         rows -= -(-len(line) // width)
         if rows < 0:
-            yield f"and {counted(len(lines) - place, 'more remark')} (-v shows them)"
+            yield f"and {counted(len(lines) - place, 'more remark')} (-v shows all)"
             return
         yield line
 

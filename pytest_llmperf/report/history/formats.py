@@ -15,8 +15,9 @@ from pytest_llmperf.report.history.experiments import Experiments, Row
 from pytest_llmperf.report.text import Name, left, make_table, number, right
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Experiments</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color-scheme: light dark }}
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Experiments</title><style>
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem max(1rem, 2vw); color-scheme: light dark }}
 .scroll {{ overflow-x: auto }} table {{ border-collapse: collapse }}
 th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: right }}
 th:first-child, td:first-child, td:nth-child(2), th:nth-child(2) {{ text-align: left }} small {{ opacity: .75 }}

@@ -13,7 +13,7 @@ from pytest_llmperf.report.html.templating import render_page
 
 _TEMPLATE = """
 <p class="says">{{ says }}</p>
-<div class="charts">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>
+<div class="grid">{% for one in charts %}{{ chart(one) }}{% endfor %}</div>
 """
 
 
