@@ -1,6 +1,6 @@
-"""Draws the README picture of a real run. COMMAND is what is shown before its output.
+"""Draws the README picture of a real run: `pytest … --color=yes | python scripts/terminal_screenshot.py OUT.svg COMMAND`.
 
-    pytest perf_tests … --color=yes | python scripts/terminal_screenshot.py OUT.svg 'COMMAND'
+COMMAND is shown before the output that is read.
 """
 
 from __future__ import annotations
