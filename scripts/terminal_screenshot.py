@@ -1,6 +1,6 @@
-"""Draws the README picture of a real run: `pytest … --color=yes | python scripts/terminal_screenshot.py OUT.svg COMMAND`.
+"""Draws the README picture of a real run: `pytest … | python scripts/terminal_screenshot.py OUT.svg COMMAND`.
 
-COMMAND is shown before the output that is read.
+COMMAND is shown before the output that is read, which has colours with `--color=yes`.
 """
 
 from __future__ import annotations
