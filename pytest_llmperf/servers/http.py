@@ -168,6 +168,17 @@ def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def longest_context(target: Target) -> int | None:
+    """Tokens that a prompt and its answer may have together, as `/v1/models` gives them; None where it does not."""
+    try:
+        answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_VERSION_TIMEOUT_S)
+        models = {model["id"]: model.get("max_model_len") for model in answer.json()["data"]}
+    except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    most = models.get(target.model)
+    return most if isinstance(most, int) and most > 0 else None
+
+
 def version_at(target: Target, path: str) -> str | None:
     """The `version` in the JSON that a GET of `path` gives; None where there is none."""
     try:

@@ -178,3 +178,14 @@ def test_what_another_machine_has_need_not_be_here(suite):
     suite.write(plan=BIG)
     suite.edit_plan("model: ", "model: /no/such/")
     suite.run("-k", "tp4pp2-short").assert_outcomes(skipped=1)
+
+
+def test_answers_that_the_servers_context_cannot_hold_fail_before_the_first_run(suite):
+    suite.edit_plan("requests: 10, warmup_requests: 1}\n  rate", "requests: 10}\n  rate")
+    suite.edit_plan("output_tokens: 4, request_rate", "output_tokens: 5000, request_rate")
+    suite.write(test=edited(TEST, "    baseline.check(result)\n", ""))
+    result = suite.run("-k", "tp1pp1-short or tp1pp1-rate-100rps")
+    result.assert_outcomes(failed=1, passed=1)
+    told = "load rate-100rps: 5000 output tokens are more than http://127.0.0.1:* takes: its /v1/models says"
+    result.stdout.fnmatch_lines([f"*{told} max_model_len *"])
+    assert len(list((suite.output / "requests").iterdir())) == 1

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pytest_llmperf.answers.scoring import AnswerScorer, without_texts
@@ -18,6 +19,7 @@ from pytest_llmperf.metrics.trust.stability import steadiness
 from pytest_llmperf.metrics.trust.validity import busy_host, cpu_was_the_limit, disturbance
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run, WarmUp
+from pytest_llmperf.runner.measure.context import check_context
 from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.servers.server import LlmServer, in_thread
@@ -69,7 +71,8 @@ class Measurement:
         One that the client's CPU limited is done over with more processes. One that the client spoiled in another way,
         or that other work on its machine may have, is done over up to twice: what decides is the state of client and
         machine alone, never the server's numbers, so that doing it over favours nobody. Raises PlanError when the load
-        has no trace (first run), ServerError when the server is or goes dead, and LoadError when a worker dies.
+        has no trace (first run) or asks for more tokens than the server's context holds, ServerError when the server is
+        or goes dead, and LoadError when a worker dies.
         Cancelled while the trace is made, it ends at once, and the thread that makes it goes on to its end:
         `asyncio.run` waits for that.
         """
@@ -80,6 +83,7 @@ class Measurement:
         warmed: WarmUp | None = None
         if self._warm_launch != server.launches:
             await in_thread(server, server.check_alive)
+            await in_thread(server, partial(check_context, server.targets[:1], self.point, trace))
             try:
                 await warm_up(server.instances, self.point, trace, salt=self._salt)
                 if warms_further(self.point, server.config.is_started):

@@ -14,13 +14,15 @@ import httpx
 
 from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.load.endpoints.target import Target
-from pytest_llmperf.servers.http import ask, open_request
+from pytest_llmperf.servers.http import ask, longest_context, open_request
 from pytest_llmperf.telemetry.sampler import parse
 
 _TIMEOUT_S = 30.0
 _HELD_TOKENS = 4096
 """Length of a stream that is held open, which must outlast the questions."""
 _PROMPT_ROOM = 64
+_USUAL_CONTEXT = 1024
+"""Tokens, where the server does not tell."""
 _WELL = b"HTTP/1.1 200"
 
 
@@ -50,7 +52,7 @@ def _requests_running(target: Target) -> float:
 @contextlib.contextmanager
 def _stream(target: Target) -> Iterator[None]:
     """A request that one instance is busy with."""
-    tokens = max(1, min(_HELD_TOKENS, longest_context(target) - _PROMPT_ROOM))
+    tokens = max(1, min(_HELD_TOKENS, (longest_context(target) or _USUAL_CONTEXT) - _PROMPT_ROOM))
     body = {"model": target.model, "prompt": "Hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     url = target.at("/v1/completions")
     with open_request("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, _):
@@ -61,15 +63,6 @@ def _stream(target: Target) -> Iterator[None]:
             if not data or not begin.startswith(_WELL[: len(begin)]):
                 raise NotCountable(f"POST /v1/completions: {shorten(begin.decode('utf-8', 'replace'))}")
         yield
-
-
-def longest_context(target: Target) -> int:
-    """Tokens of prompt and answer that the model takes at most; a guess where the server does not report it."""
-    answer = ask("GET", target.at("/v1/models"), headers=target.headers, timeout_s=_TIMEOUT_S)
-    try:
-        return int(answer.json()["data"][0]["max_model_len"])
-    except (ValueError, KeyError, TypeError, IndexError):
-        return 1024
 
 
 def missing_model(answer: httpx.Response, model: str) -> str | None:
