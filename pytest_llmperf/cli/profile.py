@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import click
 
+from pytest_llmperf import api
 from pytest_llmperf.boundary.files import write_at
 from pytest_llmperf.cli.input import (
     PATH,
@@ -27,6 +28,9 @@ from pytest_llmperf.cli.input import (
     stderr_line,
     tables,
 )
+from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.gate.baselines.file import UPDATE_HINT
+from pytest_llmperf.gate.judge import Doubt, Judge
 from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.interchange.perf_analyzer import profile_export
 from pytest_llmperf.load.event_loop import run
@@ -42,8 +46,9 @@ from pytest_llmperf.plan.server.engines.remote import RemoteServer
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.report.files import write_html
 from pytest_llmperf.report.sections.capacity import capacity_table
-from pytest_llmperf.report.sections.points import dialect_table, metrics_table
+from pytest_llmperf.report.sections.points import dialect_table, metrics_table, overview_tables
 from pytest_llmperf.report.sections.server_side import server_side_table, server_sides
+from pytest_llmperf.report.views.verdicts import headline
 from pytest_llmperf.runner.campaign import Campaign
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
@@ -75,6 +80,8 @@ from pytest_llmperf.servers.start import start_server
     metavar="LIMIT",
     help="As in 'ttft_p99<=500ms'; of --capacity what a level must meet",
 )
+@click.option("--record", type=PATH, metavar="FOLDER", help="Store the points as baselines there, of 5 runs at least")
+@click.option("--baseline", type=PATH, metavar="FOLDER", help="Compare with what --record stored; FAIL is status 1")
 @click.option("--html", "html_path", type=PATH, help="Write the report as one HTML file")
 @click.option(
     "--ready-timeout", metavar="TIME", help="How long to wait for it (default: 30 s; 3 s where nothing listens)"
@@ -102,9 +109,13 @@ from pytest_llmperf.servers.start import start_server
 def profile(runs: int, **options: Any) -> None:
     """Measure load points on a server that is up, and print their metrics.
 
-    Exit status: 0 when all requests succeeded and the numbers are valid, 1 when not, 2 usage, 130 interrupted: what was
-    measured until then is in the report.
+    Exit status: 0 when all requests succeeded, the numbers are valid and nothing got worse than --baseline, 1 when not,
+    2 usage, 130 interrupted: what was measured until then is in the report.
     """
+    record, baseline = options.pop("record"), options.pop("baseline")
+    if record and baseline:
+        raise click.UsageError("--record and --baseline exclude each other: record once, then compare")
+    judge = Judge(record or baseline, recording="everything" if record else "nothing") if record or baseline else None
     json_path, export, output = options.pop("json_path"), options.pop("export"), options.pop("output")
     html_path = options.pop("html_path")
     folder = RunFolder(output or default_output(Path.cwd()), is_new=output is None, dialect=options.pop("dialect"))
@@ -113,16 +124,51 @@ def profile(runs: int, **options: Any) -> None:
         if options["ready_timeout"] is None and isinstance(config, RemoteServer):
             check_listening(config.url)
         folder.claim()
-        results = measured(start_server(config, folder.log_dir(), (), loads=points), points, runs, folder)
+        starting = start_server(config, folder.log_dir(), (), loads=points)
+        results = measured(starting, points, runs, folder, judge)
+        kept = [_recorded(one, record) if record else _compared(one, baseline, folder) for one in results if judge]
+        if len(results) > 1:
+            for table in overview_tables(folder.outcomes.values(), tables().width):
+                tables().print(table)
         for result in results:
-            show(result, folder.dialect)
+            show(result, folder.dialect, in_short=len(results) > 1)
+        for one in kept:
+            say(one.text)
         if html_path is not None:
             report(folder, lambda: write_html(folder, html_path, {}))
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
         if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
             click.echo(f"profile export: {export}")
-    sys.exit(0 if all(map(_is_fine, results)) else 1)
+    sys.exit(0 if all(map(_is_fine, results)) and all(one.ok for one in kept) else 1)
+
+
+class _Kept(NamedTuple):
+    """The outcome of a result's recording as a baseline, or of its comparison with one."""
+
+    ok: bool
+    text: str
+
+
+def _recorded(result: Result, folder: Path) -> _Kept:
+    """Stores a result as the baseline of its point's name."""
+    name = result.point_id
+    try:
+        return _Kept(True, f"{name}: new baseline {api.record(result, baselines=folder, name=name)}")
+    except LlmPerfError as error:
+        return _Kept(False, f"{name}: no baseline was recorded: {error}")
+
+
+def _compared(result: Result, baselines: Path, folder: RunFolder) -> _Kept:
+    """Holds a result against the baseline of its point's name, which must be there."""
+    name = result.point_id
+    try:
+        regression = api.compare(result, baselines=baselines, name=name)
+    except LlmPerfError as error:
+        return _Kept(False, f"{name}: not compared: {str(error).replace(UPDATE_HINT, 'record one with --record')}")
+    folder.note(name, name, regression=regression)
+    text = "\n  ".join([headline(name, regression), *regression.sentences, *regression.notes])
+    return _Kept(regression.verdict not in ("FAIL", "NO BASELINE"), text)
 
 
 def _is_fine(result: Result) -> bool:
@@ -180,34 +226,46 @@ def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
 
 
 def measured(
-    starting: AbstractContextManager[LlmServer], points: Sequence[LoadPoint], runs: int, folder: RunFolder
+    starting: AbstractContextManager[LlmServer],
+    points: Sequence[LoadPoint],
+    runs: int,
+    folder: RunFolder,
+    judge: Judge | None = None,
 ) -> list[Result]:
-    """Measures each point with so many runs, one after the other, and notes the results in the folder."""
+    """Measures each point with so many runs, one after the other, and notes the results in the folder.
+
+    With a `judge` as many more as a baseline takes, or as the comparison with it is in doubt.
+    """
     results, live = [], stderr_line()
+
+    def doubt(planned: PlannedTest, result: Result) -> Doubt:
+        return judge.doubt(planned.test, result, frozenset({"baseline"})) if judge else Doubt()
+
     with starting as server:
         tests = [PlannedTest(one.name, one.name, "profile", server.config, one, runs, one.workers) for one in points]
         program = Program({planned.test: planned for planned in tests})
-        campaign = Campaign(program, folder, (), live=live, interleave=False)
+        campaign = Campaign(program, folder, (), live=live, interleave=False, doubt=doubt)
         for planned in tests:
             results.append(run(campaign.result(planned, server)))
             folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(results[-1]))
     return results
 
 
-def show(result: Result, dialect: str | None) -> None:
-    """Prints all that there is to say of a result."""
-    console = tables()
+def show(result: Result, dialect: str | None, *, in_short: bool = False) -> None:
+    """Prints all that there is to say of a result; in short without its table of statistics, which the report has."""
+    console, name = tables(), f"{result.point_id}: " * in_short
     if result.capacity is not None:
         console.print(capacity_table(result.point_id, result.capacity))
         say(result.capacity.sentence)
-    console.print(metrics_table(result))
+    if not in_short:
+        console.print(metrics_table(result))
     if sides := server_sides([result]):
         console.print(server_side_table(sides))
     if dialect:
         console.print(dialect_table(result, dialect))
     summary = result.metrics
-    say(f"{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}")
+    say(f"{name}{summary.ok} of {summary.sent} requests succeeded; receive times: {result.stamps}")
     for check in limits_of(result):
-        say(f"{check.verdict} {check.describe()}")
+        say(f"{name}{check.verdict} {check.describe()}")
     for line in [*result.remarks, *(f"INVALID {reason}" for reason in result.invalid_reasons)]:
-        say(line)
+        say(f"{name}{line}")

@@ -293,3 +293,21 @@ def test_profile_in_another_tools_words(server, tmp_path):
     assert result.exit_code == 0, result.output
     assert "profile by the definitions of vllm" in result.output
     assert "e2el_ms (ms)" in result.output
+
+
+def test_profile_compares_with_what_it_recorded(server, tmp_path):
+    folder, two = str(tmp_path / "baselines"), ("--concurrency", "2,4")
+    first = _profile(server, tmp_path / "none", "--concurrency", "2", "--baseline", folder)
+    assert "profile: not compared: no baseline for this point" in first.output
+    assert first.exit_code == 1
+    recorded = _profile(server, tmp_path / "recorded", *two, "--record", folder)
+    assert recorded.exit_code == 0, recorded.output
+    assert len(list((tmp_path / "baselines").rglob("*.json"))) == 2
+    compared = _profile(server, tmp_path / "compared", *two, "--baseline", folder)
+    assert "against the baseline" in compared.output
+    assert "Time to second token" not in compared.output, "of several points the report has the statistics"
+    points = json.loads((tmp_path / "compared" / "out" / "report.json").read_text())["points"]
+    assert {point["regression"]["verdict"] for point in points} <= {"PASS", "FAIL", "INCONCLUSIVE", "IMPROVED"}
+    both = _profile(server, tmp_path / "both", "--record", folder, "--baseline", folder)
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output

@@ -11,6 +11,7 @@ from pytest_llmperf.formulas.pace import RELEASE_NS, TOGETHER, came_at_once, int
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.metrics.summary import Summary
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.records import RequestRecord
 
 _SHARED_FIRST = 0.01
@@ -21,6 +22,8 @@ _SLOW_CHUNKS_MS = 0.5
 """Mean gap between chunks from which on one of next to nothing stands out; below, it is a fast server's own."""
 _FAST_MS, _LATE_SHARE, _FEW = 0.5, 0.02, 0.1
 """Time per token and share of a request's time that few decoders have, and the share of requests worth a remark."""
+_TEMPLATE_TOKENS, _OTHER_LENGTH = 16, 0.25
+"""Tokens that a chat template adds as a rule, and the share of the length from which on it is another load."""
 _MOST_DOUBTS = 3
 """Number of different doubts about token counts in a remark, the most frequent; the request lines have all."""
 _COUNTED_BY = {
@@ -41,6 +44,7 @@ def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, metrics: S
     yield from _doubted(answers)
     yield from _unknown_fields(answers)
     yield from _hidden(answers)
+    yield from _other_prompts(answers, load)
     yield from _clamped(answers, load)
     yield from _endless(answers, load)
     if ENDPOINTS[load.endpoint].framing != "body":
@@ -87,6 +91,26 @@ def _hidden(answers: Sequence[RequestRecord]) -> Iterator[str]:
             f"{sum(hidden)} tokens of {len(hidden)} of {len(answers)} answers were counted by the server and never "
             "streamed in a known form (reasoning that is kept back, for instance): they are in output_tokens and "
             "throughput and not in itl; ttft of these answers has no value (ttfo has, where something was streamed)"
+        )
+
+
+def _other_prompts(answers: Sequence[RequestRecord], load: LoadPoint) -> Iterator[str]:
+    """Reports prompts of words that came out longer or shorter than the load asks for; a chat template adds a few."""
+    counts = [record.input_tokens for record in answers if record.input_tokens is not None]
+    if (
+        load.input_tokens is None
+        or load.prompt_form != "words"
+        or load.conversation
+        or load.batch_size > 1
+        or not counts
+    ):
+        return
+    asked = load.input_tokens.mean if isinstance(load.input_tokens, Lengths) else load.input_tokens
+    sent = float(np.mean(counts))
+    if abs(sent - asked) > max(_TEMPLATE_TOKENS, _OTHER_LENGTH * asked):
+        yield (
+            f"prompts of {asked:g} tokens were asked for, and the server counted {sent:.0f}: a word is no token, and a "
+            "chat template adds its own; with `tokenizer` (--tokenizer) they have exactly the length asked for"
         )
 
 

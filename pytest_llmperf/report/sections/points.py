@@ -101,6 +101,11 @@ def _tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
         yield f"and {len(measured) - _ROWS} more points (-v shows them)"
 
 
+def overview_tables(outcomes: Iterable[Outcome], width: int) -> Iterator[Shown]:
+    """A line per point, in a table of all whose numbers may stand side by side."""
+    return _all_tables([Point("", one, standing(one), None, {}) for one in outcomes], width)
+
+
 def _all_tables(view: Sequence[Point], width: int) -> Iterator[Shown]:
     """One table for all points whose numbers may stand side by side."""
     measured = [(one, one.outcome.result) for one in view if one.outcome.result and one.outcome.result.runs]

@@ -28,6 +28,13 @@ def test_plain_answers_have_none():
     assert remarks([record(), side_by_side(), record(0.0, (10.0,))]) == ()
 
 
+def test_prompts_of_another_length_than_asked_for():
+    asked = point(ignore_eos=False, input_tokens=24)
+    told = remark([replace(record(), input_tokens=63)] * 3, load=asked)
+    assert told.startswith("prompts of 24 tokens were asked for, and the server counted 63: a word is no token")
+    assert remarks([replace(record(), input_tokens=30)] * 3, load=asked) == ()
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
