@@ -12,6 +12,9 @@ _UNSAFE = re.compile(
 )
 """Terminals obey control characters, marks of direction turn a line around, and no file holds half a surrogate pair."""
 
+_FORMULA = ("=", "+", "-", "@", "\t")
+_NUMBER = re.compile(r"[-+]?[\d.,]*(e[-+]?\d+)?\s?%?|-", re.IGNORECASE)
+
 _PLAIN = {"×": "x", "–": "-", "…": "...", "≤": "<=", "≥": ">=", "µ": "u", "→": "->", "±": "+-", "Δ": "d"}
 READABLE = "llmperf.readable"
 """Way to handle what an encoding lacks (an error handler of `codecs`): similar characters, else `?`."""
@@ -34,3 +37,11 @@ def visible(text: str) -> str:
 def foreign(text: str) -> str:
     """A text from outside as it may be shown and stored: visible, and without our secrets."""
     return visible(redacted(text))
+
+
+def cell(value: object) -> object:
+    """A value as a CSV file may hold it: no text is one that a spreadsheet takes for a formula (`=`, `+`, `-`, `@`)."""
+    if not isinstance(value, str):
+        return value
+    text = foreign(value)
+    return f"'{text}" if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else text

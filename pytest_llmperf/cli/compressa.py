@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from pytest_llmperf.boundary.files import write_at
+from pytest_llmperf.boundary.files import inside, read_text, write_whole
 from pytest_llmperf.cli.input import PATH, PLAN, report, reported, say, server_at
 from pytest_llmperf.cli.profile import measured, show
 from pytest_llmperf.errors import PlanError
@@ -119,7 +119,7 @@ def _measured(task: _Task, folder: RunFolder, db: Path | None) -> Result:
     experiment = task.experiment
     say(f"{experiment.experiment_name}: {experiment.num_tasks} requests, {experiment.num_runners} at a time")
     check_listening(task.url)
-    point = _point(task, folder.made() / "prompts" / f"{task.name}.jsonl")
+    point = _point(task, inside(folder.made(), "prompts", f"{task.name}.jsonl"))
     (result,) = measured(start_server(task.server, folder.log_dir(), (), loads=[point]), [point], 1, folder)
     folder.note(task.name, experiment.experiment_name)
     if db:
@@ -130,7 +130,7 @@ def _measured(task: _Task, folder: RunFolder, db: Path | None) -> Result:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{file}: cannot be read: {error}") from error
 
@@ -148,8 +148,7 @@ def _point(task: _Task, path: Path) -> LoadPoint:
     experiment = task.experiment
     slots = min(experiment.num_runners, experiment.num_tasks)
     after = experiment.num_tasks - slots
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_at(path, "".join(f"{json.dumps({'input': prompt})}\n" for prompt in task.prompts))
+    write_whole(path, "".join(f"{json.dumps({'input': prompt})}\n" for prompt in task.prompts))
     spec = LoadSpec.model_validate(
         {
             "endpoint": "chat",

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_llmperf import __version__
+from pytest_llmperf.boundary.text import cell
 from pytest_llmperf.definitions import PERCENTILES
 from pytest_llmperf.interchange.readers.aiperf import OWN_MARK
 from pytest_llmperf.metrics.capacity.answer import Capacity
@@ -246,7 +247,7 @@ def requests_csv(result: Result) -> Files:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(request_rows(result.runs))
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in request_rows(result.runs))
     searched = {"capacity.csv": capacity_csv(result.capacity)} if result.capacity else {}
     return {"requests.csv": text.getvalue(), **searched}
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from pytest_llmperf.boundary.files import read_text
 from pytest_llmperf.boundary.literals import is_secret, refuse_secret
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import PlanError
@@ -126,7 +127,7 @@ def _from_file(experiment: Experiment, folder: Path) -> list[str]:
         raise PlanError(f"experiment {name!r} has neither generate_prompts: true nor a prompts_file")
     path = folder / experiment.prompts_file
     try:
-        rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        rows = csv.reader(io.StringIO(read_text(path)))
         prompts = [row[0] for row in rows if row and row[0].strip()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PlanError(f"experiment {name!r}: prompts_file {path}: {error}") from error

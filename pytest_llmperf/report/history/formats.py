@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.markup import escape
 
-from pytest_llmperf.boundary.text import visible
+from pytest_llmperf.boundary.text import cell, visible
 from pytest_llmperf.report.history.experiments import Experiments, Row
 from pytest_llmperf.report.text import Name, left, make_table, number, right
 
@@ -73,7 +74,8 @@ def markdown(table: Experiments) -> str:
     """A pipe table, as GitHub renders it."""
 
     def line(cells: Iterator[str] | list[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
+        escaped = (re.sub(r"([\\|`<\[])", r"\\\1", " ".join(one.splitlines())) for one in cells)
+        return f"| {' | '.join(escaped)} |"
 
     head = ["experiment", "metric", *map(visible, table.configurations)]
     rules = ["---", "---", *("---:" for _ in table.configurations)]
@@ -93,7 +95,7 @@ def csv_table(table: Experiments) -> str:
         for place, (name, level) in enumerate(zip(table.configurations, row.levels, strict=True)):
             facts = (row.experiment, str(row.quantity), row.quantity.unit, name)
             numbers = (level.value, level.low, level.high) if level else ("", "", "")
-            lines.writerow((*facts, *numbers, int(place in row.best)))
+            lines.writerow((*map(cell, facts), *numbers, int(place in row.best)))
     return file.getvalue()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pytest_llmperf.boundary.text import visible
+from pytest_llmperf.boundary.text import cell, visible
 from pytest_llmperf.definitions import ACCURACIES, HEADLINE, Quantity, quantity_names
 from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
@@ -116,14 +116,13 @@ def csv_text(found: Iterable[FoundPoint]) -> str:
     for one in held:
         point = one.point
         measured = point.measured.isoformat() if point.measured else ""
-        table.writerow(
-            (
-                *(one.number, one.session, one.started.isoformat(), measured, one.commit or ""),
-                *(point.test, point.name, point.environment or "", point.engine or "", point.verdict),
-                *(" ".join(point.reasons), "; ".join(f"{k}={v}" for k, v in point.parameters.items())),
-                *(point.values.get(name, "") for name in names),
-            )
+        row = (
+            *(one.number, one.session, one.started.isoformat(), measured, one.commit or ""),
+            *(point.test, point.name, point.environment or "", point.engine or "", point.verdict),
+            *(" ".join(point.reasons), "; ".join(f"{k}={v}" for k, v in point.parameters.items())),
+            *(point.values.get(name, "") for name in names),
         )
+        table.writerow(map(cell, row))
     return file.getvalue()
 
 

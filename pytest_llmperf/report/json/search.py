@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_llmperf import __version__
+from pytest_llmperf.boundary.text import cell
 from pytest_llmperf.metrics.summary import rounded
 from pytest_llmperf.report.json.plain import plain
 from pytest_llmperf.report.json.properties import UNIT_SUFFIX, Property
@@ -79,7 +80,7 @@ def search_csv(result: SearchResult) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

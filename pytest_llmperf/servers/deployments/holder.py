@@ -16,11 +16,14 @@ from types import FrameType
 from typing import Any
 
 from pytest_llmperf.boundary.files import write_whole
-from pytest_llmperf.boundary.secrets import redacted
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.servers.process.process import ServerProcess, wait_until
 from pytest_llmperf.servers.secrets import hide_references
 
 _REPORT_TIMEOUT_S = 10.0
+
+_LONGEST_LINE = 4000
+"""Characters of a line in a log, and of a text in the facts."""
 
 
 class Stopped(BaseException):
@@ -48,15 +51,20 @@ def ignore_signals() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+def one_line(text: str) -> str:
+    """The text as one line of a log, whatever a cluster, a node or a program put into it: visible, and not too long."""
+    return foreign(" ".join(text.splitlines()))[:_LONGEST_LINE]
+
+
 def log(line: str, level: str = "INFO") -> None:
     """Writes a line of the holder's log."""
-    sys.stderr.write(f"{level} {time.strftime('%m-%d %H:%M:%S')} {redacted(line)}\n")
+    sys.stderr.write(f"{level} {time.strftime('%m-%d %H:%M:%S')} {one_line(line)}\n")
     sys.stderr.flush()
 
 
 def log_error(program: str, error: Exception) -> None:
     """Writes why the holder ends, in the form in which a log's reader takes it for the cause of that."""
-    sys.stderr.write(f"{program}: error: {redacted(str(error))}\n")
+    sys.stderr.write(f"{program}: error: {one_line(str(error))}\n")
     sys.stderr.flush()
 
 
@@ -93,7 +101,16 @@ def parts_path(log_path: Path) -> Path:
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """Writes the facts, whole or not at all; that they are there says that the deployment is up."""
-    write_whole(path, json.dumps(facts, indent=2) + "\n")
+    write_whole(path, json.dumps(_shown(facts), indent=2) + "\n")
+
+
+def _shown(value: Any) -> Any:
+    """The same with texts that may be shown and stored, since a cluster's or a node's own are among them."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {one_line(str(name)): _shown(inner) for name, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def wait_for_facts(process: ServerProcess, timeout_s: float) -> Mapping[str, Any]:

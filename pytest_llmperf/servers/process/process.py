@@ -33,6 +33,9 @@ _SUPERVISOR_S = 10.0
 _QUOTED_LINES, _QUOTED_CHARACTERS = 10, 300
 """Most lines, and characters of each, that a message quotes from the log of a server that did not come up."""
 
+_LONGEST_CAUSE = 2000
+"""Characters of a log's first error, in the message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -108,7 +111,7 @@ class ServerProcess:
             parts.append(f"exit code {code}{killed.get(code, '')}")
         lines = read_log(self.log)
         if cause := cause_of_death(lines) if had_served else first_error(lines):
-            parts.append(f"first error in its log: {foreign(cause)}")
+            parts.append(f"first error in its log: {foreign(cause)[:_LONGEST_CAUSE]}")
         elif had_served:
             parts.append("its log names no cause (was a process of it killed, or out of memory?)")
         elif code == 0:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from pytest_llmperf.boundary.files import write_whole
-from pytest_llmperf.boundary.secrets import redacted
+from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.errors import MissingRequirement
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.servers.deployments import holder
@@ -332,7 +332,7 @@ class Deployment:
         deadline = time.monotonic() + engine.COLLECTING_S
         for pod in self.pods:
             name = pod["metadata"]["name"]
-            words = ("logs", name, "--all-containers", "--prefix", "--ignore-errors")
+            words = ("logs", name, "--all-containers", "--prefix", "--ignore-errors", *tools.BOUNDED_LOG)
             try:
                 left_s = max(1.0, deadline - time.monotonic())
                 text = tools.ask(commands.in_namespace(self.config, *words), timeout_s=left_s)
@@ -341,7 +341,7 @@ class Deployment:
             texts.append(f"==> pod {name} <==\n{text}")
         for one in self._events():
             texts.append(f"==> {one['involvedObject']['name']} {one.get('reason')}: {one.get('message')}\n")
-        write_whole(path, redacted("".join(texts)))
+        write_whole(path, foreign("".join(texts)))
         holder.log(f"logs and events of {len(self.pods)} pods: {path}")
 
 

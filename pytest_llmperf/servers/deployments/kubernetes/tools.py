@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
 import subprocess
+import tempfile
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from pytest_llmperf.servers.deployments import holder
 from pytest_llmperf.servers.deployments.holder import StepFailed
 
 _QUESTION_TIMEOUT_S = 60.0
 _LAST_LINES = 20
+_KEPT_LINES, _LONGEST_LINE = 2000, 1 << 16
+_MOST_BYTES = 64 << 20
+"""The most that a question's answer may have; that of a cluster with ten thousand pods is a third of it."""
+BOUNDED_LOG = ("--tail", "50000", "--limit-bytes", str(16 << 20))
+"""Words for `kubectl logs`, which would give all that a container ever printed."""
+_SHOWN = 200
 
 
 class ToolFailed(Exception):
@@ -48,49 +57,68 @@ def run_step(step: str, words: Sequence[str], *, given: str = "", cwd: str | Non
         raise StepFailed(f"step {step}: {_reason(lines) or words[0]} (exit code {code}){cure}")
 
 
-def _talk(process: subprocess.Popen[bytes], given: str) -> list[str]:
-    """Lines that the process prints until its end, after it has been `given` its input."""
+def _talk(process: subprocess.Popen[bytes], given: str) -> Sequence[str]:
+    """The last lines that the process prints until its end, after it has been `given` its input."""
     assert process.stdin is not None
-    assert process.stdout is not None
+    stdout = process.stdout
+    assert stdout is not None
     try:
         with process.stdin as pipe:
             pipe.write(given.encode())
     except BrokenPipeError:  # it ended without reading, and says why
         pass
-    lines = []
-    for raw in process.stdout:
-        # Programs draw progress over the same line again and again; the last state of it counts.
-        lines.append(raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
-        holder.log(f"  | {lines[-1]}")
+    lines = deque[str](maxlen=_KEPT_LINES)
+    with stdout:
+        for raw in iter(lambda: stdout.readline(_LONGEST_LINE), b""):
+            # Programs draw progress over the same line again and again; the last state of it counts.
+            lines.append(raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
+            holder.log(f"  | {lines[-1]}")
     return lines
 
 
 def ask(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
-    """Standard output of a command. Raises ToolFailed, also where it takes longer than `timeout_s`."""
-    try:
-        done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            timeout=timeout_s,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolFailed(f"{words[0]} did not end within {timeout_s:g} s") from error
-    except OSError as error:
-        raise ToolFailed(f"{words[0]} cannot be run: {error.strerror or error}") from error
-    if done.returncode:
-        reason = _reason((done.stderr or done.stdout).splitlines()) or words[0]
-        raise ToolFailed(f"{reason} (exit code {done.returncode})")
-    return done.stdout
+    """Returns what a command prints. Raises ToolFailed, also where it takes longer than `timeout_s` or has no end."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            code = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                timeout=timeout_s,
+                check=False,
+                preexec_fn=_with_small_files,
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            raise ToolFailed(f"{words[0]} did not end within {timeout_s:g} s") from error
+        except OSError as error:
+            raise ToolFailed(f"{words[0]} cannot be run: {error.strerror or error}") from error
+        printed, complaints = (_text(file) for file in (output, errors))
+    if len(printed) >= _MOST_BYTES or len(complaints) >= _MOST_BYTES:
+        raise ToolFailed(f"{words[0]} printed more than {_MOST_BYTES >> 20} MiB: {shlex.join(words[1:])}")
+    if code:
+        reason = _reason((complaints or printed).splitlines()) or words[0]
+        raise ToolFailed(f"{reason} (exit code {code})")
+    return printed
+
+
+def _with_small_files() -> None:
+    """Limits what the command may write, for it would fill memory or disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_BYTES, _MOST_BYTES))
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 def objects(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> list[dict[str, Any]]:
     """The objects that a `kubectl get … -o json` prints. Raises ToolFailed."""
     text = ask(words, timeout_s)
-    found: list[dict[str, Any]] = json.loads(text)["items"] if text.strip() else []
+    try:
+        found: list[dict[str, Any]] = json.loads(text)["items"] if text.strip() else []
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ToolFailed(f"{shlex.join(words)} gave no list of objects: {text[:_SHOWN]!r}") from error
     return found
 
 

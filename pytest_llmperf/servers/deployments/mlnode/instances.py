@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import httpx
 
+from pytest_llmperf import clock
 from pytest_llmperf.load.endpoints.openai import shorten
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.servers.http import ask, longest_context, open_request
@@ -24,6 +25,8 @@ _PROMPT_ROOM = 64
 _USUAL_CONTEXT = 1024
 """Tokens, where the server does not tell."""
 _WELL = b"HTTP/1.1 200"
+_MOST_BYTES = 1 << 20
+"""The most that may come before a stream's first event."""
 
 
 class NotCountable(Exception):
@@ -55,12 +58,13 @@ def _stream(target: Target) -> Iterator[None]:
     tokens = max(1, min(_HELD_TOKENS, (longest_context(target) or _USUAL_CONTEXT) - _PROMPT_ROOM))
     body = {"model": target.model, "prompt": "Hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     url = target.at("/v1/completions")
-    with open_request("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, _):
+    with open_request("POST", url, headers=target.headers, body=body, timeout_s=_TIMEOUT_S) as (connection, deadline):
         begin = b""
         while b"data:" not in begin:
             data = connection.recv(1 << 16)
             begin += data
-            if not data or not begin.startswith(_WELL[: len(begin)]):
+            is_late = len(begin) > _MOST_BYTES or clock.monotonic() > deadline
+            if not data or is_late or not begin.startswith(_WELL[: len(begin)]):
                 raise NotCountable(f"POST /v1/completions: {shorten(begin.decode('utf-8', 'replace'))}")
         yield
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_llmperf.boundary.files import open_new
-from pytest_llmperf.boundary.secrets import redacted, remembered
+from pytest_llmperf.boundary.secrets import remembered
 from pytest_llmperf.errors import MissingRequirement
-from pytest_llmperf.servers.deployments.holder import StepFailed
+from pytest_llmperf.servers.deployments.holder import StepFailed, one_line
 from pytest_llmperf.servers.process.log import first_error, log_tail, read_log
 from pytest_llmperf.servers.process.supervisor import BoundedLog, filtered
 from pytest_llmperf.servers.secrets import expand
@@ -59,7 +59,7 @@ class Steps:
 
     def say(self, text: str) -> None:
         """A line about the current step."""
-        sys.stdout.write(redacted(f"{self.current}: {text}\n"))
+        sys.stdout.write(f"{self.current}: {one_line(text)}\n")
         sys.stdout.flush()
 
     def run(self, argv: Sequence[str], cure: str) -> list[str]:

@@ -1,0 +1,37 @@
+"""Programs that print or wait without an end, and answers that are none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_llmperf.servers.deployments.holder import StepFailed
+from pytest_llmperf.servers.deployments.kubernetes.tools import ToolFailed, ask, objects, run_step
+
+
+@pytest.mark.parametrize("redirected", ["", " >&2"], ids=["output", "errors"])
+def test_a_question_has_an_answer_of_bounded_size(redirected: str) -> None:
+    with pytest.raises(ToolFailed, match="sh printed more than 64 MiB: -c '?yes"):
+        ask(("sh", "-c", f"yes{redirected}"))
+
+
+def test_a_question_has_its_time() -> None:
+    with pytest.raises(ToolFailed, match=re.escape("sleep did not end within 0.1 s")):
+        ask(("sleep", "600"), timeout_s=0.1)
+
+
+@pytest.mark.parametrize("printed", ["<html>", '{"items"', "[]", "{}", "[" * 100_000], ids=str.__len__)
+def test_what_is_no_list_of_objects_is_told(printed: str) -> None:
+    with pytest.raises(ToolFailed, match="gave no list of objects: '"):
+        objects(("printf", "%s", printed))
+
+
+def test_a_step_may_print_a_line_without_an_end(capfd: pytest.CaptureFixture[str]) -> None:
+    program = "head -c 3000000 /dev/zero | tr '\\0' x; printf '\\033[31m\\nError: \\342\\200\\256no\\n'; exit 3"
+    with pytest.raises(StepFailed, match=r"step 1/6 prepare: Error: .*no \(exit code 3\)"):
+        run_step("1/6 prepare", ("sh", "-c", program))
+    lines = capfd.readouterr().err.splitlines()
+    assert max(map(len, lines)) < 5000
+    assert "\x1b" not in "".join(lines)
+    assert r"\u202e" in lines[-1]
