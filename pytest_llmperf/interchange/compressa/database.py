@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
+from pytest_llmperf.boundary.files import open_file
 from pytest_llmperf.errors import LlmPerfError
 
 _HEAD = b"SQLite format 3\x00"
@@ -27,6 +29,7 @@ CREATE TABLE IF NOT EXISTS Measurements (id INTEGER PRIMARY KEY AUTOINCREMENT, e
     end_time REAL NOT NULL, status TEXT NOT NULL, FOREIGN KEY (experiment_id) REFERENCES Experiments(id))
 """
 _FIRST_YEAR = 2020
+_MOST_ROWS = 10_000_000
 _DATE = "%Y-%m-%d %H:%M:%S"
 
 
@@ -62,7 +65,7 @@ class StoredExperiment:
 
 def is_database(path: Path) -> bool:
     """True if a file is SQLite with the tool's tables."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if file.read(len(_HEAD)) != _HEAD:
             return False
     with _opened(path) as sql:
@@ -73,6 +76,9 @@ def is_database(path: Path) -> bool:
 def read_experiments(path: Path) -> Iterator[StoredExperiment]:
     """Yields the experiments in the file, the oldest first. CompressaError says what cannot be read."""
     with _opened(path) as sql:
+        (count,) = sql.execute("SELECT count(*) FROM Measurements").fetchone()
+        if count > _MOST_ROWS:
+            raise CompressaError(f"{path}: {count:,} measurements; {_MOST_ROWS:,} are the most that are read")
         facts = "SELECT id, experiment_name, experiment_date, description FROM Experiments ORDER BY id"
         for number, name, date, description in sql.execute(facts).fetchall():
 
@@ -123,7 +129,7 @@ def add_experiment(
 ) -> int:
     """Adds an experiment to the file, which is made where it is not there; returns its number. CompressaError."""
     moment = date.astimezone().strftime(_DATE)
-    with _opened(path) as sql, sql:
+    with _opened(path, "rwc") as sql, sql:
         for statement in _SCHEMA.split(";"):
             sql.execute(statement)
         facts = (name, moment, description)
@@ -147,9 +153,11 @@ def add_experiment(
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
+    """The file as a connection; `mode` is SQLite's, by default for reading alone."""
+    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=30)) as sql:
+        with contextlib.closing(sqlite3.connect(address, timeout=30, uri=True)) as sql:
             sql.execute("PRAGMA trusted_schema = OFF")
             yield sql
     except (sqlite3.Error, ValueError, TypeError) as error:

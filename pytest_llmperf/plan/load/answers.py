@@ -21,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmperf.boundary.literals import refuse_secret
+from pytest_llmperf.boundary.files import read_text
+from pytest_llmperf.boundary.literals import refuse_secret, texts
 from pytest_llmperf.definitions import ACCURACY
 from pytest_llmperf.errors import MissingExtra
 from pytest_llmperf.plan.fields import Frozen, Listed, Seconds
@@ -29,6 +30,7 @@ from pytest_llmperf.plan.load.prompts import PlanPath
 from pytest_llmperf.units import parse_ratio
 
 ScoreName = Literal["exact", "normalised", "numeric", "token_f1", "rouge_l", "chrf", "bleu"]
+_MOST_SCHEMA_BYTES = 16 << 20
 _LIBRARIES = {"chrf": "sacrebleu", "bleu": "sacrebleu", "json_schema": "jsonschema"}
 
 
@@ -62,14 +64,33 @@ def _schema_file(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _check_references(schema: Any) -> None:
+    """Raises ValueError for a reference that leads out of the schema, since nothing is fetched, or nowhere in it."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    registry: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(schema))
+    for keys, reference in texts(schema):
+        if keys[-1:] not in (("$ref",), ("$dynamicRef",)):
+            continue
+        if not reference.startswith("#"):
+            raise ValueError(f"$ref {reference!r:.200} leads out of it, and nothing is fetched; write it into $defs")
+        try:
+            registry.resolver().lookup(reference)
+        except Unresolvable:
+            raise ValueError(f"$ref {reference!r:.200} leads nowhere in it") from None
+
+
 def read_schema(path: str) -> Any:
     """The JSON schema in a file. Raises ValueError with the path; needs jsonschema."""
     import jsonschema
 
     try:
-        schema = json.loads(Path(path).read_text(encoding="utf-8"))
+        schema = json.loads(read_text(Path(path), _MOST_SCHEMA_BYTES))
         jsonschema.validators.validator_for(schema).check_schema(schema)
-    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        _check_references(schema)
+    except (OSError, ValueError, RecursionError, jsonschema.SchemaError) as error:
         raise ValueError(f"{path} is no JSON schema: {str(error).partition(chr(10))[0]}") from None
     return schema
 

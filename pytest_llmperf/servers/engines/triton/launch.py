@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_llmperf.errors import ServerError
 from pytest_llmperf.plan.server.engines.triton.spec import TritonServer
 from pytest_llmperf.servers.engines.triton.command import Place
 from pytest_llmperf.servers.engines.triton.repository import write_repository
@@ -28,12 +29,24 @@ def placed(config: TritonServer, log: Path) -> Iterator[Place]:
     """The place of a replica with this log file: its ports, repository and container, which is removed afterwards."""
     http, grpc, metrics = free_ports(3)
     container = f"llmperf-{os.getpid()}-{http}"
-    repository = config.repository or str(write_repository(config, log.with_name(f"{log.stem}-models")))
+    repository = config.repository or str(_written(config, log.with_name(f"{log.stem}-models")))
     try:
         yield Place(http, grpc, metrics, repository, container)
     finally:
         if config.image is not None:
             _remove_container(container)
+
+
+def _written(config: TritonServer, folder: Path) -> Path:
+    """The repository in a folder that is made here: what goes by its name already may be a link that leads elsewhere.
+
+    Raises ServerError, also as `write_repository` does.
+    """
+    if os.path.lexists(folder):
+        raise ServerError(
+            f"server {config.name!r}: {folder} exists already; a repository is written into an empty place"
+        )
+    return write_repository(config, folder)
 
 
 def _remove_container(name: str) -> None:

@@ -30,6 +30,10 @@ def point(folder: Path, keys: str, rest: str = "") -> LoadPoint:
         (f"{QUICK}, answers: {{regex: '('}}", "answers.regex: '(' is no regular expression"),
         (f"{QUICK}, answers: {{json_schema: a.json}}", "a.json is no JSON schema: [Errno 2]"),
         (f"{QUICK}, answers: {{json_schema: bad.json}}", "bad.json is no JSON schema: 3 is not valid"),
+        (f"{QUICK}, answers: {{json_schema: away.json}}", "$ref 'https://a.example/b' leads out of it, and nothing"),
+        (f"{QUICK}, answers: {{json_schema: lost.json}}", "$ref '#/$defs/b' leads nowhere in it"),
+        (f"{QUICK}, answers: {{json_schema: deep.json}}", "deep.json is no JSON schema: "),
+        (f"{QUICK}, answers: {{json_schema: /dev/zero}}", "/dev/zero is no JSON schema: "),
         (f"{QUICK}, answers: {{function: 'no_such:f'}}", "'no_such:f' is no 'module:callable' that can be imported"),
         (f"{QUICK}, answers: {{function: 'grading_of_tests:LEVEL'}}", "is a int, no function of (answer, references"),
         (f"{QUICK}, answers: {{judge: {{url: 'ftp://x', model: m}}}}", "answers.judge.url"),
@@ -51,6 +55,9 @@ def point(folder: Path, keys: str, rest: str = "") -> LoadPoint:
 def test_mistakes_are_told_with_file_and_line(tmp_path, keys, message):
     (tmp_path / "some.jsonl").write_text('{"prompt": "a", "references": ["b"]}\n{"prompt": "c"}\n')
     (tmp_path / "bad.json").write_text('{"type": 3}')
+    (tmp_path / "away.json").write_text('{"items": {"$ref": "https://a.example/b"}}')
+    (tmp_path / "lost.json").write_text('{"$defs": {"a": {}}, "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}')
+    (tmp_path / "deep.json").write_text('{"not": ' * 100_000)
     (tmp_path / "grading_of_tests.py").write_text("LEVEL = 3\n")
     with pytest.raises(PlanError) as raised:
         point(tmp_path, keys)

@@ -12,7 +12,7 @@ from pytest_llmperf.servers.deployments.kubernetes.tools import ToolFailed, ask,
 
 @pytest.mark.parametrize("redirected", ["", " >&2"], ids=["output", "errors"])
 def test_a_question_has_an_answer_of_bounded_size(redirected: str) -> None:
-    with pytest.raises(ToolFailed, match="sh printed more than 64 MiB: -c '?yes"):
+    with pytest.raises(ToolFailed, match=r"sh printed more than 64 MiB: -c '?yes"):
         ask(("sh", "-c", f"yes{redirected}"))
 
 
