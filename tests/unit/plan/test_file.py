@@ -11,6 +11,7 @@ from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.table import ENGINE_MODELS
 from pytest_llmperf.servers.engines.table import ENGINES
 
+GUIDES = sorted((Path(__file__).parents[3] / "docs" / "guides").glob("*.yaml"))
 AXIS = "{input_tokens: 8, concurrency: 2, requests: 20}"
 LOAD = "  s: {input_tokens: 8, output_tokens: 4, concurrency: 2, requests: 20}"
 
@@ -321,3 +322,9 @@ def test_the_schema_knows_every_key_of_a_plan():
         assert "name" not in entry["properties"]
     assert schema["$defs"]["LoadSpec"]["properties"]["sla"]["type"] == "object"
     assert schema["$defs"]["VllmServer"]["properties"]["ready_timeout"]["type"] == "string"
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_shows_the_plan_that_runs(path):
+    assert load_plan(path).load_points()
+    assert f"```yaml\n# docs/guides/{path.name}\n{path.read_text()}```" in path.with_suffix(".md").read_text()
