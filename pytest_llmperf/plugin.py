@@ -289,9 +289,9 @@ def _without_old_reports(session: pytest.Session, own: PytestSession | None) -> 
         return
     if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return
-    said = set_reports_aside(config, measures=PREPARED in config.stash)
-    if said and (reporter := config.pluginmanager.get_plugin("terminalreporter")):
-        reporter.write_line(said)
+    line = set_reports_aside(config, measures=PREPARED in config.stash)
+    if line and (reporter := config.pluginmanager.get_plugin("terminalreporter")):
+        reporter.write_line(line)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -32,21 +32,21 @@ def normalised(answer: str, references: Sequence[str]) -> float:
 
 def numeric(answer: str, references: Sequence[str]) -> float:
     """1 where the last number of the answer is the last one of a reference, within a relative 1e-9."""
-    said = _last_number(answer)
+    given = _last_number(answer)
     wanted = [number for reference in references if (number := _last_number(reference)) is not None]
-    return float(said is not None and any(math.isclose(said, number, abs_tol=1e-12) for number in wanted))
+    return float(given is not None and any(math.isclose(given, number, abs_tol=1e-12) for number in wanted))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
     """F1 of the words that both have, as often as both have them (SQuAD's F1)."""
-    said = _words(answer)
-    return max(_f1((Counter(said) & Counter(words)).total(), said, words) for words in map(_words, references))
+    given = _words(answer)
+    return max(_f1((Counter(given) & Counter(words)).total(), given, words) for words in map(_words, references))
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
     """F1 of the longest common subsequence of words, in small letters (Lin 2004, ROUGE-L with beta 1)."""
-    said, *wanted = ([word.casefold() for word in re.findall(r"\w+", text)] for text in (answer, *references))
-    return max(_f1(_common_length(said, words), said, words) for words in wanted)
+    given, *wanted = ([word.casefold() for word in re.findall(r"\w+", text)] for text in (answer, *references))
+    return max(_f1(_common_length(given, words), given, words) for words in wanted)
 
 
 def chrf(answer: str, references: Sequence[str]) -> float:
@@ -112,10 +112,10 @@ def _last_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-def _f1(common: int, said: Sequence[str], wanted: Sequence[str]) -> float:
-    if not said or not wanted:
-        return float(said == wanted)
-    return 2 * common / (len(said) + len(wanted))
+def _f1(common: int, given: Sequence[str], wanted: Sequence[str]) -> float:
+    if not given or not wanted:
+        return float(given == wanted)
+    return 2 * common / (len(given) + len(wanted))
 
 
 def _common_length(one: Sequence[str], other: Sequence[str]) -> int:

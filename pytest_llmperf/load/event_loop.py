@@ -52,7 +52,7 @@ def unswallowed() -> Iterator[None]:
     raised: list[BaseException] = []
     before = loop.get_exception_handler()
 
-    def hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if "handle" in context and error and (not isinstance(error, Exception) or _met_ours(error.__traceback__)):
             raised.append(error)
@@ -60,7 +60,7 @@ def unswallowed() -> Iterator[None]:
         else:
             before(loop, context) if before else loop.default_exception_handler(context)
 
-    loop.set_exception_handler(hear)
+    loop.set_exception_handler(handle)
     try:
         yield
     except asyncio.CancelledError:

@@ -75,7 +75,7 @@ UNCOUNTED = Counted()
 
 def count_tokens(events: Sequence[SameEvents], n: int, count: Callable[[str], int] | None) -> Counted:
     """Token chunks and counts of a request that asks for `n` answers to each prompt; `count` is a tokenizer's."""
-    pieces = sum([len(some.reads) for some in events if some.speaks])
+    pieces = sum([len(some.reads) for some in events if some.has_content])
     finals = [some.event.completion_tokens for some in events if not some.event.has_choices]
     final = next((total for total in reversed(finals) if _is_believable(total, pieces)), None)
     is_counted = _has_running_totals(events)
@@ -118,7 +118,7 @@ def _is_believable(total: int | None, pieces: int) -> bool:
 
 def _has_running_totals(events: Sequence[SameEvents]) -> bool:
     """Some servers put the total into the last chunk with content: then the chunks before it have no usage."""
-    has_count = [some.event.completion_tokens is not None for some in events if some.speaks]
+    has_count = [some.event.completion_tokens is not None for some in events if some.has_content]
     return all(has_count) and (
         bool(has_count) or any(some.event.has_choices and some.event.completion_tokens for some in events)
     )
@@ -139,30 +139,30 @@ def _growth(events: Sequence[SameEvents], own: bool) -> Growth | None:
     or mostly stands still beside it.
     """
     growth = Growth([], [], {})
-    spoken: dict[int, int] = {}
+    pieces_of: dict[int, int] = {}
     idle = 0
     for some in events:
         if not some.event.has_choices:
             continue
         answer = some.event.choice if own else 0
-        then, pieces = growth.totals.get(answer, 0), spoken.get(answer, 0)
+        then, pieces = growth.totals.get(answer, 0), pieces_of.get(answer, 0)
         totals = [count for count in some.counts if count is not None]
         grown = list(map(sub, totals, [then, *totals[:-1]]))
-        if min(grown, default=0) < 0 or (some.speaks and any(map(lt, totals, count_from(pieces + 1)))):
+        if min(grown, default=0) < 0 or (some.has_content and any(map(lt, totals, count_from(pieces + 1)))):
             return None
         growth.totals[answer] = totals[-1] if totals else then
-        spoken[answer] = pieces + (len(totals) if some.speaks else 0)
-        if some.speaks or any(grown):
+        pieces_of[answer] = pieces + (len(totals) if some.has_content else 0)
+        if some.has_content or any(grown):
             growth.chunks.append(Chunks(some.reads, grown, some.event, some.first_length, some.texts))
             idle += grown.count(0)
         else:
             growth.tokenless_reads.extend(some.reads)
-    pieces = sum(spoken.values())
+    pieces = sum(pieces_of.values())
     return None if pieces > 1 and 2 * idle >= pieces else growth
 
 
 def _by_content(events: Sequence[SameEvents]) -> tuple[list[Chunks], list[int]]:
-    has_ids = all(some.event.token_ids for some in events if some.speaks)
+    has_ids = all(some.event.token_ids for some in events if some.has_content)
     chunks: list[Chunks] = []
     tokenless: list[int] = []
     for reads, event, _, first_length, texts in events:
@@ -178,22 +178,22 @@ def _by_content(events: Sequence[SameEvents]) -> tuple[list[Chunks], list[int]]:
 def _last_counts(events: Sequence[SameEvents], pieces: int) -> dict[int, int]:
     """The total of each answer from counts that are no running totals: the last, where it is plainly the sum of all."""
     series: defaultdict[int, list[int]] = defaultdict(list)
-    speaks: dict[int, bool] = {}
+    has_content: dict[int, bool] = {}
     for some in events:
         if some.event.has_choices and some.event.completion_tokens is not None:
             known = [count for count in some.counts if count is not None]
             series[some.event.choice] += known
-            speaks[some.event.choice] = some.speaks
-    totals = {answer: counts[-1] for answer, counts in series.items() if _is_last_total(counts, speaks[answer])}
+            has_content[some.event.choice] = some.has_content
+    totals = {answer: counts[-1] for answer, counts in series.items() if _is_last_total(counts, has_content[answer])}
     return totals if _is_believable(sum(totals.values()), pieces) else {}
 
 
-def _is_last_total(counts: Sequence[int], last_speaks: bool) -> bool:
+def _is_last_total(counts: Sequence[int], last_has_content: bool) -> bool:
     """True if the last count is beyond all before it; where those fall, or came with content, it must have come by
     itself.
     """
     before = max(counts[:-1], default=0)
-    return counts[-1] > before and (before == 0 or not last_speaks or counts == sorted(counts))
+    return counts[-1] > before and (before == 0 or not last_has_content or counts == sorted(counts))
 
 
 def _doubt(events: Sequence[SameEvents], finals: Sequence[int | None], pieces: int, total: int | None) -> str | None:

@@ -37,10 +37,10 @@ def without_hidden(events: Sequence[SameEvents], counted: Counted) -> Counted:
 def _unseen_reasoning(events: Sequence[SameEvents], chunks: Sequence[Chunks], total: int) -> int:
     """Reasoning that the server counted, unless it can be the text that was streamed."""
     reasoned = max([some.event.reasoned for some in events])
-    spoken = [some for some in chunks if some.event.reasoning]
-    if not reasoned or (spoken and _can_hold(spoken, reasoned)):
+    reasoning = [some for some in chunks if some.event.reasoning]
+    if not reasoned or (reasoning and _can_hold(reasoning, reasoned)):
         return 0
-    hidden = min(reasoned, total) - sum([len(some.reads) for some in spoken])
+    hidden = min(reasoned, total) - sum([len(some.reads) for some in reasoning])
     left = total - hidden
     pieces = sum([len(some.reads) for some in chunks])
     return hidden if hidden > 0 and pieces <= left and sum(map(_bytes, chunks)) <= _LONG_TOKEN * left else 0

@@ -122,10 +122,10 @@ class AnswerReader:
     def _judge(self, events: Sequence[SameEvents], error: str | None, prompts: int) -> _Stream:
         events, unknown, counted = self._count_tokens(without_repetition(events))
         counted = without_hidden(events, counted)
-        spoken = {some.event.choice for some in counted.chunks}
-        ends, answers = count_ends(events, spoken), prompts * self._asked.n
+        with_content = {some.event.choice for some in counted.chunks}
+        ends, answers = count_ends(events, with_content), prompts * self._asked.n
         # Whether an answer that is hidden as a whole carried a token cannot be known.
-        carried = answers if counted.hidden else len(spoken)
+        carried = answers if counted.hidden else len(with_content)
         missed = incomplete_reason(events, ends, answers, carried, counted.output_tokens, self._endpoint.says_end)
         first = min([some.event.choice for some in events if some.event.has_choices], default=0)
         return _Stream(

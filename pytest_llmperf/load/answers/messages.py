@@ -45,8 +45,8 @@ def _read_stray(stray: bytes) -> Event:
         body = json_object(stray)
     except NOT_UNDERSTOOD:
         return Event(odd=body_text(stray))
-    said = failed(body) or read_rest(body, ())
-    return said if said.error else Event(odd=body_text(stray))
+    event = failed(body) or read_rest(body, ())
+    return event if event.error else Event(odd=body_text(stray))
 
 
 def _read_named(name: bytes, data: bytes, read_event: Callable[[bytes], Event]) -> Event:

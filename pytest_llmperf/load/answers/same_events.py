@@ -27,7 +27,7 @@ class SameEvents(NamedTuple):
     """Content of each of several events and its other text; empty where all have the same."""
 
     @property
-    def speaks(self) -> bool:
+    def has_content(self) -> bool:
         """True if they carry content of any kind."""
         return self.event.output or self.event.reasoning
 
@@ -45,7 +45,7 @@ def events_in(read: int, event: Event) -> Iterator[SameEvents]:
 
 def without_repetition(events: Sequence[SameEvents]) -> Sequence[SameEvents]:
     """The events, with no content in a last one that says once more all that its answer said in several before it."""
-    at = next((at for at in reversed(range(len(events))) if events[at].speaks), None)
+    at = next((at for at in reversed(range(len(events))) if events[at].has_content), None)
     if at is None or not _begins(events, at):
         return events
     *head, last = _without_last(events[at])
@@ -81,7 +81,7 @@ def _without_last(some: SameEvents) -> list[SameEvents]:
 
 
 def _repeats(event: Event, before: Sequence[SameEvents]) -> bool:
-    own = [some for some in before if some.speaks and some.event.choice == event.choice]
+    own = [some for some in before if some.has_content and some.event.choice == event.choice]
     text = "".join([some.event.text for some in own])
     other = "".join([some.event.other_text for some in own])
     pieces = sum([len(some.reads) for some in own])
@@ -100,7 +100,7 @@ def with_unknown_content(events: Sequence[SameEvents]) -> tuple[Sequence[SameEve
     for some in events:
         for name, text in some.event.unknown:
             values[name].add(text)
-            beside |= {name} if some.speaks else set()
+            beside |= {name} if some.has_content else set()
     names = {name for name, texts in values.items() if len(texts) > 1 or name not in beside}
     return [_with_content(some, names) for some in events], tuple(sorted(names))
 

@@ -118,8 +118,8 @@ class Templates:
         other = b"%d" % (int(value) + 1) if kind == "count" else value + b"~"
         changed = self._read_event(data[:start] + other + data[end:])
         fields = [field for field in range(len(event)) if changed[field] != event[field]]
-        said = int(other) if kind == "count" else _strings([other])[0]
-        return fields if all(changed[field] == said for field in fields) else None
+        expected = int(other) if kind == "count" else _strings([other])[0]
+        return fields if all(changed[field] == expected for field in fields) else None
 
 
 def _alike(template: _Template, found: list[tuple[bytes, ...]], at: int) -> Alike:

@@ -54,27 +54,27 @@ def failure(events: Sequence[SameEvents], allowed: Sequence[str]) -> str | None:
     return None
 
 
-def count_ends(events: Sequence[SameEvents], spoken: set[int]) -> int:
-    """Number of answers whose end was reported: by a reason each, or for all that carried content (`spoken`) by
+def count_ends(events: Sequence[SameEvents], with_content: set[int]) -> int:
+    """Number of answers whose end was reported: by a reason each, or for all that carried content (`with_content`) by
     [DONE].
     """
     finished = {answer for answer, _ in _reasons(events)}
-    return len(finished) or (len(spoken) if any(some.event.done for some in events) else 0)
+    return len(finished) or (len(with_content) if any(some.event.done for some in events) else 0)
 
 
 def incomplete_reason(
-    events: Sequence[SameEvents], ends: int, answers: int, spoken: int, tokens: int | None, says_end: bool
+    events: Sequence[SameEvents], ends: int, answers: int, with_content: int, tokens: int | None, says_end: bool
 ) -> str | None:
     """Returns why a stream without a failure is not `answers` whole ones.
 
-    `ends` of them said that they were over, and `spoken` carried a token.
+    `ends` of them said that they were over, and `with_content` carried a token.
     """
     if says_end and not ends and not any(some.event.done for some in events):
         return "stream ended early: no finish_reason, no [DONE]"
     if answers > 1 and ends < answers:
         return f"{ends} of {answers} answers came to their end"
-    if answers > 1 and 0 < spoken < answers:
-        return f"{spoken} of {answers} answers carried a token"
+    if answers > 1 and 0 < with_content < answers:
+        return f"{with_content} of {answers} answers carried a token"
     return None if tokens and (ends or not says_end) else "the stream carried no token"
 
 

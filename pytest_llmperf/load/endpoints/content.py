@@ -10,7 +10,7 @@ _THOUGHTS = (
 )  # fmt: skip
 """Reasoning; where a server writes the same into several of them, the first counts."""
 _CALLS = ("tool_calls", "function_call")
-_SPOKEN = ("refusal", "audio")
+_OTHER_OUTPUT = ("refusal", "audio")
 _MARKS = frozenset((
     "annotations", "channel", "citation", "citations", "content_filter_offsets", "content_filter_results",
     "content_type", "created", "created_at", "delta", "encrypted", "encrypted_content", "error", "expires_at",
@@ -21,7 +21,7 @@ _MARKS = frozenset((
     "text_offset", "thought_signature", "token_ids", "tool_call_id", "top_logprobs", "type", "usage",
 ))  # fmt: skip
 """Fields that say something about content and are none."""
-_KNOWN = _MARKS | {"content", "text", "name", *_THOUGHTS, *_CALLS, *_SPOKEN}
+_KNOWN = _MARKS | {"content", "text", "name", *_THOUGHTS, *_CALLS, *_OTHER_OUTPUT}
 
 Unknown = tuple[str, str]
 """Name of a field, and the text in it."""
@@ -47,7 +47,7 @@ def read_delta(delta: Mapping[str, Any]) -> Content:
     return Content(
         text,
         thought or next(filter(None, thoughts), ""),
-        "".join([all_text(calls), *(all_text(delta[name]) for name in _SPOKEN if delta.get(name))]),
+        "".join([all_text(calls), *(all_text(delta[name]) for name in _OTHER_OUTPUT if delta.get(name))]),
         bool(calls),
         tuple(_unknown(delta)),
     )

@@ -49,13 +49,13 @@ def request_body(
 
     `history` is what was said before, in chat; a list of contents (several prompts) needs the completions endpoint.
     """
-    said: dict[str, Any] = {"prompt": content}
+    prompt: dict[str, Any] = {"prompt": content}
     if point.endpoint == "chat":
-        said = {"messages": [{"role": role, "content": text} for role, text in (*history, ("user", content))]}
+        prompt = {"messages": [{"role": role, "content": text} for role, text in (*history, ("user", content))]}
     # Servers that don't know the second option refuse it, so it is absent rather than false.
     body = {
         "model": model,
-        **said,
+        **prompt,
         "stream": True,
         "stream_options": {"include_usage": True, **({"continuous_usage_stats": True} if every_chunk_usage else {})},
         point.max_tokens_field or "max_tokens": output_tokens,

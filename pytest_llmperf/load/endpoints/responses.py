@@ -23,7 +23,7 @@ from pytest_llmperf.load.endpoints.usage import request_usage
 from pytest_llmperf.plan.load.point import LoadPoint
 
 _OUTPUT = ("response.output_text.delta", "response.text.delta")
-_SPOKEN = (
+_OTHER_OUTPUT = (
     "response.refusal.delta",
     "response.function_call_arguments.delta",
     "response.custom_tool_call_input.delta",
@@ -79,7 +79,7 @@ def _delta(kind: str, delta: Any) -> Event:
         return Event(True, reasoning=True, other_text=text)
     if kind in _OUTPUT:
         return Event(True, output=True, text=text)
-    if kind in _SPOKEN:
+    if kind in _OTHER_OUTPUT:
         return Event(True, output=True, other_text=text)
     return Event(True, unknown=((kind, text),) if text else ())
 

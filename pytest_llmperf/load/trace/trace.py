@@ -341,11 +341,11 @@ def _planned(
 ) -> Iterator[PlannedRequest]:
     indices = itertools.count()
     for number, (phase, script) in enumerate(conversations):
-        for turn, said in enumerate(script.turns):
-            request = _request(next(indices), phase, next(dues), script, said, next(answers))
+        for turn, current in enumerate(script.turns):
+            request = _request(next(indices), phase, next(dues), script, current, next(answers))
             if point.conversation is not None:
                 # The server counts the history too, which is not known before.
-                request = replace(request, conversation=number, turn=turn, input_tokens=None, think_s=said.think_s)
+                request = replace(request, conversation=number, turn=turn, input_tokens=None, think_s=current.think_s)
             yield request
 
 
@@ -354,22 +354,22 @@ def _request(
     phase: Phase,
     due_ns: int | None,
     script: _Script,
-    said: _Turn,
+    current: _Turn,
     output_tokens: int,
 ) -> PlannedRequest:
     batch = [(other.entry, other.turns[0]) for other in script.batch]
-    counts = [turn.prompt.tokens for turn in (said, *(turn for _, turn in batch))]
+    counts = [turn.prompt.tokens for turn in (current, *(turn for _, turn in batch))]
     return PlannedRequest(
         index=index,
         phase=phase,
         due_ns=due_ns,
-        prompt=said.prompt.content,
-        output_tokens=said.output_tokens or output_tokens,
+        prompt=current.prompt.content,
+        output_tokens=current.output_tokens or output_tokens,
         entry=script.entry,
-        prefix=said.prefix,
+        prefix=current.prefix,
         input_tokens=None if None in counts else sum(count or 0 for count in counts),
         batch=tuple(BatchPrompt(turn.prompt.content, turn.prefix, number) for number, turn in batch),
-        references=said.references,
+        references=current.references,
     )
 
 
@@ -380,8 +380,8 @@ def _warmup(
     least = len(prefixes) if point.warmup_requests and prefixes[0] else 0
     for index in range(max(point.warmup_requests, least)):
         script = next(scripts)
-        said = script.turns[0]._replace(prefix=prefixes[index % len(prefixes)])
-        yield _request(index, "lead-in", None, script, said, next(answers))
+        current = script.turns[0]._replace(prefix=prefixes[index % len(prefixes)])
+        yield _request(index, "lead-in", None, script, current, next(answers))
 
 
 def lengths(asked: int | Lengths, seed: tuple[int, int]) -> Iterator[int]:

@@ -116,9 +116,9 @@ class ServerProcess:
             parts.append("its log names no cause (was a process of it killed, or out of memory?)")
         elif code == 0:
             parts.append("it must stay in the foreground: what it leaves in the background is stopped with it")
-        said = "; ".join([*parts, f"log: {self.log}"])
+        message = "; ".join([*parts, f"log: {self.log}"])
         tail = "" if had_served else log_tail(self.log, _QUOTED_LINES)
-        return ServerError(said + "".join(f"\n  | {line[:_QUOTED_CHARACTERS]}" for line in tail.splitlines()))
+        return ServerError(message + "".join(f"\n  | {line[:_QUOTED_CHARACTERS]}" for line in tail.splitlines()))
 
 
 @contextlib.contextmanager

@@ -46,11 +46,11 @@ class PodWatch:
         while True:
             pause_s = max(0.0, looked_at + _PAUSE_S - time.monotonic())
             for process in self._readable(pause_s):
-                said = os.read(_output(process), 65536)
+                data = os.read(_output(process), 65536)
                 if process is self._forward:
-                    self._read_forward(said)
+                    self._read_forward(data)
                     continue
-                if not said:
+                if not data:
                     process.wait()
                     self._pods = self._started(self._word_of_pods)
                 yield
@@ -64,12 +64,12 @@ class PodWatch:
                 selector.register(_output(process), selectors.EVENT_READ, process)
             return [key.data for key, _ in selector.select(pause_s or None)]
 
-    def _read_forward(self, said: bytes) -> None:
+    def _read_forward(self, data: bytes) -> None:
         """A line per connection is what it says; its end is what matters."""
         assert self._forward is not None
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if not line.startswith("Handling")]
+        lines = [line for line in data.decode("utf-8", "replace").splitlines() if not line.startswith("Handling")]
         quote("\n".join(lines))
-        if said:
+        if data:
             return
         code = self._forward.wait()
         self._breaks = self._breaks + 1 if time.monotonic() - self._begun < _BROKEN_S else 1

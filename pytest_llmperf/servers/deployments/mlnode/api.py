@@ -99,18 +99,18 @@ def up_problem(answer: httpx.Response) -> str | None:
     status = answer.status_code
     if status == 200:
         return _in_body(answer.content)
-    said = refusal(answer)
+    error = refusal(answer)
     if status == 409:
-        return f"{said}. `replace: true` in the plan stops what the node runs before"
+        return f"{error}. `replace: true` in the plan stops what the node runs before"
     if status == 422:
-        return f"{said}. The node did not take the request's body: does its version have this API?"
+        return f"{error}. The node did not take the request's body: does its version have this API?"
     if status == 404:
-        return f"{said}. Is `url` the node's management port (8080), not the inference port (5000)?"
+        return f"{error}. Is `url` the node's management port (8080), not the inference port (5000)?"
     if status in (401, 403):
-        return f"{said}. The credentials are missing or wrong: give `headers` or `bearer`"
+        return f"{error}. The credentials are missing or wrong: give `headers` or `bearer`"
     if status == 500:
-        return f"{said}. vLLM did not start: the node's log (docker logs) has its first error"
-    return said
+        return f"{error}. vLLM did not start: the node's log (docker logs) has its first error"
+    return error
 
 
 def _in_body(body: bytes) -> str | None:
