@@ -89,7 +89,7 @@ def count_tokens(events: Sequence[SameEvents], n: int, count: Callable[[str], in
     input_tokens, prompt_doubt = _prompt_tokens(events, n)
     output_tokens, source = _total(chunks, events, total, count)
     answers = {some.event.choice for some in chunks}
-    is_split = len(answers) == len(per_answer) and sum(per_answer.values()) == output_tokens
+    is_split = answers == per_answer.keys() and sum(per_answer.values()) == output_tokens
     return Counted(
         chunks,
         tokenless,

@@ -91,6 +91,11 @@ def test_empty_chunks_whose_count_grows_are_tokens_still() -> None:
     assert (record.chunk_ns, record.chunk_tokens, record.textless_chunks) == ((2000, 3000, 4000), (1, 1, 1), (0, 2))
 
 
+def test_total_of_the_request_is_not_that_of_an_answer_with_another_index() -> None:
+    record = read(delta({}), delta({}, 1, index=1))
+    assert (record.output_tokens, record.first_chunk_tokens) == (1, (1.0,))
+
+
 @pytest.mark.parametrize("count", [0, -3, "7", True, float("nan"), 0.5, 10**40])
 def test_count_of_the_prompt_that_is_none(count: Any) -> None:
     usage = {"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 1}
