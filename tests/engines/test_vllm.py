@@ -31,7 +31,7 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / ".engines" / "vllm" / "bin" / "vllm"
 MODEL = ROOT / ".engines" / "models" / "tiny-llama"
-PATIENCE_S = 180.0
+PATIENCE_S = 400.0
 
 ENV = {
     "HF_HUB_OFFLINE": "1",
@@ -72,7 +72,7 @@ def vllm_config(**changes: Any) -> VllmServer:
     """A server of the tiny model; `args` are added to ARGS, and what is None there is left out."""
     args = {name: value for name, value in (ARGS | changes.pop("args", {})).items() if value is not None}
     given = {"name": "tiny", "engine": "vllm", "model": str(MODEL), "executable": str(ENGINE), "gpus": 0}
-    return VllmServer.model_validate({**given, "env": ENV, "args": args, "ready_timeout": "180 s", **changes})
+    return VllmServer.model_validate({**given, "env": ENV, "args": args, "ready_timeout": "400 s", **changes})
 
 
 class Suite:
@@ -254,7 +254,7 @@ def test_a_token_without_text_is_a_token(server: LlmServer, suite: Suite) -> Non
     assert "1 passed" in (output := suite.run()), output
     for request in suite.requests("up-long"):
         assert sum(request["chunk_tokens"]) == request["output_tokens"] == 500
-        assert len(request["chunk_ns"]) > 490
+        assert len(request["chunk_ns"]) > 400  # a busy server sends some tokens together
 
 
 def test_counts_come_from_the_last_chunk_too(server: LlmServer, suite: Suite) -> None:
