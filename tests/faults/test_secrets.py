@@ -46,6 +46,7 @@ def _profile(*words):
     return run
 
 
+_LOOKS = "sk-canary-3f9a7c21d8e5b604"
 _AT_ONCE = {"exit": 4, "has_report": False, "hides": KEY}
 _USAGE = {"exit": 2, "has_report": False, "hides": KEY}
 FAULTS = (
@@ -132,6 +133,20 @@ FAULTS = (
         **_AT_ONCE,
     ),
     Fault(
+        "key-by-its-looks",
+        "a plan's command has a key behind a flag that nobody knows, in a shell's line",
+        lambda sandbox: _shell_line(sandbox),
+        says=("servers.s.command: -c holds a secret in plain text", "${NAME}"),
+        **_AT_ONCE | {"hides": _LOOKS},
+    ),
+    Fault(
+        "filled-into-a-command",
+        "an option of Triton is to be filled in with a token",
+        lambda sandbox: _triton_option(sandbox),
+        says=("servers.s.options: metrics-token would stand in a command line or a file", "hand it over in `env`"),
+        **_AT_ONCE,
+    ),
+    Fault(
         "typed-header",
         "a token is typed as a header of `llmperf profile`",
         _profile("--url", "http://127.0.0.1:9", "-H", f"Authorization: Bearer {KEY}"),
@@ -153,6 +168,17 @@ FAULTS = (
         **_USAGE | {"hides": KEY.replace("/", "")},
     ),
 )
+
+
+def _shell_line(sandbox):
+    sandbox.plan({"engine": "command", "command": ["sh", "-c", f"serve --port {{port}} -k {_LOOKS}"]})
+    return sandbox.pytest()
+
+
+def _triton_option(sandbox):
+    model = {"m": {"backend": "vllm"}}
+    sandbox.plan({"engine": "triton", "models": model, "options": {"metrics-token": "${LLM_KEY}"}})
+    return sandbox.pytest(env=_ENV)
 
 
 def _key_with_line_end(sandbox):

@@ -113,6 +113,15 @@ def _stale(sandbox):
     return sandbox.pytest()
 
 
+def _stale_by_plan(sandbox):
+    """An earlier session's report lies where a session whose plan is wrong would have written its own."""
+    sandbox.write("out/report.json", _OLD)
+    sandbox.write("report.json", _OLD)
+    sandbox.url_plan("http://127.0.0.1:9", {"request": 3})
+    return sandbox.pytest("--llmperf-json=report.json")
+
+
+_OLD = '{"points": [{"passed": true}]}'
 FAULTS = (
     _slip("requests", "10^9 requests", ("requests: 1e+09 is more than a run can have: 1,000,000",), requests=10**9),
     _slip("input-tokens", "prompts of 10^9 tokens", ("input_tokens: 1e+09 is more than",), input_tokens=10**9),
@@ -208,6 +217,15 @@ FAULTS = (
         says=("has 2,000 `sessions`, more than 200", "restore it from git", "--llmperf-accept"),
         within_s=60.0,
         keeps=20,
+    ),
+    Fault(
+        "stale-report-plan-error",
+        "an earlier session's report lies where a session with a mistake in its plan would have written its own",
+        _stale_by_plan,
+        says=("unknown key 'request'", "no report was written; an earlier one is now", "report.json.old"),
+        exit=4,
+        has_report=False,
+        leaves={"report.json.old": _OLD, "out/report.json.old": _OLD},
     ),
     Fault(
         "stale-report",
