@@ -184,7 +184,7 @@ def compare(
     """Compares a result with the baseline that `record` stored under the same name for the same machine.
 
     Returns `verdict` (FAIL, NO BASELINE, INCONCLUSIVE, PASS, IMPROVED, NOT GATED), `sentences`, `metrics` and `notes`.
-    No verdict is raised. FAIL takes 5 runs; 3 decide nothing worse than INCONCLUSIVE. `margins` are tolerated
+    No verdict is raised. FAIL takes 4 runs; 3 decide nothing worse than INCONCLUSIVE. `margins` are tolerated
     worsenings by quantity, as a share or a text (`{"itl_p50": "3 %"}`), beside the load's and the default ones; `gate`
     is `strict` for 99 % confidence. Raises BaselineError when there is no baseline or it cannot be compared with,
     InvalidResultError when the numbers are not to be trusted or too many requests failed.
@@ -230,7 +230,7 @@ def duet(
 ) -> DuetResult:
     """Measures two servers, up at the same time, in turns (A B B A ...), and judges `b`, the new, against `a`.
 
-    `runs` is the number of first runs of each (at least 3, the default); a verdict in doubt takes more, up to 8.
+    `runs` is the number of first runs of each (at least 3, the default); a verdict in doubt takes more, up to 12.
     `margins` and `gate` are as in `compare`, `logs` as in `start_server`, `output` as in `measure`. Raises as these do,
     PlanError when the two are set to answer differently, InvalidResultError (with the `result`) when either side's
     numbers are not to be trusted, and RuntimeError in a running event loop, where `await duet_async(...)` does it.

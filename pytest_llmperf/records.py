@@ -253,6 +253,12 @@ class HostLoad:
     """Processors' worth of time that processes of others took; None where they cannot be separated from the
     server's.
     """
+    stolen_cores: float | None = None
+    """Processors' worth of time that a hypervisor gave to other machines; None where it is not told."""
+    waiting: float | None = None
+    """Share of the time in which some process, ours or not, waited for a processor; None where it is not told."""
+    clock_mhz: float | None = None
+    """Mean clock of these processors at the run's end; None where it is not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def row(host: str, change: str, design: str, seeds: range, recorder: Recorder) -
     for seed in seeds:
         trial = Trial(host, CHANGES[change], seed)
         found = decide_duet(trial, recorder, DUETS[design]) if design in DUETS else decide(trial, recorder)
-        for point, (verdict, taken) in found.items():
+        for point, (verdict, taken, *_) in found.items():
             verdicts[verdict.verdict] += 1
             runs += taken
             seconds += taken * recorder.seconds(point)

@@ -25,7 +25,7 @@ from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.gate.verdict import PerRun, PointVerdict, Series, judge
 from pytest_llmperf.metrics.stats.margins import tolerance
 
-BASELINE_SESSIONS, BASELINE_RUNS = 5, 3
+BASELINE_RUNS = 3
 _PEER_RUNS = 5
 _REQUESTS = 200
 _REQUIRED = ("typical", "launch-dominated")
@@ -39,11 +39,13 @@ class Trial:
     host: str
     change: Change
     seed: int
+    sessions: int = 5
+    """Of the baseline."""
 
     def baseline(self, recorder: Recorder, point: str) -> list[list[Any]]:
         return [
             [recorder.values(self.host, Change(), point, self.seed, s, r) for r in range(BASELINE_RUNS)]
-            for s in range(BASELINE_SESSIONS)
+            for s in range(self.sessions)
         ]
 
 
@@ -59,7 +61,7 @@ class Candidate:
     def run(self, relaunch: bool) -> None:
         if relaunch:
             self.launches.append([])
-        session, run = BASELINE_SESSIONS + len(self.launches) - 1, len(self.launches[-1])
+        session, run = self.trial.sessions + len(self.launches) - 1, len(self.launches[-1])
         values = self.recorder.values(self.trial.host, self.trial.change, self.point, self.trial.seed, session, run)
         self.launches[-1].append(values)
 
@@ -74,6 +76,7 @@ class Tally:
 
     points: int = 0
     runs: int = 0
+    launches: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     peers: Counter[str] = field(default_factory=Counter)
     metrics: Counter[str] = field(default_factory=Counter)
@@ -83,12 +86,13 @@ class Tally:
         return {
             "points": self.points,
             "runs": self.runs,
+            "launches": self.launches,
             **{name: dict(sorted(counter.items())) for name, counter in counters.items()},
         }
 
 
-def decide(trial: Trial, recorder: Recorder) -> dict[str, tuple[PointVerdict, int]]:
-    """Our gate on one session: three runs of every point in turn, then reruns where they are asked for."""
+def decide(trial: Trial, recorder: Recorder) -> dict[str, tuple[PointVerdict, int, int]]:
+    """Verdict, runs and launches of each point of one session: three runs of all in turn, reruns where asked for."""
     baselines = {point: trial.baseline(recorder, point) for point in POINTS}
     candidates = {point: Candidate(trial, recorder, point) for point in POINTS}
     asked = dict.fromkeys(POINTS, False)
@@ -100,7 +104,7 @@ def decide(trial: Trial, recorder: Recorder) -> dict[str, tuple[PointVerdict, in
             candidates[point].run(relaunch)
         verdicts = judge({point: series(point, baselines[point], candidates[point].launches) for point in POINTS})
         asked = {point: found.relaunch for point, found in verdicts.items() if found.run_again}
-    return {point: (verdicts[point], candidates[point].runs) for point in POINTS}
+    return {point: (verdicts[point], candidates[point].runs, len(candidates[point].launches)) for point in POINTS}
 
 
 def series(point: str, baseline: list[list[Any]], launches: list[list[Any]]) -> list[Series]:
@@ -131,13 +135,14 @@ def _worse_is_more(point: str, runs: list[Any]) -> Any:
     return np.array([[run[quantity] for quantity in gated(point)] for run in runs]) ** sign
 
 
-def tally(host: str, change: Change, seeds: range, recorder: Recorder) -> Tally:
+def tally(host: str, change: Change, seeds: range, recorder: Recorder, sessions: int) -> Tally:
     found = Tally()
     for seed in seeds:
-        trial = Trial(host, change, seed)
-        for point, (verdict, runs) in decide(trial, recorder).items():
+        trial = Trial(host, change, seed, sessions)
+        for point, (verdict, runs, launches) in decide(trial, recorder).items():
             found.points += 1
             found.runs += runs
+            found.launches += launches
             found.verdicts[verdict.verdict] += 1
             found.metrics.update(f"{m.series.quantity} {m.verdict}" for m in verdict.metrics if m.verdict != "PASS")
             found.peers.update(peer_verdicts(trial, recorder, point))
@@ -145,7 +150,7 @@ def tally(host: str, change: Change, seeds: range, recorder: Recorder) -> Tally:
 
 
 def markdown(rows: dict[tuple[str, str], Tally]) -> str:
-    header = ["host", "change", "points", "FAIL", "INCONCLUSIVE", "IMPROVED", "runs", *RULES]
+    header = ["host", "change", "points", "FAIL", "INCONCLUSIVE", "IMPROVED", "runs", "launches", *RULES]
     lines = [header, ["---", "---", *["--:"] * (len(header) - 2)]]
     for (host, change), found in rows.items():
         shares = [found.verdicts[name] / found.points for name in ("FAIL", "INCONCLUSIVE", "IMPROVED")]
@@ -153,6 +158,7 @@ def markdown(rows: dict[tuple[str, str], Tally]) -> str:
         cells = [
             *(f"{share:.1%}" for share in shares),
             f"{found.runs / found.points:.2f}",
+            f"{found.launches / found.points:.2f}",
             *(f"{s:.1%}" for s in others),
         ]
         lines.append([host, change, str(found.points), *cells])
@@ -167,10 +173,10 @@ def main() -> None:
         for change in args.changes.split(","):
             few = CHANGES[change].stall_rate_per_s or host not in _REQUIRED
             seeds = range(args.first_seed, args.first_seed + (args.few_trials if few else args.trials))
-            rows[host, change] = tally(host, CHANGES[change], seeds, recorder)
+            rows[host, change] = tally(host, CHANGES[change], seeds, recorder, args.sessions)
             print(markdown({(host, change): rows[host, change]}).splitlines()[-1], flush=True)
             write(args, rows, None)
-    drift = drift_study(recorder, args.first_seed)
+    drift = None if args.no_drift else drift_study(recorder, args.first_seed)
     print("\n" + markdown(rows) + "\n\n" + json.dumps(drift, indent=1))
     write(args, rows, drift)
 
@@ -182,6 +188,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=5000)
     parser.add_argument("--hosts", default=",".join(HOSTS), help="Separated by commas")
     parser.add_argument("--changes", default=",".join(CHANGES), help="Separated by commas")
+    parser.add_argument("--sessions", type=int, default=5, help="Of the baseline, three runs each")
+    parser.add_argument("--no-drift", action="store_true", help="Leave out the histories that drift")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -192,7 +200,7 @@ def write(args: argparse.Namespace, rows: dict[tuple[str, str], Tally], drift: A
         return
     document = {
         "first_seed": args.first_seed,
-        "baseline": {"sessions": BASELINE_SESSIONS, "runs": BASELINE_RUNS},
+        "baseline": {"sessions": args.sessions, "runs": BASELINE_RUNS},
         "rules": asdict(DEFAULT),
         "hosts": {name: asdict(host) for name, host in HOSTS.items()},
         "changes": {name: asdict(change) for name, change in CHANGES.items()},

@@ -90,6 +90,14 @@ class Judge:
         """The path of the test's baseline in an environment; the file need not exist."""
         return stored_path(self.folder, slug, test)
 
+    def stored_requests(self, test: str, result: Result) -> int | None:
+        """Returns the requests per run of the test's baseline, which it must be compared with; None without."""
+        try:
+            found = read_baseline(self.file(test, result)).load.get("requests")
+        except BaselineError:
+            return None
+        return found if isinstance(found, int) else None
+
     def is_recording(self, test: str, result: Result) -> bool:
         """True if the result is to become the baseline, without a comparison; that of a duet never is."""
         if result.reference is not None or self.recording == "nothing":
@@ -207,7 +215,7 @@ class Judge:
         """Every limit of the result's load; computed once for the result that was asked for last."""
         if self._checked is None or self._checked[0] is not result:
             rules = RULES[self.profile_of(result.load)]
-            self._checked = result, check_sla(result.load.sla, result, rules.most_runs)
+            self._checked = result, check_sla(result.load.sla, result, rules.limit_runs)
         return self._checked[1]
 
     def failed_requests(self, result: Result) -> tuple[str, ...]:

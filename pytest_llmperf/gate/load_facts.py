@@ -42,6 +42,7 @@ UNRELATED: Mapping[str, str] = {
     "no_data_timeout": "as connect_timeout",
     "max_response_mib": "as connect_timeout",
     "warmup": "what came of it is a fact of the runs, and in measured_how",
+    "length": "what was decided is in requests",
     "workers": "who sends; a client that cannot keep up makes a run INVALID",
     "runs": "how often, not what",
     "relaunch": "launches are told apart in what is stored",

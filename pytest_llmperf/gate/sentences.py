@@ -51,10 +51,8 @@ class Finding:
         """Log ratio of at least which the change is, as surely as a FAIL must be."""
         return self.estimate.bound(self.rules.alpha_fail)
 
-    @property
-    def worse(self) -> str:
-        sure = percent(1 - self.rules.alpha_fail)
-        return f"{self.change}, with {sure} confidence beyond {self.shown(self.lower)}"
+    def worse(self, alpha: float) -> str:
+        return f"{self.change}, with {percent(1 - alpha)} confidence beyond {self.shown(self.estimate.bound(alpha))}"
 
     @property
     def better(self) -> str:
@@ -84,7 +82,7 @@ def explain(verdict: Verdict, finding: Finding) -> str:
     """The sentence of a verdict that rests on an estimate; the others bring their own reason."""
     match verdict:
         case "FAIL":
-            return f"{finding.worse}, {finding.tolerated}"
+            return f"{finding.worse(finding.rules.alpha_of(finding.runs))}, {finding.tolerated}"
         case "IMPROVED":
             stale = ": the baseline is stale, accept the new level with --llmperf-accept"
             return f"{finding.better}{stale if finding.stored else ''}"
@@ -112,9 +110,10 @@ def _inconclusive(finding: Finding) -> str:
         decide = "decides" if finding.runs == 1 else "decide"
         return f"{_count(finding.runs, 'run')} {decide} nothing: {finding.rules.first_runs} are needed"
     if finding.lower > math.log1p(finding.margin):
+        worse = finding.worse(finding.rules.alpha_fail)
         if finding.runs < finding.rules.confirmed_runs:
-            return f"{finding.worse}, which {finding.missing} must confirm"
-        return f"{finding.worse}, but among all metrics gated in this session such a difference may be chance"
+            return f"{worse}, which {finding.missing} must confirm"
+        return f"{worse}, but among all metrics gated in this session such a difference may be chance"
     ends = sorted(map(finding.quantity.change, (finding.lower, finding.estimate.bound(1 - finding.rules.alpha_pass))))
     between = " and ".join(map(signed_percent, ends))
     text = f"between {between} as surely as a verdict asks for, {finding.tolerated}, {_count(finding.runs, 'run')}"

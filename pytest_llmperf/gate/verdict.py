@@ -73,7 +73,7 @@ class PointVerdict:
     metrics: tuple[MetricVerdict, ...]
     run_again: bool
     relaunch: bool
-    """The next run should be on a freshly launched server: launches differ by more than runs do."""
+    """The next run should be on a freshly launched server: it tells more there than on this one."""
 
     def with_more(self, metrics: Sequence[MetricVerdict]) -> PointVerdict:
         """The point with verdicts that were found apart from these."""
@@ -205,7 +205,7 @@ def _verdict(series: Series, estimate: Estimate, real: bool, rules: Rules) -> Ve
     threshold, confirmed = math.log1p(series.margin), series.runs >= rules.confirmed_runs
     if series.runs < rules.first_runs:
         return "INCONCLUSIVE"
-    if estimate.bound(rules.alpha_fail) > threshold and confirmed and real:
+    if real and series.runs >= rules.early_runs and estimate.bound(rules.alpha_of(series.runs)) > threshold:
         return "FAIL"
     if estimate.bound(1 - rules.alpha_pass) >= threshold:
         return "INCONCLUSIVE"
@@ -219,8 +219,12 @@ def _improved(series: Series, estimate: Estimate, rules: Rules) -> bool:
 def _point(metrics: Sequence[MetricVerdict], rules: Rules) -> PointVerdict:
     """A confirmed FAIL ends the point. A metric without baseline does not: the others may be failing."""
     open_ = [metric for metric in metrics if metric.undecided]
-    relaunch = any(m.estimate is not None and m.estimate.session_sd > m.estimate.run_sd for m in open_)
-    return _joined(metrics, relaunch)
+    return _joined(metrics, any(m.estimate and _is_of_launches(m.estimate, m.series.runs) for m in open_))
+
+
+def _is_of_launches(estimate: Estimate, runs: int) -> bool:
+    """True if this side's launches make more of the variance than its runs, so that one on a new launch tells more."""
+    return estimate.launch_variance > estimate.run_sd**2 / runs
 
 
 def _joined(metrics: Sequence[MetricVerdict], relaunch: bool) -> PointVerdict:

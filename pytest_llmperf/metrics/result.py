@@ -216,7 +216,11 @@ class Result:
 def make_result(
     point_id: str, server: ServerConfig, load: LoadPoint, environment: Environment, runs: Sequence[Run]
 ) -> Result:
-    """Everything that follows from the runs; where the load asks for stability, from those that agreed on."""
+    """Everything that follows from the runs; where the load asks for stability, from those that agreed on.
+
+    A load that leaves its length open has that of the runs.
+    """
+    load = load.of_length(max((len(run.measured) for run in runs), default=0))
     gpus = server.gpu_count
     summaries = [summarize(run, load, gpus) for run in runs]
     steady = first_steady(summaries, load.stability) if load.stability else None

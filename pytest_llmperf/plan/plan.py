@@ -48,8 +48,8 @@ class Plan(Frozen):
     gate: GateProfile | None = None
     """`strict` fails at 99 % confidence only, `report-only` never does; `--llmperf-gate` wins."""
     relaunch: Relaunch | None = None
-    """The relaunch of the server before reruns: where launches differ by more than runs (`auto`), never, or for
-    every run; `--llmperf-relaunch` wins.
+    """The relaunch of the server before reruns: where a new launch tells more than the same one (`auto`), never,
+    or for every run; `--llmperf-relaunch` wins.
     """
     searches: dict[str, SearchSpec] = {}
     """The searches that `llmperf search` and the marker llmperf_search make among a server's swept configurations."""

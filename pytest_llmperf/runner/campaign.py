@@ -34,18 +34,21 @@ class Campaign:
         gpus: Sequence[Gpu],
         *,
         doubt: Callable[[PlannedTest, Result], Doubt] = lambda planned, result: Doubt(),
+        stored_requests: Callable[[PlannedTest, Result], int | None] = lambda planned, result: None,
         live: Live | None = None,
         resumed: Resumed | None = None,
         interleave: bool = True,
         budget_s: float | None = None,
         on_run: Callable[[], None] = lambda: None,
     ) -> None:
-        """`doubt` says why a point needs one more run; `budget_s` bounds the time from the first run on.
+        """`doubt` says why a point needs one more run, `stored_requests` how many requests per run its baseline has;
+        `budget_s` bounds the time from the first run on.
 
         `on_run` is called whenever there is more to report.
         """
         self._program, self._folder, self._gpus = program, folder, tuple(gpus)
         self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
+        self._stored_requests = stored_requests
         self._interleave, self._budget_s, self._on_run = interleave, budget_s, on_run
         self._tasks: dict[str, Task] = {}
         """Tasks that were measured along with another test, by test; taken out when its own test asks."""
@@ -117,7 +120,10 @@ class Campaign:
         tests = [planned, *self._mates(planned)]
         self._measured |= {one.test for one in tests}
         await _each_side(server, lambda side: side.bring_up())
-        tasks = [Task(one, server, self._folder, self._gpus, self._earlier(one, server)) for one in tests]
+        tasks = [
+            Task(one, server, self._folder, self._gpus, self._earlier(one, server), self._stored_requests)
+            for one in tests
+        ]
         always, relaunch, wanted = planned.relaunch == "always", False, tasks
         try:
             while wanted:

@@ -8,6 +8,7 @@ from pytest_llmperf.metrics.capacity.bracket import levels_upwards, most_levels
 from pytest_llmperf.metrics.capacity.length import describe_length
 from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
+from pytest_llmperf.runner.measure.length import MOST_TIMES
 from pytest_llmperf.runner.tasks.capacity import MOST_REPEATS, level_point
 
 
@@ -16,7 +17,9 @@ def describe_load(load: LoadPoint, runs: int) -> str:
     if load.capacity is not None:
         return f"{describe_capacity(load, runs)}; {_sent(load)}"
     repeats = f"until stable, at most {runs} windows" if load.stability else counted(runs, "run")
-    count = repeats if load.requests is None else f"{repeats} x {load.requests} requests"
+    many = f"{load.requests} to {load.requests * MOST_TIMES}" if load.length and load.requests else load.requests
+    decided = ", decided before the first run" if load.length else ""
+    count = repeats if load.requests is None else f"{repeats} x {many} requests{decided}"
     seconds = load_seconds(load)
     time = "as long as the server takes" if seconds is None else f"about {max(seconds * runs, 1):.0f} s"
     return f"{_shape(load)}, {_sent(load)}, {count}: {time}"
@@ -51,6 +54,8 @@ def load_seconds(load: LoadPoint) -> float | None:
     ramp_s = load.ramp.over if load.ramp else 0.0
     if load.duration is not None:
         return ramp_s + load.duration
+    if load.length:
+        return None
     return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
 
 

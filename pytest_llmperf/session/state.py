@@ -110,6 +110,7 @@ class Preparation:
             self.folder,
             self.gpus,
             doubt=lambda planned, result: judge.doubt(planned.test, result, planned.gates),
+            stored_requests=lambda planned, result: judge.stored_requests(planned.test, result),
             live=live,
             resumed=resumed,
             interleave=not options.no_interleave,

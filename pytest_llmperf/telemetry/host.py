@@ -14,6 +14,8 @@ from pytest_llmperf.records import HostLoad
 
 _LEAST_S = 0.5
 """Processor time is counted in ticks of 10 ms: of a shorter period too few."""
+_STOLEN = 7
+"""Column of the time that a hypervisor took."""
 _IDLE = (3, 4)
 """Columns of a processor's line in /proc/stat that are no work: idle, and idle for a device."""
 
@@ -25,12 +27,17 @@ class HostReading(NamedTuple):
     busy_ticks: int
     """Processor time of all processes, on the processors that this process may use."""
     own_ticks: int
+    stolen_ticks: int = 0
+    """The part of the busy ones which the hypervisor gave to other machines."""
+    waited_us: int | None = None
+    """Time in which some process waited for a processor; None where the kernel does not count it."""
 
 
 def read_host() -> HostReading | None:
     """The counters now; None where the system does not report them."""
     try:
-        return HostReading(clock.monotonic(), _busy_ticks(os.sched_getaffinity(0)), _own_ticks(os.getpid()))
+        busy, stolen = _busy_ticks(os.sched_getaffinity(0))
+        return HostReading(clock.monotonic(), busy, _own_ticks(os.getpid()), stolen, _waited_us())
     except (OSError, ValueError, IndexError):
         return None
 
@@ -40,22 +47,50 @@ def host_load(before: HostReading | None, after: HostReading | None, *, own_know
     if before is None or after is None:
         return None
     cores, seconds = len(os.sched_getaffinity(0)), after.at_s - before.at_s
-    others = None
-    if own_known and seconds >= _LEAST_S and after.busy_ticks > before.busy_ticks:
-        ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks)
-        others = max(ticks / os.sysconf("SC_CLK_TCK") / seconds, 0.0)
-    return HostLoad(cores, os.getloadavg()[0], others)
+    others = stolen = waiting = None
+    if seconds >= _LEAST_S and after.busy_ticks > before.busy_ticks:
+        all_stolen = after.stolen_ticks - before.stolen_ticks
+        stolen = max(_cores(all_stolen, seconds), 0.0)
+        ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks) - all_stolen
+        others = max(_cores(ticks, seconds), 0.0) if own_known else None
+    if seconds >= _LEAST_S and before.waited_us is not None and after.waited_us is not None:
+        waiting = min((after.waited_us - before.waited_us) / 1e6 / seconds, 1.0)
+    return HostLoad(cores, os.getloadavg()[0], others, stolen, waiting, _clock_mhz(os.sched_getaffinity(0)))
 
 
-def _busy_ticks(cores: set[int]) -> int:
-    """Ticks of these processors that were no idling, since the system's start."""
-    names, total = {f"cpu{core}" for core in cores}, 0
+def _cores(ticks: int, seconds: float) -> float:
+    return ticks / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def _busy_ticks(cores: set[int]) -> tuple[int, int]:
+    """Ticks of these processors that were no idling, since the system's start, and how many of them were stolen."""
+    names, total, stolen = {f"cpu{core}" for core in cores}, 0, 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *counts = line.split()
         if name in names:
             # The columns from the 9th on are of guests, which are counted as user time too.
             total += sum(int(count) for place, count in enumerate(counts[:8]) if place not in _IDLE)
-    return total
+            stolen += int(counts[_STOLEN])
+    return total, stolen
+
+
+def _waited_us() -> int | None:
+    """The kernel's count of pressure on the processors, which not every kernel keeps."""
+    try:
+        return int(Path("/proc/pressure/cpu").read_text().splitlines()[0].rpartition("total=")[2])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _clock_mhz(cores: set[int]) -> float | None:
+    """Mean clock of these processors; None where the system does not tell it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+        own = [clocks[core] for core in cores]
+    except (OSError, ValueError, IndexError):
+        return None
+    return sum(own) / len(own) if own else None
 
 
 def _own_ticks(root: int) -> int:

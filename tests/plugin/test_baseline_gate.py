@@ -315,7 +315,7 @@ def test_what_becomes_of_doubt(undecidable, option, outcome):
     assert undecidable.points()["tp1pp1-short"]["regression"]["verdict"] == "INCONCLUSIVE"
     result.assert_outcomes(**{outcome: 1}, warnings=1 if option is None else 0)
     result.stdout.fnmatch_lines(["tp1pp1-short: 6 more runs", "* tp1pp1-short: ITL p50 *"])
-    assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 8
+    assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 12
 
 
 def test_doubt_warns_at_the_tests_line(undecidable):

@@ -16,9 +16,8 @@ from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import MINIMUM_REQUESTS, Prior, tolerance
 from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, run_errors, typical_errors
+from pytest_llmperf.runner.measure.length import MOST_TIMES, rounded_up
 
-_MOST_TIMES = 10.0
-"""Longest runs that are recommended, in lengths of what was measured: beyond, a wider margin is."""
 _BASELINE = (3, 3, 3, 3, 3)
 """Runs per session of the baseline that recommended runs and margins are for."""
 _POWER = 0.8
@@ -79,8 +78,8 @@ def _times(own: Mapping[Quantity, float], margins: Mapping[Quantity, float]) -> 
     times = (own[worst] / target) ** 2
     if times <= 1:
         return 1.0, f"the length is enough: {error}, and a third of its margin is {target:.1%}"
-    if times > _MOST_TIMES:
-        return _MOST_TIMES, f"{error}; a third of its margin, {target:.1%}, would take {times:.0f} times the length"
+    if times > MOST_TIMES:
+        return MOST_TIMES, f"{error}; a third of its margin, {target:.1%}, would take {times:.0f} times the length"
     return times, f"{error}; a third of its margin is {target:.1%}"
 
 
@@ -91,16 +90,13 @@ def _is_counted(result: Result, quantity: Quantity, times: float) -> bool:
 
 
 def _length(result: Result, times: float) -> dict[str, str]:
-    """The load's measure, so many times as long, rounded up to two digits; none where a file or stages set it."""
+    """The load's measure, so many times as long, rounded up to two digits; none where something else sets it."""
     load = result.load
+    if load.length:
+        return {}
     if load.duration is not None:
-        return {"duration": f"{_up(load.duration * times)} s"}
-    return {"requests": str(_up(load.requests * times))} if load.requests and load.trace is None else {}
-
-
-def _up(number: float) -> int:
-    unit = 10 ** max(math.floor(math.log10(number)) - 1, 0)
-    return int(math.ceil(number / unit) * unit)
+        return {"duration": f"{rounded_up(load.duration * times)} s"}
+    return {"requests": str(rounded_up(load.requests * times))} if load.requests and load.trace is None else {}
 
 
 def _run_sd(result: Result, quantity: Quantity, after: int = 0) -> float:
@@ -152,7 +148,7 @@ def _warmup(result: Result, margins: Mapping[Quantity, float]) -> tuple[dict[str
     if not late or not result.server.is_started:
         return {}, f"the warm-up is enough: after {before}, it is no slower than later ones"
     worst = max(late, key=lambda quantity: late[quantity] / margins[quantity])
-    count = _up(max(sent, len(result.runs[0].measured)) * _WARMER)
+    count = rounded_up(max(sent, len(result.runs[0].measured)) * _WARMER)
     reason = f"after {before}, {worst} was {late[worst]:.1%} worse in it than in later ones, on every launch"
     return {"warmup": f"{{requests: {count}}}"}, f"warmup {{requests: {count}}}: {reason}"
 

@@ -51,6 +51,11 @@ MAX_LENGTH_FACTOR = 2.0
 MAX_OTHER_CPU = 0.25
 """Share of the machine's processors that processes of others may take before they are a suspect."""
 
+MAX_STOLEN_CPU = 0.10
+"""Share of the machine's processors that the hypervisor may give to other machines before they are a suspect."""
+_TOLD_STOLEN = 0.05
+"""Processors' worth of stolen time below which nothing is said of it."""
+
 _QUIETER = "keep other work off the client's cores, or spread the load with --llmperf-workers"
 
 
@@ -85,12 +90,14 @@ def busy_host(run: Run) -> str | None:
     It says nothing of the server's numbers, so that to measure such a run again favours no side.
     """
     host = run.host
-    if host is None or host.other_cores is None or host.other_cores <= MAX_OTHER_CPU * host.cores:
+    if host is None:
         return None
-    return (
-        f"other processes took {host.other_cores:.1f} of the machine's {host.cores} cores "
-        f"(load average {host.load_average:.1f})"
-    )
+    of = f"of the machine's {host.cores} cores (load average {host.load_average:.1f})"
+    if host.other_cores is not None and host.other_cores > MAX_OTHER_CPU * host.cores:
+        return f"other processes took {host.other_cores:.1f} {of}"
+    if host.stolen_cores is not None and host.stolen_cores > MAX_STOLEN_CPU * host.cores:
+        return f"the hypervisor took {host.stolen_cores:.1f} {of} for other machines"
+    return None
 
 
 def host_sentence(runs: Sequence[Run]) -> str:
@@ -101,6 +108,8 @@ def host_sentence(runs: Sequence[Run]) -> str:
     others = [host.other_cores for host in known if host.other_cores is not None]
     text = f"load average {_range([host.load_average for host in known])} on {known[-1].cores} cores"
     text += f", other processes took {_range(others)} cores" if others else ""
+    stolen = [host.stolen_cores for host in known if host.stolen_cores is not None]
+    text += f", the hypervisor {_range(stolen)}" if max(stolen, default=0.0) >= _TOLD_STOLEN else ""
     busy = [str(run.index + 1) for run in runs if busy_host(run)]
     suspect = f"; it was busy in run{'' if len(busy) == 1 else 's'} {', '.join(busy)}, which makes it a suspect"
     return f"this machine: {text}{suspect if busy else ''}"

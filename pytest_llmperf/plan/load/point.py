@@ -125,9 +125,6 @@ class LoadKeys(PromptSpec):
     """Gaps of an open loop: all equal, or exponential, or of a gamma distribution (seeded)."""
     burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Shape of the gamma distribution: 1 is Poisson, less comes in bursts, more is smoother."""
-    requests: PositiveInt | None = None
-    """Measured requests per run, every turn of a conversation one; closed loop sends `concurrency` more (or as many
-    conversations) before them, which are not counted."""
     duration: Seconds | None = None
     """Seconds in which requests are sent, in the place of `requests`; those in flight at its end are waited for."""
     ramp: Ramp | None = None
@@ -197,6 +194,10 @@ class LoadPoint(LoadKeys):
     """None: as long as the prompts of the file, or of the trace, are."""
     dataset_entries: PositiveInt | None = None
     """Unique prompts (with `conversation`: conversations), used in turn; None: every request has its own."""
+    requests: PositiveInt | None = None
+    """Measured requests per run; where the length is `auto`, the fewest."""
+    length: Literal["auto"] | None = None
+    """`auto`: the point's baseline or first run decides how many requests all have; None: `requests` says it."""
     concurrency: PositiveInt | None = None
     """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages,
     trace and capacity is set."""
@@ -226,6 +227,8 @@ class LoadPoint(LoadKeys):
         known = list(type(self).model_fields)
         if wrong := next((name for name in changes if name not in known), None):
             raise TypeError(f"a load point has no {wrong!r}{did_you_mean(wrong, known)}")
+        if "requests" in changes:
+            changes = {"length": None, **changes}
         parsed = type(self).model_validate({"name": self.name, **changes})
         return self.model_copy(update={name: getattr(parsed, name) for name in changes})
 
@@ -250,6 +253,10 @@ class LoadPoint(LoadKeys):
     def load(self) -> str:
         """The plan's name of its load: names hold no dash, combinations and swept values follow one."""
         return self.name.partition("-")[0]
+
+    def of_length(self, requests: int) -> LoadPoint:
+        """Returns the load with the length that was decided on, where it leaves that open; else itself."""
+        return self.model_copy(update={"requests": requests}) if self.length and requests else self
 
     def first_runs(self, asked: int | None, at_least: int = 1) -> int:
         """Runs to measure first: the most windows of stability, else the number asked for, the plan's, or 3."""

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -53,6 +53,7 @@ _NO_PLACE = {
     "capacity": (("ramp", "stability"), "has no place beside `capacity`, which chooses levels"),
 }
 """Keys that do not go with a kind of load, and the reason, by kind."""
+_FEWEST, _FEWEST_PER_SLOT = 100, 5
 _LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
 
 
@@ -112,6 +113,10 @@ class LoadSpec(LoadKeys):
     """A load as the plan writes it: each axis a value or a sweep."""
 
     input_tokens: InputCount | None = None
+    requests: PositiveInt | Literal["auto"] | None = None
+    """Measured requests per run, every turn of a conversation one; closed loop sends `concurrency` more (or as many
+    conversations) before them, which are not counted. `auto`: so many that each gated number's own error is a third of
+    its margin, decided before the first run."""
     concurrency: Count | None = None
     request_rate: Rates | None = None
     dataset_entries: Count | None = None
@@ -122,10 +127,14 @@ class LoadSpec(LoadKeys):
         axes = {axis: getattr(self, axis) for axis in _AXIS_SUFFIX}
         swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
         base = {field: value for field, value in self if field not in swept}
+        if self.requests == "auto":
+            base |= {"requests": None, "length": "auto"}
         combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
         # The values were validated in this object; validating them again would ask parsed times for their units.
         points = tuple(
-            LoadPoint.model_construct(**{**base, **chosen, "name": "-".join([name, *_suffixes(chosen)])})
+            _with_first_length(
+                LoadPoint.model_construct(**{**base, **chosen, "name": "-".join([name, *_suffixes(chosen)])})
+            )
             for chosen in combinations
         )
         for point in points:
@@ -206,6 +215,12 @@ class LoadSpec(LoadKeys):
         return self
 
 
+def _with_first_length(point: LoadPoint) -> LoadPoint:
+    """The point with its fewest requests, where it leaves their number open: five for each slot, 100 at least."""
+    turns = (point.conversation.turns if point.conversation else None) or 1
+    return point.of_length(max(_FEWEST, _FEWEST_PER_SLOT * turns * (point.concurrency or 0)))
+
+
 def _suffixes(chosen: Mapping[str, Any]) -> list[str]:
     return [_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items()]
 
@@ -232,6 +247,7 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
         raise ValueError("stages: at least one is needed")
     if len({stage.concurrency is None for stage in load.stages}) > 1:
         raise ValueError("stages: all have `request_rate`, or all have `concurrency`")
+    _check_open_length(load)
     _check_pairs(load, given)
     closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
     if not closed and (load.capacity is None or load.capacity.concurrency is None):
@@ -240,6 +256,13 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
         raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
     if load.max_in_flight is not None:
         raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
+
+
+def _check_open_length(load: LoadSpec) -> None:
+    """Keys for which the number of requests must be known beforehand."""
+    for key in ("capacity", "stability", "answers"):
+        if load.requests == "auto" and getattr(load, key) is not None:
+            raise ValueError(f"requests: auto has no place beside `{key}`; give a number")
 
 
 def _check_pairs(load: LoadSpec, given: Set[str]) -> None:

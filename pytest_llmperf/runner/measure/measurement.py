@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_llmperf.answers.scoring import AnswerScorer, without_texts
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.gate.regression import gated_margins
 from pytest_llmperf.load.driver import Progress, run_load, warm_up
 from pytest_llmperf.load.trace.trace import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
@@ -20,6 +21,7 @@ from pytest_llmperf.metrics.trust.validity import busy_host, cpu_was_the_limit, 
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run, WarmUp
 from pytest_llmperf.runner.measure.context import check_context
+from pytest_llmperf.runner.measure.length import RunLength, decide
 from pytest_llmperf.runner.measure.warmup import warm_until_steady, warms_further
 from pytest_llmperf.servers.secrets import bearer
 from pytest_llmperf.servers.server import LlmServer, in_thread
@@ -34,17 +36,25 @@ class Measurement:
     """One load point on one server while it is measured: a run at a time, each of the same trace."""
 
     def __init__(
-        self, server: LlmServer, point: LoadPoint, key: str, on_run: Callable[[Run], None], workers: int | None = None
+        self,
+        server: LlmServer,
+        point: LoadPoint,
+        key: str,
+        on_run: Callable[[Run], None],
+        workers: int | None = None,
+        length: RunLength | None = None,
     ) -> None:
         """`key` seeds prompts and arrivals; `on_run` gets each run as it ends, an interrupted one too.
 
         `workers` is the number of load driver processes; None begins with one and takes twice as many whenever the
-        client's CPU was the limit of a run.
+        client's CPU was the limit of a run. `length` is that of a load that leaves it open, decided by the first run
+        where it is not yet.
         """
         self.server, self.point = server, point
         self.runs = 0
         """Number of runs that have ended."""
         self._key = key
+        self._length = length or RunLength()
         self._trace: Trace | None = None
         """The requests of every run, made by the first."""
         # A server that stays up keeps its prefix cache: without a salt, today's prompts would be found in yesterday's.
@@ -77,9 +87,7 @@ class Measurement:
         `asyncio.run` waits for that.
         """
         server = self.server
-        trace = self._trace
-        if trace is None:
-            trace = self._trace = await asyncio.to_thread(make_trace, self.point, self._key)
+        trace = await self._whole_trace()
         warmed: WarmUp | None = None
         if self._warm_launch != server.launches:
             await in_thread(server, server.check_alive)
@@ -92,6 +100,10 @@ class Measurement:
                 await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
                 raise
             self._warm_launch = server.launches
+        if self.point.length == "auto" and self._length.requests is None:
+            margins = gated_margins(self.point, self.point.margins)
+            await decide(self._length, self.point, margins, partial(self._pass, trace))
+            trace = await self._whole_trace()
         spoiled: list[str] = []
         unchecked = await in_thread(server, server.check_ours)
         while True:
@@ -117,8 +129,23 @@ class Measurement:
                 break
             spoiled.append(reason)
             self._workers = min(2 * self._workers, self._most) if more else self._workers
-        notes = (*run.notes, *unchecked, *(_restless(warmed) if warmed else ()))
+        length = (self._length.note,) if self._length.note and not self.runs else ()
+        notes = (*run.notes, *unchecked, *length, *(_restless(warmed) if warmed else ()))
         await self._ended(replace(run, launch=server.launches, notes=notes, warmup=warmed))
+
+    async def _whole_trace(self) -> Trace:
+        """Returns the trace of every run, made anew once a length has been decided on."""
+        requests = self._length.requests
+        if self.point.length == "auto" and requests not in (None, self.point.requests):
+            self.point = self.point.model_copy(update={"requests": requests})
+            self._trace = None
+        if self._trace is None:
+            self._trace = await asyncio.to_thread(make_trace, self.point, self._key)
+        return self._trace
+
+    def _pass(self, trace: Trace, number: int) -> Coroutine[Any, Any, Run]:
+        """Sends the load once, unmeasured, with prompts of its own."""
+        return self._drive(trace, salt=f"{self._salt}l{number}.", run_index=number)
 
     async def _ended(self, run: Run) -> None:
         """Hands over a run that is whole, and sees to it that the server that was measured is there still."""

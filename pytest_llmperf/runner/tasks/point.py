@@ -11,6 +11,7 @@ from pytest_llmperf.load.trace.schedule import slot_plan
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
+from pytest_llmperf.runner.measure.length import RunLength
 from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import Moment, View
@@ -27,12 +28,17 @@ class PointSide:
         server: LlmServer,
         planned: PlannedTest,
         keep: Callable[[LlmServer, Run], None],
+        length: RunLength,
         earlier: Sequence[Run] = (),
     ) -> None:
-        """`keep` gets each run as it ends, an interrupted one too; `earlier` are those on launches before."""
+        """`keep` gets each run as it ends, an interrupted one too; `earlier` are those on launches before.
+
+        `length` is shared by all sides.
+        """
         self.server, self.runs = server, list(earlier)
         self._launches = max((run.launch for run in earlier), default=0)
         self._planned, self._keep = planned, keep
+        self._length = length
         self._measurement: Measurement | None = None
         self._result: Result | None = None
         """The result of these runs; None until somebody has asked for it."""
@@ -50,7 +56,8 @@ class PointSide:
         """Measures one more run; the coroutine is Measurement's own, so that the way to the socket is short."""
         point = self._planned.point
         if self._measurement is None:
-            self._measurement = Measurement(self.server, point, point.name, self._add, self._planned.workers)
+            workers, length = self._planned.workers, self._length
+            self._measurement = Measurement(self.server, point, point.name, self._add, workers, length)
         return self._measurement.run(None if view.live.show is None else partial(self._show, view))
 
     def _add(self, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
+from pytest_llmperf.runner.measure.length import RunLength
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.progress.live import Live, View
@@ -55,21 +56,30 @@ class Task:
         folder: RunFolder,
         gpus: Sequence[Gpu],
         earlier: Sequence[Run] = (),
+        stored_requests: Callable[[PlannedTest, Result], int | None] = lambda planned, result: None,
     ) -> None:
-        """`earlier` are the point's runs on launches before this server's."""
+        """`earlier` are the point's runs on launches before this server's; `stored_requests` gives the requests per run
+        of what the result will be held against.
+        """
         self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
         """The error that ended the measurement early; None without one."""
         self._folder, self._gpus = folder, tuple(gpus)
+        length = RunLength()
         self._sides: Sequence[Side] = [
             CapacitySide(one, planned, self._keep)
             if planned.point.capacity
-            else PointSide(one, planned, self._keep, earlier)
+            else PointSide(one, planned, self._keep, length, earlier)
             for one in (server.reference, server)
             if one is not None
         ]
         """The one that is judged comes last."""
         self._seconds = 0.0
+        if earlier:
+            length.requests = len(earlier[0].measured)
+        elif planned.point.length == "auto" and server.reference is None:
+            length.requests = stored_requests(planned, self.result())
+            length.note = f"{length.requests} requests per run, as in its baseline" if length.requests else ""
 
     @property
     def test(self) -> str:

@@ -32,7 +32,9 @@ def totals(program: Program, run_seconds: Callable[[PlannedTest], float | None])
     started = [config for config in configurations(planned.server for planned in tests) if config.is_started]
     counts = [(planned, planned.runs * len(sides(planned.server))) for planned in tests]
     requests = sum((planned.point.requests or 0) * count for planned, count in counts)
-    at_least = "" if all(one.point.requests and not one.point.capacity for one in tests) else "at least "
+    at_least = (
+        "" if all(one.point.requests and not (one.point.capacity or one.point.length) for one in tests) else "at least "
+    )
     seconds = [(planned, count * known) for planned, count in counts if (known := run_seconds(planned)) is not None]
     load_s = sum(took for _, took in seconds)
     gpu_s = sum(took * sum(side.gpu_count for side in sides(planned.server)) for planned, took in seconds)

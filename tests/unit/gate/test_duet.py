@@ -223,7 +223,7 @@ class _Measurement:
     order: list[str]
     steady = False
 
-    def __init__(self, server, _point, _key, on_run, _workers):
+    def __init__(self, server, _point, _key, on_run, _workers, _length):
         self.server, self._on_run, self._runs = server, on_run, 0
 
     async def run(self, _progress):

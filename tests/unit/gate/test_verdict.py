@@ -19,6 +19,8 @@ from pytest_llmperf.metrics.stats.margins import duet, elsewhere, tolerance
 ITL, TTFT_P99 = parse_quantity("itl_p50"), parse_quantity("ttft_p99")
 SPREAD = (0.99, 1.0, 1.01)
 BASELINE: PerRun = tuple(tuple(10 * SPREAD[(run + session) % 3] for run in range(3)) for session in range(5))
+SHORT = replace(DEFAULT, most_runs=8)
+"""A cap that leaves the tables readable."""
 _ORDER = ("FAIL", "INCONCLUSIVE", "PASS", "IMPROVED")
 
 
@@ -33,7 +35,7 @@ def series(now: PerRun, then: PerRun = BASELINE, quantity: Quantity = ITL, reque
 
 
 def verdict_of(*gated: Series) -> PointVerdict:
-    return judge({"point": gated})["point"]
+    return judge({"point": gated}, SHORT)["point"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,10 @@ def verdict_of(*gated: Series) -> PointVerdict:
     [
         (10.0, 3, "PASS", False),
         (11.2, 3, "INCONCLUSIVE", True),
+        (10.8, 4, "INCONCLUSIVE", True),
         (11.2, 5, "FAIL", False),
+        (13.0, 3, "INCONCLUSIVE", True),
+        (13.0, 4, "FAIL", False),
         (10.5, 3, "INCONCLUSIVE", True),
         (10.5, 8, "INCONCLUSIVE", False),
         (8.5, 3, "PASS", True),
@@ -228,7 +233,7 @@ def test_a_baseline_of_one_session_is_named_as_the_cause_and_more_sessions_as_th
 def test_a_duet_in_doubt_is_told_of_no_baseline() -> None:
     wild = ((8.0, 13.0, 9.0, 12.0, 7.5, 13.5, 10.0, 11.0),)
     pair = replace(series(wild, wild), prior=duet(tolerance(ITL).prior), reference="duet")
-    reason = judge({"point": [pair]}, DUET)["point"].metrics[0].reason
+    reason = judge({"point": [pair]}, replace(DUET, most_runs=8))["point"].metrics[0].reason
     assert "baseline" not in reason
     assert reason.endswith(
         "Not even 8 times the requests per run would decide it: the change is too near to what is "
@@ -259,6 +264,10 @@ def test_relaunch_is_asked_for_where_launches_differ_more_than_runs() -> None:
     launches = tuple((level,) * 3 for level in (9.5, 10.5, 9.6, 10.4, 10.0))
     assert verdict_of(series(((10.0,) * 3,), launches)).relaunch
     assert not verdict_of(series(candidate(10.5, 3))).relaunch
+
+
+def test_relaunch_is_asked_for_once_further_runs_of_a_launch_tell_less() -> None:
+    assert [verdict_of(series(candidate(10.5, runs))).relaunch for runs in (3, 4, 6)] == [False, True, True]
 
 
 def test_another_machine_doubts_more_and_a_duet_less() -> None:

@@ -26,6 +26,33 @@ def test_what_is_not_ours_is_that_of_others():
     assert found.cores == len(os.sched_getaffinity(0))
 
 
+def test_stolen_time_is_nobodys_work_here():
+    before, after = HostReading(10.0, 1000, 400, 50), HostReading(12.0, 1000 + 3 * TICKS, 400 + TICKS, 50 + TICKS)
+    found = host_load(before, after, own_known=True)
+    assert found is not None
+    assert (found.other_cores, found.stolen_cores) == (pytest.approx(0.5), pytest.approx(0.5))
+    unknown = host_load(before, after, own_known=False)
+    assert unknown is not None
+    assert (unknown.other_cores, unknown.stolen_cores) == (None, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(("counts", "waiting"), [((0, 500_000), 0.25), ((0, 9_000_000), 1.0), ((None, None), None)])
+def test_the_queue_for_processors_is_a_share_of_the_time(counts, waiting):
+    before, after = (HostReading(2.0 * at, 1000 * at, 0, 0, count) for at, count in enumerate(counts))
+    found = host_load(before, after, own_known=True)
+    assert found is not None
+    assert found.waiting == waiting
+
+
+def test_a_hypervisor_that_takes_much_is_a_suspect():
+    seen = replace(run([]), host=HostLoad(8, 3.0, None, stolen_cores=1.0))
+    assert validity.busy_host(seen) == (
+        "the hypervisor took 1.0 of the machine's 8 cores (load average 3.0) for other machines"
+    )
+    assert "the hypervisor 1.0; it was busy in run 1" in validity.host_sentence([seen])
+    assert validity.busy_host(replace(run([]), host=HostLoad(8, 3.0, None, stolen_cores=0.5))) is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "own_known"), [(0.1, True), (2.0, False)], ids=["too short", "server not told apart"]
 )
