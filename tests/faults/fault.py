@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sandbox import Outcome, Sandbox, Session
+from sandbox import PATIENCE_S, Outcome, Sandbox, Session
 
 _BROKEN = ("Traceback (most recent call last)", "INTERNALERROR", "ExceptionGroup")
 
@@ -32,8 +32,6 @@ class Fault:
     """Arranges it and starts the session that meets it."""
     says: tuple[str, ...]
     """(a) Parts of the message: the cause, and the cure where there is one."""
-    within_s: float = 20.0
-    """(b) Far more than it takes: the machine may be busy."""
     keeps: int = 0
     """(d) Number of requests that the report and the requests on disk have at least."""
     points: int = 1
@@ -64,7 +62,7 @@ def rows(faults: Sequence[Fault]) -> list[Any]:
 
 def check(fault: Fault, sandbox: Sandbox) -> Outcome:
     """Runs the row and asserts all five properties, each named in its message."""
-    outcome = fault.run(sandbox).end(fault.within_s)
+    outcome = fault.run(sandbox).end()
     problems = [f"({name}) {problem}" for name, problem in _problems(fault, outcome)]
     assert not problems, "\n".join([*problems, f"after {outcome.seconds:.1f} s it had said:", outcome.text])
     return outcome
@@ -74,7 +72,7 @@ def _problems(fault: Fault, outcome: Outcome) -> list[tuple[str, str]]:
     found = [("a", f"nowhere said: {part!r}") for part in fault.says if part not in outcome.text]
     found += [("a", f"there is a {word!r}") for word in _BROKEN if word in outcome.text]
     if outcome.exit is None:
-        return [*found, ("b", f"it had not ended after {fault.within_s:g} s")]
+        return [*found, ("b", f"it had not ended after {PATIENCE_S:g} s")]
     if outcome.left:
         found.append(("c", f"left behind: {', '.join(outcome.left)}"))
     if fault.has_report and outcome.report is None:

@@ -28,8 +28,12 @@ import fake_server
 from fake_server import FakeServer
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["numpy", "scipy.stats", "pydantic", "httpx", "h11", "yaml", "rich.console", "click"])
+_FORKS.set_forkserver_preload(
+    ["pytest", "numpy", "scipy.stats", "pydantic", "httpx", "h11", "yaml", "rich.console", "click"]
+)
 _NEW_MOUNTS = 0x00020000
+PATIENCE_S = 120.0
+"""(b) Most that a session takes, or a moment of it to come: far more than needed, for the machine may be busy."""
 _GONE_S = 16.0
 """A server is given 10 s to stop before it is killed."""
 LOAD = {
@@ -71,6 +75,8 @@ def without_proc() -> None:
 def _session(folder: str, environ: dict[str, str], words: list[str], program: str, prepare: Callable[[], None]) -> None:
     """The forked process: becomes `program WORDS...` in `folder`, its output in `output.txt`."""
     os.setsid()
+    # pytest rewrites all modules of a plugin: once in a run of these tests, not in each session.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(folder).parent / "bytecode")
     prepare()
     os.chdir(folder)
     os.environ.clear()
@@ -141,9 +147,9 @@ class Session:
         """Those that it has started, by pid, whose command line has this word."""
         return {pid: line for pid, line in _marked(self.mark).items() if word in line and pid != self.process.pid}
 
-    def until(self, happens: Callable[[], object], patience_s: float = 30.0) -> None:
+    def until(self, happens: Callable[[], object]) -> None:
         """Returns when it has happened. Fails when the session ends before."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + PATIENCE_S
         while not happens():
             alive = self.process.is_alive() and time.monotonic() < deadline
             assert alive, f"it never happened:\n{self.text}"
@@ -157,9 +163,9 @@ class Session:
     def signal(self, signum: int) -> None:
         os.kill(self.process.pid, signum)
 
-    def end(self, within_s: float) -> Outcome:
-        """What came of it; it is killed when it takes longer."""
-        self.process.join(max(0.1, within_s - (time.monotonic() - self.begun_s)))
+    def end(self) -> Outcome:
+        """What came of it; it is killed when it takes longer than PATIENCE_S."""
+        self.process.join(max(0.1, PATIENCE_S - (time.monotonic() - self.begun_s)))
         code = self.process.exitcode
         if code is None:
             self.process.kill()

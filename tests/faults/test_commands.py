@@ -37,7 +37,7 @@ def _of_fifo(sandbox):
 
 
 def _command(key, what, run, *says, exit=1):
-    return Fault(key, what, run, says=says, exit=exit, has_report=False, within_s=40.0)
+    return Fault(key, what, run, says=says, exit=exit, has_report=False)
 
 
 _RESET = "requests were sent again"

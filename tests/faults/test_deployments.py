@@ -60,7 +60,7 @@ def _node(*options, during=None, **args):
         sandbox.plan(node.entry(**args), _LOAD, runs=500, locked={"dtype": "float16"})
         session = sandbox.pytest()
         if during:
-            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")), 120.0)
+            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
             during(node)
         return session
 
@@ -89,13 +89,13 @@ def _trtllm(during=None, env=None, **changes):
 
 def _kill_quantising(session):
     steps = session.folder / "out" / "servers" / "s-trtllm"
-    session.until(lambda: any("is busy" in path.read_text() for path in steps.glob("*.log")), 60.0)
+    session.until(lambda: any("is busy" in path.read_text() for path in steps.glob("*.log")))
     found = [pid for pid, line in session.processes("quantize.py").items() if "deployments" not in line]
     os.kill(max(found), signal.SIGKILL)
 
 
 def _stop_serving(session):
-    session.until(lambda: list((session.folder / "out" / "requests").glob("*.jsonl")), 120.0)
+    session.until(lambda: list((session.folder / "out" / "requests").glob("*.jsonl")))
     (pid,) = session.processes("pytest_llmperf.embedded")
     os.kill(pid, signal.SIGSTOP)
 
@@ -110,7 +110,7 @@ def _kubernetes(during=None, **changes):
         sandbox.plan(cluster.entry(**changes), _LOAD, runs=500)
         session = sandbox.pytest()
         if during:
-            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")), 120.0)
+            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
             during(cluster)
         return session
 
@@ -128,14 +128,12 @@ FAULTS = (
         "an MLNode answers HTTP 200, and with it that its engine did not start",
         _node(**{"fault-start": 1}),
         says=("step 2/5 up: HTTP 200 with status ERROR: vLLM process exited prematurely", "(docker logs)"),
-        within_s=90.0,
     ),
     Fault(
         "node-busy",
         "an MLNode trains already",
         _node("--mode", "TRAIN"),
         says=("the node runs TRAIN already, which is not ours to stop",),
-        within_s=90.0,
     ),
     Fault(
         "node-stopped",
@@ -143,7 +141,6 @@ FAULTS = (
         _node(during=_Node.stop),
         says=("the node is STOPPED, no longer INFERENCE",),
         keeps=6,
-        within_s=90.0,
     ),
     Fault(
         "node-gone",
@@ -151,28 +148,24 @@ FAULTS = (
         _node(during=_Node.end),
         says=("its inference port does not answer: GET /v1/models: ConnectError", "look at http://127.0.0.1:"),
         keeps=6,
-        within_s=90.0,
     ),
     Fault(
         "quantising-fails",
         "a step of TensorRT-LLM fails",
         _trtllm(env={"STANDIN_FAULT": "quantize.py: RuntimeError: CUDA out of memory"}),
         says=("step 2/3 quantize: exit code 1: RuntimeError: CUDA out of memory", "its log: "),
-        within_s=90.0,
     ),
     Fault(
         "quantising-hangs",
         "a step of TensorRT-LLM never ends",
         _trtllm(env={"STANDIN_HANG": "quantize.py"}, ready_timeout="8 s"),
         says=("was not ready within 8 s (ready_timeout)", "quantize"),
-        within_s=90.0,
     ),
     Fault(
         "quantising-killed",
         "a step of TensorRT-LLM is killed, as by the kernel out of memory",
         _trtllm(_kill_quantising, env={"STANDIN_HANG": "quantize.py"}),
         says=("step 2/3 quantize", "SIGKILL"),
-        within_s=90.0,
     ),
     Fault(
         "trtllm-stopped",
@@ -180,28 +173,24 @@ FAULTS = (
         _trtllm(_stop_serving),
         says=("is up, but it hangs or is stopped: GET /health",),
         keeps=6,
-        within_s=120.0,
     ),
     Fault(
         "model-gated",
         "a model may not be downloaded",
         _trtllm(model="gated/m"),
         says=("step 1/3 download", "Access denied. This repository requires approval: gated/m"),
-        within_s=90.0,
     ),
     Fault(
         "image",
         "an image cannot be pulled",
         _kubernetes(values={"image": "nobody.example/llm:1"}),
         says=("image nobody.example/llm:1 cannot be pulled",),
-        within_s=120.0,
     ),
     Fault(
         "chart",
         "helm does not find the chart",
         _kubernetes(chart="nowhere/llm"),
         says=("step 4/6 install: Error: ", "repo nowhere not found"),
-        within_s=120.0,
     ),
     Fault(
         "pod-gone",
@@ -209,7 +198,6 @@ FAULTS = (
         _kubernetes(_delete_pod),
         says=("died", "is gone"),
         keeps=6,
-        within_s=120.0,
     ),
     Fault(
         "cluster-gone",
@@ -217,7 +205,6 @@ FAULTS = (
         _kubernetes(lambda cluster: cluster.process.kill()),
         says=("died", "take it down by hand", "uninstall llmperf-s"),
         keeps=6,
-        within_s=120.0,
     ),
 )
 

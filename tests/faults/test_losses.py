@@ -113,7 +113,6 @@ FAULTS = (
         _shared_out,
         says=("llmperf tests measure a whole machine", "run them with -n0"),
         points=3,
-        within_s=60.0,
         marks=_needs("xdist"),
     ),
     Fault(
