@@ -16,7 +16,15 @@ from typing import Any
 Score = Callable[[str, Sequence[str]], float]
 """A score from an answer and its references, of which there is at least one."""
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(
+    r"(?:(?<!\w)[-+−])?"  # behind a digit or a letter it is a hyphen: 10-20, 2026-01-31
+    r"(?:(?:\d{1,3}([, \u00a0\u2009\u202f'’])\d{3}(?:\1\d{3})*(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)"
+    r"(?:[eE][-+]?\d+)?"
+)
+_IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(", \u00a0\u2009\u202f'’")})
+"""What is another sign in a number, and what only groups its digits."""
+_OWN_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+"""Han and kana, which are written without spaces: each is a word."""
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -45,7 +53,7 @@ def token_f1(answer: str, references: Sequence[str]) -> float:
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
     """F1 of the longest common subsequence of words, in small letters (Lin 2004, ROUGE-L with beta 1)."""
-    given, *wanted = ([word.casefold() for word in re.findall(r"\w+", text)] for text in (answer, *references))
+    given, *wanted = (re.findall(r"\w+", _spaced(text).casefold()) for text in (answer, *references))
     return max(_f1(_common_length(given, words), given, words) for words in wanted)
 
 
@@ -60,7 +68,7 @@ def bleu(answer: str, references: Sequence[str]) -> float:
     """Sentence BLEU / 100 with effective order, so that a short answer can have a score."""
     from sacrebleu import sentence_bleu
 
-    return _percent(sentence_bleu(answer, references).score)
+    return _percent(sentence_bleu(_spaced(answer), list(map(_spaced, references))).score)
 
 
 SCORES: dict[str, Score] = {
@@ -104,12 +112,16 @@ def _words(text: str) -> list[str]:
     """Words without case, punctuation and articles."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     kept = "".join(one for one in plain if not unicodedata.category(one).startswith("P"))
-    return [word for word in kept.split() if word not in _ARTICLES]
+    return [word for word in _spaced(kept).split() if word not in _ARTICLES]
+
+
+def _spaced(text: str) -> str:
+    return _OWN_WORD.sub(r" \g<0> ", text)
 
 
 def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    found = list(_NUMBER.finditer(text))
+    return float(found[-1][0].translate(_IN_NUMBER)) if found else None
 
 
 def _f1(common: int, given: Sequence[str], wanted: Sequence[str]) -> float:
