@@ -22,9 +22,9 @@ _NUMBER = re.compile(
     r"(?:[eE][-+]?\d+)?"
 )
 _IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(", \u00a0\u2009\u202f'’")})
-"""What is another sign in a number, and what only groups its digits."""
+"""Replacements of characters in a number: a minus sign by a hyphen, and none for what only groups its digits."""
 _OWN_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-"""Han and kana, which are written without spaces: each is a word."""
+"""Characters of Han and kana, which are written without spaces: each is a word."""
 _ARTICLES = frozenset(("a", "an", "the"))
 
 

@@ -162,8 +162,18 @@ def test_xdist_with_no_workers_runs(suite):
             "plan.yaml:9: loads.short.output_tokens: 12 tokens of prompt and answer do not fit into tp1pp1's "
             "max-model-len: 10",
         ),
+        (
+            "  short: {",
+            "  short: {endpoint: generate, ",
+            "plan.yaml:8: loads.short.endpoint: tp1pp1 (embedded) has no generate; write one of chat, completions, *",
+        ),
+        (
+            "tp1pp1: {engine: embedded, args: {step: modelled, decode-ms-per-step: 1, max-num-seqs: 4}",
+            "tp1pp1: {engine: triton, gpus: 99, models: {m: {backend: vllm}}",
+            "loads.short: tp1pp1 (triton) has no chat; write one of generate, *",
+        ),
     ],
-    ids=["tokenizer", "executable", "model", "variable", "context"],
+    ids=["tokenizer", "executable", "model", "variable", "context", "endpoint", "endpoint-elsewhere"],
 )
 @pytest.mark.parametrize("how", [(), ("--llmperf-dry-run",)], ids=["run", "dry"])
 def test_what_a_plan_names_and_is_not_there_is_no_skip(suite, old, new, message, how):

@@ -111,3 +111,5 @@ ENDPOINTS: dict[str, Endpoint] = {
         "/v2/models/{model}/generate_stream", read=triton_grpc.read_response, framing="messages", encode=_as_grpc
     ),
 }
+TRITON_ENDPOINTS = tuple(name for name, endpoint in ENDPOINTS.items() if endpoint.up == triton_generate.TRITON_READY)
+OPENAI_ENDPOINTS = tuple(name for name in ENDPOINTS if name not in TRITON_ENDPOINTS)

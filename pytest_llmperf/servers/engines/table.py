@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pytest_llmperf.load.endpoints.table import ENDPOINTS, OPENAI_ENDPOINTS, TRITON_ENDPOINTS
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import LaunchedServer, Ready
@@ -80,6 +81,8 @@ class Engine(NamedTuple):
     """The servers behind a target, each with metrics of its own."""
     from_command_line: Callable[[str, Sequence[str]], ServerConfig | None] | None = None
     """The configuration (of this name) of a command typed in a shell; None when that is of another engine."""
+    endpoints: Callable[[Any], Sequence[str]] = lambda config: OPENAI_ENDPOINTS
+    """Endpoints that a server has, where it is up: a load for any other could only fail."""
     service_kind: str = "openai"
     """GenAI-Perf's name for servers of this kind."""
 
@@ -89,6 +92,7 @@ ENGINES: dict[str, Engine] = {
         command.target,
         Start(command.command, command.missing, command.placed),
         health=command.health,
+        endpoints=lambda config: tuple(ENDPOINTS),
     ),
     "embedded": Engine(vllm.target, Start(embedded.command, missing=lambda config: None)),
     "kubernetes": Engine(
@@ -97,6 +101,7 @@ ENGINES: dict[str, Engine] = {
         health=lambda config: config.ready or False,
         ready=kubernetes.ready,
         version=kubernetes.version,
+        endpoints=lambda config: tuple(ENDPOINTS),
     ),
     "mlnode": Engine(
         mlnode.target,
@@ -106,7 +111,7 @@ ENGINES: dict[str, Engine] = {
         metrics=mlnode.metrics,
         instances=mlnode.instances,
     ),
-    "openai": Engine(remote.openai, ready=remote.openai_ready),
+    "openai": Engine(remote.openai, ready=remote.openai_ready, endpoints=lambda config: tuple(ENDPOINTS)),
     "sglang": Engine(
         sglang.target,
         Start(sglang.command, missing_program_or_model, sglang.placed),
@@ -121,6 +126,7 @@ ENGINES: dict[str, Engine] = {
         ailment=triton.ailment,
         counters=triton.counters,
         metrics=triton.metrics,
+        endpoints=lambda config: TRITON_ENDPOINTS,
         service_kind="triton",
     ),
     "triton-remote": Engine(
@@ -130,6 +136,7 @@ ENGINES: dict[str, Engine] = {
         ailment=triton.ailment,
         counters=triton.counters,
         metrics=triton.metrics,
+        endpoints=lambda config: TRITON_ENDPOINTS,
         service_kind="triton",
     ),
     "trtllm": Engine(
@@ -140,6 +147,7 @@ ENGINES: dict[str, Engine] = {
         ailment=trtllm.ailment,
         counters=trtllm.counters,
         metrics=triton.metrics,
+        endpoints=lambda config: OPENAI_ENDPOINTS if config.flow == "serve" else TRITON_ENDPOINTS,
     ),
     "vllm": Engine(
         vllm.target, Start(vllm.command, missing_program_or_model), from_command_line=vllm.from_command_line

@@ -1,4 +1,4 @@
-"""Paths, programs and variables that a plan or an option names and that are not there: never a reason to skip.
+"""Paths, programs, variables and endpoints that a plan or an option names and that are not there: no reason to skip.
 
 A server that this machine has too few GPUs for is another machine's: its paths need not be here.
 """
@@ -18,6 +18,7 @@ from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import sides
 from pytest_llmperf.servers.engines.commands import lack
+from pytest_llmperf.servers.engines.table import ENGINES
 from pytest_llmperf.servers.secrets import unset
 from pytest_llmperf.session.options import Options
 from pytest_llmperf.session.select.collection import Collection
@@ -37,12 +38,21 @@ def mistakes(collection: Collection, program: Program, options: Options, gpus: S
     tests = [planned for planned in program.tests.values() if not planned.conditional]
     found = list(_unwritable(options))
     for server in dict.fromkeys(planned.server for planned in tests):
-        configs = sides(server)
+        configs, own = sides(server), [planned for planned in tests if planned.server == server]
+        for config in configs:
+            found += _of_endpoints(config, collection.origin(config)[0], own)
         if sum(config.local_gpus for config in configs) <= len(gpus):
-            own = [planned for planned in tests if planned.server == server]
             for config in configs:
                 found += _of_config(config, *collection.origin(config), own, gpus)
     return list(dict.fromkeys(found))
+
+
+def _of_endpoints(config: ServerConfig, plan: Path, tests: Sequence[PlannedTest]) -> Iterator[str]:
+    """Yields loads that no server of this kind answers, on any machine; an engine may take hours until one is sent."""
+    known = ENGINES[config.engine].endpoints(config)
+    for point in (planned.point for planned in tests if planned.point.endpoint not in known):
+        why = f"{config.name} ({config.engine}) has no {point.endpoint}; write one of {', '.join(known)}"
+        yield _told(plan, ("loads", point.load), ("endpoint",), why)
 
 
 def _of_config(
