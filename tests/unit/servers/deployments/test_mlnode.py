@@ -1,15 +1,20 @@
 """What an MLNode is sent, and what is made of every answer that it may give."""
 
+import contextlib
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from samples import server
 
+from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.search.snippet import launch_command
 from pytest_llmperf.servers.deployments.mlnode.api import State, Unreachable, parse_state, up_problem
 from pytest_llmperf.servers.deployments.mlnode.engine import up_body
+from pytest_llmperf.servers.deployments.mlnode.instances import NotCountable, instances_up
 from pytest_llmperf.servers.engines.commands import missing_requirement, steps
 
 HEAD = "engine: mlnode, url: 'http://10.0.0.5:8080', inference_url: 'http://10.0.0.5:5000', gpus: 8"
@@ -114,3 +119,36 @@ def test_every_answer_to_up_is_explained(status, body, told):
 
 def test_an_ok_is_no_problem():
     assert up_problem(httpx.Response(200, json={"status": "OK"})) is None
+
+
+class _Endless(BaseHTTPRequestHandler):
+    """An instance whose streams hold no event, and have no end."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self._answer(b'{"data": []}' if self.path == "/v1/models" else b"vllm:num_requests_running 0\n")
+
+    def do_POST(self):
+        self._answer(b"")
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b": nothing yet\n\n" * 1000)
+
+    def _answer(self, body):
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_stream_without_an_event_is_given_up():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Endless) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        target = Target(f"http://127.0.0.1:{served.server_port}", "m", ())
+        with pytest.raises(NotCountable, match=r"POST /v1/completions: HTTP/1.1 200"):
+            instances_up(target, 2)
+        served.shutdown()

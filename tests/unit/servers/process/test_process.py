@@ -298,3 +298,12 @@ def test_the_command_line_is_nobodys_to_read(log):
     with run_process("a", python("import time; print('up', flush=True); time.sleep(60)"), log, 0.1) as process:
         words = Path(f"/proc/{process.handle.pid}/cmdline").read_bytes()
     assert words.split(b"\0")[-2].endswith(b"supervisor.py")
+
+
+def test_a_file_of_secrets_is_gone_with_its_server(log, tmp_path):
+    secrets = tmp_path / "secrets.yaml"
+    secrets.write_text("x")
+    command = Command((sys.executable, "-c", SLEEP), {}, "python", secret_file=str(secrets))
+    with run_process("a", command, log, 5):
+        assert secrets.exists()
+    assert not secrets.exists()
