@@ -210,7 +210,7 @@ FAULTS = (
         "plan-too-deep",
         "a plan is nested too deeply",
         _plan(_HEAD % 10 + f"x: {'[' * 20_000}{']' * 20_000}\n"),
-        says=("plan.yaml: it is nested more deeply than a plan can be",),
+        says=("plan.yaml: it is nested more deeply than a file can be",),
         **_PLAN,
     ),
     Fault(

@@ -113,9 +113,10 @@ def _tokens(point: LoadPoint) -> float:
 def _unwritable(options: Options) -> Iterator[str]:
     """Files and folders of options that cannot be made where they were asked for."""
     records = options.update_baselines or options.update_new or options.accept
-    asked = {"json": options.json, "html": options.html, "baselines": options.baselines if records else None}
+    baselines = options.baselines if records else None
+    asked = {"json": options.json, "html": options.html, "baselines": baselines, "output": options.output}
     for name, path in asked.items():
-        if path and (why := _why_unwritable(path, is_folder=name == "baselines")):
+        if path and (why := _why_unwritable(path, is_folder=name in ("baselines", "output"))):
             yield f"--llmperf-{name} {path}: {why}"
 
 
