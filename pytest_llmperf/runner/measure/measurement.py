@@ -78,13 +78,10 @@ class Measurement:
     async def run(self, progress: Progress | None = None) -> None:
         """One more run, after a warm-up where this launch of the server has had none.
 
-        One that the client's CPU limited is done over with more processes. One that the client spoiled in another way,
-        or that other work on its machine may have, is done over up to twice: what decides is the state of client and
-        machine alone, never the server's numbers, so that doing it over favours nobody. Raises PlanError when the load
-        has no trace (first run) or asks for more tokens than the server's context holds, ServerError when the server is
-        or goes dead, and LoadError when a worker dies.
-        Cancelled while the trace is made, it ends at once, and the thread that makes it goes on to its end:
-        `asyncio.run` waits for that.
+        One that the client or other work on its machine has spoiled is done over. Raises PlanError when the load has no
+        trace (first run) or asks for more tokens than the server's context holds, ServerError when the server is or
+        goes dead, and LoadError when a worker dies. Cancelled while the trace is made, it ends at once, and the thread
+        that makes it goes on to its end: `asyncio.run` waits for that.
         """
         server = self.server
         trace = await self._whole_trace()
@@ -120,18 +117,29 @@ class Measurement:
             )
             found = host_load(host, await in_thread(server, read_host), own_known=server.cpu_use_is_separate)
             run = await self._observed(replace(run, spoiled=tuple(spoiled), host=found), before)
-            reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
-            if reason is None and not self._is_host_busy:
-                reason = busy_host(run)
-                self._is_host_busy = reason is not None and len(spoiled) >= _REPEATS
-            more = cpu and self._workers < self._most
-            if reason is None or not (more or (len(spoiled) < _REPEATS and not cpu)):
+            reason = self._repeat_reason(run, len(spoiled))
+            if reason is None:
                 break
             spoiled.append(reason)
-            self._workers = min(2 * self._workers, self._most) if more else self._workers
         length = (self._length.note,) if self._length.note and not self.runs else ()
         notes = (*run.notes, *unchecked, *length, *(_restless(warmed) if warmed else ()))
         await self._ended(replace(run, launch=server.launches, notes=notes, warmup=warmed))
+
+    def _repeat_reason(self, run: Run, repeats: int) -> str | None:
+        """The reason to do a run over after so many repeats; None for one that stands.
+
+        One that the client's CPU limited is done over with more processes. One that the client spoiled in another way,
+        or that other work on its machine may have, is done over up to twice: what decides is the state of client and
+        machine alone, never the server's numbers, so that doing it over favours nobody.
+        """
+        reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
+        if reason is None and not self._is_host_busy:
+            reason = busy_host(run)
+            self._is_host_busy = reason is not None and repeats >= _REPEATS
+        if reason is not None and cpu and self._workers < self._most:
+            self._workers = min(2 * self._workers, self._most)
+            return reason
+        return reason if repeats < _REPEATS and not cpu else None
 
     async def _whole_trace(self) -> Trace:
         """Returns the trace of every run, made anew once a length has been decided on."""
