@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.errors import BaselineError, LlmPerfError
 from pytest_llmperf.gate.baselines.file import read_stored
 from pytest_llmperf.gate.baselines.fingerprint import identity_of
 from pytest_llmperf.gate.baselines.model import assert_alike
@@ -43,7 +43,7 @@ def _why_lost(planned: PlannedTest, judge: Judge, gpus: Sequence[Gpu]) -> str | 
         load = planned.point.as_dict()
         sent = sent_hash(planned.point) if changed_load(stored.load, load) else stored.identity.trace_hash
         assert_alike(stored, identity_of(planned.server, planned.point, where, sent), load)
-    except BaselineError as error:
+    except LlmPerfError as error:  # of a load whose trace cannot be made too
         return str(error)
     return None
 
