@@ -92,7 +92,7 @@ from pytest_llmperf.servers.start import start_server
 @click.option("--max-in-flight", type=int, help="Open loop: requests wait while so many are in flight")
 @click.option("--batch-size", type=int, default=1, show_default=True, help="Prompts per request (completions)")
 @click.option("--input-data", type=click.Path(exists=True, dir_okay=False), help="Prompts: JSONL with input, output")
-@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--runs", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True, help="Ask for exactly --output-tokens")
 @click.option(
     "--max-tokens-field",

@@ -94,7 +94,9 @@ def load_plan(path: Path) -> Plan:
     """The plan in `path`; PlanError lists every mistake as `file:line: where: what was given, what is allowed`."""
     try:
         text = read_text(path, _MOST_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: the plan is not UTF-8, as which it must be saved: {error}") from error
+    except OSError as error:
         raise PlanError(f"{path}: cannot read the plan: {error}") from error
     plan, folder = parse_plan(text, str(path), path.parent), path.parent
     # Paths that start with ./ or ../ count from the plan's folder, wherever pytest was started.

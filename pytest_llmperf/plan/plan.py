@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -18,7 +18,7 @@ from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.combinations import check_name
 from pytest_llmperf.plan.fields import EntryError, Frozen, entry
 from pytest_llmperf.plan.limits import Sla
-from pytest_llmperf.plan.load.checks import check_tokenizer
+from pytest_llmperf.plan.load.checks import MOST_RUNS, check_tokenizer
 from pytest_llmperf.plan.load.criteria import has_criterion, with_limits
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint, Margins, Relaunch
 from pytest_llmperf.plan.load.prompts import PlanPath
@@ -43,7 +43,7 @@ class Plan(Frozen):
     """Folder of the model's tokenizer, for loads that name none: prompts then have exactly the length asked for."""
     margins: Margins = {}
     """Tolerated change per gated quantity, as a share; the built-in margin where none is given."""
-    runs: PositiveInt | None = None
+    runs: Annotated[PositiveInt, Field(le=MOST_RUNS)] | None = None
     """First runs per point, before any that a gate in doubt adds; `--llmperf-runs` wins. Default 3."""
     gate: GateProfile | None = None
     """`strict` fails at 99 % confidence only, `report-only` never does; `--llmperf-gate` wins."""

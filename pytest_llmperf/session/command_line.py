@@ -144,6 +144,10 @@ def _problem(name: str, kind: str, given: Any) -> str | None:
     if kind in ("int", "auto|n"):
         right = (kind == "auto|n" and given == "auto") or (str(given).isdigit() and int(given) > 0)
         article = "not a" if kind == "int" else "neither 'auto' nor a"
+        if right and name == "runs":
+            from pytest_llmperf.plan.load.checks import MOST_RUNS
+
+            return f"{given} runs are more than {MOST_RUNS:,}" if int(given) > MOST_RUNS else None
         return None if right else f"{given!r} is {article} whole number of at least 1"
     if name in ("budget", "gpu-wait", "gpu-busy"):
         from pytest_llmperf.session.options import parse_busy, parse_time

@@ -81,6 +81,12 @@ FAULTS = (
         "run.json cannot be read: is no regular file",
     ),
     _command(
+        "history-import-fifo",
+        "`llmperf history import`: the file is a FIFO",
+        _given("history", "import", "a.json", files=[("a.json", None)]),
+        "is no regular file: 'a.json'",
+    ),
+    _command(
         "baseline-list-fifo",
         "`llmperf baseline list`: a baseline is a FIFO",
         _given("baseline", "list", ".", files=[("a.json", None)]),

@@ -90,6 +90,17 @@ FAULTS = (
     _midway("redirect", "a redirect", "redirect", "HTTP 307", "https://elsewhere.example/v1"),
     _midway("html", "a page of HTML in the place of a stream", "html", "502 Bad Gateway"),
     _midway("html-as-events", "a page of HTML that says it is a stream", "html_as_events", "502 Bad Gateway"),
+    _midway("short", "fewer bytes than Content-Length says", "short", "closed by the server in the middle"),
+    _midway("bad-chunk", "the size of a chunk is no number", "bad_chunk", "malformed HTTP response: not a chunk size"),
+    _midway("bad-length", "a Content-Length below 0", "bad_length", "malformed HTTP response: not a content-length"),
+    _midway(
+        "two-lengths", "two values of Content-Length", "two_lengths", "malformed HTTP response: not a content-length"
+    ),
+    _midway("long-head", "20,000 header fields", "long_head", "the head of the response is longer than 65536 bytes"),
+    _midway("no-stream", "a whole answer in the place of a stream", "no_stream", "the server did not stream"),
+    _midway("no-end", "a stream ends without a reason, usage or [DONE]", "no_end", "3 x "),
+    _midway("choices-text", "an event's choices are a text", "choices_text", "event not understood"),
+    _midway("bad-utf-8", "an event is no UTF-8", "bad_utf8", "event not understood ('utf-8' codec"),
     _midway("empty", "an answer without a body", "empty", "3 x "),
     _midway("deep-event", "an event of 200,000 brackets", "deep_event", "3 x "),
     _midway("deep-error", "HTTP 500 with 200,000 brackets", "deep_error", "HTTP 500"),

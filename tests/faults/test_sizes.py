@@ -31,6 +31,14 @@ def _load(**keys):
     return run
 
 
+def _runs(*words, **keys):
+    def run(sandbox):
+        sandbox.url_plan("http://127.0.0.1:1", **keys)
+        return sandbox.pytest(*words)
+
+    return run
+
+
 def _plan(text):
     def run(sandbox):
         sandbox.write("plan.yaml", text)
@@ -219,6 +227,25 @@ FAULTS = (
         exit=4,
         has_report=False,
         leaves={"report.json.old": _OLD, "out/report.json.old": _OLD},
+    ),
+    Fault(
+        "runs-of-an-option",
+        "10^9 runs are asked for by an option",
+        _runs("--llmperf-runs=1000000000"),
+        says=("--llmperf-runs", "1000000000 runs are more than 10,000"),
+        exit=4,
+        has_report=False,
+    ),
+    Fault(
+        "runs-of-a-plan",
+        "10^9 runs are asked for by the plan",
+        _runs(runs=10**9),
+        says=("plan.yaml:1: runs: ", "10000"),
+        exit=4,
+        has_report=False,
+    ),
+    _refused(
+        "plan-in-utf-16", "a plan is saved as UTF-16", "model: m".encode("utf-16"), "is not UTF-8, as which it must"
     ),
     Fault(
         "stale-report",

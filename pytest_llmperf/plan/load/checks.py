@@ -11,6 +11,8 @@ from pytest_llmperf.plan.load.prompts import Conversation, Lengths, PromptSpec
 
 MOST_REQUESTS = 1_000_000
 """Most requests of one run: a trace takes some kB of memory per request."""
+MOST_RUNS = 10_000
+"""Most first runs of a point: each is in the report."""
 MOST_SLOTS = 100_000
 """Most requests in flight."""
 _MOST_PROMPT_TOKENS = 2_000_000_000
