@@ -95,7 +95,7 @@ def test_runs_take_turns_in_both_orders(judged):
     runs = [(run["started"], "A") for run in point["duet"]["runs"]] + [(run["started"], "B") for run in point["runs"]]
     order = "".join(side for _, side in sorted(runs))
     assert order == ("ABBA" * 4)[: len(order)]
-    assert len(order) >= 10
+    assert len(order) >= 8, "a FAIL has at least four runs of each side"
 
 
 def test_loads_of_a_duet_take_turns_too(judged):
