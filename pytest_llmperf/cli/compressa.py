@@ -72,11 +72,15 @@ def measure_from_yaml(
         given = [one.model_copy(update=typed) for one in experiments]
         tasks = [_task(f"e{n}", one, file.parent, no_sign, api_key_env) for n, one in enumerate(given, 1)]
         folder.claim()
+        labels = {task.name: _labels(task.experiment) for task in tasks}
+        results = []
         try:
-            results = [_measured(task, folder, db) for task in tasks]
+            for task in tasks:
+                results.append(_measured(task, folder, db))
+                # Kept at once: a session that is killed has lost the experiment that it was at, and none before.
+                report(folder, lambda: write_history(folder, history, labels=labels))
         finally:
-            labels = {task.name: _labels(task.experiment) for task in tasks}
-            if folder.outcomes:
+            if len(folder.outcomes) > len(results):
                 report(folder, lambda: write_history(folder, history, labels=labels))
     for line in (f"history: {history}", *([f"database: {db}"] if db else [])):
         click.echo(line)
