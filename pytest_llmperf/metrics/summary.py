@@ -228,10 +228,13 @@ def _scalar(metric: Metric, requests: Requests, seen: Iterable[RunWindow | None]
 
 
 def run_window(run: Run, point: LoadPoint) -> Window | None:
-    """The part of the run in which the load was what the point asks for; None when nothing was measured."""
+    """The part of the run in which the load was what the point asks for; None when nothing was measured, and where no
+    answer ended while an open loop sent its requests: a rate of 0 would be the burst's, not the server's.
+    """
     if not point.closed_loop:
         due = [record.due_ns for record in run.measured if record.due_ns is not None]
-        return _window(min(due), max(due)) if due else None
+        first_end_ns = min((record.end_ns for record in run.records if record.ok), default=0)
+        return _window(min(due), max(due)) if due and first_end_ns <= max(due) else None
     sent = [record.sent_ns for record in run.measured if record.sent_ns is not None]
     if not sent:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.formulas.pace import RELEASE_NS, TOGETHER, came_at_once, inter_token_latency_ms, token_gaps_ms
 from pytest_llmperf.load.endpoints.table import ENDPOINTS
 from pytest_llmperf.metrics.summary import Summary
@@ -14,6 +15,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.records import RequestRecord
 
+_REQUEST_RATE = Quantity("request_throughput")
 _SHARED_FIRST = 0.01
 """Share of requests from which the 99th percentile of TTFT is touched."""
 _IN_BURSTS = 0.25
@@ -47,11 +49,20 @@ def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, metrics: S
     yield from _other_prompts(answers, load)
     yield from _clamped(answers, load)
     yield from _endless(answers, load)
+    yield from _rateless(answers, load, metrics)
     if ENDPOINTS[load.endpoint].framing != "body":
         yield from _at_once(answers)
         yield from _late_and_fast(answers)
     if valid:
         yield from _in_bursts(answers, metrics) or _first_together(answers)
+
+
+def _rateless(answers: Sequence[RequestRecord], load: LoadPoint, metrics: Summary) -> Iterator[str]:
+    """Reports a burst that is over before its first answer, from which no rate of the server follows."""
+    if answers and not load.closed_loop and metrics.value(_REQUEST_RATE) is None:
+        yield (
+            "no throughput: no answer ended while requests were sent; let the load last longer than an answer takes"
+        )
 
 
 def _uncounted(answers: Sequence[RequestRecord]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import START_NS, failed, point, record, run, steady_run
+from samples import START_NS, failed, point, record, result, run, steady_run
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, STATISTICS, Quantity, parse_quantity, quantity_names
 from pytest_llmperf.formulas.pace import inter_token_latency_ms
@@ -146,6 +146,15 @@ def test_the_window_of_an_open_loop_is_the_schedule():
 @pytest.mark.parametrize(("records", "load"), [([], CLOSED), ([failed(None)], CLOSED), ([record(due_ms=0.0)], OPEN)])
 def test_no_window(records, load):
     assert run_window(run(records), load) is None
+
+
+def test_a_burst_that_is_over_before_its_first_answer_has_latencies_and_no_rate():
+    burst = [record(due, [due + 50.0], due_ms=due) for due in (0.0, 1.0, 2.0)]
+    value = values(burst, OPEN)
+    assert value("ttft_p50") == 50.0
+    assert (value("request_throughput"), value("output_token_throughput"), value("concurrency_mean")) == (None,) * 3
+    (remark,) = result([run(burst)], load=OPEN).remarks
+    assert remark.startswith("no throughput: no answer ended while requests were sent")
 
 
 def test_rates_are_over_the_window():
