@@ -60,9 +60,7 @@ def answer_remarks(records: Sequence[RequestRecord], load: LoadPoint, metrics: S
 def _rateless(answers: Sequence[RequestRecord], load: LoadPoint, metrics: Summary) -> Iterator[str]:
     """Reports a burst that is over before its first answer, from which no rate of the server follows."""
     if answers and not load.closed_loop and metrics.value(_REQUEST_RATE) is None:
-        yield (
-            "no throughput: no answer ended while requests were sent; let the load last longer than an answer takes"
-        )
+        yield ("no throughput: no answer ended while requests were sent; let the load last longer than an answer takes")
 
 
 def _uncounted(answers: Sequence[RequestRecord]) -> Iterator[str]:
