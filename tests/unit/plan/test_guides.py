@@ -15,7 +15,7 @@ GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 @pytest.mark.parametrize(("page", "servers", "loads"), [("triton_vllm", 2, 1), ("prefill_generation", 1, 10)])
 def test_a_guides_plan(page, servers, loads):
     text = (GUIDES / f"{page}.md").read_text()
-    (plan,) = [parse_plan(block, page) for block in re.findall(r"```yaml\n(# plan\.yaml.*?)```", text, re.DOTALL)]
+    (plan,) = [parse_plan(block, page) for block in re.findall(r"```yaml\n(# [a-z_/]+\.yaml.*?)```", text, re.DOTALL)]
     assert (len(plan.server_configs()), len(plan.load_points())) == (servers, loads)
 
 
