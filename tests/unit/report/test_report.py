@@ -333,6 +333,10 @@ def test_change_has_the_sign_of_the_value_in_every_medium():
     assert standing(made).reasons[0].startswith("ITL p50 +100.0 %: 9.667 ms, baseline 4.833 ms (90 % interval +")
 
 
+def _named(made: Outcome, name: str) -> Outcome:
+    return replace(made, test=f"a.py::t[{name}]", point_id=name, result=replace(made.result, point_id=name))
+
+
 def _rows(text: str, width: int = 80) -> int:
     return sum(max(1, -(-len(line) // width)) for line in text.splitlines())
 
@@ -340,9 +344,8 @@ def _rows(text: str, width: int = 80) -> int:
 @pytest.mark.parametrize(("count", "most"), [(1, 20), (8, 40), (100, 60)])
 @pytest.mark.parametrize("slowness", [1.0, 0.5, 0.95, 2.0])
 def test_a_summary_is_short_and_ends_with_the_answer(count, most, slowness):
-    names = [f"tp{n}pp1-long-c16" for n in range(count)]
-    made = [replace(outcome(point_id=name, slowness=slowness), passed=slowness >= 0.95) for name in names]
-    text = printed(*made, width=80)
+    made = replace(outcome(slowness=slowness), passed=slowness >= 0.95)
+    text = printed(*(_named(made, f"tp{n}pp1-long-c16") for n in range(count)), width=80)
     assert _rows(text) <= most
     *_, answer, _ = [line for line in text.splitlines() if line.startswith((f"{count} point", "report: "))]
     verdicts = {1.0: "PASS", 0.5: "FAIL", 0.95: "INCONCLUSIVE", 2.0: "IMPROVED"}
@@ -352,10 +355,11 @@ def test_a_summary_is_short_and_ends_with_the_answer(count, most, slowness):
 
 def test_the_gravest_come_first_where_there_are_many():
     bad = replace(outcome(point_id="bad", slowness=0.5), passed=False)
-    text = printed(*[outcome(point_id=f"p{n}") for n in range(30)], bad, width=80)
+    good = outcome()
+    text = printed(*(_named(good, f"p{n}") for n in range(30)), bad, width=80)
     assert text.index("bad ") < text.index("p0 ")
     assert "and 15 more points (-v shows them)" in text
-    assert "p29 " in printed(*[outcome(point_id=f"p{n}") for n in range(30)], width=80, verbosity=1)
+    assert "p29 " in printed(*(_named(good, f"p{n}") for n in range(30)), width=80, verbosity=1)
 
 
 def test_remarks_on_many_points_are_one():
