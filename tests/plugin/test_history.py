@@ -43,7 +43,7 @@ def test_every_session_is_kept_beside_the_baselines(measured):
     assert float(row["itl_p50"]) > 0
     assert "per run" in llmperf("history", "show", 1, "--history", path)
     assert "itl_p50" in llmperf("history", "compare", 1, 2, "--history", path)
-    assert "no change of level over 1 sessions" in llmperf(
+    assert "no change of level over 1 session" in llmperf(
         "history", "trend", "tp1pp1-short", "itl_p50", "--history", path
     )
 

@@ -15,6 +15,7 @@ from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
 from pytest_llmperf.history.database import FoundPoint
 from pytest_llmperf.report.text import Name, heading, left, make_table, number, right, styled, two_lines
+from pytest_llmperf.runner.describe import counted
 from pytest_llmperf.units import signed_percent
 
 _BAR = 40
@@ -202,4 +203,4 @@ def step_lines(trend: Trend) -> Iterator[str]:
         )
     if not trend.steps:
         few = "" if len(trend.levels) >= LEAST_SESSIONS else f"; {LEAST_SESSIONS} are needed to tell a change of level"
-        yield f"no change of level over {len(trend.levels)} sessions{few}"
+        yield f"no change of level over {counted(len(trend.levels), 'session')}{few}"
