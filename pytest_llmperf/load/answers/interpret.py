@@ -231,7 +231,11 @@ def _understood(read: int, data: bytes | Message, read_event: Callable[[bytes], 
     except NOT_UNDERSTOOD as error:
         held = data if isinstance(data, bytes) else data.data
         # What Python says of a list where an object belongs names its own types, not the server's mistake.
-        why = error if isinstance(error, (ValueError, RecursionError)) else "a value of a kind that no event has there"
+        why = (
+            error
+            if isinstance(error, (ValueError, RecursionError))
+            else "a value is missing, or of a kind that no event has there"
+        )
         raise _NoEvent(shorten(f"event not understood ({why}): {held.decode('utf-8', 'replace')}")) from error
 
 

@@ -123,8 +123,10 @@ def test_responses_that_fail_after_200(event: bytes) -> None:
 def test_responses_stream_that_just_ends() -> None:
     assert "stream ended early" in (_record("responses", *RESPONSES[:-1]).error or "")
     assert "event not understood" in (_record("responses", b"data: {oops\n\n").error or "")
-    assert "event not understood (a value of a kind that" in (_record("responses", b"data: [1]\n\n").error or "")
-    assert "event not understood" in (_record("responses", _event("response.completed")).error or "")
+    assert "event not understood (not a JSON object" in (_record("responses", b"data: [1]\n\n").error or "")
+    assert "event not understood (a value is missing" in (
+        _record("responses", _event("response.completed")).error or ""
+    )
 
 
 GENERATE = [
