@@ -487,8 +487,8 @@ def test_missing_baseline_can_be_skipped_on_purpose(suite):
 
 
 def test_an_invalid_run_passes_neither_sla_nor_baseline(suite):
-    suite.edit_plan("max-num-seqs: 4}", "max-num-seqs: 4, max-model-len: 64}, unlocked: [max-model-len]")
-    suite.edit_plan("output_tokens: 4, concurrency: 2", "output_tokens: 100, concurrency: 2")
+    shorter = "output_tokens: 100, extra_body: {max_completion_tokens: 60}, concurrency: 2"
+    suite.edit_plan("output_tokens: 4, concurrency: 2", shorter)
     result = suite.run(*POINT, "--llmperf-update-baselines")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(

@@ -65,7 +65,7 @@ def test_a_slower_server_fails(duet, tmp_path):
     assert "90 % interval" in result.output
     (point,) = json.loads((tmp_path / "r.json").read_text())["points"]
     assert (point["regression"]["verdict"], point["passed"], point["error"]) == ("FAIL", False, None)
-    assert len(point["duet"]["runs"]) == len(point["runs"]) >= 5
+    assert len(point["duet"]["runs"]) == len(point["runs"]) >= 4
     assert {path.name for path in (tmp_path / "out" / "requests").iterdir()} == {
         "a-vs-b-load.jsonl",
         "a-vs-b-load.a.jsonl",
