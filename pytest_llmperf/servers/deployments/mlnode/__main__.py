@@ -23,10 +23,13 @@ from pytest_llmperf.servers.deployments.mlnode.instances import NotCountable, in
 from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.secrets import expand_url
 
-_LOOK_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.5
+"""Seconds between two looks: less than the one in which a server without an answer may end by itself, so that its log
+has the cause by then.
+"""
 _LONGEST_SILENCE_S = 60.0
 """Longest time without an answer that is borne, as while a node restarts."""
-_MISSES = 3
+_MISSES = 12
 """Number of questions in a row without an answer after which the node counts as gone."""
 _PROBE_TIMEOUT_S = 5.0
 _REPLACE = "`replace: true` in the plan stops it; or stop it yourself"
