@@ -17,12 +17,12 @@ Score = Callable[[str, Sequence[str]], float]
 """A score from an answer and its references, of which there is at least one."""
 
 _NUMBER = re.compile(
-    r"(?:(?<!\w)[-+−])?"  # behind a digit or a letter it is a hyphen: 10-20, 2026-01-31
+    r"(?:(?<!\w)[-+−][$€£¥]?)?"  # behind a digit or a letter it is a hyphen: 10-20, 2026-01-31
     r"(?:(?:\d{1,3}([, \u00a0\u2009\u202f'’])\d{3}(?:\1\d{3})*(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)"
     r"(?:[eE][-+]?\d+)?"
 )
-_IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(", \u00a0\u2009\u202f'’")})
-"""Replacements of characters in a number: a minus sign by a hyphen, and none for what only groups its digits."""
+_IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(", \u00a0\u2009\u202f'’$€£¥")})
+"""Replacements of characters in a number: a minus sign by a hyphen, none for a currency and what groups its digits."""
 _OWN_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 """Characters of Han and kana, which are written without spaces: each is a word."""
 _ARTICLES = frozenset(("a", "an", "the"))

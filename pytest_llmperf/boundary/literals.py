@@ -12,23 +12,37 @@ from typing import Any
 
 _NAME = re.compile(
     r"(?i)(token$|secret|passw|(api|access|private|subscription|signing)[-_]?key|authorization|cookie|credential)"
-    r"|^(bearer|basic)$"
+    r"|^-*(bearer|basic)$"
 )
-_NO_SECRET = re.compile(r"(?i)(^|[-_])(eos|bos|pad|unk|sep|cls|mask|stop|bad|special|image|begin|start|end)[-_]?token$")
-"""Tokens of a model."""
+_NO_SECRET = re.compile(
+    r"(?i)(^|[-_])(eos|bos|pad|unk|sep|cls|mask|stop|bad|special|image|video|audio|think|begin|start|end|first|new|per)"
+    r"[-_]?token$|[-_](file|path|dir|env|budget)$|application[-_]credentials$"
+)
+"""Tokens of a model, and names of what says where a secret is."""
+_SWITCH = re.compile(r"(?i)true|false|yes|no|on|off|none|null|[01]?")
+"""Values that decide about a secret and are none."""
 _PARAMETER = re.compile(r"(?i)^(key|sig|signature|auth|code|pw|pass|pwd|sid|session)$")
 """Parameters of a URL that are secrets too, by names that mean other things elsewhere."""
 _VALUE = re.compile(
-    r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@"
-    r"|\b(?-i:(?P<known>sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|nvapi-[\w-]{20,}|AKIA[A-Z0-9]{16}))"
+    r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)\s*$|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@"
+    r"|\b(?-i:(?P<known>sk-(?=[\w-]*[A-Za-z0-9]{16})[\w-]+|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
+    r"|github_pat_\w{20,}|nvapi-[\w-]{20,}|AKIA[A-Z0-9]{16}))"
 )
 """Secrets by their own looks, among them the keys of OpenAI, Hugging Face, GitHub, NVIDIA and AWS."""
-_FLAG = re.compile(r"(?:^|\s)(?P<name>--?[\w-]+)[= ]+(?P<value>[^\s'\"$-][^\s'\"]*)")
-"""A flag and its value within a text, such as a shell's line."""
-_ASSIGNED = re.compile(r"(?P<name>[\w,.-]+)=(?P<value>.+)", re.DOTALL)
-"""A word of a list that is a name and a value."""
+_NAMED = (
+    re.compile(
+        r"(?<![^\s'\"(;&|])(?P<name>--?[\w-]+(?= )|[\w-]+(?==))(?: +|=)(?=['\"]?(?P<value>[^\s'\"$<({\[\\-][^\s'\"]*))"
+    ),
+    re.compile(r'"(?P<name>[\w-]+)"\s*:\s*"(?P<value>[^"$][^"]*)"'),
+    re.compile(r"^(?P<name>[\w-]+): *(?:Bearer +|Basic +)?(?P<value>[^\s$]\S*)$"),
+)
+"""A name and its value within a text: a flag or a variable of a shell's line, an entry of JSON, a header."""
+_ASSIGNED = re.compile(r"(?P<name>[\w,.-]+)=(?P<value>\$\{\w+\}\S*|[^\s$'\"]\S*).*", re.DOTALL)
+"""A word of a list that is a name and a value, but for a value that a shell fills in."""
 _REFERENCES = re.compile(r"(\$\{\w+\}[: ]?)+|(Bearer|Basic) \$\{\w+\}")
-_SECRET_VARIABLE = re.compile(r"(?i)\$\{(\w+_)?(key|token|secret|password|passwd|credentials?)(_\w+)?\}")
+_SECRET_VARIABLE = re.compile(
+    r"(?i)\$\{(\w+_)?(key|token|secret|password|passwd|credentials?)(?!_(?:file|path|dir|budget)\})(_\w+)?\}"
+)
 _MOST = 100_000
 """Mappings and lists that are looked at."""
 
@@ -108,12 +122,14 @@ def _entries(value: Mapping[Any, Any] | Sequence[Any], name: str) -> Iterator[tu
 
 
 def _in_text(name: str, text: str) -> Iterator[tuple[str, str]]:
-    if is_secret(name) and text and not _REFERENCES.fullmatch(text):
+    if is_secret(name) and not (_SWITCH.fullmatch(text) or _REFERENCES.fullmatch(text)):
         yield name, text
         yield from ((name, word) for word in text.split()[1:])  # what follows Bearer
     if found := _VALUE.search(text):
         yield name, found["token"] or found["password"] or found["known"]
-    yield from ((one["name"], one["value"]) for one in _FLAG.finditer(text) if is_secret(one["name"]))
+    for one in itertools.chain.from_iterable(pattern.finditer(text) for pattern in _NAMED):
+        if is_secret(one["name"]) and not _SWITCH.fullmatch(one["value"]):
+            yield one["name"], one["value"]
     if "://" in text or text.startswith("/"):
         yield from ((key, value) for key, value in _parameters(text) if _is_parameter_secret(key, value))
         yield from ((name, secret) for secret in _userinfo(text))

@@ -190,6 +190,8 @@ class LoadPoint(LoadKeys):
     """One load, with every sweep resolved: what the driver runs and a baseline is stored for. LoadSpec makes them."""
 
     name: str
+    entry: str = Field("", exclude=True)
+    """The plan's name of its load, which its own name begins with; empty where no plan has it."""
     input_tokens: TokenCount | None = None
     """None: as long as the prompts of the file, or of the trace, are."""
     dataset_entries: PositiveInt | None = None
@@ -251,8 +253,8 @@ class LoadPoint(LoadKeys):
 
     @property
     def load(self) -> str:
-        """The plan's name of its load: names hold no dash, combinations and swept values follow one."""
-        return self.name.partition("-")[0]
+        """The plan's name of its load; where no plan has it, what its own name has before combinations and values."""
+        return self.entry or self.name.partition("-")[0]
 
     def of_length(self, requests: int) -> LoadPoint:
         """Returns the load with the length that was decided on, where it leaves that open; else itself."""

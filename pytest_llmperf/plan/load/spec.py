@@ -288,8 +288,8 @@ class LoadEntry:
     def points(self, name: str) -> tuple[LoadPoint, ...]:
         """One point per combination and swept values, named after them, as in `chat-long-c8`."""
         prefixes = [f"{name}-{combination}" for combination in self.names] or [name]
-        pairs = zip(prefixes, self.specs, strict=True)
-        return tuple(point for prefix, spec in pairs for point in spec.points(prefix))
+        points = (point for prefix, spec in zip(prefixes, self.specs, strict=True) for point in spec.points(prefix))
+        return tuple(point.model_copy(update={"entry": name}) for point in points)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -54,7 +54,7 @@ _ALIASES = {
 }
 _HANDED_OVER = (
     *("env", "headers", "bearer", "basic", "values", "ready"),
-    *("url", "inference_url", "instance_urls", "server_metrics", "proxy"),
+    *("url", "path", "inference_url", "instance_urls", "server_metrics", "proxy"),
 )
 """Fields whose `${NAME}` go to a process's environment, its input, or with requests; the others go to command lines
 and files, or nowhere."""

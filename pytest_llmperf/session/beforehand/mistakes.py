@@ -95,8 +95,10 @@ def _of_load(planned: PlannedTest, config: ServerConfig) -> Iterator[_Mistake]:
     if isinstance(point.missing, NotThere):
         yield ("tokenizer",), str(point.missing)
     if point.answers and point.answers.judge:
-        for name in unset(point.answers.judge.bearer or ""):
-            yield ("answers", "judge", "bearer"), f"needs the environment variable {name}, which is not set"
+        judge = point.answers.judge
+        for key, text in (("url", judge.url), ("bearer", judge.bearer or "")):
+            for name in unset(text):
+                yield ("answers", "judge", key), f"needs the environment variable {name}, which is not set"
     for arg in _CONTEXT:
         most, asked = config.args.get(arg), _tokens(point)
         if isinstance(most, int) and asked > most:

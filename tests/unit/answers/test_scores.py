@@ -24,6 +24,8 @@ from pytest_llmperf.answers.scores import SCORES, checked, pattern_score, schema
         ("numeric", ".5", ["0.5"], 1.0),
         ("numeric", "5", [".5"], 0.0),
         ("numeric", "−5", ["-5"], 1.0),
+        ("numeric", "-$3", ["$3"], 0.0),
+        ("numeric", "-$1,250.50", ["-1250.5"], 1.0),
         ("numeric", "from 10-20", ["20"], 1.0),
         ("numeric", "25 000 руб.", ["25000"], 1.0),
         ("numeric", "25\u00a0000", ["10\u00a0000"], 0.0),

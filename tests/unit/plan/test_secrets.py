@@ -35,6 +35,11 @@ IN_COMMANDS_AND_FILES = {
     "trtllm-args": {"engine": "trtllm", "args": {"x": {"password": "<KEY>"}}},
     "command": {**COMMAND, "command": ["x", "{port}", "--api-key", "<KEY>"]},
     "command-shell": {**COMMAND, "command": ["sh", "-c", "x {port} --api-key <KEY>"]},
+    "command-quoted": {**COMMAND, "command": ["sh", "-c", "x {port} --api-key '<KEY>'"]},
+    "command-exported": {**COMMAND, "command": ["sh", "-c", "export HF_TOKEN=<KEY>; x {port}"]},
+    "command-variable": {**COMMAND, "command": ["sh", "-c", "docker run -e HF_TOKEN=<KEY> x {port}"]},
+    "command-header": {**COMMAND, "command": ["x", "{port}", "-H", "Authorization: Bearer <KEY>"]},
+    "command-json": {**COMMAND, "command": ["x", "{port}", '{"password": "<KEY>"}']},
     "command-stop": {**COMMAND, "stop": ["x", "--token=<KEY>"]},
     "proxy": {"engine": "vllm", "proxy": {"command": ["x", "{port}", "{replicas}", "--api-key=<KEY>"]}},
     "chart-repository": {**CHART, "repo": "https://me:<KEY>@host"},
@@ -48,6 +53,7 @@ HANDED_OVER = {
     "bearer": {**COMMAND, "bearer": "<KEY>"},
     "header": {"engine": "openai", "url": "http://a", "headers": {"X-Api-Key": "<KEY>"}},
     "query": {"engine": "openai", "url": "http://a?api_key=<KEY>"},
+    "route": {"engine": "openai", "url": "http://a", "path": "/v1/chat?key=<KEY>"},
     "node-args": {**NODE, "args": {"hf-token": "<KEY>"}},
     "node-url": {**NODE, "url": "http://a?key=<KEY>"},
     "values": {**CHART, "values": {"auth": {"password": "<KEY>"}}},
@@ -93,7 +99,13 @@ def test_a_locked_argument_is_no_secret() -> None:
     assert "would stand in" in _error("${LLM_KEY}", locked={"hf-token": "<KEY>"})
 
 
-@pytest.mark.parametrize("known", ["sk-proj-" + "a1" * 12, "hf_" + "aB" * 12, "ghp_" + "a1" * 15, "AKIA" + "A1" * 8])
+@pytest.mark.parametrize(
+    "known",
+    [
+        *("sk-proj-" + "a1" * 12, "hf_" + "aB" * 12, "ghp_" + "a1" * 15, "github_pat_" + "a1_B" * 8),
+        "AKIA" + "A1" * 8,
+    ],
+)
 def test_a_key_is_known_by_its_looks(known: str) -> None:
     said = _error(known, {**COMMAND, "command": ["x", "{port}", "<KEY>"]})
     assert "plain text" in said
@@ -107,7 +119,20 @@ def test_a_key_is_known_by_its_looks(known: str) -> None:
         {**CHART, "values": {"existingSecret": "hf", "env": [{"name": "HF_TOKEN", "valueFrom": {"name": "x"}}]}},
         {**COMMAND, "command": ["x", "{port}", "--tokens", "5", "--tokenizer=x"]},
         {"engine": "vllm", "env": {"HTTPS_PROXY": "http://me:${PROXY_PASSWORD}@host"}},
+        {
+            "engine": "vllm",
+            "env": {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "GOOGLE_APPLICATION_CREDENTIALS": "/key.json"},
+        },
+        {**COMMAND, "command": ["x", "{port}", "/data/hf_model_cache_for_llama", "org/sk-morph-bert-large-v2"]},
+        {**COMMAND, "command": ["x", "{port}", "--api-key-file", "${API_KEY_FILE}", "--timeout-per-token", "30"]},
+        {**COMMAND, "command": ["x", "{port}", "--token-budget", "${TOKEN_BUDGET}", "--allow-credentials", "true"]},
+        {**COMMAND, "command": ["sh", "-c", 'HF_TOKEN=$HF_TOKEN KEY=x exec x --api-key "$API_KEY" {port}']},
     ],
 )
 def test_what_is_no_secret_is_taken(server: dict[str, object]) -> None:
     assert _error("", server) == ""
+
+
+def test_words_are_no_header() -> None:
+    judge = {"url": "http://a", "model": "m", "instructions": "Basic arithmetic: mark 1 where it is right."}
+    assert _error("", load={**LOAD, "answers": {"judge": judge}}) == ""
