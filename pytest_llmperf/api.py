@@ -260,7 +260,7 @@ async def duet_async(
         raise PlanError(str(error)) from error
     async with StartedServer(_starting(pair, logs, [point])) as server:
         judge.expect(_name(server, point), point, own, frozenset({"baseline"}))
-        result = await _measured(server, point, runs, output, judge)
+        result = await _measured(server, point, runs, output, judge, own)
     _assert_good(judge, result)
     return DuetResult(result, judge.regression(_name(server, point), result))
 
@@ -386,12 +386,17 @@ def _starting(asked: ServerConfig | Duet, logs: AnyPath | None, loads: Sequence[
 
 
 async def _measured(
-    server: LlmServer, point: LoadPoint, runs: int | None, output: AnyPath | None, judge: Judge | None = None
+    server: LlmServer,
+    point: LoadPoint,
+    runs: int | None,
+    output: AnyPath | None,
+    judge: Judge | None = None,
+    margins: Mapping[str, float] | None = None,
 ) -> Result:
     """The result; with a `judge` as many more runs as the verdict on it asks for."""
     name, gates = _name(server, point), frozenset({"baseline"})
     count, relaunch = _runs(point, runs), point.relaunch or "auto"
-    planned = PlannedTest(name, name, name, server.asked, point, count, point.workers, relaunch, gates)
+    planned = PlannedTest(name, name, name, server.asked, point, count, point.workers, relaunch, gates, margins or {})
     if point.missing:
         raise type(point.missing)(f"{name} {point.missing}")
 

@@ -91,12 +91,13 @@ class Judge:
         return stored_path(self.folder, slug, test)
 
     def stored_requests(self, test: str, result: Result) -> int | None:
-        """Returns the requests per run of the test's baseline, which it must be compared with; None without."""
+        """Returns the requests per run of the test's baseline, which it is compared with or added to; None without."""
+        if self.recording == "everything":
+            return None
         try:
-            found = read_baseline(self.file(test, result)).load.get("requests")
+            return read_baseline(self.file(test, result)).requests
         except BaselineError:
             return None
-        return found if isinstance(found, int) else None
 
     def is_recording(self, test: str, result: Result) -> bool:
         """True if the result is to become the baseline, without a comparison; that of a duet never is."""

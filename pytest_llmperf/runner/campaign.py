@@ -6,7 +6,7 @@ which their run-to-run spread then shows; all runs of one point in a row would t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from pytest_llmperf import clock
@@ -35,6 +35,7 @@ class Campaign:
         *,
         doubt: Callable[[PlannedTest, Result], Doubt] = lambda planned, result: Doubt(),
         stored_requests: Callable[[PlannedTest, Result], int | None] = lambda planned, result: None,
+        margins: Mapping[str, float] | None = None,
         live: Live | None = None,
         resumed: Resumed | None = None,
         interleave: bool = True,
@@ -42,13 +43,14 @@ class Campaign:
         on_run: Callable[[], None] = lambda: None,
     ) -> None:
         """`doubt` says why a point needs one more run, `stored_requests` how many requests per run its baseline has;
-        `budget_s` bounds the time from the first run on.
+        `margins` are the session's, where neither plan nor test has one; `budget_s` bounds the time from the first run
+        on.
 
         `on_run` is called whenever there is more to report.
         """
         self._program, self._folder, self._gpus = program, folder, tuple(gpus)
         self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
-        self._stored_requests = stored_requests
+        self._stored_requests, self._margins = stored_requests, margins
         self._interleave, self._budget_s, self._on_run = interleave, budget_s, on_run
         self._tasks: dict[str, Task] = {}
         """Tasks that were measured along with another test, by test; taken out when its own test asks."""
@@ -121,7 +123,9 @@ class Campaign:
         self._measured |= {one.test for one in tests}
         await _each_side(server, lambda side: side.bring_up())
         tasks = [
-            Task(one, server, self._folder, self._gpus, self._earlier(one, server), self._stored_requests)
+            Task(
+                one, server, self._folder, self._gpus, self._earlier(one, server), self._stored_requests, self._margins
+            )
             for one in tests
         ]
         always, relaunch, wanted = planned.relaunch == "always", False, tasks

@@ -151,5 +151,6 @@ def _other_trace(stored: StoredPoint, point: LoadPoint) -> tuple[str, ...]:
     """Files of prompts, traces and tokenizers may have changed under the same name."""
     if not (point.prompts or point.trace or point.tokenizer):
         return ()
-    same = sent_hash(point) == stored.sides[-1].runs[0].trace_hash
+    run = stored.sides[-1].runs[0]
+    same = sent_hash(point.of_length(len(run.measured))) == run.trace_hash
     return () if same else ("a file of prompts, trace or tokenizer has changed",)

@@ -107,11 +107,15 @@ def _order(axis: Axis) -> tuple[int, ...]:
 
 
 def _points(plan: Plan, spec: SearchSpec) -> tuple[LoadPoint, ...]:
-    """The search's loads, their SLA joined by the constraints."""
+    """The search's loads, their SLA joined by the constraints; one of open length with its fewest requests, for all
+    configurations answer the same.
+    """
     names = spec.loads or tuple(plan.loads)
     own = tuple(limit for limit in spec.constraints if isinstance(limit, Limit))
     return tuple(
-        point.model_copy(update={"sla": (*point.sla, *(limit for limit in own if limit not in point.sla))})
+        point.model_copy(
+            update={"length": None, "sla": (*point.sla, *(limit for limit in own if limit not in point.sla))}
+        )
         for point in plan.load_points()
         if point.load in names
     )

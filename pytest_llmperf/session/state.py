@@ -111,6 +111,7 @@ class Preparation:
             self.gpus,
             doubt=lambda planned, result: judge.doubt(planned.test, result, planned.gates),
             stored_requests=lambda planned, result: judge.stored_requests(planned.test, result),
+            margins=self.margins,
             live=live,
             resumed=resumed,
             interleave=not options.no_interleave,

@@ -35,11 +35,15 @@ def read_baseline(path: Path) -> Baseline:
 def stored_text(path: Path) -> str:
     """The text of a baseline of any schema. OSError where the file is too large or has too many sessions."""
     text = read_text(path, _MOST_BYTES)
+    _check_sessions(text, path)
+    return text
+
+
+def _check_sessions(text: str, path: Path) -> None:
     # Counted before it is parsed, which is what takes the time. Within a text the quotes have backslashes.
     sessions = text.count('"git_sha"')
     if sessions > MOST_SESSIONS:
         raise OSError(errno.EFBIG, f"has {sessions:,} `sessions`, more than {MOST_SESSIONS}", str(path))
-    return text
 
 
 def read_stored(folder: Path, slug: str, test: str) -> Baseline:
@@ -109,6 +113,7 @@ def write_baseline(baseline: Baseline) -> None:
     text = baseline_text(baseline)
     parse_baseline(text, path)
     try:
+        _check_sessions(text, path)
         write_whole(inside(_root(baseline), *path.relative_to(_root(baseline)).parts), text)
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be written: {error.strerror} ({error.filename})") from error

@@ -133,6 +133,12 @@ class Baseline:
         return len(self.rolling) < 2
 
     @property
+    def requests(self) -> int | None:
+        """Requests per run of its load; None where something else sets the length of a run."""
+        found = self.load.get("requests")
+        return found if type(found) is int and found > 0 else None
+
+    @property
     def runs(self) -> tuple[Mapping[Quantity, float | None], ...]:
         """Values of all rolling runs."""
         return tuple(run.values for session in self.rolling for run in session.runs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, run_errors, typical_error
@@ -28,17 +28,18 @@ class RunLength:
     requests: int | None = None
     """None: nothing was decided yet."""
     note: str = ""
-    """Sentence on how it was decided; empty where a baseline or the plan says it."""
+    """Sentence on how it was decided; empty where the plan says it."""
+    margins: Mapping[Quantity, float] = field(default_factory=dict)
+    """Gated quantities and what is tolerated of each: what decides."""
 
 
-async def decide(
-    length: RunLength, point: LoadPoint, margins: Mapping[Quantity, float], one_pass: Callable[[int], Awaitable[Run]]
-) -> None:
+async def decide(length: RunLength, point: LoadPoint, one_pass: Callable[[int], Awaitable[Run]]) -> None:
     """Decides on a length: so many requests that each gated number's own error is a third of its margin.
 
     `one_pass` sends the load as it is, with the marks of a number. Errors as in a run.
     """
     assert point.requests is not None, "a load that leaves its length open has a first one"
+    margins = length.margins
     errors = run_errors([await one_pass(number) for number in range(PASSES)], margins)
     told = {quantity: error for quantity in margins if (error := typical_error(errors, quantity))}
     times = {quantity: (error / (margins[quantity] * PART_OF_MARGIN)) ** 2 for quantity, error in told.items()}

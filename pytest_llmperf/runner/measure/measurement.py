@@ -11,7 +11,6 @@ from typing import Any
 
 from pytest_llmperf.answers.scoring import AnswerScorer, without_texts
 from pytest_llmperf.errors import ServerError
-from pytest_llmperf.gate.regression import gated_margins
 from pytest_llmperf.load.driver import Progress, run_load, warm_up
 from pytest_llmperf.load.trace.trace import Trace, make_trace
 from pytest_llmperf.load.workers import most_workers, run_workers
@@ -98,8 +97,7 @@ class Measurement:
                 raise
             self._warm_launch = server.launches
         if self.point.length == "auto" and self._length.requests is None:
-            margins = gated_margins(self.point, self.point.margins)
-            await decide(self._length, self.point, margins, partial(self._pass, trace))
+            await decide(self._length, self.point, partial(self._pass, trace))
             trace = await self._whole_trace()
         spoiled: list[str] = []
         unchecked = await in_thread(server, server.check_ours)

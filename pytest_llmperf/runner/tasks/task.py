@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.gate.regression import gated_margins
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
@@ -57,15 +58,17 @@ class Task:
         gpus: Sequence[Gpu],
         earlier: Sequence[Run] = (),
         stored_requests: Callable[[PlannedTest, Result], int | None] = lambda planned, result: None,
+        margins: Mapping[str, float] | None = None,
     ) -> None:
         """`earlier` are the point's runs on launches before this server's; `stored_requests` gives the requests per run
-        of what the result will be held against.
+        of what the result will be held against, `margins` are the session's, where neither plan nor test has one.
         """
         self.planned, self.server = planned, server
         self.error: LlmPerfError | None = None
         """The error that ended the measurement early; None without one."""
         self._folder, self._gpus = folder, tuple(gpus)
-        length = RunLength()
+        point = planned.point
+        length = RunLength(margins=gated_margins(point, {**(margins or {}), **point.margins, **planned.margins}))
         self._sides: Sequence[Side] = [
             CapacitySide(one, planned, self._keep)
             if planned.point.capacity
@@ -74,7 +77,7 @@ class Task:
             if one is not None
         ]
         """The one that is judged comes last."""
-        self._seconds = 0.0
+        self._seconds, self._made = 0.0, 0
         if earlier:
             length.requests = len(earlier[0].measured)
         elif planned.point.length == "auto" and server.reference is None:
@@ -100,8 +103,8 @@ class Task:
 
     @property
     def run_seconds(self) -> float:
-        """Mean time that a run has taken, its repeats included; 0 before the first."""
-        return self._seconds / self._count if self._count else 0.0
+        """Mean time that a run of this task has taken, its repeats included; 0 before the first."""
+        return self._seconds / self._made if self._made else 0.0
 
     @property
     def _count(self) -> int:
@@ -123,6 +126,7 @@ class Task:
                         await side.run(View(live, name, begun_s, place, len(self._sides)))
                 finally:
                     self._seconds += clock.monotonic() - begun_s
+                    self._made += 1
                 self._note()  # of a capacity search what was concluded after its last execution
                 live.ran(self.test, self.name, self.planned.runs, clock.monotonic() - begun_s)
                 if not (self.planned.point.stability and self.runs_left):

@@ -40,9 +40,10 @@ def _why_lost(planned: PlannedTest, judge: Judge, gpus: Sequence[Gpu]) -> str | 
         return None
     try:
         stored = read_stored(judge.folder, where.slug, planned.test)
-        load = planned.point.as_dict()
-        sent = sent_hash(planned.point) if changed_load(stored.load, load) else stored.identity.trace_hash
-        assert_alike(stored, identity_of(planned.server, planned.point, where, sent), load)
+        point = planned.point.of_length(stored.requests or 0)
+        load = point.as_dict()
+        sent = sent_hash(point) if changed_load(stored.load, load) else stored.identity.trace_hash
+        assert_alike(stored, identity_of(planned.server, point, where, sent), load)
     except LlmPerfError as error:  # of a load whose trace cannot be made too
         return str(error)
     return None
@@ -50,12 +51,13 @@ def _why_lost(planned: PlannedTest, judge: Judge, gpus: Sequence[Gpu]) -> str | 
 
 def run_seconds(planned: PlannedTest, judge: Judge, gpus: Sequence[Gpu]) -> float | None:
     """Returns how long one run is expected to send, by its load or at the baseline's rate; None where neither tells."""
-    seconds, server, requests = load_seconds(planned.point), sides(planned.server)[-1], planned.point.requests
-    if seconds is not None or planned.point.capacity or not requests:
+    seconds, server, point = load_seconds(planned.point), sides(planned.server)[-1], planned.point
+    if seconds is not None or point.capacity or not point.requests:
         return seconds
     try:
         stored = read_stored(judge.folder, environment(server, None, gpus).slug, planned.test)
     except BaselineError:
         return None
     rates = [rate for run in stored.runs if (rate := run.get(_RATE))]
+    requests = point.of_length(stored.requests or 0).requests or 0
     return requests / statistics.median(rates) if rates else None

@@ -100,3 +100,9 @@ def test_gpus_that_are_left_take_more_instances(tp, gpus, given, replicas):
     config = VllmServer(engine="vllm", args={"tensor-parallel-size": tp}, **given)
     assert with_replicas(config, gpus, auto=True).replicas == replicas
     assert with_replicas(config, gpus, auto=False).replicas == 1
+
+
+def test_a_load_of_open_length_is_as_long_for_all_configurations():
+    text = PLAN.format(search="{server: grid, loads: short}").replace("2, requests: 20", "2, requests: auto")
+    (short,) = candidates(parse_plan(text, "plan.yaml"), "best", 8).points
+    assert (short.length, short.requests) == (None, 100)

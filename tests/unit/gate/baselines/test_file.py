@@ -335,3 +335,15 @@ def test_more_sessions_than_a_baseline_can_have_are_refused_before_they_are_pars
             with pytest.raises(BaselineError, match=problem):
                 read_baseline(path)
             assert held_test(path) is None
+
+
+def test_no_session_is_added_that_would_make_the_file_unreadable(path):
+    written(path)
+    held = read_baseline(path)
+    (session,) = held.rolling
+    full = [replace(session, id=f"{number:03}") for number in range(MOST_SESSIONS)]
+    write_baseline(replace(held, rolling=tuple(full[:1]), anchor=tuple(full)))
+    new = replace(session, id="new", started=START + timedelta(days=1))
+    with pytest.raises(BaselineError, match="has 201 `sessions`, more than 200"):
+        write_baseline(appended(read_baseline(path), result(), new))
+    assert len(read_baseline(path).anchor) == MOST_SESSIONS

@@ -27,9 +27,9 @@ async def noisy_pass(number: int, noise: float):
 
 
 def decided(noise: float) -> RunLength:
-    length = RunLength()
+    length = RunLength(margins={ITL: 0.05})
     load = point(requests=100).model_copy(update={"length": "auto"})
-    asyncio.run(decide(length, load, {ITL: 0.05}, functools.partial(noisy_pass, noise=noise)))
+    asyncio.run(decide(length, load, functools.partial(noisy_pass, noise=noise)))
     return length
 
 
@@ -54,8 +54,8 @@ def test_nothing_to_go_by_keeps_the_first_length():
     async def nothing(number):
         return run([], number)
 
-    length = RunLength()
-    asyncio.run(decide(length, point(requests=120), {ITL: 0.05}, nothing))
+    length = RunLength(margins={ITL: 0.05})
+    asyncio.run(decide(length, point(requests=120), nothing))
     assert length.requests == 120
     assert "no gated number tells its own error" in length.note
 
