@@ -138,10 +138,10 @@ class Campaign:
                         await task.run(self._live)
                         self._on_run()
                 wanted = [task for task in tasks if task.runs_left]
-                doubts = {} if wanted else self._doubts(tasks)
+                doubts = {} if wanted else self._doubts(tasks, server if always else None)
                 wanted = wanted or [task for task in tasks if task.test in doubts]
                 asked = planned.relaunch == "auto" and any(doubt.relaunch for doubt in doubts.values())
-                relaunch = always or asked
+                relaunch = always or (asked and self._affordable(wanted, server))
         finally:
             self._live.clear()
         for task in tasks:
@@ -159,11 +159,14 @@ class Campaign:
             return []
         return [mate for mate in self._program.mates(planned) if mate.test not in self._measured]
 
-    def _doubts(self, tasks: Sequence[Task]) -> dict[str, Doubt]:
-        """Returns why each test needs one more run; only tests that do, and none when the budget is spent."""
+    def _doubts(self, tasks: Sequence[Task], relaunched: LlmServer | None) -> dict[str, Doubt]:
+        """Returns why each test needs one more run; only tests that do, and none when the budget is spent.
+
+        `relaunched` is the server where it is launched anew for every run.
+        """
         asked = {task: self._doubt(task.planned, task.result()) for task in tasks if task.error is None}
         doubted = [task for task, doubt in asked.items() if doubt.reasons]
-        if doubted and not self._affordable(doubted):
+        if doubted and not self._affordable(doubted, relaunched):
             self._undecided |= {task.test for task in doubted}
             names = ", ".join(task.name for task in doubted)
             self._folder.notes.append(f"the budget of {self._budget_s:g} s is spent; undecided: {names}")
@@ -173,16 +176,17 @@ class Campaign:
             self._live.eta.more(task.test)
         return {task.test: asked[task] for task in doubted}
 
-    def _affordable(self, tasks: Sequence[Task]) -> bool:
-        """True if the budget has room for a run of each of these beside the first runs of all tests that are still
-        to come.
+    def _affordable(self, tasks: Sequence[Task], relaunched: LlmServer | None) -> bool:
+        """True if the budget has room for a run of each of these, and for a launch of the server before them, beside
+        the first runs of all tests that are still to come.
         """
         if self._budget_s is None or self._begun_s is None:
             return True
         to_come = [planned for test, planned in self._program.tests.items() if test not in self._measured]
         seconds = sum(task.run_seconds for task in tasks)
         first = sum(planned.runs for planned in to_come) * seconds / len(tasks)
-        return first + seconds <= self._budget_s - (clock.monotonic() - self._begun_s)
+        launch = sum(side.relaunch_s for side in (relaunched.reference, relaunched) if side) if relaunched else 0.0
+        return first + launch + seconds <= self._budget_s - (clock.monotonic() - self._begun_s)
 
 
 async def _relaunch(server: LlmServer, tasks: Sequence[Task]) -> None:

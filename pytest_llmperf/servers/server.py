@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pytest_llmperf import clock
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.server.base import Balance, Ready
@@ -87,7 +88,9 @@ class LlmServer:
         self._launch = launch
         self._watcher = watcher
         self._under_way = under_way
-        self._launched = None if lazy else launch()
+        self._launch_s = 0.0
+        """Time that the last launch took."""
+        self._launched = None if lazy else self._begun()
 
     def __repr__(self) -> str:
         return f"LlmServer({self.config.name!r}, {self.targets[0].shown if self.started else 'not started'!r})"
@@ -99,8 +102,19 @@ class LlmServer:
     def bring_up(self) -> Launch:
         """Returns the launch that is up, begun now for a lazy server that nobody has asked for. Raises ServerError."""
         if self._launched is None:
-            self._launched = self._launch()
+            self._launched = self._begun()
         return self._launched
+
+    def _begun(self) -> Launch:
+        begun_s = clock.monotonic()
+        launched = self._launch()
+        self._launch_s = clock.monotonic() - begun_s
+        return launched
+
+    @property
+    def relaunch_s(self) -> float:
+        """Seconds that a relaunch is expected to take: those of the last launch; 0 where there is nothing to start."""
+        return self._launch_s if self.processes else 0.0
 
     @property
     def name(self) -> str:
@@ -145,7 +159,7 @@ class LlmServer:
         """Stop it and start it anew, ready; False for a server that is not ours to start. Raises ServerError."""
         if not self.processes:
             return False
-        self._launched = self._launch()
+        self._launched = self._begun()
         self.launches += 1
         return True
 
