@@ -45,6 +45,12 @@ _SECRET_VARIABLE = re.compile(
 )
 _MOST = 100_000
 """Mappings and lists that are looked at."""
+_NAMES_OF_OBJECTS = re.compile(r"(?i)^existing|(name|names|ref|refs)$")
+"""Keys of a chart that name a Secret of the cluster, which is none itself."""
+_HELD_BY_A_SECRET = frozenset({"key", "id", "value"})
+"""Keys that are secret where one around them says so, as in `secret: {s3: {key: …}}`."""
+_ENTRY_NAMES = {"key": {"name", "secretname"}, "secretkey": {"secretname"}}
+"""Keys that name an entry of a Secret where one of these keys has the Secret's name, as in `{name: hf, key: token}`."""
 
 
 def is_secret(name: str) -> bool:
@@ -87,6 +93,32 @@ def plain_secrets(given: object, *name: str) -> Iterator[tuple[tuple[str, ...], 
     for path, text in texts(given, *name):
         for found, secret in _in_text(path[-1] if path else "", text):
             yield (*path[:-1], found), secret
+
+
+def secrets_of_values(values: object) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Secrets in plain text, each with the keys that lead to it; names of a cluster's Secrets are none."""
+    for path, text in texts(_without_references(values, {})):
+        *around, last = path or ("",)
+        held = last.lower() in _HELD_BY_A_SECRET and any(map(is_secret, around))
+        if not _NAMES_OF_OBJECTS.search(last):
+            yield from ((path, secret) for _, secret in plain_secrets(text, "secret" if held else last))
+
+
+def _without_references(value: Any, known: dict[int, Any]) -> Any:
+    """The values without the names of entries of Secrets; `known` has parts by their ids, for YAML's aliases."""
+    if not isinstance(value, Mapping | list):
+        return value
+    if id(value) not in known:
+        if isinstance(value, list):
+            known[id(value)] = [_without_references(one, known) for one in value]
+        else:
+            beside = {str(name).lower() for name in value}
+            known[id(value)] = {
+                name: _without_references(inner, known)
+                for name, inner in value.items()
+                if str(name).lower() != "secretkeys" and not beside & _ENTRY_NAMES.get(str(name).lower(), set())
+            }
+    return known[id(value)]
 
 
 def texts(given: object, *path: str) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pytest_llmperf.boundary.files import read_text
-from pytest_llmperf.boundary.literals import in_plain_text, is_secret, literal_secrets, plain_secrets
+from pytest_llmperf.boundary.literals import in_plain_text, is_secret, plain_secrets, secrets_of_values
 from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.boundary.text import foreign
 from pytest_llmperf.definitions import did_you_mean
@@ -160,9 +160,22 @@ def _refuse_secrets(data: Any, root: yaml.Node, source: str) -> None:
     A chart's values name the Secrets of a cluster by words that look like them; the server's model checks these.
     """
     for path, _ in plain_secrets(data):
-        if not (path[0] == "servers" and path[2:3] == ("values",)):
+        if not _is_of_chart(path):
             keys, line = located(root, path)
             raise PlanError(f"{source}:{line}: {'.'.join(keys)}: {in_plain_text(path[-1])}")
+
+
+def _is_of_chart(path: tuple[str, ...]) -> bool:
+    return path[:1] == ("servers",) and path[2:3] == ("values",)
+
+
+def _secrets(data: Any) -> Iterator[str]:
+    """Yields what no message may show, which names of a cluster's Secrets and of their entries are not."""
+    yield from (secret for path, secret in plain_secrets(data) if not _is_of_chart(path))
+    servers = data.get("servers") if isinstance(data, dict) else None
+    for server in servers.values() if isinstance(servers, dict) else ():
+        if isinstance(server, dict):
+            yield from (secret for _, secret in secrets_of_values(server.get("values")))
 
 
 def read_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
@@ -174,7 +187,7 @@ def read_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _check_size(root, source)
         data = yaml.safe_load(text)
-        remember(*literal_secrets(data))
+        remember(*_secrets(data))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise PlanError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error

@@ -59,6 +59,8 @@ HANDED_OVER = {
     "values": {**CHART, "values": {"auth": {"password": "<KEY>"}}},
     "values-variable": {**CHART, "values": {"env": [{"name": "HF_TOKEN", "value": "<KEY>"}]}},
     "values-word": {**CHART, "values": {"args": ["--api-key=<KEY>"]}},
+    "values-key": {**CHART, "values": {"secret": {"s3": {"key": "<KEY>"}}}},
+    "values-named": {**CHART, "values": {"stores": [{"name": "s3", "api_key": "<KEY>"}]}},
     "values-words": {**CHART, "values": {"args": ["--api-key", "<KEY>"]}},
 }
 
@@ -117,6 +119,8 @@ def test_a_key_is_known_by_its_looks(known: str) -> None:
     [
         {"engine": "vllm", "args": {"eos-token": "</s>", "served-model-name": "skeleton", "enable-x": True}},
         {**CHART, "values": {"existingSecret": "hf", "env": [{"name": "HF_TOKEN", "valueFrom": {"name": "x"}}]}},
+        {**CHART, "values": {"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}}]}},
+        {**CHART, "values": {"hf_token": {"secretName": "hf", "secretKey": "token"}, "secretKeys": {"password": "pw"}}},
         {**COMMAND, "command": ["x", "{port}", "--tokens", "5", "--tokenizer=x"]},
         {"engine": "vllm", "env": {"HTTPS_PROXY": "http://me:${PROXY_PASSWORD}@host"}},
         {

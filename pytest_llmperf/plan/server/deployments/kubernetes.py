@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from pytest_llmperf.boundary.literals import in_plain_text, is_secret, plain_secrets, texts
+from pytest_llmperf.boundary.literals import in_plain_text, secrets_of_values
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.plan.fields import EntryError, Seconds, entry
 from pytest_llmperf.plan.server.base import Basic, Bearer, LaunchedServer, ReadyCheck, refuse_secrets
@@ -21,10 +21,6 @@ from pytest_llmperf.plan.server.words import words_without_secrets
 _LONGEST_RELEASE = 53
 _PLACEHOLDERS = ("release", "namespace")
 _PLACEHOLDER = re.compile(r"(?<![${])\{(\w+)\}(?!\})")
-_NAMES_OF_OBJECTS = re.compile(r"(?i)^existing|(name|names|ref|refs)$")
-"""Keys of a chart that name a Secret of the cluster, which is none itself."""
-_HELD_BY_A_SECRET = frozenset({"key", "id", "value"})
-"""Keys that are secret where one around them says so, as in `secret: {s3: {key: …}}`."""
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
@@ -215,12 +211,3 @@ def _digest(paths: Iterable[Path]) -> str:
                 found.update(f"{file.relative_to(path.parent)}\0".encode())
                 found.update(hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()
-
-
-def secrets_of_values(values: object) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Secrets in plain text, each with the keys that lead to it; names of a cluster's Secrets are none."""
-    for path, text in texts(values):
-        *around, last = path or ("",)
-        held = last.lower() in _HELD_BY_A_SECRET and any(map(is_secret, around))
-        if not _NAMES_OF_OBJECTS.search(last):
-            yield from ((path, secret) for _, secret in plain_secrets(text, "secret" if held else last))

@@ -15,10 +15,11 @@ import yaml
 
 from pytest_llmperf import clock
 from pytest_llmperf.boundary.files import read_text
+from pytest_llmperf.boundary.literals import secrets_of_values
 from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer, secrets_of_values
+from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
 from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts, write_settings
 from pytest_llmperf.servers.deployments.kubernetes import commands
 from pytest_llmperf.servers.http import version_at

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from samples import server
 
+from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
@@ -46,6 +47,11 @@ def test_a_chart_as_its_guide_has_it():
         "Host": "triton-demo-1.example.com"
     }
     assert (config.machine, config.gpu_count, config.local_gpus, config.is_sampled) == ("prod", 0, 0, False)
+
+
+def test_the_name_of_a_secrets_entry_stays_a_word():
+    kube(", values: {hf_token: {secretName: hf, secretKey: quokkas}, auth: {existingSecret: wombats}}")
+    assert redacted("quokkas and wombats") == "quokkas and wombats"
 
 
 @pytest.mark.parametrize(
