@@ -57,6 +57,8 @@ from pytest_llmperf.servers.readiness import check_listening
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
 
+_GATES = frozenset({"baseline"})
+
 
 @click.command()
 @click.option("--url", "-u", required=True, help="Base URL of the server, as in http://localhost:8000, or host:port")
@@ -123,10 +125,13 @@ def profile(runs: int, **options: Any) -> None:
         config, points = _server_config(options), _load_points(options)
         if options["ready_timeout"] is None and isinstance(config, RemoteServer):
             check_listening(config.url)
+        if judge:
+            for point in points:
+                judge.expect(point.name, point, {}, _GATES)
         folder.claim()
         starting = start_server(config, folder.log_dir(), (), loads=points)
         results = measured(starting, points, runs, folder, judge)
-        kept = [_recorded(one, record) if record else _compared(one, baseline, folder) for one in results if judge]
+        kept = [_recorded(one, record) if record else _compared(one, judge, folder) for one in results if judge]
         if len(results) > 1:
             for table in overview_tables(folder.outcomes.values(), tables().width):
                 tables().print(table)
@@ -159,11 +164,13 @@ def _recorded(result: Result, folder: Path) -> _Kept:
         return _Kept(False, f"{name}: no baseline was recorded: {error}")
 
 
-def _compared(result: Result, baselines: Path, folder: RunFolder) -> _Kept:
-    """Holds a result against the baseline of its point's name, which must be there."""
+def _compared(result: Result, judge: Judge, folder: RunFolder) -> _Kept:
+    """Holds a result against the baseline of its point's name, which must be there, as one of all that are compared."""
     name = result.point_id
+    if why := "; ".join(result.incomparable or judge.failed_requests(result)):
+        return _Kept(False, f"{name}: not compared: {why}")
     try:
-        regression = api.compare(result, baselines=baselines, name=name)
+        regression = judge.regression(name, result)
     except LlmPerfError as error:
         return _Kept(False, f"{name}: not compared: {str(error).replace(UPDATE_HINT, 'record one with --record')}")
     folder.note(name, name, regression=regression)
@@ -239,7 +246,7 @@ def measured(
     results, live = [], stderr_line()
 
     def doubt(planned: PlannedTest, result: Result) -> Doubt:
-        return judge.doubt(planned.test, result, frozenset({"baseline"})) if judge else Doubt()
+        return judge.doubt(planned.test, result, _GATES) if judge else Doubt()
 
     with starting as server:
         tests = [PlannedTest(one.name, one.name, "profile", server.config, one, runs, one.workers) for one in points]

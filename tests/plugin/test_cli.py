@@ -18,6 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_llmperf.cli.main import main
+from pytest_llmperf.gate import judge as judging
+from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.servers.start import start_server
@@ -295,7 +297,9 @@ def test_profile_in_another_tools_words(server, tmp_path):
     assert "e2el_ms (ms)" in result.output
 
 
-def test_profile_compares_with_what_it_recorded(server, tmp_path):
+def test_profile_compares_with_what_it_recorded(server, tmp_path, monkeypatch):
+    together = []
+    monkeypatch.setattr(judging, "judge", lambda points, *more: together.append({*points}) or judge(points, *more))
     folder, two = str(tmp_path / "baselines"), ("--concurrency", "2,4")
     first = _profile(server, tmp_path / "none", "--concurrency", "2", "--baseline", folder)
     assert "profile: not compared: no baseline for this point" in first.output
@@ -305,6 +309,7 @@ def test_profile_compares_with_what_it_recorded(server, tmp_path):
     assert len(list((tmp_path / "baselines").rglob("*.json"))) == 2
     compared = _profile(server, tmp_path / "compared", *two, "--baseline", folder)
     assert "against the baseline" in compared.output
+    assert together[-1] == {"profile-c2", "profile-c4"}, "Holm's correction is over all that the command compares"
     assert "Time to second token" not in compared.output, "of several points the report has the statistics"
     points = json.loads((tmp_path / "compared" / "out" / "report.json").read_text())["points"]
     assert {point["regression"]["verdict"] for point in points} <= {"PASS", "FAIL", "INCONCLUSIVE", "IMPROVED"}
