@@ -86,19 +86,13 @@ class Measurement:
         trace = await self._whole_trace()
         warmed: WarmUp | None = None
         if self._warm_launch != server.launches:
-            await in_thread(server, server.check_alive)
-            await in_thread(server, partial(check_context, server.targets[:1], self.point, trace))
-            try:
-                await warm_up(server.instances, self.point, trace, salt=self._salt)
-                if warms_further(self.point, server.config.is_started):
-                    warmed = await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
-            except ServerError:
-                await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
-                raise
+            warmed = await self._warm(trace, further=warms_further(self.point, server.config.is_started))
             self._warm_launch = server.launches
         if self.point.length == "auto" and self._length.requests is None:
             await decide(self._length, self.point, partial(self._pass, trace))
-            trace = await self._whole_trace()
+            shorter, trace = trace, await self._whole_trace()
+            if trace is not shorter:  # has requests that the server's context and prefix cache have not seen
+                await self._warm(trace, further=False)
         spoiled: list[str] = []
         unchecked = await in_thread(server, server.check_ours)
         while True:
@@ -138,6 +132,20 @@ class Measurement:
             self._workers = min(2 * self._workers, self._most)
             return reason
         return reason if repeats < _REPEATS and not cpu else None
+
+    async def _warm(self, trace: Trace, *, further: bool) -> WarmUp | None:
+        """Warms the server up, `further` until it is steady, which is what is returned. Errors as of `run`."""
+        server = self.server
+        await in_thread(server, server.check_alive)
+        await in_thread(server, partial(check_context, server.targets[:1], self.point, trace))
+        try:
+            await warm_up(server.instances, self.point, trace, salt=self._salt)
+            if further:
+                return await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
+        except ServerError:
+            await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
+            raise
+        return None
 
     async def _whole_trace(self) -> Trace:
         """Returns the trace of every run, made anew once a length has been decided on."""
