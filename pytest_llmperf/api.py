@@ -277,7 +277,7 @@ def judge_files(
     """Judges result files of a new build against those of an old one, of the same tool, load and model.
 
     The tools are AIPerf, GenAI-Perf, perf_analyzer, vllm bench serve, SGLang and GuideLLM. Every run of a file counts,
-    and a file that holds only statistics is one run: give at least 3 files of the old build and 5 of the new one, for
+    and a file that holds only statistics is one run: give at least 3 files of the old build and 4 of the new one, for
     with fewer nothing is a FAIL. `concurrency` or `request_rate` (requests per second) is the load of files that do not
     name it; `margins` and `gate` are as in `compare`. Raises ImportFileError or ImportBaselineError, which say which
     file cannot be read or is of another load.
