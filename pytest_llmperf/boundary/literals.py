@@ -15,7 +15,7 @@ _NAME = re.compile(
     r"|^-*(bearer|basic)$"
 )
 _NO_SECRET = re.compile(
-    r"(?i)(^|[-_])(eos|bos|pad|unk|sep|cls|mask|stop|bad|special|image|video|audio|think|begin|start|end|first|new|per)"
+    r"(?i)(^|[-_])(eos|bos|pad|unk|sep|cls|mask|stop|bad|special|image|video|audio|think|begin|start|end|first|new|per|max)"
     r"[-_]?token$|[-_](file|path|dir|env|budget)$|application[-_]credentials$"
 )
 """Tokens of a model, and names of what says where a secret is."""
@@ -24,8 +24,8 @@ _SWITCH = re.compile(r"(?i)true|false|yes|no|on|off|none|null|[01]?")
 _PARAMETER = re.compile(r"(?i)^(key|sig|signature|auth|code|pw|pass|pwd|sid|session)$")
 """Parameters of a URL that are secrets too, by names that mean other things elsewhere."""
 _VALUE = re.compile(
-    r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)\s*$|://[^/@\s]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@"
-    r"|\b(?-i:(?P<known>sk-(?=[\w-]*[A-Za-z0-9]{16})[\w-]+|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
+    r"(?i)^(?:bearer|basic)\s+(?P<token>[^$\s]\S*)\s*$|://[^/@\s:]*:(?!\$\{\w+\}@)(?P<password>[^/@\s]+)@"
+    r"|\b(?-i:(?P<known>sk-(?=[\w-]{0,48}?[A-Za-z0-9]{16})[\w-]+|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|nvapi-[\w-]{20,}|AKIA[A-Z0-9]{16}))"
 )
 """Secrets by their own looks, among them the keys of OpenAI, Hugging Face, GitHub, NVIDIA and AWS."""
@@ -34,7 +34,7 @@ _NAMED = (
         r"(?<![^\s'\"(;&|])(?P<name>--?[\w-]+(?= )|[\w-]+(?==))(?: +|=)(?=['\"]?(?P<value>[^\s'\"$<({\[\\-][^\s'\"]*))"
     ),
     re.compile(r'"(?P<name>[\w-]+)"\s*:\s*"(?P<value>[^"$][^"]*)"'),
-    re.compile(r"^(?P<name>[\w-]+): *(?:Bearer +|Basic +)?(?P<value>[^\s$]\S*)$"),
+    re.compile(r"(?i)^(?P<name>authorization|cookie|\w+-[\w-]+): *(?:Bearer +|Basic +)?(?P<value>[^\s$]\S*)$"),
 )
 """A name and its value within a text: a flag or a variable of a shell's line, an entry of JSON, a header."""
 _ASSIGNED = re.compile(r"(?P<name>[\w,.-]+)=(?P<value>\$\{\w+\}\S*|[^\s$'\"]\S*).*", re.DOTALL)
@@ -45,6 +45,8 @@ _SECRET_VARIABLE = re.compile(
 )
 _MOST = 100_000
 """Mappings and lists that are looked at."""
+_MOST_NAMES = 4
+"""Names before one value that are looked at, as the two of `--env=HF_TOKEN=…`."""
 _NAMES_OF_OBJECTS = re.compile(r"(?i)^existing|(name|names|ref|refs)$")
 """Keys of a chart that name a Secret of the cluster, which is none itself."""
 _HELD_BY_A_SECRET = frozenset({"key", "id", "value"})
@@ -145,9 +147,10 @@ def _entries(value: Mapping[Any, Any] | Sequence[Any], name: str) -> Iterator[tu
         return
     for word, after in itertools.zip_longest(value, value[1:]):
         rest = word if isinstance(word, str) else ""
-        while found := _ASSIGNED.fullmatch(rest):
-            rest = found["value"]
-            yield found["name"], rest
+        for _ in range(_MOST_NAMES):
+            if found := _ASSIGNED.fullmatch(rest):
+                rest = found["value"]
+                yield found["name"], rest
         if rest.startswith("-") and isinstance(after, str) and not after.startswith("-"):
             yield rest, after
         yield name, word

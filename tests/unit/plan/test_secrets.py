@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmperf.boundary.literals import literal_secrets
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import parse_plan
 
@@ -137,6 +138,12 @@ def test_what_is_no_secret_is_taken(server: dict[str, object]) -> None:
     assert _error("", server) == ""
 
 
+@pytest.mark.parametrize("text", ["sk-", "a=", "x://a:", '"a":', "--a "])
+def test_a_long_text_is_looked_at_in_one_go(text: str) -> None:
+    """Where each part of it is compared with the rest, this takes minutes."""
+    assert not list(literal_secrets([text * 20_000, "x://" + text * 20_000]))
+
+
 def test_words_are_no_header() -> None:
     judge = {"url": "http://a", "model": "m", "instructions": "Basic arithmetic: mark 1 where it is right."}
-    assert _error("", load={**LOAD, "answers": {"judge": judge}}) == ""
+    assert _error("", load={**LOAD, "answers": {"judge": judge}, "extra_body": {"stop": ["Password: x"]}}) == ""
