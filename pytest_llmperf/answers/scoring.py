@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_llmperf.answers.judge import marks
+from pytest_llmperf.answers.judge import Question, marks
 from pytest_llmperf.answers.scores import SCORES, Score, checked, pattern_score, schema_score
 from pytest_llmperf.boundary.secrets import HIDDEN
 from pytest_llmperf.boundary.text import foreign
@@ -37,8 +37,8 @@ class AnswerScorer:
         if spec.json_schema is not None:
             self._scores["json_schema"] = schema_score(read_schema(spec.json_schema))
         self._function = load_function(spec.function) if spec.function else None
-        self._known: dict[tuple[str, str], tuple[_Scored, tuple[str, ...]]] = {}
-        """Scores by prompt and answer: a server that answers alike in every run is scored once."""
+        self._known: dict[Question, tuple[_Scored, tuple[str, ...]]] = {}
+        """Scores by question: a server that answers alike in every run is scored once."""
 
     def scored(self, run: Run) -> Run:
         """The run with the scores of its measured requests that succeeded; a note says which have none, and why."""
@@ -63,7 +63,7 @@ class AnswerScorer:
             return replace(bare, **kept)
         prompt, text = record.prompt or "", record.text or ""
         prompt_id = _digest(prompt)
-        scores, lacking = self._known[prompt, text]
+        scores, lacking = self._known[_question(record)]
         troubles.update(lacking)
         own = prompt_id in guarded
         if own and self._spec.store_texts == "guard":
@@ -83,22 +83,17 @@ class AnswerScorer:
         return foreign(text)
 
     def _score(self, records: Sequence[RequestRecord]) -> None:
-        new: dict[tuple[str, str], tuple[str, ...]] = {
-            key: record.references
-            for record in records
-            if (key := (record.prompt or "", record.text or "")) not in self._known
-        }
+        new = [one for one in dict.fromkeys(map(_question, records)) if one not in self._known]
         marked: list[float | str] = []
         if self._spec.judge is not None:
-            asked = [(prompt, answer, references) for (prompt, answer), references in new.items()]
-            marked = marks(self._spec.judge, self._judge_headers, asked)
-        for number, ((prompt, answer), references) in enumerate(new.items()):
+            marked = marks(self._spec.judge, self._judge_headers, new)
+        for number, (prompt, answer, references) in enumerate(new):
             found = dict(self._own_scores(prompt, answer, references))
             if marked:
                 found["judge"] = marked[number]
             scores = {name: value for name, value in found.items() if isinstance(value, float)}
             lacking = tuple(value for value in found.values() if isinstance(value, str))
-            self._known[prompt, answer] = scores, lacking
+            self._known[prompt, answer, references] = scores, lacking
 
     def _own_scores(self, prompt: str, answer: str, references: tuple[str, ...]) -> Iterator[tuple[str, float | str]]:
         """Scores by name, or a sentence on why the user's function gave none."""
@@ -116,6 +111,11 @@ def without_texts(run: Run) -> Run:
     """The run as one of a load whose answers nobody looks at."""
     bare = [replace(record, prompt=None, text=None, references=()) for record in run.records]
     return replace(run, records=tuple(bare))
+
+
+def _question(record: RequestRecord) -> Question:
+    """A prompt may stand in its file more than once, with other references."""
+    return record.prompt or "", record.text or "", record.references
 
 
 def _digest(text: str) -> str:

@@ -39,6 +39,11 @@ def test_measured_answers_have_scores_and_no_text():
     assert done.records[0].output_id is None, "nothing is guarded"
 
 
+def test_a_prompt_that_stands_twice_in_its_file_is_scored_by_the_references_of_each_request():
+    done = scored(answered("p", "a", "a"), answered("p", "a", "b"), scores=("exact",))
+    assert [one.scores for one in done.records] == [{"exact": 1.0}, {"exact": 0.0}]
+
+
 def test_the_guard_takes_the_first_different_prompts():
     records = [answered(prompt, "a") for prompt in ("p", "p", "q", "r")]
     ids = [one.output_id for one in scored(*records, guard={"prompts": 2}).records]
