@@ -131,7 +131,7 @@ def _gated() -> tuple[str, ...]:
 
 
 def _pairs(held: History, before: str, after: str) -> list[tuple[FoundPoint, FoundPoint]]:
-    if before.isdigit() and after.isdigit() and max(len(before), len(after)) < 8:
+    if before.isdecimal() and after.isdecimal() and max(len(before), len(after)) < 8:
         return [(held.point(int(before)), held.point(int(after)))]
     sides = [{found.point.test: found for found in held.of_session(held.session(id).id)} for id in (before, after)]
     both = [test for test in sides[0] if test in sides[1]]
@@ -318,7 +318,7 @@ def merge(path: Path, others: tuple[Path, ...]) -> None:
 def prune(path: Path, days: int, dry_run: bool, yes: bool) -> None:
     """Delete old sessions."""
     since = datetime.now(UTC) - timedelta(days=days)
-    with open_history(path, write=True) as held:
+    with open_history(path) as held:
         old = held.older(since)
         for id, started, points in old:
             click.echo(f"delete {id[:8]} of {started:%Y-%m-%d %H:%M}, {points} points")

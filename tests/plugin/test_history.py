@@ -86,6 +86,7 @@ def test_reports_exports_and_histories_are_taken_over_once(measured, tmp_path):
         (("trend", "a", "nonsense"), "unknown metric 'nonsense'"),
         (("list", "--param-filter", "x"), "'x' is not KEY=VALUE"),
         (("prune", "--days", "9" * 20), "is not in the range"),
+        (("prune", "--days", "1"), "there is no history"),
         (("import", __file__), "neither a report, nor an export, nor a database"),
     ],
 )
@@ -100,6 +101,7 @@ def test_mistakes_are_told(tmp_path, args, message):
     ("args", "message"),
     [
         (("show", "9" * 30), "too large"),
+        (("compare", "\u00b2", "\u00b2"), "no session begins with"),
         (("import", "h.sqlite"), "h.sqlite is a history itself; `llmperf history merge h.sqlite`"),
         (("html",), "no point that was measured"),
         (("table",), "no point with these metrics"),
