@@ -292,7 +292,10 @@ class Deployment:
             self.watch.close()
         if not self.is_ours:
             return
-        self._collect()
+        try:
+            self._collect()
+        except Exception as error:  # whatever it is, as a full disk: the release must not stay for it
+            holder.log(f"logs and events of its pods cannot be kept: {error!r}", "WARNING")
         if self.config.keep:
             holder.log(f"release {self.config.release_name} stays (keep)")
             return
