@@ -90,7 +90,7 @@ def parse_state(body: bytes) -> State:
             model=str(found.get("loaded_model") or ""),
             version=str(found["version"]) if found.get("version") else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unreachable(f"GET {PREFIX}/state: not the answer of an MLNode: {_shown(body)}") from None
 
 
@@ -117,7 +117,7 @@ def _in_body(body: bytes) -> str | None:
     try:
         found = json.loads(body)
         status = found["status"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"HTTP 200 without a `status`: {_shown(body)}. Is `url` the node's management port?"
     if status == "OK":
         return None
@@ -140,12 +140,16 @@ def _detail(body: bytes) -> str | None:
     """FastAPI's words for a refusal; None where the body has none."""
     try:
         detail = json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if not isinstance(detail, list):
         return str(detail)
     problems = [problem for problem in detail if isinstance(problem, Mapping)]
-    return "; ".join(f"{'.'.join(map(str, p.get('loc', ())))}: {p.get('msg')}" for p in problems) or str(detail)
+    return "; ".join(f"{_field(p.get('loc'))}: {p.get('msg')}" for p in problems) or str(detail)
+
+
+def _field(place: object) -> str:
+    return ".".join(map(str, place)) if isinstance(place, list) else str(place)
 
 
 def _shown(body: bytes) -> str:

@@ -73,6 +73,6 @@ def missing_model(answer: httpx.Response, model: str) -> str | None:
     """A sentence on why an answer to `/v1/models` is not that of a server of `model`; None when it is."""
     try:
         names = [str(entry["id"]) for entry in answer.json()["data"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "GET /v1/models: not the answer of a vLLM server"
     return None if model in names else f"GET /v1/models: serves {', '.join(names) or 'nothing'}, not {model}"

@@ -83,7 +83,7 @@ def test_states_of_old_and_new_nodes(body, state):
     assert parse_state(json.dumps(body).encode()) == state
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"status": "OK"}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"status": "OK"}', b"[" * 100_000], ids=len)
 def test_what_is_no_state(body):
     with pytest.raises(Unreachable, match="not the answer of an MLNode"):
         parse_state(body)
@@ -106,6 +106,9 @@ def test_what_is_no_state(body):
             {"detail": [{"loc": ["body", "dtype"], "msg": "Field required"}]},
             "HTTP 422: body.dtype: Field required. The node did not take the request's body",
         ),
+        (422, {"detail": [{"loc": None, "msg": "bad"}, {"loc": "body"}]}, "HTTP 422: None: bad; body: None. The node"),
+        (409, "[" * 100_000, "HTTP 409"),
+        (200, "[" * 100_000, "HTTP 200 without a `status`"),
         (500, {"detail": "boom"}, "HTTP 500: boom. vLLM did not start"),
         (404, {"detail": "Not Found"}, "HTTP 404: Not Found. Is `url` the node's management port (8080)"),
         (403, {"detail": "no"}, "HTTP 403: no. The credentials are missing or wrong"),
