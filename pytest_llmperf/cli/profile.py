@@ -168,14 +168,20 @@ def _compared(result: Result, judge: Judge, folder: RunFolder) -> _Kept:
     """Holds a result against the baseline of its point's name, which must be there, as one of all that are compared."""
     name = result.point_id
     if why := "; ".join(result.incomparable or judge.failed_requests(result)):
-        return _Kept(False, f"{name}: not compared: {why}")
+        return _not_compared(name, why, folder)
     try:
         regression = judge.regression(name, result)
     except LlmPerfError as error:
-        return _Kept(False, f"{name}: not compared: {str(error).replace(UPDATE_HINT, 'record one with --record')}")
-    folder.note(name, name, regression=regression)
+        return _not_compared(name, str(error).replace(UPDATE_HINT, "record one with --record"), folder)
+    is_kept = regression.verdict not in ("FAIL", "NO BASELINE")
+    folder.note(name, name, regression=regression, passed=folder.outcomes[name].passed and is_kept)
     text = "\n  ".join([headline(name, regression), *regression.sentences, *regression.notes])
-    return _Kept(regression.verdict not in ("FAIL", "NO BASELINE"), text)
+    return _Kept(is_kept, text)
+
+
+def _not_compared(name: str, why: str, folder: RunFolder) -> _Kept:
+    folder.note(name, name, passed=False, error=f"not compared: {why}")
+    return _Kept(False, f"{name}: not compared: {why}")
 
 
 def _is_fine(result: Result) -> bool:
@@ -254,7 +260,8 @@ def measured(
         campaign = Campaign(program, folder, (), live=live, interleave=False, doubt=doubt)
         for planned in tests:
             results.append(run(campaign.result(planned, server)))
-            folder.note(planned.test, planned.point_id, error=None, passed=_is_fine(results[-1]))
+            limits, passed = limits_of(results[-1]), _is_fine(results[-1])
+            folder.note(planned.test, planned.point_id, error=None, passed=passed, sla=limits)
     return results
 
 

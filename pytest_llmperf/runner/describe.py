@@ -46,7 +46,9 @@ def _shape(load: LoadPoint) -> str:
 
 
 def load_seconds(load: LoadPoint) -> float | None:
-    """Seconds in which one run sends requests; None where that depends on the server."""
+    """Seconds in which one run sends requests; None where that depends on the server, as the levels of a search do."""
+    if load.capacity is not None:
+        return None
     if load.trace is not None:
         return read_trace(load.trace).entries[-1].due_s
     if load.stages:

@@ -81,6 +81,8 @@ def test_profile_judges_limits_and_writes_a_page(server, tmp_path):
     broken = _profile(server, tmp_path / "b", "--concurrency", "2", "--sla", "ttft_p50<=1us")
     assert broken.exit_code == 1
     assert "FAIL ttft_p50: " in broken.output
+    (point,) = json.loads((tmp_path / "b" / "out" / "report.json").read_text())["points"]
+    assert (point["passed"], point["sla"]["verdict"]) == (False, "FAIL")
 
 
 def test_profile_takes_a_list_of_rates(server, tmp_path):
@@ -304,6 +306,9 @@ def test_profile_compares_with_what_it_recorded(server, tmp_path, monkeypatch):
     first = _profile(server, tmp_path / "none", "--concurrency", "2", "--baseline", folder)
     assert "profile: not compared: no baseline for this point" in first.output
     assert first.exit_code == 1
+    (lost,) = json.loads((tmp_path / "none" / "out" / "report.json").read_text())["points"]
+    assert lost["passed"] is False
+    assert lost["error"].startswith("not compared: no baseline for this point")
     recorded = _profile(server, tmp_path / "recorded", *two, "--record", folder)
     assert recorded.exit_code == 0, recorded.output
     assert len(list((tmp_path / "baselines").rglob("*.json"))) == 2
@@ -313,6 +318,7 @@ def test_profile_compares_with_what_it_recorded(server, tmp_path, monkeypatch):
     assert "Time to second token" not in compared.output, "of several points the report has the statistics"
     points = json.loads((tmp_path / "compared" / "out" / "report.json").read_text())["points"]
     assert {point["regression"]["verdict"] for point in points} <= {"PASS", "FAIL", "INCONCLUSIVE", "IMPROVED"}
+    assert all(point["passed"] is (point["regression"]["verdict"] != "FAIL") for point in points)
     both = _profile(server, tmp_path / "both", "--record", folder, "--baseline", folder)
     assert both.exit_code == 2
     assert "exclude each other" in both.output

@@ -14,8 +14,8 @@ from pytest_llmperf.runner.outcomes import Outcome
 
 _ANSWERS = 16
 """Points in trouble that the answer lists."""
-_NUMBER = re.compile(r"\d+(\.\d+)?((, | to )\d+(\.\d+)?)*")
-"""A number, a range or a list of them: remarks that differ by these alone are one."""
+_NUMBER = re.compile(r"(?<![\w.])(?<!\w-)\d+(\.\d+)?((, | to )\d+(\.\d+)?)*(?!\w)")
+"""A number, a range or a list of them, none within a name such as p99: remarks that differ by these alone are one."""
 _NAMED = 3
 """Points that a remark on many of them names."""
 
@@ -34,6 +34,8 @@ def remark_lines(outcomes: Sequence[Outcome], verbosity: int) -> Iterator[str]:
     for outcome in outcomes:
         for remark in dict.fromkeys(_remarks(outcome, every=every)):
             alike = remark if every else _NUMBER.sub("0", remark)
+            if outcome.point_id in points_of.get(alike, {}):
+                alike = remark  # a second one, of another GPU for instance, is not the first
             points_of.setdefault(alike, {}).setdefault(outcome.point_id, remark)
     for shown in points_of.values():
         remark, *others = shown.values()

@@ -41,7 +41,7 @@ def totals(program: Program, run_seconds: Callable[[PlannedTest], float | None])
     parts = [
         counted(len(started), "start"),
         counted(sum(count for _, count in counts), "run"),
-        f"{at_least}{requests} requests",
+        *([f"{at_least}{requests} requests"] if requests else []),
         *([f"about {load_s:.0f} s of load"] if seconds else []),
         *([f"{gpu_s / 3600:.2g} GPU hours"] if gpu_s else []),
     ]

@@ -17,11 +17,12 @@ from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.records import HostLoad
 from pytest_llmperf.report.json.properties import outcome_properties
 from pytest_llmperf.report.media import report_document, summary
+from pytest_llmperf.report.terminal.remarks import remark_lines
 from pytest_llmperf.report.text import number
 from pytest_llmperf.report.views.names import distinguished
 from pytest_llmperf.report.views.standing import standing
 from pytest_llmperf.report.views.verdicts import describe, failure_text
-from pytest_llmperf.runner.describe import describe_load
+from pytest_llmperf.runner.describe import describe_load, load_seconds
 from pytest_llmperf.runner.outcomes import Outcome, RunFolder, request_lines
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -414,6 +415,37 @@ def test_numbers(value, text):
 )
 def test_a_load_in_words(load, text):
     assert describe_load(load, 3) == text
+
+
+def test_how_long_a_search_for_a_capacity_sends_is_not_known():
+    asked = {"request_rate": "1:100", "sla": {"ttft_p99": "<= 500 ms"}}
+    assert load_seconds(point(duration="20 s", capacity=asked)) is None
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        (
+            (("ITL of 3 of 9",), ("ITL of 4 of 9",)),
+            ["a, b: since the baseline, ITL of 3 of 9 (the numbers are those of a)"],
+        ),
+        (
+            (("TTFT p50 drifts",), ("TTFT p99 drifts",)),
+            ["a: since the baseline, TTFT p50 drifts", "b: since the baseline, TTFT p99 drifts"],
+        ),
+        (
+            (("from m-7 on",), ("from m-72 on",)),
+            ["a: since the baseline, from m-7 on", "b: since the baseline, from m-72 on"],
+        ),
+        (
+            (("GPU 0 is hot", "GPU 1 is hot"),) * 2,
+            ["a, b: since the baseline, GPU 0 is hot", "a, b: since the baseline, GPU 1 is hot"],
+        ),
+    ],
+)
+def test_remarks_that_differ_by_numbers_alone_are_one(notes, told):
+    held = [outcome(point_id=name, notes=of_point) for name, of_point in zip("ab", notes, strict=True)]
+    assert [line for line in remark_lines(held, 0) if "since the baseline" in line] == told
 
 
 def test_the_window_of_a_run_and_what_lies_outside():
