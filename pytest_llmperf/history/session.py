@@ -169,7 +169,7 @@ def _verdict(point: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     for verdict in ("FAIL", "INCONCLUSIVE"):
         if reasons := tuple(reason for reason, found in judged if found == verdict):
             return verdict, reasons
-    if point.get("regression", {}).get("verdict") == "NO BASELINE" or (error and not judged):
+    if point.get("regression", {}).get("verdict") == "NO BASELINE" or (error and not (judged and point.get("passed"))):
         return "ERROR", ("error",)
     return ("PASS", ()) if judged else ("MEASURED", ())
 

@@ -159,6 +159,18 @@ def test_what_is_no_report_is_refused(report, message):
         session_of(report, "r.json")
 
 
+@pytest.mark.parametrize(
+    ("passed", "error", "verdict"),
+    [(True, None, "PASS"), (False, "no baseline for this point", "ERROR"), (None, "skipped: no GPU", "SKIPPED")],
+)
+def test_a_test_that_failed_within_its_limits_is_no_pass(passed, error, verdict):
+    checks = [{"quantity": "ttft_p99", "verdict": "PASS"}]
+    found = {"test": "a.py::t", "id": "t", "passed": passed, "error": error, "sla": {"checks": checks}}
+    report = {"schema": "llmperf.report/1", "llmperf": "1", "started": START.isoformat(), "environments": {}}
+    (kept,) = session_of({**report, "points": [found]}, "r.json").points
+    assert kept.verdict == verdict
+
+
 def test_the_file_of_another_program_is_left_alone(path):
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE theirs (a)")
