@@ -95,8 +95,9 @@ def changed_answers(then: Sequence[Answers | None], now: Answers | None) -> Iter
     texts = {prompt: text for session in known for prompt, text in session.texts.items()}
     for prompt in now.outputs[0]:
         given = {run[prompt] for run in runs if prompt in run}
-        if given and any(run.get(prompt, next(iter(given))) not in given for run in now.outputs):
-            yield ChangedAnswer(prompt, texts.get(prompt), now.texts.get(prompt))
+        new = [run[prompt] for run in now.outputs if prompt in run and run[prompt] not in given]
+        if given and new:
+            yield ChangedAnswer(prompt, texts.get(prompt), now.every_text.get(new[0]))
 
 
 def _series(side: _Side, quantity: Quantity, margin: float, then: PerRun, now: PerRun) -> Series:

@@ -23,7 +23,9 @@ class Answers:
     outputs: tuple[Mapping[str, str], ...] = ()
     """Digest of the answer by prompt, a mapping per run; empty where nothing is guarded."""
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Guarded answers by prompt, where texts are stored."""
+    """Guarded answers by prompt, where texts are stored: the first of each."""
+    every_text: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """All different ones by their digests; a baseline has none."""
 
 
 def answers_of(runs: Sequence[Run]) -> Answers | None:
@@ -31,6 +33,7 @@ def answers_of(runs: Sequence[Run]) -> Answers | None:
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     outputs: list[Mapping[str, str]] = []
     texts: dict[str, str] = {}
+    every_text: dict[str, str] = {}
     for run in runs:
         outputs.append({prompt: record.output_id for prompt, record in _answered(run) if record.output_id})
         for prompt, record in _answered(run):
@@ -38,13 +41,14 @@ def answers_of(runs: Sequence[Run]) -> Answers | None:
                 scores[f"{ACCURACY}{name}"][prompt].append(value)
             if record.output_id and record.text is not None:
                 texts.setdefault(prompt, record.text)
+                every_text[record.output_id] = record.text
     if not scores and not any(outputs):
         return None
     means = {
         name: {prompt: round(fmean(values), 4) for prompt, values in of_prompts.items()}
         for name, of_prompts in scores.items()
     }
-    return Answers(means, tuple(outputs) if any(outputs) else (), texts)
+    return Answers(means, tuple(outputs) if any(outputs) else (), texts, every_text)
 
 
 def _answered(run: Run) -> Iterator[tuple[str, RequestRecord]]:
