@@ -14,8 +14,8 @@ from pytest_llmperf.runner.outcomes import Outcome
 
 _ANSWERS = 16
 """Points in trouble that the answer lists."""
-_NUMBER = re.compile(r"(?<![\w.])(?<!\w-)\d+(\.\d+)?((, | to )\d+(\.\d+)?)*(?!\w)")
-"""A number, a range or a list of them, none within a name such as p99: remarks that differ by these alone are one."""
+_NUMBER = re.compile(r"(?<![\w.])(?<!\w-)(?<!HTTP )\d+(\.\d+)?((, | to )\d+(\.\d+)?)*(?!\w)")
+"""A number, a range or a list of them, none of a name (p99, HTTP 503): remarks that differ by these alone are one."""
 _NAMED = 3
 """Points that a remark on many of them names."""
 

@@ -441,6 +441,10 @@ def test_how_long_a_search_for_a_capacity_sends_is_not_known():
             (("GPU 0 is hot", "GPU 1 is hot"),) * 2,
             ["a, b: since the baseline, GPU 0 is hot", "a, b: since the baseline, GPU 1 is hot"],
         ),
+        (
+            (("2 x HTTP 429",), ("3 x HTTP 503",)),
+            ["a: since the baseline, 2 x HTTP 429", "b: since the baseline, 3 x HTTP 503"],
+        ),
     ],
 )
 def test_remarks_that_differ_by_numbers_alone_are_one(notes, told):
