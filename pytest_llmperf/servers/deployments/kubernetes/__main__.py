@@ -391,9 +391,11 @@ def main(argv: list[str]) -> int:
     except Stopped:
         return 0
     finally:
-        holder.ignore_signals()
-        if deployment is not None:
-            deployment.take_down()
+        try:
+            holder.ignore_signals()  # the first signal may come just before
+        finally:
+            if deployment is not None:
+                deployment.take_down()
     return 0
 
 

@@ -1,22 +1,43 @@
 """The end of a release, whatever fails on the way to it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from samples import server
 
+from pytest_llmperf.plan.server.table import ServerConfig
+from pytest_llmperf.servers.deployments.kubernetes import engine
 from pytest_llmperf.servers.deployments.kubernetes.__main__ import Deployment
+
+SIGNALLED = """
+import os, signal, sys
+from pytest_llmperf.servers.deployments.kubernetes.__main__ import main
+
+def interrupt(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == "ignore_signals":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(interrupt)
+main(sys.argv[1:])
+"""
+
+
+def config_with_programs(folder: Path, **more: str) -> ServerConfig:
+    """A release whose `helm` and `kubectl` only write down how they were called, in the file `called`."""
+    for program in ("helm", "kubectl"):
+        (folder / program).write_text(f'#!/bin/sh\necho {program} "$@" >>{folder}/called\n')
+        (folder / program).chmod(0o755)
+    entry = {"helm": f"{folder}/helm", "kubectl": f"{folder}/kubectl", "url": "'http://10.0.0.1'", **more}
+    given = "".join(f", {name}: {value}" for name, value in entry.items())
+    return server(f"{{engine: kubernetes, chart: ./chart, context: c, namespace: demo{given}}}")
 
 
 def test_logs_that_cannot_be_kept_leave_no_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for program in ("helm", "kubectl"):
-        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >>{tmp_path}/called\n')
-        (tmp_path / program).chmod(0o755)
+    config = config_with_programs(tmp_path)
     (tmp_path / "file").touch()
-    programs = f"helm: {tmp_path}/helm, kubectl: {tmp_path}/kubectl"
-    config = server(
-        f"{{engine: kubernetes, chart: ./chart, context: c, namespace: demo, url: 'http://10.0.0.1', {programs}}}"
-    )
     deployment = Deployment(config, 1, tmp_path / "file" / "a.log")
     deployment.is_ours = True
     deployment.take_down()
@@ -24,3 +45,12 @@ def test_logs_that_cannot_be_kept_leave_no_release(tmp_path: Path, capsys: pytes
     err = capsys.readouterr().err
     assert "cannot be kept: NotADirectoryError" in err
     assert "are gone" in err
+
+
+def test_a_signal_in_the_moment_of_taking_down_leaves_no_release(tmp_path: Path) -> None:
+    config = config_with_programs(tmp_path, ready_timeout="0.1 s")
+    with engine.placed(config, tmp_path / "a.log") as place:
+        subprocess.run([sys.executable, "-c", SIGNALLED, str(place.settings)], check=False, capture_output=True)
+    called = (tmp_path / "called").read_text()
+    assert "helm upgrade --install llmperf-a" in called
+    assert "helm uninstall llmperf-a" in called
