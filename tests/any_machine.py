@@ -15,6 +15,7 @@ LIMITS = {
     "MAX_FIRST_COALESCED": 1.0,
     "MIN_LOOP_LAG_MS": 1e9,
     "MAX_OTHER_CPU": 1000.0,
+    "MAX_STOLEN_CPU": 1000.0,
 }
 _patch = pytest.MonkeyPatch()
 

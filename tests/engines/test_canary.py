@@ -62,7 +62,7 @@ def _sglang(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entry]:
 
 @contextlib.contextmanager
 def _mlnode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entry]:
-    port, inference = free_ports(1)[0], 20_000 + os.getpid() % 2000 * 10
+    port, inference = free_ports(1)[0], 20_000 + os.getpid() % 1000 * 10
     engine = (sys.executable, "-m", "pytest_llmperf.embedded", "--step", "modelled", "--decode-ms-per-step", "2")
     ports = ("--port", str(port), "--inference-port", str(inference), "--gpus", "1")
     node = [sys.executable, str(STAND_INS / "mlnode.py"), *ports, "--", *engine]

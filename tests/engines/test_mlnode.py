@@ -43,7 +43,7 @@ class Node:
 
     def __init__(self, folder: Path, *options: str, program: Sequence[str] = EMBEDDED, gpus: int = 8) -> None:
         # The instances get the ports above the inference port.
-        self.port, self.inference_port = free_ports(1)[0], 20_000 + os.getpid() % 2000 * 10
+        self.port, self.inference_port = free_ports(1)[0], 20_000 + os.getpid() % 1000 * 10
         self.output = folder / "node.out"
         self.command = [
             *(sys.executable, str(NODE), "--port", str(self.port), "--inference-port", str(self.inference_port)),

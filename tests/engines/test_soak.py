@@ -62,7 +62,7 @@ def _state() -> dict[str, float]:
     }
 
 
-def test_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, any_machine: None) -> None:
     monkeypatch.syspath_prepend(str(_BENCHMARK))
     source = importlib.import_module("source")
     total, states = Counter[str](), []

@@ -229,7 +229,7 @@ class Sandbox(ExitStack):
     def own_plan(self, *arguments: str, load: Mapping[str, Any] | None = None, **keys: Any) -> None:
         """A plan for a fake server that pytest starts with these arguments."""
         command = [sys.executable, "-I", "-S", fake_server.__file__, "--port", "{port}", *arguments]
-        entry = {"engine": "command", "command": command, "ready_timeout": "5 s", **keys.pop("entry", {})}
+        entry = {"engine": "command", "command": command, "ready_timeout": "60 s", **keys.pop("entry", {})}
         self.plan(entry, load, **keys)
 
     def pytest(

@@ -25,7 +25,7 @@ class _Node:
 
     def __init__(self, sandbox, *options):
         # The instances get the ports above the inference port.
-        port, inference = free_ports(1)[0], 30_000 + os.getpid() % 1000 * 10
+        port, inference = free_ports(1)[0], 10_000 + os.getpid() % 1000 * 10
         self.url, self.inference_url = (f"http://127.0.0.1:{one}" for one in (port, inference))
         words = ("--port", str(port), "--inference-port", str(inference), *options, "--", *_ENGINE)
         command = [sys.executable, str(_NODE), *words]
@@ -158,8 +158,8 @@ FAULTS = (
     Fault(
         "quantising-hangs",
         "a step of TensorRT-LLM never ends",
-        _trtllm(env={"STANDIN_HANG": "quantize.py"}, ready_timeout="8 s"),
-        says=("was not ready within 8 s (ready_timeout)", "quantize"),
+        _trtllm(env={"STANDIN_HANG": "quantize.py"}, ready_timeout="20 s"),
+        says=("was not ready within 20 s (ready_timeout)", "quantize"),
     ),
     Fault(
         "quantising-killed",

@@ -175,7 +175,7 @@ def test_a_first_answer_without_an_end_fails_in_time(suite, server, monkeypatch)
                 handler.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n')
 
     monkeypatch.setattr(server.RequestHandlerClass, "do_POST", chatter)
-    _write(suite, server, "ready_timeout: 200 ms", ("", None))
+    _write(suite, server, "ready_timeout: 2 s", ("", None))
     result = suite.run()
     result.assert_outcomes(errors=1)
     over.set()

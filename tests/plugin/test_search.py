@@ -30,7 +30,7 @@ def test_search(llmperf_search):
     result = llmperf_search.run()
     assert result.best
     assert result.best.values == {"decode-ms-per-step": 10}
-    assert result.best.objective.low > 100
+    assert result.best.objective.low > 40
     assert [found.rank for found in result.ranked] == [1, 2, 3]
     assert [point.name for front in result.pareto for point in front.points if point.on_front]
 """
@@ -51,7 +51,7 @@ def test_a_search_is_a_test(searching):
     properties = {one.get("name"): one.get("value") for one in ElementTree.parse(junit).iter("property")}
     assert properties["llmperf.search.best"] == "grid.decode_ms_per_step_10"
     assert properties["llmperf.search.best.decode-ms-per-step"] == "10"
-    assert float(properties["llmperf.search.best.objective_tok_s"]) > 100
+    assert float(properties["llmperf.search.best.objective_tok_s"]) > 40
     (found,) = searching.report()["searches"]
     assert (found["search"], found["best"]) == ("best", "grid.decode_ms_per_step_10")
     folder = searching.output / "search-test_perf.py.test_search-best"

@@ -35,7 +35,7 @@ IMAGES = {
 }
 _GPU = "nvidia.com/gpu"
 _BACK_OFF_S, _GROWTH_S = 2.0, 4.0
-_ADDRESSES = (f"127.{os.getpid() % 200 + 20}.{n // 250}.{n % 250 + 1}" for n in itertools.count())
+_ADDRESSES = (f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.{n % 250 + 1}" for n in itertools.count())
 
 
 class Container:

@@ -116,10 +116,10 @@ def test_of_many_points_no_more_than_one_is_in_memory():
     def points():
         for day in range(5):
             yield FoundPoint(day, "s", START, None, point(measured=START + timedelta(days=day)))
-            held.append(sum(isinstance(one, HistoryPoint) for one in gc.get_objects()))
+            held.append(sum(type(one) is HistoryPoint for one in gc.get_objects()))
 
     held: list[int] = []
-    before = sum(isinstance(one, HistoryPoint) for one in gc.get_objects())
+    before = sum(type(one) is HistoryPoint for one in gc.get_objects())
     (trend,) = trends(points(), [parse_quantity("itl_p50")])
     assert len(trend.levels) == len(held) == 5
     assert max(held) <= before + 1

@@ -29,7 +29,7 @@ searches:
 
 
 @pytest.fixture
-def bench(tmp_path):
+def bench(tmp_path, any_machine):
     """The bench of a search, by its name, with the lines that it shows."""
 
     def made(name):

@@ -135,8 +135,8 @@ def test_the_plan_names_what_says_ready(tmp_path: Path) -> None:
 
 
 def test_a_named_check_that_says_no_is_told_with_its_last_answer(tmp_path: Path) -> None:
-    found = _refusal(tmp_path, _only_chat, ready={"path": "/healthz", "status": 204}, ready_timeout="50 ms")
-    assert "was not ready within 0.05 s (ready_timeout); GET /healthz: HTTP 404: no route, not 204" in found
+    found = _refusal(tmp_path, _only_chat, ready={"path": "/healthz", "status": 204}, ready_timeout="1 s")
+    assert "was not ready within 1 s (ready_timeout); GET /healthz: HTTP 404: no route, not 204" in found
 
 
 def test_without_a_check_the_first_request_decides(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ loads:
 
 
 @pytest.fixture
-def planned(tmp_path):
+def planned(tmp_path, any_machine):
     (tmp_path / "plan.yaml").write_text(PLAN)
     lines = [json.dumps({"input": f"Say {number}.", "output": "So."}) for number in range(200)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
