@@ -14,10 +14,10 @@ def _needs(module):
 
 
 def _signalled(signum):
-    """In the middle of the second of three runs."""
+    """In the middle of the second run."""
 
     def run(sandbox):
-        sandbox.url_plan(sandbox.serve().url, {"requests": 200}, runs=3)
+        sandbox.url_plan(sandbox.serve().url, {"requests": 200}, runs=100)
         session = sandbox.pytest("--junitxml=junit.xml")
         session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
         session.signal(signum)
@@ -27,7 +27,7 @@ def _signalled(signum):
 
 
 def _profile_hung_up(sandbox):
-    load = ("--requests", "300", "--concurrency", "2", "--input-tokens", "10", "--output-tokens", "8", "--runs", "3")
+    load = ("--requests", "300", "--concurrency", "2", "--input-tokens", "10", "--output-tokens", "8", "--runs", "100")
     url = sandbox.serve().url
     session = sandbox.llmperf("profile", "--url", url, "--model", "m", "--output", "out", *load)
     session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
@@ -94,7 +94,7 @@ FAULTS = (
     Fault(
         "timeout-thread",
         "pytest-timeout ends the process in a run (its thread method)",
-        _with_plugin("timeout", "--timeout=5", "--timeout-method=thread", load={"requests": 20}, runs=500),
+        _with_plugin("timeout", "--timeout=5", "--timeout-method=thread", load={"requests": 20}, runs=5000),
         says=("Timeout",),
         keeps=20,
         marks=_needs("pytest_timeout"),

@@ -13,12 +13,12 @@ from sandbox import TEST, without_proc
 
 def _may_mount():
     """Root may, but not in every container."""
-    command = "unshare --mount mount -t tmpfs tmpfs /proc".split()
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/proc"]
     return os.geteuid() == 0 and shutil.which("unshare") and not subprocess.run(command, capture_output=True).returncode
 
 
 _ROOT = (pytest.mark.skipif(not _may_mount(), reason="nothing may be mounted here"),)
-_LONG = {"requests": 300, "concurrency": 4, "warmup_requests": 0}
+_LONG = {"requests": 3000, "concurrency": 4, "warmup_requests": 0}
 
 
 def _port_of_the_server(session):
@@ -145,7 +145,7 @@ FAULTS = (
     Fault(
         "impostor",
         "another server takes the port before ours listens, and ours dies of it",
-        _impostor(["--life=late:1"]),
+        _impostor(["--life=late:5"]),
         says=("server 's' is not what answers", "listens on its port", "run again, which takes another port"),
     ),
     Fault(
@@ -171,13 +171,13 @@ FAULTS = (
     Fault(
         "worker-stopped",
         "one of two processes of the load driver is stopped (SIGSTOP)",
-        _signalled("spawn_main", signal.SIGSTOP, words=("--llmperf-workers=2",), load={**_LONG, "requests": 2000}),
+        _signalled("spawn_main", signal.SIGSTOP, words=("--llmperf-workers=2",), load=_LONG),
         says=("worker process", "of 2 of the load driver gives no sign of life (stopped, or wedged)"),
     ),
     Fault(
         "worker-killed",
         "one of two processes of the load driver is killed",
-        _signalled("spawn_main", signal.SIGKILL, words=("--llmperf-workers=2",), load={**_LONG, "requests": 2000}),
+        _signalled("spawn_main", signal.SIGKILL, words=("--llmperf-workers=2",), load=_LONG),
         says=("worker process", "of 2 of the load driver died (exit code -9)"),
     ),
     Fault(
