@@ -19,8 +19,8 @@ _PERMANENT = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigErr
 _PULLS = ("ImagePullBackOff", "ErrImagePull")
 _WRONG_IMAGE = re.compile(r"(?i)not found|manifest unknown|denied|unauthorized|forbidden|invalid reference")
 _NODE_LABELS = ("node.kubernetes.io/instance-type", "nvidia.com/gpu.product", "nvidia.com/cuda.driver-version.full")
-_GPU = re.compile(r"(^|[./])gpu(\.|$)|/mig-")
-"""Resources that are GPUs: nvidia.com/gpu, amd.com/gpu, gpu.intel.com/i915, nvidia.com/mig-1g.5gb."""
+_GPU = re.compile(r"/gpu(\.|$)|/mig-|^gpu\.intel\.com/(i915|xe)$")
+"""Resources that are GPUs: nvidia.com/gpu, nvidia.com/mig-1g.5gb, gpu.intel.com/i915, not gpu.intel.com/memory.max."""
 
 
 class Trouble(NamedTuple):

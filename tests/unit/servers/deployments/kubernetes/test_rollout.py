@@ -136,6 +136,8 @@ def test_what_makes_it_comparable():
     assert rollout.images([pod()]) == {"server": "r/i@sha256:ab"}
     assert rollout.images([pod(), second]) == {"server": "r/i:2, r/i@sha256:ab"}
     assert rollout.gpus([pod(), pod()]) == 4
+    limits = {"gpu.intel.com/i915": "1", "gpu.intel.com/memory.max": "8Gi", "nvidia.com/mig-1g.5gb": "2", "cpu": "4"}
+    assert rollout.gpus([{"spec": {"containers": [{"resources": {"limits": limits}}]}}]) == 3
     secret = {"kind": "Secret", "data": {"a": "b"}}
     found = rollout.manifest_digest("d", [deployment()])
     assert rollout.manifest_digest("d", [deployment(), secret]) == found
