@@ -214,7 +214,7 @@ def _busy_with(tmp_path: Path, program: str) -> tuple[subprocess.Popen[bytes], s
     """A pytest whose deployment hangs in this program, with what marks all of its processes."""
     server = config(tmp_path, FP8, {"STANDIN_HANG": program}, flow="engine", programs={"tritonserver": "/bin/true"})
     entry = server.model_dump(mode="json", exclude={"name", "unlocked", "ready", "ready_timeout", "exit_timeout"})
-    load = {"input_tokens": 8, "output_tokens": 8, "concurrency": 1, "requests": 4}
+    load = {"endpoint": "generate", "input_tokens": 8, "output_tokens": 8, "concurrency": 1, "requests": 4}
     servers = {"trt": {**entry, "unlocked": ["precision"]}}
     plan = {"model": "m", "servers": servers, "loads": {"short": load}}
     for name, text in (("plan.yaml", json.dumps(plan)), ("test_perf.py", TEST), ("pytest.ini", INI)):
