@@ -36,6 +36,7 @@ MEASURING = frozenset(
 
 UNRELATED: Mapping[str, str] = {
     "name": "the test's id has it",
+    "entry": "a part of the name",
     "phase": "what it asks for is in output_tokens and ignore_eos",
     "connect_timeout": "decides only when a request has failed, and failed requests are limited by error_rate",
     "read_timeout": "as connect_timeout",

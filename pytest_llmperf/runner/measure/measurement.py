@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -86,13 +87,17 @@ class Measurement:
         trace = await self._whole_trace()
         warmed: WarmUp | None = None
         if self._warm_launch != server.launches:
-            warmed = await self._warm(trace, further=warms_further(self.point, server.config.is_started))
+            async with self._answering(trace):
+                await warm_up(server.instances, self.point, trace, salt=self._salt)
+                if warms_further(self.point, server.config.is_started):
+                    warmed = await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
             self._warm_launch = server.launches
         if self.point.length == "auto" and self._length.requests is None:
             await decide(self._length, self.point, partial(self._pass, trace))
             shorter, trace = trace, await self._whole_trace()
             if trace is not shorter:  # has requests that the server's context and prefix cache have not seen
-                await self._warm(trace, further=False)
+                async with self._answering(trace):
+                    await warm_up(server.instances, self.point, trace, salt=self._salt)
         spoiled: list[str] = []
         unchecked = await in_thread(server, server.check_ours)
         while True:
@@ -133,19 +138,16 @@ class Measurement:
             return reason
         return reason if repeats < _REPEATS and not cpu else None
 
-    async def _warm(self, trace: Trace, *, further: bool) -> WarmUp | None:
-        """Warms the server up, `further` until it is steady, which is what is returned. Errors as of `run`."""
-        server = self.server
-        await in_thread(server, server.check_alive)
-        await in_thread(server, partial(check_context, server.targets[:1], self.point, trace))
+    @asynccontextmanager
+    async def _answering(self, trace: Trace) -> AsyncIterator[None]:
+        """Checks the server before what is sent within, and after a failure, of which its clients say less."""
+        await in_thread(self.server, self.server.check_alive)
+        await in_thread(self.server, partial(check_context, self.server.targets[:1], self.point, trace))
         try:
-            await warm_up(server.instances, self.point, trace, salt=self._salt)
-            if further:
-                return await warm_until_steady(server.targets, self.point, trace, salt=self._salt)
+            yield
         except ServerError:
-            await in_thread(server, server.check_alive)  # says more about a dead server than its clients can
+            await in_thread(self.server, self.server.check_alive)
             raise
-        return None
 
     async def _whole_trace(self) -> Trace:
         """Returns the trace of every run, made anew once a length has been decided on."""
