@@ -19,7 +19,7 @@ test-unit: $(STAMP)  ## unit tests, two files at a time
 test-plugin: $(STAMP)  ## the plugin from outside, two files at a time
 	$(BIN)/python -m pytest tests/plugin -n 2 --dist loadfile $(ARGS)
 
-test-faults: $(STAMP)  ## faults of servers, network, machine and files, each by a session of its own
+test-faults: $(STAMP) engine-kubectl  ## faults of servers, network, machine and files, each by a session of its own
 	$(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
 
 fuzz: $(STAMP)  ## ten minutes of mutated files, streams and metrics, before a release; finds are kept in .hypothesis
