@@ -52,6 +52,10 @@ class _Node:
         }
 
 
+def _until_a_run_is_over(session):
+    session.until(lambda: list((session.folder / "out" / "requests").glob("*.jsonl")))
+
+
 def _node(*options, during=None, **args):
     """`during` the second run something happens to the node."""
 
@@ -60,7 +64,7 @@ def _node(*options, during=None, **args):
         sandbox.plan(node.entry(**args), _LOAD, runs=500, locked={"dtype": "float16"})
         session = sandbox.pytest()
         if during:
-            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
+            _until_a_run_is_over(session)
             during(node)
         return session
 
@@ -95,7 +99,7 @@ def _kill_quantising(session):
 
 
 def _stop_serving(session):
-    session.until(lambda: list((session.folder / "out" / "requests").glob("*.jsonl")))
+    _until_a_run_is_over(session)
     (pid,) = session.processes("pytest_llmperf.embedded")
     os.kill(pid, signal.SIGSTOP)
 
@@ -110,7 +114,7 @@ def _kubernetes(during=None, **changes):
         sandbox.plan(cluster.entry(**changes), _LOAD, runs=500)
         session = sandbox.pytest()
         if during:
-            session.until(lambda: list((sandbox.folder / "out" / "requests").glob("*.jsonl")))
+            _until_a_run_is_over(session)
             during(cluster)
         return session
 
