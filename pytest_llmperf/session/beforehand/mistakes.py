@@ -62,7 +62,7 @@ def _of_config(
     if lacking and not lacking.key:
         return
     named = [((lacking.key,), lacking.reason)] if lacking else []
-    for keys, why in (*_unset(config), *named):
+    for keys, why in (*_unset(config.model_dump(mode="json")), *named):
         yield _told(plan, ("servers", entry), keys, why)
     for planned in tests:
         for keys, why in _of_load(planned, config):
@@ -74,8 +74,8 @@ def _told(plan: Path, entry: tuple[str, ...], keys: tuple[str, ...], why: str) -
     return f"{place(plan, (*entry, *keys), keys)}: {why}"
 
 
-def _unset(config: ServerConfig) -> Iterator[_Mistake]:
-    for keys, text in _texts(config.model_dump(mode="json"), ()):
+def _unset(value: Any, *around: str) -> Iterator[_Mistake]:
+    for keys, text in _texts(value, around):
         for name in unset(text):
             yield keys, f"needs the environment variable {name}, which is not set"
 
@@ -96,9 +96,7 @@ def _of_load(planned: PlannedTest, config: ServerConfig) -> Iterator[_Mistake]:
         yield ("tokenizer",), str(point.missing)
     if point.answers and point.answers.judge:
         judge = point.answers.judge
-        for key, text in (("url", judge.url), ("bearer", judge.bearer or "")):
-            for name in unset(text):
-                yield ("answers", "judge", key), f"needs the environment variable {name}, which is not set"
+        yield from _unset({"url": judge.url, "bearer": judge.bearer}, "answers", "judge")
     for arg in _CONTEXT:
         most, asked = config.args.get(arg), _tokens(point)
         if isinstance(most, int) and asked > most:
