@@ -40,6 +40,12 @@ def percent(share: float) -> str:
     return f"{round(100 * share, 2):g} %"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `2 launches`."""
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"
+
+
 def signed_percent(share: float) -> str:
     """`+36.6 %` of 0.366, `-26.6 %` of -0.266: how every medium writes a change of a value."""
     return f"{100 * share:+.1f} %"

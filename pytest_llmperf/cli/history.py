@@ -23,6 +23,7 @@ from pytest_llmperf.history.database import FoundPoint, History, found_points, i
 from pytest_llmperf.history.session import HistoryError, HistorySession, session_json, session_of, stored_session
 from pytest_llmperf.interchange.compressa.database import is_database, read_experiments
 from pytest_llmperf.report.history.formats import FORMATS
+from pytest_llmperf.units import counted
 
 _file = click.option(
     "--history", "path", type=PATH, default=Path("llmperf-history.sqlite"), show_default=True, help="The SQLite file"
@@ -170,7 +171,9 @@ def table(
         points = [found for file in reports for session in _sessions_of(file) for found in found_points(session)]
     else:
         with open_history(path) as held:
-            ids = [held.session(start).id for start in sessions] or [one.session for one in _first(held.newest())]
+            ids = [held.session(start).id for start in sessions] or [
+                one.session for one in itertools.islice(held.newest(), 1)
+            ]
             points = [found for id in ids for found in held.of_session(id)]
     found = experiments(points, [_quantity(name) for name in metrics] or QUANTITIES)
     if not found.rows:
@@ -180,10 +183,6 @@ def table(
         write_at(output, text)
     else:
         click.echo(text, nl=False)
-
-
-def _first(found: Iterator[FoundPoint]) -> list[FoundPoint]:
-    return list(itertools.islice(found, 1))
 
 
 @history.command()
@@ -265,7 +264,7 @@ def _taken(held: History, source: Path, sessions: Iterable[HistorySession]) -> s
     for session in sessions:
         held.add(session)
         count += 1
-    return f"{source}: {count} session{'s' if count != 1 else ''}"
+    return f"{source}: {counted(count, 'session')}"
 
 
 def _sessions_of(file: Path) -> Iterator[HistorySession]:

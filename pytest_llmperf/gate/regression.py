@@ -28,6 +28,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import Prior, default_margins, duet, elsewhere, tolerance
 from pytest_llmperf.plan.load.capacity import CAPACITIES
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
+from pytest_llmperf.units import counted
 
 _SHA = 9
 """Characters of a commit that are shown."""
@@ -51,7 +52,7 @@ class Against:
     def sentence(self) -> str:
         """`baseline of 2026-11-20 14:03 UTC at 1a2b3c4d5: 3 sessions, 11 runs`."""
         at = f" at {self.commit[:_SHA]}" if self.commit else ""
-        sessions = f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
+        sessions = counted(self.sessions, "session")
         return f"baseline of {self.last:%Y-%m-%d %H:%M} UTC{at}: {sessions}, {self.runs} runs"
 
     @property

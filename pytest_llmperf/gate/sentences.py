@@ -14,7 +14,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.rules import NoiseSource, Rules, Verdict
 from pytest_llmperf.metrics.stats.estimate import Estimate, projected
 from pytest_llmperf.metrics.stats.margins import Prior
-from pytest_llmperf.units import percent, signed_percent
+from pytest_llmperf.units import counted, percent, signed_percent
 
 _MOST_SESSIONS = 10
 """More sessions of a baseline than this are no advice."""
@@ -72,7 +72,7 @@ class Finding:
     @property
     def missing(self) -> str:
         """Number of runs that it takes to confirm the finding, as text."""
-        return f"{_count(self.rules.confirmed_runs - self.runs, 'run')} more"
+        return f"{counted(self.rules.confirmed_runs - self.runs, 'run')} more"
 
     def shown(self, log_worse: float) -> str:
         return signed_percent(self.quantity.change(log_worse))
@@ -108,7 +108,7 @@ def _seen(finding: Finding) -> str:
 def _inconclusive(finding: Finding) -> str:
     if finding.runs < finding.rules.first_runs:
         decide = "decides" if finding.runs == 1 else "decide"
-        return f"{_count(finding.runs, 'run')} {decide} nothing: {finding.rules.first_runs} are needed"
+        return f"{counted(finding.runs, 'run')} {decide} nothing: {finding.rules.first_runs} are needed"
     if finding.lower > math.log1p(finding.margin):
         worse = finding.worse(finding.rules.alpha_fail)
         if finding.runs < finding.rules.confirmed_runs:
@@ -116,7 +116,7 @@ def _inconclusive(finding: Finding) -> str:
         return f"{worse}, but among all metrics gated in this session such a difference may be chance"
     ends = sorted(map(finding.quantity.change, (finding.lower, finding.estimate.bound(1 - finding.rules.alpha_pass))))
     between = " and ".join(map(signed_percent, ends))
-    text = f"between {between} as surely as a verdict asks for, {finding.tolerated}, {_count(finding.runs, 'run')}"
+    text = f"between {between} as surely as a verdict asks for, {finding.tolerated}, {counted(finding.runs, 'run')}"
     if finding.undecided:
         return f"{text}; another run may tell"
     noisy = f"; {_seen(finding)}" if finding.too_noisy else ""
@@ -127,9 +127,9 @@ def _made_of(finding: Finding) -> str:
     """Sources of noise by their share of the interval's variance, each with its size."""
     estimate = finding.estimate
     whole = estimate.run_variance + estimate.session_variance
-    launches = _count(len(finding.candidate), "launch")
+    launches = counted(len(finding.candidate), "launch")
     between = percent(estimate.session_sd)
-    held = f"the {_count(len(finding.baseline), 'session')} of the baseline"
+    held = f"the {counted(len(finding.baseline), 'session')} of the baseline"
     assumed = f"assumed to differ by {between}" if estimate.is_session_assumed else f"which differ by {between}"
     sources = (
         (estimate.run_variance, f"noise between runs (which differ by {percent(estimate.run_sd)})"),
@@ -168,7 +168,7 @@ def _of_sessions(finding: Finding) -> Iterator[str]:
     enough = range(1, _MOST_SESSIONS + 1)
     more = next((n for n in enough if _decides(finding, (*then, *[_RECORDED] * n), now)), None)
     if more:
-        yield f"{_count(more, 'more session')} of the old state in the baseline (--llmperf-update-baselines)"
+        yield f"{counted(more, 'more session')} of the old state in the baseline (--llmperf-update-baselines)"
     if len(now) < runs and _decides(finding, then, (1,) * runs):
         yield f"a launch of the server for each of the {runs} runs (--llmperf-relaunch=always)"
     if _decides(finding, (runs,), (runs,), session_sd=0.0):
@@ -180,7 +180,7 @@ def _together(finding: Finding) -> Iterator[str]:
     for times, more in itertools.product(_TIMES_REQUESTS, range(1, _MOST_SESSIONS + 1)):
         then, run_sd = (*finding.baseline, *[_RECORDED] * more), finding.estimate.run_sd / math.sqrt(times)
         if _decides(finding, then, finding.candidate, run_sd=run_sd):
-            sessions = _count(more, "more session")
+            sessions = counted(more, "more session")
             yield f"{times} times the requests per run (or a quieter machine) with {sessions} in the baseline"
             return
 
@@ -195,8 +195,3 @@ def _decides(
     found = projected(finding.estimate, finding.prior, then, now, run_sd=run_sd, session_sd=session_sd)
     threshold = math.log1p(finding.margin)
     return found.bound(finding.rules.alpha_fail) > threshold or found.bound(1 - finding.rules.alpha_pass) < threshold
-
-
-def _count(count: int, noun: str) -> str:
-    plural = "es" if noun.endswith("ch") else "s"
-    return f"{count} {noun}{'' if count == 1 else plural}"

@@ -36,6 +36,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import default_margins
 from pytest_llmperf.plan.server.base import changes_output
 from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.units import counted
 
 
 class ImportBaselineError(LlmPerfError):
@@ -128,7 +129,7 @@ def shortage(sources: Sequence[Source]) -> str | None:
     count = len(sources)
     if count >= RECORDED_RUNS:
         return None
-    few = f"{count} file{'s are' if count > 1 else ' is'} {count} run{'s' if count > 1 else ''}"
+    few = f"{count} file{'s are' if count > 1 else ' is'} {counted(count, 'run')}"
     return f"{few}: the gate compares with {RECORDED_RUNS} at least, and until then says NO BASELINE"
 
 

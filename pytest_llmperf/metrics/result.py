@@ -22,6 +22,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.records import RequestRecord, Run
 from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.units import counted
 
 _OFF_RATE = 0.1
 """Share by which the drawn arrivals may miss the rate: about one standard deviation of 100 Poisson arrivals."""
@@ -198,7 +199,7 @@ class Result:
 
     def __repr__(self) -> str:
         # pytest shows the arguments of a failing test, and thousands of records would bury the failure.
-        runs = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+        runs = counted(len(self.runs), "run")
         return f"Result({self.point_id!r}, {runs}, {'valid' if self.valid else 'INVALID'})"
 
     def to_frame(self) -> Any:

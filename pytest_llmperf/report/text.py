@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pytest_llmperf.boundary.text import visible
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.runner.describe import counted
+from pytest_llmperf.units import counted
 
 STYLES = {
     "PASS": "green",

@@ -10,6 +10,7 @@ from pytest_llmperf.plan.load.files.traces import read_trace
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.runner.measure.length import MOST_TIMES
 from pytest_llmperf.runner.tasks.capacity import MOST_REPEATS, level_point
+from pytest_llmperf.units import counted
 
 
 def describe_load(load: LoadPoint, runs: int) -> str:
@@ -59,11 +60,6 @@ def load_seconds(load: LoadPoint) -> float | None:
     if load.length:
         return None
     return ramp_s + load.requests / load.request_rate if load.requests and load.request_rate else None
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_capacity(load: LoadPoint, runs: int) -> str:

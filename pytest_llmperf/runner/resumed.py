@@ -12,7 +12,6 @@ from pytest_llmperf.gate.baselines.fingerprint import changes
 from pytest_llmperf.metrics.result import Result, make_result
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.runner.describe import counted
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.program import PlannedTest
 from pytest_llmperf.runner.resume.files import read_points, write_point
@@ -23,6 +22,7 @@ from pytest_llmperf.servers.duet import Duet, sides
 from pytest_llmperf.servers.server import LlmServer
 from pytest_llmperf.telemetry.environment import environment
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.units import counted
 
 
 @dataclass(frozen=True, slots=True)

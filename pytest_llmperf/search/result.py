@@ -16,6 +16,7 @@ from pytest_llmperf.search.strategy.contest import Contest
 from pytest_llmperf.search.strategy.goal import Check, Standing
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.search.strategy.trial import Trial
+from pytest_llmperf.units import counted
 
 PER_GPU = Quantity("output_token_throughput_per_gpu")
 
@@ -119,7 +120,7 @@ class SearchResult:
     def claim(self) -> str:
         """The best one's standing: `is the best`, or `leads` where others are within noise."""
         others = len(self.ties)
-        standing = f"leads, {others} other{'s' if others > 1 else ''} within noise" if others else "is the best"
+        standing = f"leads, {counted(others, 'other')} within noise" if others else "is the best"
         return f"{standing} so far" if self.interrupted else standing
 
     @property

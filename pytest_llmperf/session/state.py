@@ -51,6 +51,7 @@ from pytest_llmperf.session.options import Options, ini_margins, make_options
 from pytest_llmperf.session.select.collection import Collection, resolved
 from pytest_llmperf.telemetry.environment import git_sha
 from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
+from pytest_llmperf.units import counted
 
 PART = "LLMPERF_PART"
 """Variable that tells a session of ours which server it is to measure for the one that started it."""
@@ -308,9 +309,9 @@ class PytestSession:
         servers = configurations(server for server, _ in points)
         mode = ", recording baselines" if self.judge.recording != "nothing" else ""
         counts = ((len(points), "point"), (len(servers), "server"), (len(self.gpus), "GPU"))
-        measured, on, gpus = (describe.counted(count, noun) for count, noun in counts)
+        measured, on, gpus = (counted(count, noun) for count, noun in counts)
         if self.options.resume:
-            resumed = describe.counted(len(self.resumed.points), "point")
+            resumed = counted(len(self.resumed.points), "point")
             mode += f", {resumed} resumed from {self.folder.output}"
         loads = dict.fromkeys(point for _, point in points)
         lacking = [

@@ -25,6 +25,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.agreement import agreement
 from pytest_llmperf.metrics.stats.histogram import Histogram
 from pytest_llmperf.telemetry.environment import Environment
+from pytest_llmperf.units import counted
 
 HISTOGRAMS = ("ttft", "itl", "e2e")
 _SENT_OTHERWISE = (
@@ -231,7 +232,7 @@ def differences(baseline: Baseline, result: Result, reference: StoredReference =
     """
     assert_comparable(baseline, result)
     if baseline.imported:
-        count = f"{len(baseline.imported.files)} file{'' if len(baseline.imported.files) == 1 else 's'}"
+        count = counted(len(baseline.imported.files), "file")
         note = f"client and prompts changed: it was imported from {baseline.imported.tool} ({count})"
         return Differences((f"{note}; record one of your own with --llmperf-accept",), elsewhere=True)
     now, sessions = circumstances(result.environment, soft_args(result)), baseline.reference(reference)

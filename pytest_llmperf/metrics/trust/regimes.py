@@ -17,6 +17,7 @@ import numpy as np
 from pytest_llmperf.formulas.request import Request
 from pytest_llmperf.metrics.stats.within import LEAST, batch_means
 from pytest_llmperf.records import Run
+from pytest_llmperf.units import counted
 
 _CRITICAL = {5: 0.989, 6: 0.981, 7: 0.972, 8: 0.966, 10: 0.948, 15: 0.92, 20: 0.917}
 """Critical values by number of values: the share of their squares that the best cut into two groups takes by chance in
@@ -78,8 +79,8 @@ def regime_remarks(runs: Sequence[Run]) -> Iterator[str]:
         if len(of_run) >= LEAST and (found := two_regimes(batch_means(np.array(of_run)).tolist())):
             jumps = sum(before is not now for before, now in itertools.pairwise(found.is_high))
             yield (
-                f"run {run.index + 1} jumps between two regimes, ITL {found.low:.3g} and {found.high:.3g} ms, {jumps} "
-                f"time{'' if jumps == 1 else 's'}: {_CAUSE}"
+                f"run {run.index + 1} jumps between two regimes, ITL {found.low:.3g} and {found.high:.3g} ms, "
+                f"{counted(jumps, 'time')}: {_CAUSE}"
             )
 
 

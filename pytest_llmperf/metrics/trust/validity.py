@@ -10,6 +10,7 @@ from pytest_llmperf.formulas.pace import inter_token_latency_ms
 from pytest_llmperf.load.answers.counts import TOTAL_TOO_LARGE
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import ClientHealth, RequestRecord, Run
+from pytest_llmperf.units import counted
 
 MAX_CLIENT_CPU = 0.90
 """Share of one core; above it sends and closed-loop turn-arounds wait for the client itself. Linux takes the processor
@@ -262,7 +263,7 @@ def _median_itl_ms(run: Run) -> float | None:
 def _lead_in_failures(run: Run) -> Iterator[str]:
     failed = [record.error for record in run.records if record.phase == "lead-in" and record.error]
     if failed:
-        count = f"{len(failed)} lead-in request{'s' if len(failed) > 1 else ''}"
+        count = counted(len(failed), "lead-in request")
         yield f"{count} failed, so the load was not what the point asks for (first: {failed[0]})"
 
 

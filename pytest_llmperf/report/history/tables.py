@@ -15,8 +15,7 @@ from pytest_llmperf.gate.baselines.trend import LEAST_SESSIONS
 from pytest_llmperf.history.analysis import Difference, Trend
 from pytest_llmperf.history.database import FoundPoint
 from pytest_llmperf.report.text import Name, heading, left, make_table, number, right, styled, two_lines
-from pytest_llmperf.runner.describe import counted
-from pytest_llmperf.units import signed_percent
+from pytest_llmperf.units import counted, signed_percent
 
 _BAR = 40
 """Columns of the widest bar of a trend."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pytest_llmperf.report.sections.points import Point, by_gravity
 from pytest_llmperf.report.views.standing import headline
 from pytest_llmperf.report.views.verdicts import describe, detectable_change
-from pytest_llmperf.runner.describe import counted
 from pytest_llmperf.runner.outcomes import Outcome
+from pytest_llmperf.units import counted
 
 _ANSWERS = 16
 """Points in trouble that the answer lists."""

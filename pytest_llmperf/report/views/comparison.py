@@ -19,6 +19,7 @@ from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.estimate import Interval, interval_of
 from pytest_llmperf.metrics.stats.margins import tolerance, too_few
 from pytest_llmperf.report.views.names import variant
+from pytest_llmperf.units import counted
 
 QUANTITIES = (
     *HEADLINE_LATENCIES,
@@ -201,7 +202,7 @@ def _notes(results: Sequence[Result]) -> Iterator[str]:
         yield "the configurations were not sent the same requests, so part of a difference may be theirs"
     few = sorted({len(result.runs) for result in results})
     if few[0] < 3:
-        yield f"{few[0]} run{'s' if few[0] > 1 else ''} of a configuration: intervals rest on noise as it usually is"
+        yield f"{counted(few[0], 'run')} of a configuration: intervals rest on noise as it usually is"
 
 
 def _row(quantity: Quantity, results: Sequence[Result]) -> Row:

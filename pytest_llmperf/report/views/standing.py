@@ -15,6 +15,7 @@ from pytest_llmperf.report.views.verdicts import (
     sla_verdict,
 )
 from pytest_llmperf.runner.outcomes import Outcome
+from pytest_llmperf.units import counted
 
 Kind = Literal["bad", "doubt", "good", "none"]
 WORDS: dict[str, tuple[Kind, str]] = {
@@ -117,4 +118,4 @@ def headline(standings: Sequence[Standing]) -> Standing:
     words = [held.word for held in standings]
     gravest = next((word for word in WORDS if word in words), "MEASURED")
     counts = [f"{words.count(word)} {word}" for word in WORDS if word in words]
-    return Standing(gravest, (f"{len(words)} point{'s' if len(words) != 1 else ''}: {', '.join(counts)}",))
+    return Standing(gravest, (f"{counted(len(words), 'point')}: {', '.join(counts)}",))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pytest_llmperf.runner.progress.eta import CurrentRun, Eta, TimeLeft
+from pytest_llmperf.units import counted
 
 _LEAST_S = 5
 """A lower bound of less than this says nothing."""
@@ -76,7 +77,7 @@ class Live:
             return
         self.clear()
         done = f"run {count}/{max(runs, count)} in {duration(seconds)}"
-        done = done if self.every_run else f"measured in {runs} run{'s' if runs != 1 else ''}"
+        done = done if self.every_run else f"measured in {counted(runs, 'run')}"
         self.say(f"llmperf: {name} {done}{_so_far(self.eta)}")
 
 

@@ -16,6 +16,7 @@ from pytest_llmperf.servers.process.process import LOOPBACK, Command
 from pytest_llmperf.servers.process.proxy import proxy_command
 from pytest_llmperf.servers.secrets import expand
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.units import counted
 
 
 def lack(config: ServerConfig, gpus: Sequence[Gpu]) -> Lack | None:
@@ -25,7 +26,7 @@ def lack(config: ServerConfig, gpus: Sequence[Gpu]) -> Lack | None:
         return None
     needed = config.local_gpus
     if needed > len(gpus):
-        return Lack(f"needs {needed} GPU{'s' if needed > 1 else ''}, found {len(gpus)}")
+        return Lack(f"needs {counted(needed, 'GPU')}, found {len(gpus)}")
     return start.missing(config)
 
 

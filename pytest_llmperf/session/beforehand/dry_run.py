@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pytest_llmperf.load.trace.trace import file_notes
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.table import ServerConfig
-from pytest_llmperf.runner.describe import counted, describe_load
+from pytest_llmperf.runner.describe import describe_load
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.duet import Duet, configurations, sides
 from pytest_llmperf.servers.engines.commands import missing_requirement, shown_command, shown_proxy, steps
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.units import counted
 
 
 def describe_points(

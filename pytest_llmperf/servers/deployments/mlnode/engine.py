@@ -26,6 +26,7 @@ from pytest_llmperf.servers.process.process import Command, ServerProcess, comma
 from pytest_llmperf.servers.readiness import first_failure
 from pytest_llmperf.servers.secrets import bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
+from pytest_llmperf.units import counted
 
 END_S = 90.0
 """Time that a node may take to end its instances: it gives each 20 s, and answers nothing while a start is under way.
@@ -111,7 +112,7 @@ def steps(config: MlnodeServer) -> Iterator[str]:
     )
     body = shlex.quote(json.dumps(up_body(config)))
     busy = f"what it runs is stopped by POST {stop}" if config.replace else "anything but STOPPED is an error"
-    count = f"{config.replicas} instance{'s' * (config.replicas > 1)} of {parallel_size(config.args)} GPUs"
+    count = f"{counted(config.replicas, 'instance')} of {parallel_size(config.args)} GPUs"
     yield f"{curl}{state}  # 1/5 state: {busy}"
     yield f"{curl}-H 'Content-Type: application/json' -d {body} {up}  # 2/5 up: {count}"
     yield f"{curl}{state}  # 3/5 state: until INFERENCE"
