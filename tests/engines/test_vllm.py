@@ -466,7 +466,9 @@ def test_an_engine_killed_under_load(suite: Suite, background: Background) -> No
     output, points = background.output(), suite.points()
     assert "2 failed" in output
     died = points["tiny-first"]
-    assert any(said in died["error"] for said in ("its engine is dead", "died", "it hangs or is stopped"))
+    # Its API server ends by itself a moment later: what is told is how far it had come.
+    fates = ("its engine is dead", "nothing listens on its port any more", "it hangs or is stopped", "died")
+    assert any(fate in died["error"] for fate in fates)
     assert "its log names no cause" in died["error"]
     assert died["passed"] is False
     assert died["runs"][0]["metrics"]["requests"] == {"sent": 16, "ok": 16, "failed": 0, "cancelled": 0}
