@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
+import socket
 import ssl
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -36,16 +39,22 @@ class Request:
 
     async def read_by_client(self) -> None:
         """Until the client, which shares the event loop, has read all that was sent: its socket holds nothing more."""
-        client, server = (self.writer.get_extra_info(name)[1] for name in ("peername", "sockname"))
-        while _holds_bytes(client, server):  # noqa: ASYNC110  # no event tells of a socket that somebody else has read
+        client = self.writer.get_extra_info("peername")
+        while _holds_bytes(client):  # noqa: ASYNC110  # no event tells of a socket that somebody else has read
             await asyncio.sleep(0)
 
 
-def _holds_bytes(local: int, remote: int) -> bool:
-    """Whether bytes wait to be read from the IPv4 socket between these ports of this machine."""
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ports = [f"{local:04X}", f"{remote:04X}"]
-    return any([one[1][-4:], one[2][-4:]] == ports and not one[4].endswith(":00000000") for one in sockets)
+def _holds_bytes(name: tuple[str, int]) -> bool:
+    """Whether bytes wait to be read from this process's IPv4 socket of that name."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # no socket, or closed meanwhile
+            found = socket.socket(fileno=number)
+            try:
+                if found.family == socket.AF_INET and found.getsockname() == name:
+                    return fcntl.ioctl(found, termios.FIONREAD, bytes(4)) != bytes(4)
+            finally:
+                found.detach()
+    return False
 
 
 Script = Callable[[Request], Awaitable[None]]
