@@ -1,8 +1,6 @@
 """The sampler beside a run: what it tells of real servers and processes, and what becomes of what it cannot have."""
 
-import asyncio
 import http.server
-import json
 import os
 import subprocess
 import sys
@@ -15,20 +13,17 @@ from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
-from samples import point, record, result, run, server
+from samples import record, result, run, server
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.report.media import report_document
-from pytest_llmperf.runner.measure.measurement import Measurement
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.servers.server import sources
-from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry import sampler, watch
 from pytest_llmperf.telemetry.gpu import Gpu
 from pytest_llmperf.telemetry.watch import MetricsSource, Sources, telemetry, watcher
 
-EMBEDDED = "{engine: embedded, args: {step: modelled, max-num-seqs: 2, decode-ms-per-step: 5}}"
 VLLM = b"""# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="a } b"} 3.0
 vllm:num_requests_running{engine="1",model_name="a } b"} 4.0
@@ -93,33 +88,6 @@ def say(body, status=200):
 
 def hang_up(request):
     request.close_connection = True
-
-
-def test_a_run_on_a_real_server_has_its_series(tmp_path):
-    load, runs = point(concurrency=4, requests=40, output_tokens=16, input_tokens=8), []
-    with start_server(server(EMBEDDED), tmp_path, ()) as up:
-        asyncio.run(Measurement(up, load, "k", runs.append).run())
-    (found,) = runs
-    engine, processes = found.telemetry.tracks
-    values = dict(engine.series)
-    assert max(values["requests_running"]) == 2, "max-num-seqs"
-    assert max(values["requests_waiting"]) >= 1
-    assert 0 < max(values["kv_cache_usage"]) < 1
-    assert min(dict(processes.series)["rss_bytes"]) > 1 << 20
-    assert found.telemetry.notes == ()
-    assert len(engine.at_ns) == len(values["requests_running"])
-    assert all(found.started_ns - 60e9 < at < found.ended_ns + 60e9 for at in engine.at_ns)
-    document = report_document([Outcome("t", "p", result(runs))], datetime.now(UTC))
-    (told,) = document["points"][0]["runs"]
-    assert told["telemetry"]["tracks"][0]["series"]["requests_running"] == list(values["requests_running"])
-    json.dumps(document, allow_nan=False)
-
-
-def test_a_server_that_is_not_to_be_sampled_is_not(tmp_path):
-    config, runs = server("{engine: embedded, server_metrics: false, args: {step: modelled}}"), []
-    with start_server(config, tmp_path, ()) as up:
-        asyncio.run(Measurement(up, point(requests=2, output_tokens=2, input_tokens=4), "k", runs.append).run())
-    assert runs[0].telemetry is None
 
 
 def test_labels_are_combined():

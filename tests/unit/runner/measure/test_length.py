@@ -7,15 +7,11 @@ import functools
 import random
 import re
 
-import httpx
 import pytest
 from samples import point, record, run
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.plan.server.engines.embedded import EmbeddedServer
 from pytest_llmperf.runner.measure.length import RunLength, decide, rounded_up
-from pytest_llmperf.runner.measure.measurement import Measurement
-from pytest_llmperf.servers.start import start_server
 
 ITL = Quantity("itl", "mean")
 
@@ -67,18 +63,3 @@ def test_nothing_to_go_by_keeps_the_first_length():
 @pytest.mark.parametrize(("given", "rounded"), [(7, 7), (100, 100), (101, 110), (1234.5, 1300)])
 def test_lengths_are_round(given, rounded):
     assert rounded_up(given) == rounded
-
-
-def test_a_warm_prefix_cache_is_filled_with_all_prompts_of_the_longer_trace(tmp_path):
-    quick = {"step": "modelled", "decode-ms-per-step": 0.1, "step-overhead-ms": 0.1, "prefill-ms-per-token": 0.001}
-    config = EmbeddedServer(name="one", engine="embedded", model="m", args=quick)
-    load = point(input_tokens=32, output_tokens=2, concurrency=8, requests=40, prefix_cache="warm")
-    load = load.model_copy(update={"length": "auto"})
-    runs = []
-    with start_server(config, tmp_path, ()) as server:
-        length = RunLength(margins={Quantity("ttft", "mean"): 1e-6})
-        asyncio.run(Measurement(server, load, "key", runs.append, length=length).run())
-        metrics = httpx.get(f"{server.url}/metrics").text
-    assert [len(run.measured) for run in runs] == [400]
-    served = sum(map(float, re.findall(r"^vllm:request_success_total.* (\S+)$", metrics, re.MULTILINE)))
-    assert served >= 40 + 2 * 40 + 400 + 400, "a warm-up, two passes, all prompts of the longer trace, and the run"

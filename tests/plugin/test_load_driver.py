@@ -32,7 +32,7 @@ from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.session.fixtures import LoadDriver
 from pytest_llmperf.session.state import prepare
 
-GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
+GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 PACKAGE = str(Path(pytest_llmperf.__file__).parent)
 MOST_FRAMES = 10
 PATIENCE_S = 60.0
