@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -51,6 +52,7 @@ def measured(name: str, load: LoadPoint, slowness: float, seed: int = 1) -> Resu
     return replace(found, point_id=f"{name}-{load.name}")
 
 
+@functools.cache
 def outcomes() -> tuple[list[Outcome], dict[str, dict[str, dict[int, int]]]]:
     """Points, and the baselines' histograms by test."""
     held, baselines = [], {}

@@ -1,6 +1,7 @@
 """`llmperf baseline …` from outside: what it prints, changes and refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -43,13 +44,19 @@ def noisy(day, level=1.0):
     return level * (1 + (day * 7 % 5) / 1000)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Baselines of two points: one of a single session, one of 13 whose steps became 10 % slower at the eighth."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    made = tmp_path_factory.mktemp("original")
     levels = [noisy(day, 1.0 if day < 7 else 1.1) for day in range(13)]
     for test, slownesses in ((SHORT, [1.0]), (LONG, levels)):
-        write_baseline(baseline(baseline_path(tmp_path / "baselines", SLUG, test), test, slownesses))
-    return tmp_path / "baselines"
+        write_baseline(baseline(baseline_path(made, SLUG, test), test, slownesses))
+    return made
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """Baselines of two points: one of a single session, one of 13 whose steps became 10 % slower at the eighth."""
+    return shutil.copytree(original, tmp_path / "baselines")
 
 
 def file(folder, test):

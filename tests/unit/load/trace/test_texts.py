@@ -12,7 +12,7 @@ from tiny_tokenizer import make_tokenizer
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.load.trace.texts import fitted
 from pytest_llmperf.load.trace.tokenizer import TextTokenizer, load_tokenizer
-from pytest_llmperf.load.trace.trace import make_trace, marked_prompt
+from pytest_llmperf.load.trace.trace import Trace, make_trace, marked_prompt
 from pytest_llmperf.plan.load.point import LoadPoint
 
 
@@ -32,9 +32,8 @@ def _point(**changes: Any) -> LoadPoint:
     return LoadPoint(**(given | changes))
 
 
-def _counts(point: LoadPoint, count: Any, runs: int = 3) -> set[int]:
+def _counts(trace: Trace, count: Any, runs: int = 3) -> set[int]:
     """Lengths of every prompt of some runs."""
-    trace = make_trace(point, "key")
     return {
         count(marked_prompt(request, f"run {run}", trace.pieces)) for request in trace.requests for run in range(runs)
     }
@@ -46,8 +45,9 @@ def test_a_prompt_has_exactly_its_tokens_in_every_run(folder: str, endpoint: str
     tokenizer = load_tokenizer(folder)
     count = tokenizer.count_chat if endpoint in ("chat", "responses") else tokenizer.count_completion
     point = _point(endpoint=endpoint, input_tokens=tokens, tokenizer=folder)
-    assert _counts(point, count) == {tokens}
-    assert {request.input_tokens for request in make_trace(point, "key").requests} == {tokens}
+    trace = make_trace(point, "key")
+    assert _counts(trace, count) == {tokens}
+    assert {request.input_tokens for request in trace.requests} == {tokens}
 
 
 def test_drawn_lengths_are_exact_too(words: str):
@@ -62,14 +62,16 @@ def test_drawn_lengths_are_exact_too(words: str):
 def test_shared_prefix_has_its_own_tokens(folder: str):
     tokenizer = load_tokenizer(folder)
     point = _point(shared_prefix={"prefixes": 2, "tokens": 30}, tokenizer=folder, endpoint="completions")
-    assert {tokenizer.count(str(request.prefix)) for request in make_trace(point, "key").requests} == {30}
-    assert _counts(point, tokenizer.count_completion) == {70}
+    trace = make_trace(point, "key")
+    assert {tokenizer.count(str(request.prefix)) for request in trace.requests} == {30}
+    assert _counts(trace, tokenizer.count_completion) == {70}
 
 
 def test_turns_of_a_conversation_count_without_template(words: str):
     point = _point(conversation={"turns": 2}, input_tokens=9, tokenizer=words)
-    assert _counts(point, load_tokenizer(words).count) == {9}
-    assert {request.input_tokens for request in make_trace(point, "key").requests} == {None}
+    trace = make_trace(point, "key")
+    assert _counts(trace, load_tokenizer(words).count) == {9}
+    assert {request.input_tokens for request in trace.requests} == {None}
 
 
 @pytest.mark.parametrize(("endpoint", "needed"), [("chat", 5), ("completions", 2)])

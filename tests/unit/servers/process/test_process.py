@@ -296,6 +296,7 @@ def test_what_cannot_be_a_secret_is_written_at_once():
 def test_the_command_line_is_nobodys_to_read(log):
     remember("hunter2")
     with run_process("a", python("import time; print('up', flush=True); time.sleep(60)"), log, 0.1) as process:
+        wait_for(log, "up")  # right after its start, a process has no command line yet
         words = Path(f"/proc/{process.handle.pid}/cmdline").read_bytes()
     assert words.split(b"\0")[-2].endswith(b"supervisor.py")
 
