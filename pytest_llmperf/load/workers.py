@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmperf import clock
-from pytest_llmperf.errors import LoadError
+from pytest_llmperf.errors import LlmPerfError, LoadError
 from pytest_llmperf.load.answers.whole import with_missing_ends_failed
 from pytest_llmperf.load.client.health import merged_health
 from pytest_llmperf.load.driver import Progress, run_load
@@ -69,7 +69,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Worker:
-    """One process as seen from here; `_follow` fills in its progress and, when it is done, its `run`."""
+    """One process as seen from here, with its progress and, when it is done, its `run`."""
 
     process: SpawnProcess
     pipe: Connection
@@ -81,7 +81,7 @@ class _Worker:
 
 
 _Message = tuple[_Worker, Any]
-"""A worker and its message: ready, progress, a Run, a sign of life, or None for one that is gone."""
+"""A worker and its message: ready, progress, a Run, its error, a sign of life, or None for one that is gone."""
 
 
 def most_workers(point: LoadPoint) -> int:
@@ -109,17 +109,18 @@ async def run_workers(
     on_interrupt: Callable[[Run], None] | None = None,
     balance: Balance = "least-inflight",
 ) -> Run:
-    """`run_load` by `workers` processes (fewer where there are fewer slots): the same requests, merged in trace order.
+    """`run_load` by `workers` processes: the same requests, merged in trace order.
 
-    Raises LoadError when one of them dies. Then, and when cancelled, `on_interrupt` gets what the others measured.
+    They are fewer where there are fewer slots or requests. Raises LoadError when one of them dies, or the error that
+    one has met. Then, and when cancelled, `on_interrupt` gets what the others measured.
     """
-    count = min(workers, _shareable(point))
+    count = min(workers, _shareable(point), len({request.unit for request in trace.requests}))
     shares = [WorkerShare(number, count) for number in range(count)]
     jobs = [_Job(targets, point, part_of(trace, share), run_index, salt, share, balance) for share in shares]
     with _started(jobs) as crew:
         try:
             await _follow(crew, progress)
-        except (asyncio.CancelledError, LoadError):
+        except (asyncio.CancelledError, LlmPerfError):
             measured = _stopped_runs(crew)
             if measured and on_interrupt is not None:
                 on_interrupt(merged_run(measured, count))
@@ -171,7 +172,7 @@ def _started(jobs: Sequence[_Job]) -> Iterator[list[_Worker]]:
 
 
 async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
-    """Starts them together and returns when all are done. Raises LoadError when one dies."""
+    """Starts them together and returns when all are done. Raises LoadError when one dies, or the error of one."""
     loop = asyncio.get_running_loop()
     inbox: asyncio.Queue[_Message] = asyncio.Queue()
     for worker in crew:
@@ -184,11 +185,11 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
         start_ns = clock.now_ns() + _START_NS
         for worker in crew:
             _send(worker, start_ns)
-        while not all(worker.run for worker in crew):
+        left = len(crew)
+        while left:
             worker, message = await _next(inbox, crew)
             if isinstance(message, Run):
-                worker.run = message
-                worker.silent_after_s = math.inf
+                left -= 1
             elif message != _ALIVE:
                 worker.progress = message
                 _show(progress, crew)
@@ -199,10 +200,11 @@ async def _follow(crew: Sequence[_Worker], progress: Progress | None) -> None:
 
 def _enqueue(worker: _Worker, inbox: asyncio.Queue[_Message]) -> None:
     message = _received(worker)
+    worker.silent_after_s = clock.monotonic() + _SILENCE_S
     if isinstance(message, Run):
         # The end of the pipe comes next, maybe before anybody has looked at the run: it says nothing of a death.
         asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
-    worker.silent_after_s = clock.monotonic() + _SILENCE_S
+        worker.run, worker.silent_after_s = message, math.inf
     inbox.put_nowait((worker, message))
 
 
@@ -216,6 +218,8 @@ def _received(worker: _Worker) -> Any:
 
 async def _next(inbox: asyncio.Queue[_Message], crew: Sequence[_Worker]) -> _Message:
     worker, message = await _message_or_silence(inbox, crew)
+    if isinstance(message, LlmPerfError):
+        raise message
     if message is None:
         if not worker.is_wedged:
             worker.process.join(_HAND_OVER_S)
@@ -285,9 +289,19 @@ def work(pipe: Connection, job: _Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sender = _Sender(pipe)
     with contextlib.suppress(OSError), sender:  # nobody is there to be told
-        run = asyncio.run(_do(pipe, sender.send, job))
-        if run is not None:
-            sender.send(run)
+        outcome = _outcome(pipe, sender.send, job)
+        if outcome is not None:
+            sender.send(outcome)
+
+
+def _outcome(pipe: Connection, send: Callable[[object], None], job: _Job) -> Run | LlmPerfError | None:
+    """The run, or why there is none: the process that asked for it is to tell."""
+    try:
+        return asyncio.run(_do(pipe, send, job))
+    except LlmPerfError as error:
+        return error
+    except OSError as error:
+        return LoadError(f"a worker process of the load driver: {error}")
 
 
 class _Sender:

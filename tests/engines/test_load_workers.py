@@ -15,7 +15,7 @@ import pytest
 from embedded_engine import embedded_engine, small_load
 
 from pytest_llmperf.embedded.truth import read_emission_log
-from pytest_llmperf.errors import LoadError
+from pytest_llmperf.errors import LoadError, PlanError
 from pytest_llmperf.load.driver import run_load
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import make_trace
@@ -57,6 +57,18 @@ def test_no_more_workers_than_slots() -> None:
     with embedded_engine() as url:
         run = asyncio.run(_shared(url, small_load(concurrency=1, requests=3), workers=4))
     assert (run.workers, len(run.records)) == (1, 4)
+
+
+def test_no_more_workers_than_requests() -> None:
+    with embedded_engine() as url:
+        point = small_load(concurrency=None, requests=None, request_rate=100.0, duration="30 ms")
+        run = asyncio.run(_shared(url, point, workers=4))
+    assert (run.workers, len(run.records)) == (3, 3)
+
+
+def test_a_workers_own_error_is_that_of_the_run() -> None:
+    with pytest.raises(PlanError, match="endpoints infer and grpc need engine: triton"):
+        asyncio.run(_shared("http://127.0.0.1:9", small_load(endpoint="infer"), workers=2))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Requests that a server's context cannot hold, known before the first of them is sent."""
+"""Requests that a server's context cannot hold, or that there are not, known before the first of them is sent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _TOLD_OF = ("chat", "completions", "responses")
 
 
 def check_context(targets: Iterable[Target], point: LoadPoint, trace: Trace) -> None:
-    """Raises PlanError where a request asks for more tokens than prompt and answer may have on one of the servers.
+    """Raises PlanError where a request asks for more tokens than prompt and answer may have on one of the servers, and
+    where there is none: random arrivals may all be later than a short load's end.
 
     A prompt of unknown length counts as none: servers count tokens of a text in their own way.
     """
+    if not trace.requests:
+        raise PlanError(f"load {point.name}: no {point.arrival} arrival is before its end; make it longer")
     request = max(trace.requests, key=lambda one: (one.input_tokens or 0) + one.output_tokens)
     prompt = f"a prompt of {request.input_tokens} and " if request.input_tokens else ""
     for target in targets if point.endpoint in _TOLD_OF else ():
