@@ -84,7 +84,7 @@ def parse_call(kind: Kind, body: bytes, settings: EngineSettings) -> Call:
 def parse_object(body: bytes) -> Json:
     try:
         given = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ApiError(400, f"The body is {type(given).__name__}; allowed: a JSON object")
@@ -138,7 +138,8 @@ def _message(message: object) -> tuple[str, str]:
         raise ApiError(400, "A message is an object with role and content", "messages")
     role, content = _field(message, "role", str, ""), message.get("content")
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = [part.get("text", "") for part in content if isinstance(part, dict)]
+        content = "".join(texts) if all(isinstance(text, str) for text in texts) else None
     if not role or not isinstance(content, str):
         raise ApiError(400, "A message needs a role and a content of text", "messages")
     return role, content

@@ -31,11 +31,6 @@ class SameEvents(NamedTuple):
         """True if they carry content of any kind."""
         return self.event.output or self.event.reasoning
 
-    @property
-    def length(self) -> int:
-        """Characters of text in all."""
-        return len(self.event.text) + len(self.event.other_text)
-
 
 def events_in(read: int, event: Event) -> Iterator[SameEvents]:
     """Splits an event into those of each answer in it, and of all together."""

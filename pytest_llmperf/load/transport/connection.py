@@ -30,7 +30,7 @@ _FIRST_READS = 2
 
 
 class Origin:
-    """The addresses of a target's host: they are looked up once, and the one that answered is tried first."""
+    """The addresses of a target's host: they are looked up once, and the one that answered last is tried first."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -56,7 +56,8 @@ class Origin:
             except OSError as error:
                 failure = failure or error
             else:
-                self._addresses = [(family, address)]
+                others = (other for other in self._addresses if other != (family, address))
+                self._addresses = [(family, address), *others]
                 return sock
         raise failure or OSError(f"{self.host} has no address")
 

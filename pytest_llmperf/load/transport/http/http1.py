@@ -176,7 +176,6 @@ class ResponseReader:
 
     def _finish(self) -> None:
         self.complete = True
-        self._left = 0
         self._step = self._surplus
         if self._buffer:
             self._surplus([])

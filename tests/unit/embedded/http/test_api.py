@@ -71,6 +71,8 @@ def test_content_parts_and_unknown_fields():
         ("chat", b"{}", 400, "Field required: messages"),
         ("chat", b'{"messages": ["hi"]}', 400, "A message is an object"),
         ("chat", b'{"messages": [{"role": "user"}]}', 400, "a role and a content"),
+        ("chat", b'{"messages": [{"role": "user", "content": [{"text": null}]}]}', 400, "a role and a content"),
+        ("chat", b"[" * 100_000, 400, "not JSON"),
     ],
 )
 def test_a_wrong_body_is_refused(kind, body, status, message):
