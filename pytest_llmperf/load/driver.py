@@ -70,7 +70,7 @@ def run_load(
 
 
 async def warm_up(targets: tuple[Target, ...], point: LoadPoint, trace: Trace, *, salt: str = "") -> None:
-    """Sends the warm-up requests to each target, at most `concurrency` at once.
+    """Sends the warm-up requests to each target, at most `concurrency` at once (of an open loop a few).
 
     Raises ServerError when every one of a target fails.
     """
@@ -83,9 +83,10 @@ async def warm_batch(
 ) -> tuple[RequestRecord, ...]:
     """Sends the first `count` requests of the trace with prompts marked by `salt`, and returns what came of them.
 
-    Raises ServerError when every one fails.
+    None of them is cancelled. Raises ServerError when every one fails.
     """
-    return _answered(await _Load(targets, point, trace, trace.requests[:count], salt).run(0))
+    requests = tuple(replace(request, cancel_after_s=None) for request in trace.requests[:count])
+    return _answered(await _Load(targets, point, trace, requests, salt).run(0))
 
 
 def _answered(run: Run) -> tuple[RequestRecord, ...]:

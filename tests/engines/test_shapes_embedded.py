@@ -98,6 +98,15 @@ def test_a_ramp_of_slots_comes_before_the_measured_requests(engine: str) -> None
     assert [r.phase for r in run.records] == sorted(r.phase for r in run.records)
 
 
+def test_a_ramp_of_users_reaches_its_end_however_few_conversations_there_are(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_llmperf.load.trace.trace._ENDLESS_REQUESTS", 4)
+    ramp = {"from": 1, "over": "500 ms"}
+    run = _run(engine, _point(concurrency=5, requests=40, conversation={"turns": 4}, ramp=ramp))
+    assert _most_in_flight(run) == 5
+
+
 def test_a_ramp_down(engine: str) -> None:
     run = _run(engine, _point(concurrency=1, duration="300 ms", ramp={"from": 4, "over": "500 ms"}))
     assert _most_in_flight(run) == 4

@@ -17,10 +17,13 @@ from pytest_llmperf.load.loops.slots import Slots, WorkerShare
 from pytest_llmperf.load.trace.schedule import SlotCount, SlotPlan
 from pytest_llmperf.load.trace.trace import PlannedRequest
 from pytest_llmperf.load.transport.link import Exchange, Link
+from pytest_llmperf.plan.load.point import LoadPoint
 
 _REST_S = 0.1
 """A slot that goes by time rests after a request without any answer: a server that is gone would be asked thousands of
 times a second until the time is up."""
+_WARM_UP_SLOTS = 16
+"""Most warm-up requests in flight of a load without a `concurrency`."""
 
 
 class ClosedLoop:
@@ -40,8 +43,10 @@ class ClosedLoop:
         # A slot sends a conversation's requests one after the other; others are units by themselves.
         units = itertools.groupby(sender.requests.values(), attrgetter("unit"))
         queue = deque(tuple(requests) for _, requests in units)
-        plan = self._plan or SlotPlan((SlotCount(0.0, sender.point.concurrency or len(queue)),), 0.0, None)
-        numbers = range(plan.most)[self._share.number :: self._share.of][: len(queue)]
+        plan = self._plan or SlotPlan((SlotCount(0.0, _steady_slots(sender.point)),), 0.0, None)
+        numbers = range(plan.most)[self._share.number :: self._share.of]
+        if self._plan is None:  # else the queue never runs out, however short it is
+            numbers = numbers[: len(queue)]
         raise_file_limit(len(numbers) * len(sender.targets), required=len(numbers) * len(sender.targets))
         # Each slot has a connection to every replica: whichever is chosen, none has to be opened first.
         connections = [(number, [sender.new_connection(at) for at in range(len(sender.targets))]) for number in numbers]
@@ -64,9 +69,10 @@ class ClosedLoop:
         """
         sender, balancer = self._sender, self._sender.balancer
         while await slots.turn(number) and queue:
-            later: Sequence[PlannedRequest] = queue.popleft()
+            unit = queue.popleft()
             if self._plan is not None:
-                queue.append(self._repeated(later))
+                queue.append(self._repeated(unit))
+            later: Sequence[PlannedRequest] = unit
             history: list[Message] = []
             has_turn = True
             session = balancer.choose() if balancer.keeps_sessions else None
@@ -91,15 +97,17 @@ class ClosedLoop:
                 )
             if session is not None:
                 balancer.ended(session)
+            if self._plan is not None:
+                sender.request_bytes.forget(unit)
 
     def _repeated(self, unit: Sequence[PlannedRequest]) -> tuple[PlannedRequest, ...]:
-        """Requests of a loop that goes by time once more: new ones of the run, with marks of their own."""
+        """Requests of a loop that goes by time once more: new ones of the run."""
         begin = len(self._sender.requests)
         renewed = tuple(replace(request, index=begin + at, phase="measured") for at, request in enumerate(unit))
         if unit[0].conversation is not None:
             renewed = tuple(replace(request, conversation=begin) for request in renewed)
         self._sender.requests.update((request.index, request) for request in renewed)
-        self._sender.request_bytes.prepare(renewed)
+        self._sender.request_bytes.repeat(unit, renewed)
         return renewed
 
     async def _think(
@@ -115,15 +123,25 @@ class ClosedLoop:
         due_s = clock() + (think_s if later[0].think_s is None else later[0].think_s)
         answer = self._reader.text(exchange.capture())
         if answer is None:
-            self._give_up(later[0].turn, later)
+            self._give_up(exchange, later)
             return False
         history += [("user", str(self._sender.request_bytes.prompts[last.index])), ("assistant", answer)]
         await asyncio.sleep(max(0.0, due_s - clock()))
         return True
 
-    def _give_up(self, failed_turn: int, later: Sequence[PlannedRequest]) -> None:
-        """Turns that will not be sent are failed ones, or the number of errors would depend on where they happened."""
+    def _give_up(self, failed: Exchange, later: Sequence[PlannedRequest]) -> None:
+        """Turns that will not be sent end as the one before them: failed, or cancelled by the load itself.
+
+        Without them the number of errors would depend on where they happened.
+        """
         for request in later:
-            self._sender.new_exchange(request).end(f"not sent: turn {failed_turn} of its conversation failed")
+            unsent = self._sender.new_exchange(request)
+            unsent.cancelled = failed.cancelled
+            unsent.end(f"not sent: turn {later[0].turn} of its conversation failed")
         self._sender.done += len(later)
-        self._sender.failed += len(later)
+        self._sender.failed += 0 if failed.cancelled else len(later)
+
+
+def _steady_slots(point: LoadPoint) -> int:
+    """Slots of a loop that does not go by time: an open load's warm-up is such a loop too."""
+    return point.concurrency or min(point.max_in_flight or _WARM_UP_SLOTS, _WARM_UP_SLOTS)

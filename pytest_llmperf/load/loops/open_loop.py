@@ -86,11 +86,12 @@ class OpenLoop:
 
 
 class _Pool:
-    """The idle connections of an open loop to one target; the most recently used is taken first."""
+    """The connections of an open loop to one target that are not in use; the most recently used is taken first."""
 
     def __init__(self, sender: Sender, number: int, spare: int) -> None:
         self.number = number
         self.idle: list[Link] = []
+        self._closed: list[Link] = []
         self._sender = sender
         self._spare = spare
         self._opening = 0
@@ -101,19 +102,23 @@ class _Pool:
 
     def take(self) -> Link:
         """An open connection, or a closed one when there is no other."""
-        connection = None
         while self.idle:
             connection = self.idle.pop()
             if connection.is_open:
                 return connection
-        return connection or self._sender.new_connection(self.number)
+            self._closed.append(connection)
+        return self._one_to_open()
 
     def put(self, connection: Link) -> None:
-        self.idle.append(connection)
+        (self.idle if connection.is_open else self._closed).append(connection)
+
+    def _one_to_open(self) -> Link:
+        """A closed connection, before a new one: the sender keeps every one that it has made."""
+        return self._closed.pop() if self._closed else self._sender.new_connection(self.number)
 
     async def add(self) -> None:
         self._opening += 1
-        connection = self._sender.new_connection(self.number)
+        connection = self._one_to_open()
         await self._sender.open(connection)
         self._opening -= 1
         self.put(connection)

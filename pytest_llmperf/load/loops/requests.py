@@ -88,6 +88,25 @@ class RequestBytes:
                 if not request.turn:
                     bodies[request.index] = _encoded(self._point, kind, prompt, request.output_tokens)
 
+    def repeat(self, requests: Sequence[PlannedRequest], renewed: Sequence[PlannedRequest]) -> None:
+        """Makes the prompts and bodies of `renewed`, which are `requests` once more: with marks of their own, or the
+        same where the server is to know them."""
+        if self._point.prefix_cache != "warm":
+            self.prepare(renewed)
+            return
+        for known, again in zip(requests, renewed, strict=True):
+            self.prompts[again.index] = self.prompts[known.index]
+            for bodies in self._bodies.values():
+                if not again.turn:
+                    bodies[again.index] = bodies[known.index]
+
+    def forget(self, requests: Iterable[PlannedRequest]) -> None:
+        """Drops the prompts and bodies of requests that are not sent again."""
+        for request in requests:
+            del self.prompts[request.index]
+            for bodies in self._bodies.values():
+                bodies.pop(request.index, None)
+
     def encoded(self, number: int, request: PlannedRequest, history: Sequence[Message] = ()) -> bytes:
         """The bytes of a request for target `number`."""
         kind = _kind(self._point, self._targets[number])

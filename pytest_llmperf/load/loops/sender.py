@@ -97,7 +97,7 @@ class Sender:
         self.failed += failed and not exchange.cancelled
 
     def new_connection(self, number: int) -> Link:
-        connection = self._link(number % len(self.targets))
+        connection = self._link(number)
         self.connections.append(connection)
         return connection
 

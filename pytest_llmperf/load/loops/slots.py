@@ -58,7 +58,8 @@ class Slots:
         for level in self._plan.levels[1:]:
             await asyncio.sleep(max(0.0, start_s + level.at_s - loop.time()))
             if not self._over:
-                self._ramping = level.at_s < self._plan.ramp_s
+                # The last step's time is calculated, and may be a rounding before the ramp's end.
+                self._ramping = level.at_s < self._plan.ramp_s * (1 - 1e-9)
                 self._change(level.slots)
 
     def _change(self, active: int) -> None:

@@ -142,6 +142,19 @@ def test_a_turn_that_fails_ends_its_conversation_and_the_user_goes_on() -> None:
     assert len(server.requests) == 6
 
 
+def test_turns_after_a_cancelled_one_are_cancelled_too() -> None:
+    async def script(request: Request) -> None:
+        if request.number == 0:
+            await _number(request)
+        else:
+            await request.send(HEAD, _chat("a"))
+            await request.reader.read()
+
+    run, _ = _run(script, _point(cancel={"share": 1.0, "after": "20 ms"}))
+    assert [(record.cancelled, record.error) for record in run.records] == [(False, None)] + [(True, None)] * 3
+    assert [record.sent_ns is None for record in run.records] == [False, False, True, True]
+
+
 def test_window_ends_when_the_first_user_has_nothing_left() -> None:
     """Conversation 2 is begun last, at 40 ms; the user of conversation 1 ends at 65, that of 2 has turns until 90."""
 

@@ -17,8 +17,10 @@ import pytest
 from scripted_server import END, HEAD, Request, Script, Scripted, chunk, listen, serve
 
 from pytest_llmperf.errors import ClientError, ServerError
-from pytest_llmperf.load.driver import run_load, warm_up
+from pytest_llmperf.load import driver
+from pytest_llmperf.load.driver import run_load, warm_batch, warm_up
 from pytest_llmperf.load.endpoints.target import Target
+from pytest_llmperf.load.loops.sender import Sender
 from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.load.transport import connection
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -63,6 +65,20 @@ def _errors(script: Script, point: LoadPoint) -> list[str | None]:
 
 async def _answer(request: Request) -> None:
     await request.send(ANSWER)
+
+
+@pytest.fixture
+def senders(monkeypatch: pytest.MonkeyPatch) -> list[Sender]:
+    """What each load leaves behind of its connections and prompts."""
+    made: list[Sender] = []
+
+    class Kept(Sender):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(driver, "Sender", Kept)
+    return made
 
 
 def test_closed_loop() -> None:
@@ -264,6 +280,55 @@ def test_open_loop_does_not_wait_for_answers() -> None:
 
     run = asyncio.run(main())
     assert [record.error for record in run.records] == [None] * 60
+
+
+def test_closed_connections_are_opened_again_before_new_ones_are_made(senders: list[Sender]) -> None:
+    """Four requests at a time are answered together, so that four connections are closed when the next is due."""
+
+    async def main() -> Run:
+        together = asyncio.Barrier(4)
+
+        async def script(request: Request) -> None:
+            await together.wait()
+            await request.send(ANSWER)
+
+        async with serve(script) as server:
+            point = _open(requests=20, max_in_flight=4, connection="fresh", no_data_timeout="60 s")
+            return await _run(point, server.url)
+
+    assert [record.error for record in asyncio.run(main()).records] == [None] * 20
+    assert len(senders[0].connections) <= 4
+
+
+def _by_time(**changes: Any) -> LoadPoint:
+    """A closed loop of 12 requests that goes through its first ones again and again."""
+    return _point(concurrency=2, requests=12, ramp={"from": 1, "over": "10 ms"}, **changes)
+
+
+def test_a_loop_that_goes_by_time_keeps_no_prompt_that_was_sent(
+    senders: list[Sender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_llmperf.load.trace.trace._ENDLESS_REQUESTS", 2)
+    errors = _errors(_answer, _by_time())
+    assert len(errors) > 12
+    assert set(errors) == {None}
+    assert len(senders[0].request_bytes.prompts) <= 3
+
+
+def test_a_warm_loop_that_goes_by_time_sends_what_the_warm_up_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_llmperf.load.trace.trace._ENDLESS_REQUESTS", 2)
+
+    async def main() -> list[str]:
+        async with serve(_answer) as server:
+            point, targets = _by_time(prefix_cache="warm"), (Target(server.url, "m"),)
+            await warm_up(targets, point, make_trace(point, "key"))
+            await _run(point, server.url)
+            return [request.body["prompt"] for request in server.requests]
+
+    prompts = asyncio.run(main())
+    assert len(prompts) > 3 + 12
+    assert len(set(prompts[:3])) == 3
+    assert set(prompts) == set(prompts[:3])
 
 
 def test_open_loop_spreads_over_targets() -> None:
@@ -592,6 +657,27 @@ def test_warm_up_that_fails_says_why() -> None:
     target = Target(f"http://127.0.0.1:{_closed_port()}", "m")
     with pytest.raises(ServerError, match="every warm-up request failed; the first: no connection: connection refused"):
         asyncio.run(warm_up((target,), point, make_trace(point, "key")))
+
+
+def test_warm_up_of_an_open_loop_sends_a_few_requests_at_a_time() -> None:
+    async def main() -> tuple[int, int]:
+        async with serve(_answer) as server:
+            point = _open(requests=40, prefix_cache="warm")
+            await warm_up((Target(server.url, "m"),), point, make_trace(point, "key"))
+            return server.connections, len(server.requests)
+
+    assert asyncio.run(main()) == (16, 40)
+
+
+def test_no_request_of_a_warm_up_is_cancelled() -> None:
+    async def main() -> list[bool]:
+        async with serve(_answer) as server:
+            point = _point(requests=4, cancel={"share": 1.0, "after": "1 us"})
+            trace = make_trace(point, "key")
+            records = await warm_batch((Target(server.url, "m"),), point, trace, count=5, salt="w")
+            return [record.ok for record in records]
+
+    assert asyncio.run(main()) == [True] * 5
 
 
 def test_no_warm_up() -> None:

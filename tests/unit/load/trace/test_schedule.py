@@ -151,6 +151,28 @@ def test_a_loop_of_so_many_requests_after_a_ramp_ends_with_the_last() -> None:
     assert asyncio.run(main()) == [True, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("count", "ramp"),
+    [(4, {"from": 1, "over": "700 ms"}), (50, {"from": 1, "over": "30 s", "shape": "exponential"})],
+    ids=["linear", "exponential"],
+)
+def test_a_ramp_is_over_with_its_last_step(count: int, ramp: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step's time is calculated, and these are a rounding before the ramp's end."""
+
+    async def at_once(seconds: float) -> None:
+        """No waiting."""
+
+    async def main() -> list[str]:
+        plan = slot_plan(_point(concurrency=count, requests=60, ramp=ramp))
+        assert plan is not None
+        slots = Slots(plan)
+        await slots.run_schedule()
+        return [slots.phase(0), slots.phase(0)]
+
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    assert asyncio.run(main()) == ["lead-in", "measured"]
+
+
 def test_cancelled_requests_are_about_the_share_and_the_same_in_every_run() -> None:
     chosen = cancelled(0.1, 10_000, seed=7)
     assert sum(chosen) == pytest.approx(1000, rel=0.1)
