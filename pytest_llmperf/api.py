@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from pytest_llmperf.errors import BaselineError, LlmPerfError, PlanError
+from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.baselines.file import write_baseline
-from pytest_llmperf.gate.baselines.growth import RECORDED_RUNS, stored_session
+from pytest_llmperf.gate.baselines.growth import stored_session
 from pytest_llmperf.gate.judge import Doubt, Judge
 from pytest_llmperf.gate.regression import Regression, launch_sizes
 from pytest_llmperf.gate.rules import DUET
@@ -208,8 +208,6 @@ def record(result: Result, *, baselines: AnyPath, name: str) -> Path:
     if result.capacity is not None and result.capacity.value is None:
         reason = f"{result.point_id}: {result.capacity.sentence}, so there is nothing to record"
         raise InvalidResultError(reason, result)
-    if len(result.runs) < RECORDED_RUNS:
-        raise BaselineError(f"{result.point_id} has {len(result.runs)} runs; a baseline takes {RECORDED_RUNS}")
     began = datetime.fromtimestamp(result.runs[0].started_ns / 1e9, UTC)
     session = stored_session(result, began, git_sha(Path.cwd()), launch_sizes(result))
     baseline = judge.recorded(name, result, session)

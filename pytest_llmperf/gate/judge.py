@@ -36,6 +36,7 @@ from pytest_llmperf.metrics.stats.noise import Noise, noise
 from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_errors
 from pytest_llmperf.metrics.trust.regimes import regime_remarks
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
+from pytest_llmperf.units import counted
 
 Recording = Literal["nothing", "missing", "everything"]
 """The results that become baselines without a comparison: none, those of points that have none, or all."""
@@ -246,7 +247,13 @@ class Judge:
         return Doubt((*open_, *gated), point.relaunch)
 
     def recorded(self, test: str, result: Result, session: StoredSession) -> Baseline:
-        """Returns the baseline that the result makes, to be written once its test has passed."""
+        """Returns the baseline that the result makes, to be written once its test has passed.
+
+        Raises BaselineError for fewer than 5 runs, as where a budget was spent: nothing could be compared with them.
+        """
+        if len(result.runs) < RECORDED_RUNS:
+            has = counted(len(result.runs), "run")
+            raise BaselineError(f"the result has {has}; a baseline takes {RECORDED_RUNS}, so nothing was recorded")
         scores = answer_margins(result.load, self._given_margins(test, result.load))
         margins = {**self.margins_of(test, result.load), **scores}
         return recorded(self.file(test, result), test, result, session, margins)

@@ -284,7 +284,7 @@ def test_a_baseline_is_recorded_and_compared_with(five_runs, server):
 
 
 def test_few_runs_make_no_baseline(server):
-    with pytest.raises(BaselineError, match="has 1 runs; a baseline takes 5"):
+    with pytest.raises(BaselineError, match="has 1 run; a baseline takes 5"):
         record(measure(server, LOAD, runs=1), baselines="baselines", name="nightly")
 
 

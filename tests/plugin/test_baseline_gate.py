@@ -302,6 +302,20 @@ def test_a_new_level_is_accepted_whatever_the_verdict(recorded):
     recorded.run(*POINT).assert_outcomes(passed=1)
 
 
+def test_an_accepted_level_takes_as_many_runs_as_a_baseline(recorded):
+    """A budget that ends before them leaves the old baseline as it is."""
+    before = _sessions(recorded)
+    result = recorded.run(*POINT, "--llmperf-accept", "--llmperf-budget=10ms")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the result has 2 runs; a baseline takes 5, so nothing was recorded"])
+    assert _sessions(recorded) == before
+
+
+def test_a_budget_that_ends_before_a_baseline_is_whole_leaves_none(suite):
+    suite.run(*POINT, "--llmperf-update-baselines", "--llmperf-budget=10ms").assert_outcomes(failed=1)
+    assert suite.baselines() == []
+
+
 @pytest.fixture
 def undecidable(recorded):
     """A baseline whose runs are so far apart that no number of further runs settles it."""
