@@ -24,10 +24,11 @@ from pytest_llmperf.gate.regression import (
     gated_margins,
     gated_series,
     series_of_two,
+    ungated_notes,
 )
 from pytest_llmperf.gate.rules import DUET, Rules
 from pytest_llmperf.gate.sla import check_sla
-from pytest_llmperf.gate.verdict import MetricVerdict, PointVerdict, Reference, Series, judge
+from pytest_llmperf.gate.verdict import MetricVerdict, Reference, Series, judge
 from pytest_llmperf.metrics.answers import Answers, answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck
@@ -141,14 +142,14 @@ class Judge:
             series, notes = series_of_two(old, result, margins, apart=False)
             sides = (old.server.name, result.server.name)
             notes = (*notes, *bound_notes(result, margins, series))
-            regression = Regression(self._judged(test, series, duet_rules(profile)), notes, sides)
+            regression = self._judged(test, series, duet_rules(profile), notes, sides)
             return self._with_answers(test, regression, result, {"duet": [answers_of(old.runs)]}, duet_rules(profile))
         stored = read_stored(self.folder, result.environment.slug, test)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
         notes = (*notes, *bound_notes(result, margins, series))
-        found = against(stored, self._commit)
-        regression = Regression(self._judged(test, series, RULES[profile]), notes, against=found)
+        regression = self._judged(test, series, RULES[profile], notes)
+        regression = replace(regression, against=against(stored, self._commit))
         held = {session.id: session.answers for session in stored.anchor}
         then: dict[Reference, list[Answers | None]] = {"rolling": [session.answers for session in stored.rolling]}
         if held.keys() != {session.id for session in stored.rolling}:
@@ -181,7 +182,7 @@ class Judge:
         """Two results that were measured one after the other, from files; every run of both is taken as it is."""
         series, notes = series_of_two(old, new, self.margins_of(name, new.load), apart=True)
         rules = duet_rules(self.profile_of(new.load))
-        return Regression(self._judged(name, series, rules), notes, (old.server.name, new.server.name))
+        return self._judged(name, series, rules, notes, (old.server.name, new.server.name))
 
     def _with_length(self, test: str, found: Regression, result: Result) -> Regression:
         """The regression with what makes its runs worth little, where it is in doubt or a FAIL."""
@@ -197,10 +198,18 @@ class Judge:
         notes = (*found.notes, *short, *regimes, *drift_remarks(errors, margins))
         return replace(found, point=replace(found.point, metrics=metrics), notes=notes)
 
-    def _judged(self, test: str, series: tuple[Series, ...], rules: Rules) -> PointVerdict:
+    def _judged(
+        self,
+        test: str,
+        series: tuple[Series, ...],
+        rules: Rules,
+        notes: Sequence[str],
+        duet: tuple[str, str] | None = None,
+    ) -> Regression:
         self._gated[test] = series
         self._to_come.pop(test, None)
-        return judge(self._gated, rules, sum(self._to_come.values()))[test]
+        point = judge(self._gated, rules, sum(self._to_come.values()))[test]
+        return Regression(point, (*notes, *ungated_notes(point)), duet)
 
     def histograms(self, test: str, result: Result, before: datetime) -> dict[str, Histogram]:
         """The baseline's latencies by metric, of all rolling runs but those of the session begun at `before`."""

@@ -25,7 +25,14 @@ from pytest_llmperf.gate.rules import DEFAULT, DUET, STRICT, Rules, Verdict
 from pytest_llmperf.gate.verdict import MetricVerdict, PerRun, PointVerdict, Series
 from pytest_llmperf.metrics.capacity.answer import coarsened
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.metrics.stats.margins import Prior, default_margins, duet, elsewhere, tolerance
+from pytest_llmperf.metrics.stats.margins import (
+    Prior,
+    default_margins,
+    duet,
+    elsewhere,
+    fewest_requests,
+    tolerance,
+)
 from pytest_llmperf.plan.load.capacity import CAPACITIES
 from pytest_llmperf.plan.load.point import GateProfile, LoadPoint
 from pytest_llmperf.units import counted
@@ -158,7 +165,19 @@ def _against(
     moved = differences(baseline, result, reference).elsewhere
     left_out = baseline.imported.left_out if baseline.imported else {}
     series = (_series(reference, quantity, margin, sessions, result, moved) for quantity, margin in margins.items())
-    return tuple(replace(one, left_out=left_out.get(one.quantity.metric, "")) for one in series)
+    imported = baseline.imported is not None
+    return tuple(replace(one, left_out=left_out.get(one.quantity.metric, ""), imported=imported) for one in series)
+
+
+def ungated_notes(point: PointVerdict) -> list[str]:
+    """Sentences on percentiles that are not gated though some of the runs compared have enough requests for them."""
+    ungated = [(m.series, m.reason) for m in point.metrics if m.verdict == "NOT GATED" and not m.series.left_out]
+    sentences = (
+        f"{series.quantity} is not gated: {reason}"
+        for series, reason in ungated
+        if 0 < fewest_requests(series.quantity) <= max(series.requests, default=0)
+    )
+    return list(dict.fromkeys(sentences))
 
 
 def held_by(sessions: Sequence[StoredSession], quantity: Quantity) -> bool:

@@ -17,7 +17,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.rules import DEFAULT, NoiseSource, Rules, Verdict
 from pytest_llmperf.gate.sentences import Finding, explain
 from pytest_llmperf.metrics.stats.estimate import Estimate, compare
-from pytest_llmperf.metrics.stats.margins import Prior, too_few
+from pytest_llmperf.metrics.stats.margins import Prior, fewest_requests, too_few
 from pytest_llmperf.metrics.stats.noise import Noise
 
 Reference = Literal["rolling", "anchor", "duet"]
@@ -40,10 +40,30 @@ class Series:
     reference: Reference = "rolling"
     left_out: str = ""
     """Reason why an imported baseline was made without this metric; empty where it was not."""
+    imported: bool = False
+    """Another tool made the baseline, perhaps of other numbers of requests."""
 
     @property
     def runs(self) -> int:
         return sum(map(len, self.candidate))
+
+    @property
+    def lost(self) -> str | None:
+        """The reason why a percentile cannot be judged for which every run of the baseline has enough requests; None
+        where it can, or where the baseline has runs without enough, too.
+
+        It is not the load then that is too short for it, but something that happened to this session.
+        """
+        then, now = self.requests[: -self.runs], self.requests[-self.runs :]
+        needed = fewest_requests(self.quantity)
+        if self.imported or min(then, default=0) < needed or min(now, default=0) >= needed:
+            return None
+        place = next(number for number, count in enumerate(now, start=1) if count < needed)
+        holder = "the old server" if self.reference == "duet" else "the baseline"
+        return (
+            f"{self.quantity.stat} needs {needed} requests per run, as every run of {holder} has; run {place} of "
+            f"{len(now)} has {now[place - 1]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +184,8 @@ def _not_comparable(series: Series, rules: Rules) -> tuple[Verdict, str] | None:
         return "NO BASELINE", f"{holder} holds {unusable!r}, with which nothing can be compared{cure}"
     if len(then) < rules.baseline_runs:
         return "NO BASELINE", f"{holder} holds {len(then)} runs, {rules.baseline_runs} are needed to compare"
+    if series.lost:
+        return "INCONCLUSIVE", series.lost
     few = too_few(series.quantity, series.requests)
     return ("NOT GATED", few) if few else None
 

@@ -105,6 +105,12 @@ def duet(prior: Prior) -> Prior:
     return replace(prior, session_sd=0.0)
 
 
+def fewest_requests(quantity: Quantity) -> int:
+    """Requests that every run needs for the quantity; 0 for what is no percentile."""
+    needed = MINIMUM_REQUESTS.get(quantity.stat or "")
+    return needed.per_run if needed else 0
+
+
 def too_few(quantity: Quantity, requests: Sequence[int]) -> str | None:
     """The reason why a percentile cannot be gated with these requests (one count per run, both sides); None when it
     can.

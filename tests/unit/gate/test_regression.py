@@ -9,7 +9,9 @@ from samples import failed, point, result, run, steady_run
 
 from pytest_llmperf.definitions import Quantity, parse_quantity
 from pytest_llmperf.errors import BaselineError
+from pytest_llmperf.gate.baselines.file import write_baseline
 from pytest_llmperf.gate.baselines.growth import appended, promoted, recorded, stored_session
+from pytest_llmperf.gate.judge import Judge
 from pytest_llmperf.gate.regression import Regression, gated_margins, gated_series, launch_sizes
 from pytest_llmperf.gate.verdict import PointVerdict, judge
 from pytest_llmperf.metrics.stats.margins import GATED_BY_DEFAULT, tolerance
@@ -106,6 +108,45 @@ def test_a_percentile_of_too_few_requests_is_not_gated(requests, expected):
     now = result([steady_run(n, 2.0, requests) for n in range(5)])
     found = verdict(now, baseline(then), {TTFT: 0.2})
     assert found.verdict == expected
+
+
+def of_requests(*requests):
+    """Runs of so many requests each."""
+    return result([steady_run(n, 1.0, count) for n, count in enumerate(requests)])
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "expected", "reason"),
+    [
+        # A failed request, or a slower server within a duration.
+        ((200,) * 5, (200, 199, 200), "INCONCLUSIVE", "as every run of the baseline has; run 2 of 3 has 199"),
+        ((200,) * 5, (200,) * 3, "PASS", ""),
+        # A duration in which there are as many by chance.
+        ((201, 199, 203, 198, 200), (200, 199, 202), "NOT GATED", "there were 198"),
+        ((201, 199, 203, 198, 200), (200, 201, 202), "NOT GATED", "there were 198"),
+        ((100,) * 5, (100,) * 3, "NOT GATED", "there were 100"),
+    ],
+)
+def test_requests_that_only_this_session_lacks_leave_its_percentile_in_doubt(then, now, expected, reason):
+    found = verdict(of_requests(*now), baseline(of_requests(*then)), {TTFT: 0.2})
+    assert (found.verdict, found.run_again) == (expected, False)
+    assert reason in found.metrics[0].reason
+
+
+@pytest.mark.parametrize(("then", "told"), [(199, True), (200, False)])
+def test_a_percentile_that_some_runs_have_enough_requests_for_goes_ungated_with_a_remark(tmp_path, then, told):
+    gate = Judge(tmp_path)
+    old, new = of_requests(200, 200, 200, 200, then), of_requests(200, 200, 200, 200, 200)
+    write_baseline(gate.recorded("t.py::t[a]", old, session(old)))
+    notes = gate.regression("t.py::t[a]", new).notes
+    sentence = "is not gated: p99 needs 200 requests per run, there were 199"
+    assert [note for note in notes if "not gated" in note] == [f"itl_p99 {sentence}", f"ttft_p99 {sentence}"] * told
+
+
+def test_an_imported_baseline_may_be_of_other_numbers_of_requests():
+    series, _ = gated_series(baseline(of_requests(*(200,) * 5)), of_requests(*(100,) * 3), {TTFT: 0.2})
+    found = judge({"a": [replace(one, imported=True) for one in series]})["a"]
+    assert found.verdict == "NOT GATED"
 
 
 def test_nothing_gated_is_no_pass():
