@@ -262,7 +262,7 @@ def import_(path: Path, files: tuple[Path, ...]) -> None:
 def _taken(held: History, source: Path, sessions: Iterable[HistorySession]) -> str:
     count = 0
     for session in sessions:
-        held.add(session)
+        held.take_over(session)
         count += 1
     return f"{source}: {counted(count, 'session')}"
 

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,18 +69,32 @@ class History:
     def add(self, session: HistorySession) -> None:
         """Stores a session; one that is there already is replaced, its points keep their ids. All of it, or nothing."""
         with self._writing():
-            self._sql.execute(
-                "INSERT INTO sessions (id, started, commit_id, version) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET commit_id = excluded.commit_id",
-                (session.id, session.started.isoformat(), session.commit, session.version),
-            )
+            self._add_session(session)
             for point in session.points:
                 self._add_point(session.id, point)
+
+    def take_over(self, session: HistorySession) -> None:
+        """Stores what another file holds of a session. A point that is here stays as it is, unless theirs is a later
+        state of it: a copy may be older.
+        """
+        with self._writing():
+            self._add_session(session)
+            held = {found.point.test: found.point for found in self.of_session(session.id)}
+            for point in session.points:
+                if point.test not in held or _state(point) > _state(held[point.test]):
+                    self._add_point(session.id, point)
+
+    def _add_session(self, session: HistorySession) -> None:
+        self._sql.execute(
+            "INSERT INTO sessions (id, started, commit_id, version) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET commit_id = coalesce(commit_id, excluded.commit_id)",
+            (session.id, _text(session.started), session.commit, session.version),
+        )
 
     def _add_point(self, session: str, point: HistoryPoint) -> None:
         facts = asdict(point)
         del facts["runs"]
-        facts["measured"] = point.measured and point.measured.isoformat()
+        facts["measured"] = point.measured and _text(point.measured)
         row = {"session": session} | {k: json.dumps(v) if isinstance(v, dict | tuple) else v for k, v in facts.items()}
         columns = ", ".join(f'"{name}"' for name in row)
         changed = ", ".join(f'"{name}" = excluded."{name}"' for name in row)
@@ -202,7 +216,23 @@ def found_points(session: HistorySession) -> list[FoundPoint]:
     return [FoundPoint(n, session.id, session.started, session.commit, one) for n, one in enumerate(session.points, 1)]
 
 
-_ONCE = "GROUP BY p.test, p.environment, p.measured ORDER BY p.measured"
+def _state(point: HistoryPoint) -> tuple[float, int, bool]:
+    """Sorts states of a point of a session by time: an interrupted one has fewer runs, or no verdict."""
+    return (point.measured.timestamp() if point.measured else 0.0, len(point.runs), point.verdict != "ERROR")
+
+
+def _text(moment: datetime) -> str:
+    """A moment as it is stored: in UTC, so that texts are in the order of time."""
+    return moment.astimezone(UTC).isoformat()
+
+
+_ONCE = (
+    "AND p.id = (SELECT q.id FROM points q JOIN sessions t ON t.id = q.session "
+    "WHERE q.name = p.name AND q.test = p.test AND q.environment IS p.environment AND q.measured = p.measured "
+    "ORDER BY (SELECT count(*) FROM runs WHERE point = q.id) DESC, q.verdict = 'ERROR', t.started, q.id LIMIT 1) "
+    "ORDER BY p.measured, p.id"
+)
+"""The state with all runs of a point that sessions resumed, in the first of them that had it."""
 _COLUMNS = (
     "p.id, p.session, s.started, s.commit_id, p.test, p.name, p.environment, p.engine, p.measured, p.verdict, "
     'p.reasons, p.parameters, p."values", p.dialect'

@@ -7,7 +7,7 @@ import json
 import math
 import multiprocessing
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,33 @@ def test_a_session_twice_is_one_and_its_points_keep_their_numbers(path):
         assert len(list(history.sessions())) == 2
 
 
+def test_what_another_file_holds_takes_the_place_of_earlier_states_only(path):
+    def taken(*points: HistoryPoint, **changes: object) -> dict[str, tuple[str, int]]:
+        history.take_over(session(1, *points, **changes))
+        (kept,) = history.sessions()
+        assert kept.commit == session(1).commit
+        return {one.name: (one.verdict, len(one.runs)) for one in kept.points}
+
+    whole = point()
+    more = (*whole.runs, HistoryRun(4, 1, True, {"itl_p50": 10.0}))
+    with open_history(path, write=True) as history:
+        history.add(session(1, whole, point("tp8-short")))
+        # A copy that was made before the session ended: without a point, and with one that was not whole.
+        older = taken(point(runs=whole.runs[:1], verdict="ERROR"), commit=None)
+        assert older == {"tp4-short": ("PASS", 3), "tp8-short": ("PASS", 3)}
+        assert taken(point(verdict="ERROR"))["tp4-short"] == ("PASS", 3), "interrupted before it was judged"
+        assert taken(point(runs=more, verdict="FAIL"))["tp4-short"] == ("FAIL", 4)
+        assert taken(point("tp16-short"))["tp16-short"] == ("PASS", 3)
+
+
+def test_sessions_of_other_time_zones_are_in_the_order_of_time(path):
+    east, west = (START.astimezone(timezone(timedelta(hours=hours))) for hours in (9, -8))
+    with open_history(path, write=True) as history:
+        history.take_over(session(2, started=west + timedelta(hours=1)))
+        history.take_over(session(1, started=east))
+        assert [one.id for one in history.sessions()] == [session(1).id, session(2).id]
+
+
 def test_points_are_found_by_name_and_parameters(path):
     with open_history(path, write=True) as history:
         history.add(session(1, point(), point("tp8-short", parameters={"load.concurrency": "16"})))
@@ -98,6 +125,16 @@ def test_runs_that_a_later_session_resumed_count_once(path):
         history.add(session(2, point(measured=START), point("tp8-short", measured=START)))
         assert [found.number for found in history.named("tp4-short")] == [1]
         assert len(list(history.everything())) == 2
+
+
+def test_a_point_that_a_later_session_completed_has_all_of_its_runs(path):
+    whole = point(measured=START)
+    with open_history(path, write=True) as history:
+        history.add(session(1, point(measured=START, runs=whole.runs[:1], verdict="ERROR")))
+        history.add(session(2, whole))
+        history.add(session(3, whole))
+        (found,) = history.named("tp4-short")
+        assert (found.number, found.point) == (2, whole)
 
 
 def test_a_change_of_level_is_found_with_its_commits(path):
