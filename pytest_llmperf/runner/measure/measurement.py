@@ -127,8 +127,11 @@ class Measurement:
 
         One that the client's CPU limited is done over with more processes. One that the client spoiled in another way,
         or that other work on its machine may have, is done over up to twice: what decides is the state of client and
-        machine alone, never the server's numbers, so that doing it over favours nobody.
+        machine alone, never the server's numbers, so that doing it over favours nobody. A run with failed requests
+        stands: failures are never thrown away.
         """
+        if any(record.error for record in run.records):
+            return None
         reason, cpu = disturbance(run, self.point), cpu_was_the_limit(run)
         if reason is None and not self._is_host_busy:
             reason = busy_host(run)
