@@ -38,18 +38,20 @@ class Campaign:
         margins: Mapping[str, float] | None = None,
         live: Live | None = None,
         resumed: Resumed | None = None,
+        resumable: bool = False,
         interleave: bool = True,
         budget_s: float | None = None,
         on_run: Callable[[], None] = lambda: None,
     ) -> None:
         """`doubt` says why a point needs one more run, `stored_requests` how many requests per run its baseline has;
         `margins` are the session's, where neither plan nor test has one; `budget_s` bounds the time from the first run
-        on.
+        on. Where it is `resumable`, points whose measuring is complete are kept in the folder.
 
         `on_run` is called whenever there is more to report.
         """
         self._program, self._folder, self._gpus = program, folder, tuple(gpus)
-        self._doubt, self._live, self._resumed = doubt, live or Live(), resumed or Resumed({})
+        self._doubt, self._live = doubt, live or Live()
+        self._resumed, self._resumable = resumed or Resumed({}), resumable
         self._stored_requests, self._margins = stored_requests, margins
         self._interleave, self._budget_s, self._on_run = interleave, budget_s, on_run
         self._tasks: dict[str, Task] = {}
@@ -146,7 +148,7 @@ class Campaign:
             self._live.clear()
         for task in tasks:
             complete = task.error is None and task.test not in self._undecided
-            if complete and self._program.tests.get(task.test) == task.planned:
+            if self._resumable and complete and self._program.tests.get(task.test) == task.planned:
                 keep_point(task, self._folder)
         own, *others = tasks
         self._tasks |= {task.test: task for task in others}

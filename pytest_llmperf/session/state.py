@@ -115,6 +115,7 @@ class Preparation:
             margins=self.margins,
             live=live,
             resumed=resumed,
+            resumable=True,
             interleave=not options.no_interleave,
             budget_s=options.budget_s,
             on_run=report.write,

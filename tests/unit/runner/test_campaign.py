@@ -41,6 +41,20 @@ def test_a_budget_that_has_no_time_for_a_launch_has_none(monkeypatch, tmp_path, 
     assert [one.launch for one in found.runs] == launches
 
 
+@pytest.mark.parametrize("resumable", [False, True])
+def test_only_a_session_that_can_be_continued_keeps_its_points(tmp_path, resumable):
+    """A command's folder would be taken for the newest session of pytest."""
+    plan = parse_plan(PLAN, "plan.yaml")
+    planned = PlannedTest("t", "one-short", "t", plan.server("one"), plan.load_points()[0], 1)
+    with start_server(planned.server, tmp_path / "log", ()) as server:
+        run(
+            Campaign(Program({"t": planned}), RunFolder(tmp_path / "out"), (), resumable=resumable).result(
+                planned, server
+            )
+        )
+    assert len(list(tmp_path.glob("out/points/*"))) == resumable
+
+
 def test_a_relaunch_is_expected_to_take_as_long_as_the_last_launch(tmp_path):
     with start_server(parse_plan(PLAN, "plan.yaml").server("one"), tmp_path, (), lazy=True) as server:
         assert server.relaunch_s > 0
