@@ -85,6 +85,7 @@ class Campaign:
         if stored is None or self._program.tests.get(planned.test) != planned:
             return None
         if server.started and self._is_others(stored, planned, server):
+            del self._resumed.points[planned.test]  # its numbers are this session's
             return None
         result = stored.result(planned)
         self._folder.note(

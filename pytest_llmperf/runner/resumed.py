@@ -49,8 +49,8 @@ class ResumedPoint:
 class Resumed:
     """The points of this session's tests that the continued session holds."""
 
-    points: Mapping[str, ResumedPoint]
-    """Points by test; these tests measure nothing."""
+    points: dict[str, ResumedPoint]
+    """Points by test; these tests measure nothing. One that the running server refutes is taken out."""
     begun: Mapping[str, ResumedPoint] = field(default_factory=dict)
     """Points by test that have runs, and fewer than their gate takes: these are kept, and the missing ones added."""
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from perf_suite import edited, lay_out, run_outside_ci
+from perf_suite import TEST, edited, lay_out, run_outside_ci
 from test_interrupts import Started, until
 
 ONE_RUN = """
@@ -210,6 +210,23 @@ def test_a_baseline_takes_in_a_session_once(suite):
     assert path.read_text() == before
     suite.run("--llmperf-accept", "--llmperf-resume", *args).assert_outcomes(passed=1)
     assert json.loads(path.read_text())["rolling"] == json.loads(before)["rolling"]
+
+
+def test_what_another_engine_measured_is_measured_again_as_of_this_session(suite):
+    args = ("-k", "tp1pp1-short")
+    suite.write(test=edited(TEST, "    result =", "    assert llm_server.url\n    result ="))
+    suite.run("--llmperf-update-baselines", *args).assert_outcomes(passed=1)
+    (kept,) = stored(suite)
+    point = json.loads(gzip.decompress(kept.read_bytes()))
+    point["session"] = "2020-01-01T00:00:00Z"
+    point["sides"][-1]["environment"]["engine_version"] = "0.0"
+    kept.write_bytes(gzip.compress(json.dumps(point).encode()))
+    result = suite.run("--llmperf-accept", "--llmperf-resume", *args)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*is measured again, not resumed: engine_version was '0.0', is *"])
+    (path,) = suite.baselines()
+    (session,) = json.loads(path.read_text())["sessions"]
+    assert not session["started"].startswith("2020")
 
 
 def test_a_duet_is_resumed_with_its_reference(suite):
