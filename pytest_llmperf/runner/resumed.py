@@ -66,8 +66,11 @@ def read_resumed(
     tests: Mapping[str, PlannedTest],
     gpus: Sequence[Gpu],
     runs_wanted: Callable[[str, Result], int],
+    stored_requests: Callable[[str, Result], int | None] = lambda test, result: None,
 ) -> Resumed:
-    """Reads the points of the session in `folder` that still hold; `runs_wanted` is what its gate takes at least."""
+    """Reads the points of the session in `folder` that still hold; `runs_wanted` is what its gate takes at least, and
+    `stored_requests` gives the requests per run of what its result will be held against.
+    """
     stored, notes = read_points(folder.output)
     if not stored:
         notes.append(f"--llmperf-resume: no measured points in {folder.output}, so everything is measured")
@@ -77,7 +80,7 @@ def read_resumed(
         if test not in stored or planned.point.missing is not None:
             continue
         found = ResumedPoint(stored[test])
-        why = _refused(found, planned, gpus)
+        why = _refused(found, planned, gpus) or _other_length(found, planned, stored_requests)
         has, wanted = (0, 0) if why else _runs(found, planned, runs_wanted)
         if has < wanted and _grows(planned):
             begun[test] = found
@@ -108,6 +111,19 @@ def _refused(found: ResumedPoint, planned: PlannedTest, gpus: Sequence[Gpu]) -> 
     judged = environment(sides(planned.server)[-1], None, gpus)
     differences = other_than(found.point, _asked(planned), judged)
     return "; ".join(differences or _other_trace(found.point, planned.point))
+
+
+def _other_length(
+    found: ResumedPoint, planned: PlannedTest, stored_requests: Callable[[str, Result], int | None]
+) -> str:
+    """Says that the runs of a point whose length is left open are not as long as those of its baseline; empty where
+    they are.
+    """
+    if planned.point.length is None or "baseline" not in planned.gates or isinstance(planned.server, Duet):
+        return ""
+    result = found.result(planned)
+    has, wanted = result.load.requests, stored_requests(planned.test, result)
+    return "" if wanted in (None, has) else f"its runs have {has} requests, and those of its baseline {wanted}"
 
 
 def keep_point(task: Task, folder: RunFolder) -> None:

@@ -100,7 +100,7 @@ class Preparation:
             live.eta.plan(_work(planned, recording))
         resumed = Resumed({})
         if options.resume:
-            resumed = read_resumed(self.folder, program.tests, self.gpus, judge.runs_wanted)
+            resumed = read_resumed(self.folder, program.tests, self.gpus, judge.runs_wanted, judge.stored_requests)
             self.folder.notes += resumed.notes
         for test in resumed.points:
             live.eta.settle(test)

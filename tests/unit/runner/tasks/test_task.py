@@ -58,6 +58,17 @@ def test_an_open_length_that_was_decided_is_resumed(measured, planned):
     assert (list(resumed.points), resumed.notes) == (["t"], ())
 
 
+@pytest.mark.parametrize(("stored", "resumed"), [(12, True), (None, True), (20, False)])
+def test_an_open_length_that_is_not_its_baselines_is_measured_again(measured, planned, stored, resumed):
+    task, folder = measured()
+    keep_point(task, folder)
+    gated = replace(planned, gates=frozenset({"baseline"}))
+    found = read_resumed(folder, {"t": gated}, (), lambda test, result: 1, lambda test, result: stored)
+    assert bool(found.points) == resumed
+    why = "one-open is measured again, not resumed: its runs have 12 requests, and those of its baseline 20"
+    assert found.notes == (() if resumed else (why,))
+
+
 def test_runs_of_an_earlier_session_took_no_time_of_this_one(measured):
     (first,) = measured()[0].result().runs
     task, _ = measured(earlier=[first] * 99)
