@@ -49,6 +49,7 @@ def advise(result: Result, margins: Mapping[Quantity, float]) -> Advice:
     own = typical_errors(errors, {quantity: _run_sd(result, quantity) for quantity in margins})
     times, why = _times(own, margins)
     changes = _length(result, times) if times > 1 else {}
+    times = times if changes else 1.0  # a length that something else sets stays as it is
     reasons = [f"{', '.join(f'{key} {value}' for key, value in changes.items())}: {why}"] if changes else [why]
     counted = {q: m for q, m in margins.items() if _is_counted(result, q, times)}
     needed = {
@@ -63,7 +64,7 @@ def advise(result: Result, margins: Mapping[Quantity, float]) -> Advice:
         )
     reasons.append(f"{runs} runs decide an unchanged server four times in five, with a baseline of five sessions")
     warmup, reason = _warmup(result, margins)
-    seconds = statistics.fmean(run.ended_ns - run.started_ns for run in result.runs) / 1e9 * max(times, 1.0)
+    seconds = statistics.fmean(run.ended_ns - run.started_ns for run in result.runs) / 1e9 * times
     reasons += [reason, f"cost: {runs} runs of {seconds:.3g} s, {runs * seconds:.3g} s in all"]
     return Advice({**changes, **warmup}, runs, wide, tuple(reasons), runs * seconds)
 

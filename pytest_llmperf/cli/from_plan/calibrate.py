@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,10 +111,7 @@ def _changes(points: Sequence[LoadPoint], advice: Mapping[str, Advice]) -> Itera
         of_load = [advice[point.name] for point in points if point.load == load]
         for key in dict.fromkeys(key for one in of_load for key in one.load):
             values = [one.load[key] for one in of_load if key in one.load]
-            yield (
-                ("loads", load, key),
-                max(values, key=lambda text: [int(part) for part in text.split() if part.isdigit()]),
-            )
+            yield ("loads", load, key), max(values, key=lambda text: list(map(int, re.findall(r"\d+", text))))
     wide = [(quantity, margin) for one in advice.values() for quantity, margin in one.margins.items()]
     for quantity in dict.fromkeys(quantity for quantity, _ in wide):
         yield ("margins", str(quantity)), f"{max(m for q, m in wide if q == quantity):.0%}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,16 @@ def test_short_runs_get_the_length_that_would_do():
 def test_a_duration_stays_one():
     load = point(concurrency=1, requests=None, duration="4 s")
     assert advise(measured(0.25, load=load), MARGINS).load["duration"].endswith(" s")
+
+
+def test_a_length_that_the_load_leaves_open_stays():
+    """What is recommended beside it is for runs of that length."""
+    found = measured(0.6)
+    auto = advise(replace(found, load=found.load.model_copy(update={"length": "auto"})), MARGINS)
+    assert auto.load == {}
+    mean_s = statistics.fmean(run.ended_ns - run.started_ns for run in found.runs) / 1e9
+    assert auto.seconds == pytest.approx(auto.runs * mean_s)
+    assert auto.margins[MEAN_ITL] > advise(found, MARGINS).margins.get(MEAN_ITL, 0.05)
 
 
 def test_what_no_length_cures_gets_more_runs_and_a_wider_margin():
