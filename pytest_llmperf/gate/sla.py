@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_llmperf.definitions import ACCURACIES, ACCURACY
-from pytest_llmperf.gate.answers import check_accuracy
+from pytest_llmperf.gate.answers import GUARD, check_accuracy
 from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck, compared, judge_limit, limit_run
@@ -44,6 +44,8 @@ def _check(limit: Limit, result: Result, samples: Sequence[_Samples], most_runs:
     if limit.metric in ACCURACIES:
         return _check_score(limit, result)
     value, n, capacity = result.metrics.value(limit.quantity), result.metrics.n(limit.quantity), result.capacity
+    if limit.quantity == GUARD:  # a run alone agrees with nobody
+        return SlaCheck(limit, value, n, compared(limit, value))
     if capacity is not None and limit.quantity == capacity.quantity and (value is None or capacity.is_bound):
         return SlaCheck(limit, value, n, compared(limit, value), reason=capacity.sentence)
     runs = [limit_run(limit, summary, of_run) for summary, of_run in zip(result.summaries, samples, strict=True)]

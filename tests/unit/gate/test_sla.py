@@ -1,6 +1,7 @@
 """Absolute limits."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -146,3 +147,11 @@ def test_what_is_slower_never_passes_where_the_faster_fails(one, other, limit, o
 
 def test_no_limits_no_checks():
     assert checks(steady_run()) == ()
+
+
+@pytest.mark.parametrize(("agreement", "verdict"), [(1.0, "PASS"), (0.5, "FAIL"), (None, "FAIL")])
+def test_runs_agree_or_not_all_together(agreement, verdict):
+    found = result([steady_run(0), steady_run(1)])
+    found = replace(found, metrics=found.metrics.with_scalars({"output_agreement": agreement}))
+    (check,) = check_sla(point(sla={"output_agreement": ">= 95 %"}).sla, found, 8)
+    assert (check.verdict, check.value, check.undecided) == (verdict, agreement, False)
