@@ -157,6 +157,7 @@ def _planned(pair: Duet, point: LoadPoint, margins: Mapping[str, float], runs: i
 def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolder) -> Verdict | None:
     """The verdict, noted in the folder and printed."""
     if result.incomparable:
+        judge.settle(planned.test)
         lines = [f"{planned.point_id}: INVALID, so nothing can be said about it", *result.incomparable]
         folder.note(planned.test, planned.point_id, passed=False, error=lines[0])
         say("\n  ".join(lines))

@@ -168,6 +168,7 @@ def _compared(result: Result, judge: Judge, folder: RunFolder) -> _Kept:
     """Holds a result against the baseline of its point's name, which must be there, as one of all that are compared."""
     name = result.point_id
     if why := "; ".join(result.incomparable or judge.failed_requests(result)):
+        judge.settle(name)
         return _not_compared(name, why, folder)
     try:
         regression = judge.regression(name, result)

@@ -84,6 +84,10 @@ class Judge:
         if "baseline" in gates:
             self._to_come[test] = len(self.margins_of(test, point))
 
+    def settle(self, test: str) -> None:
+        """Takes in that a test is over: what it was expected to compare and has not is compared no more."""
+        self._to_come.pop(test, None)
+
     def file(self, test: str, result: Result) -> Path:
         """The test's baseline in the result's environment; it need not exist."""
         return stored_path(self.folder, result.environment.slug, test)

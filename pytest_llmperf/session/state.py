@@ -236,6 +236,7 @@ class PytestSession:
         """Note how a phase of a test ended; after the call phase, gives its JUnit properties."""
         if phase == "call" or error is not None:
             self.live.eta.settle(test)
+            self.judge.settle(test)
         if phase == "call" and error is None:
             self.passed.add(test)
         if phase != "call" and error is None:

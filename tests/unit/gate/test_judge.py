@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import record, result, run
+from samples import record, result, run, steady_run
 
 from pytest_llmperf.gate.judge import Judge
 
@@ -58,3 +58,19 @@ def test_a_verdict_without_doubt_is_not_taken_apart():
     new, old = measured(*[0.01] * 5), measured(*[0.01] * 5)
     found = Judge(Path("none")).regression("t", replace(new, reference=old))
     assert all(metric.noise is None for metric in found.metrics)
+
+
+def test_a_test_that_ended_without_a_comparison_makes_no_other_one_doubtful():
+    new, old = (result([steady_run(number, slowness) for number in range(5)]) for slowness in (1.03, 1.0))
+    judge, others = Judge(Path("none"), margins={"itl_p50": 0.01}), [f"t[{number}]" for number in range(200)]
+
+    def verdict():
+        found = judge.regression("t", replace(new, reference=old))
+        return next(m.verdict for m in found.metrics if str(m.series.quantity) == "itl_p50")
+
+    for other in others:
+        judge.expect(other, new.load, {}, frozenset({"baseline"}))
+    assert verdict() == "INCONCLUSIVE"
+    for other in others:
+        judge.settle(other)
+    assert verdict() == "FAIL"
