@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pytest_llmperf.definitions import ACCURACIES, ACCURACY
 from pytest_llmperf.gate.answers import GUARD, check_accuracy
 from pytest_llmperf.metrics.answers import answers_of
+from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.compliance import SlaCheck, compared, judge_limit, limit_run
 from pytest_llmperf.metrics.summary import metric_values
@@ -22,13 +23,20 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
     A limit that the runs so far leave open is INCONCLUSIVE while what was measured keeps it, and FAIL when it does not.
     """
     capacity = result.capacity
-    if capacity is not None and all(limit.quantity != capacity.quantity for limit in limits):
-        # A search without a limit on its capacity must find a level that holds: its lowest one at least.
-        lowest = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
-        limits = (*limits, lowest)
     wanted = {limit.metric for limit in limits if limit.stat}
     samples = [metric_values(run, wanted) if wanted else {} for run in result.runs]
-    return tuple(_check(limit, result, samples, most_runs) for limit in limits)
+    checks = tuple(_check(limit, result, samples, most_runs) for limit in limits)
+    if capacity is None or any(limit.quantity == capacity.quantity for limit in limits):
+        return checks
+    return (*checks, _lowest_holds(capacity, result.metrics.n(capacity.quantity)))
+
+
+def _lowest_holds(capacity: Capacity, n: int) -> SlaCheck:
+    """A search without a limit on its capacity must find a level that holds: its lowest one at least."""
+    limit = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
+    # The answer may lie below the level that held: of random arrivals it is the low end of its interval.
+    value = None if capacity.value is None else max(capacity.value, limit.value)
+    return SlaCheck(limit, value, n, compared(limit, value), reason=capacity.sentence)
 
 
 def _check_score(limit: Limit, result: Result) -> SlaCheck:

@@ -422,6 +422,15 @@ def test_without_a_limit_the_lowest_level_must_hold():
     assert check.describe() == "capacity: no capacity: even 1 req/s does not hold (ttft 160), limit >= 1 req/s"
 
 
+def test_a_lowest_level_that_holds_is_enough_whatever_its_interval():
+    """Of random arrivals the answer is the low end of the interval, which lies below that level."""
+    now = measured(1.02, 1.02)
+    now = replace(now, capacity=replace(now.capacity, random_arrivals=True))
+    assert now.capacity.value < 1 == now.capacity.holds
+    (check,) = check_sla((), replace(now, metrics=now.metrics.with_scalars({"capacity": now.capacity.value})), 8)
+    assert (check.verdict, check.value, check.undecided) == ("PASS", 1, False)
+
+
 def test_a_limit_above_what_could_be_offered_is_not_met():
     spec = asked()
     bound = concluded([trial(spec, 1, 9), LevelTrial(2, "INVALID", True, "client CPU 99%")], spec)
