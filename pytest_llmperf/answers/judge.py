@@ -19,7 +19,7 @@ from pytest_llmperf.servers.secrets import expand_url
 Question = tuple[str, str, tuple[str, ...]]
 """Prompt, answer and references."""
 _TRIES = 2
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:\d+(?:[.,]\d+)?|\.\d+)")
 
 
 def marks(spec: JudgeSpec, headers: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[float | str]:
@@ -49,7 +49,7 @@ def _read(reply: str) -> float:
     found = _NUMBER.findall(reply)
     if not found:
         raise ValueError("no number")
-    return checked(float(found[-1]))
+    return checked(float(found[-1].replace(",", ".")))
 
 
 def _body(spec: JudgeSpec, question: Question) -> dict[str, object]:

@@ -16,12 +16,14 @@ from typing import Any
 Score = Callable[[str, Sequence[str]], float]
 """A score from an answer and its references, of which there is at least one."""
 
-_NUMBER = re.compile(
-    r"(?:(?<!\w)[-+−][$€£¥]?)?"  # behind a digit or a letter it is a hyphen: 10-20, 2026-01-31
-    r"(?:(?:\d{1,3}([, \u00a0\u2009\u202f'’])\d{3}(?:\1\d{3})*(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)"
-    r"(?:[eE][-+]?\d+)?"
+_GROUPING = ", \u00a0\u2009\u202f'’"
+_SIGN = r"(?:(?<!\w)[-+−][$€£¥]?)?"  # behind a digit or a letter it is a hyphen: 10-20, 2026-01-31
+# Digits of one number stand in groups of three, with nothing but a year before the first: 10, 20, 300 are a list.
+_GROUPED = "|".join(
+    rf"(?:(?<!\d{sign})|(?<=\d{{4}}{sign})){_SIGN}\d{{1,3}}(?:{sign}\d{{3}})+(?!{sign}?\d)" for sign in _GROUPING
 )
-_IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(", \u00a0\u2009\u202f'’$€£¥")})
+_NUMBER = re.compile(rf"(?:(?:{_GROUPED}|{_SIGN}\d+)(?:\.\d+)?|{_SIGN}(?<!\d)\.\d+)(?:[eE][-+]?\d+)?")
+_IN_NUMBER = str.maketrans({"−": "-", **dict.fromkeys(f"{_GROUPING}$€£¥")})
 """Replacements of characters in a number: a minus sign by a hyphen, none for a currency and what groups its digits."""
 _OWN_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 """Characters of Han and kana, which are written without spaces: each is a word."""

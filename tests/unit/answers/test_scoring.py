@@ -102,6 +102,7 @@ class Judge(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         replies = {"good": "Quite right: 0.9", "odd": "seven 7", "mute": "hm", "red": "\x1b[31m" + "9" * 5000}
+        replies |= {"bare": "Wrong: .1", "comma": "Falsch: 0,1."}
         data = json.dumps({"choices": [{"message": {"content": replies.get(answer)}}]}).encode()
         data = b"[" * 100_000 if answer == "deep" else data
         self.send_response(200)
@@ -141,6 +142,12 @@ def test_a_judge_marks_each_different_answer_once(judge):
     header, body = asked[0]
     assert (header, body["model"], body["temperature"]) == ("Bearer k", "m", 0)
     assert "A right answer:\nright" in body["messages"][1]["content"]
+
+
+def test_a_mark_may_have_no_digit_before_its_point_or_a_comma_for_it(judge):
+    spec = AnswerSpec(judge={"url": judge[0], "model": "m"})
+    done = AnswerScorer(spec).scored(run([answered("p", "bare"), answered("p", "comma")]))
+    assert [one.scores for one in done.records] == [{"judge": 0.1}, {"judge": 0.1}]
 
 
 @pytest.mark.parametrize("answer", ["deep", "red", "endless", "none"])
