@@ -19,8 +19,13 @@ _NO_SECRET = re.compile(
     r"[-_]?token$|[-_](file|path|dir|env|budget)$|application[-_]credentials$"
 )
 """Tokens of a model, and names of what says where a secret is."""
-_SWITCH = re.compile(r"(?i)true|false|yes|no|on|off|none|null|[01]?")
-"""Values that decide about a secret and are none."""
+_SWITCH = re.compile(r"(?i)true|false|yes|no|on|off|none|null|[01]?|(?:bearer +)?(?-i:EMPTY)")
+"""Values that decide about a secret and are none; EMPTY is what servers without a key are given in its place."""
+_OF_MODEL = re.compile(r"(?i)(?!.*(?:secret|pass|auth|access|api|bearer|basic|key|cookie|cred|hf))[\w-]+token")
+"""Names of tokens that may be a model's."""
+_WORDS = "|".join(rf"{letter}{{1,16}}(?:_{letter}{{1,16}}){{0,4}}" for letter in ("[a-z]", "[A-Z]"))
+_VOCABULARY = re.compile(rf"<[|/]?(?:{_WORDS})(?:_?\d{{1,4}})?\|?>|\[/?(?:{_WORDS})\]")
+"""A model's own tokens, as `</think>`, `<|im_end|>` and `[INST]`: words of one case, without the digits of a key."""
 _PARAMETER = re.compile(r"(?i)^(key|sig|signature|auth|code|pw|pass|pwd|sid|session)$")
 """Parameters of a URL that are secrets too, by names that mean other things elsewhere."""
 _VALUE = re.compile(
@@ -157,17 +162,22 @@ def _entries(value: Mapping[Any, Any] | Sequence[Any], name: str) -> Iterator[tu
 
 
 def _in_text(name: str, text: str) -> Iterator[tuple[str, str]]:
-    if is_secret(name) and not (_SWITCH.fullmatch(text) or _REFERENCES.fullmatch(text)):
+    if is_secret(name) and not (_is_none(name, text) or _REFERENCES.fullmatch(text)):
         yield name, text
         yield from ((name, word) for word in text.split()[1:])  # what follows Bearer
-    if found := _VALUE.search(text):
+    if (found := _VALUE.search(text)) and not _SWITCH.fullmatch(text):
         yield name, found["token"] or found["password"] or found["known"]
     for one in itertools.chain.from_iterable(pattern.finditer(text) for pattern in _NAMED):
-        if is_secret(one["name"]) and not _SWITCH.fullmatch(one["value"]):
+        if is_secret(one["name"]) and not _is_none(one["name"], one["value"]):
             yield one["name"], one["value"]
     if "://" in text or text.startswith("/"):
         yield from ((key, value) for key, value in _parameters(text) if _is_parameter_secret(key, value))
         yield from ((name, secret) for secret in _userinfo(text))
+
+
+def _is_none(name: str, value: str) -> bool:
+    """True if the value is no secret, though its name is that of one."""
+    return bool(_SWITCH.fullmatch(value) or (_OF_MODEL.fullmatch(name) and _VOCABULARY.fullmatch(value)))
 
 
 def _userinfo(url: str) -> Iterator[str]:

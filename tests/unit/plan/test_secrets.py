@@ -132,10 +132,58 @@ def test_a_key_is_known_by_its_looks(known: str) -> None:
         {**COMMAND, "command": ["x", "{port}", "--api-key-file", "${API_KEY_FILE}", "--timeout-per-token", "30"]},
         {**COMMAND, "command": ["x", "{port}", "--token-budget", "${TOKEN_BUDGET}", "--allow-credentials", "true"]},
         {**COMMAND, "command": ["sh", "-c", 'HF_TOKEN=$HF_TOKEN KEY=x exec x --api-key "$API_KEY" {port}']},
+        {**COMMAND, "bearer": "EMPTY", "headers": {"Authorization": "Bearer EMPTY", "X-Api-Key": "EMPTY"}},
+        {**COMMAND, "command": ["x", "{port}", "--api-key", "EMPTY", "-H", "Authorization: Bearer EMPTY"]},
+        {**COMMAND, "command": ["sh", "-c", "OPENAI_API_KEY=EMPTY x --api-key EMPTY {port}"]},
+        {"engine": "vllm", "args": {"api-key": "EMPTY"}},
     ],
 )
 def test_what_is_no_secret_is_taken(server: dict[str, object]) -> None:
     assert _error("", server) == ""
+
+
+@pytest.mark.parametrize("server", [HANDED_OVER["vllm"], HANDED_OVER["bearer"], HANDED_OVER["header"]])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("EMPTY2", "empty", "EMPTY-3f9a7c", "empty-3f9a7c", "3f9a7cEMPTY", "EMPTY 3f9a7c", "EMPTY:3f9a7c"),
+        *("Bearer EMPTYx", "Bearer EMPTY 3f9a7c", "Bearer 3f9a7c EMPTY", "Basic EMPTY", "Bearer true", "</think>"),
+    ],
+)
+def test_what_is_nearly_the_word_for_no_key_is_one(server: dict[str, object], key: str) -> None:
+    assert "plain text" in _error(key, server)
+
+
+@pytest.mark.parametrize(
+    "token", ["</think>", "<|im_end|>", "[INST]", "[/INST]", "<|reserved_special_token_250|>", "<|END_OF_TURN_TOKEN|>"]
+)
+def test_a_models_own_token_is_no_secret(token: str) -> None:
+    assert _error(token, load={**LOAD, "extra_body": {"reasoning_token": "<KEY>"}}) == ""
+    assert _error(token, {"engine": "vllm", "args": {"tool-call-token": "<KEY>"}}) == ""
+    assert _error(token, {**COMMAND, "command": ["x", "{port}", '{"reasoning_token": "<KEY>"}']}) == ""
+    for name in ("hf_token", "access_token", "api-token", "auth_token", "secret_token", "password", "api_key"):
+        assert "holds a secret" in _error(token, load={**LOAD, "extra_body": {name: "<KEY>"}}), name
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        *(KEY, f"<{KEY}>", "<hf_" + "aB" * 12 + ">", "<|sk-proj-" + "a1" * 12 + "|>", "<" + "a1" * 8 + ">"),
+        *(
+            "think",
+            "<aBcDeFgHiJ>",
+            "<" + "x" * 20 + ">",
+            "[" + "X" * 20 + "]",
+            "<0123456789>",
+            "[12345678]",
+            "<|3f9a|>",
+        ),
+        *("</think>3f9a7c", "<think>3f9a7c</think>", "3f9a7c<think>", "<think> 3f9a7c", "<think>\n", "<word-word>"),
+        *("<_a_b>", "<>", "<abcdef12345>", "<cafe1234babe>"),
+    ],
+)
+def test_what_is_nearly_a_models_token_is_a_secret(secret: str) -> None:
+    assert "holds a secret" in _error(json.dumps(secret)[1:-1], load={**LOAD, "extra_body": {"own_token": "<KEY>"}})
 
 
 @pytest.mark.parametrize("text", ["sk-", "a=", "x://a:", '"a":', "--a "])
