@@ -8,12 +8,18 @@ from typing import Any
 
 import yaml
 
+from pytest_llmperf.plan.load.prompts import OWN_SET
 from pytest_llmperf.plan.server.axes import written_out
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.search.candidates import Candidates
 from pytest_llmperf.search.strategy.space import Position
 from pytest_llmperf.servers.engines.commands import preparation, shown_command, steps
 from pytest_llmperf.telemetry.gpu import Gpu
+
+_PATHS = frozenset({"cwd", "file", "files", "json_schema", "tokenizer", "values_files"})
+"""Keys of paths that count from the plan's folder without ./ before them too."""
+_FREE = frozenset({"args", "config", "env", "extra_body", "headers", "locked", "parameters", "values"})
+"""Keys of mappings whose own keys mean what somebody else says."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -34,10 +40,21 @@ def plan_snippet(plan_text: str, found: Candidates, position: Position, folder: 
     names = {point.load for point in found.points}
     whole = {
         **{key: value for key, value in data.items() if key != "searches"},
-        "servers": _servers(data, found, position),
+        "servers": {
+            name: _with_folders(entry, found.configs[position])
+            for name, entry in _servers(data, found, position).items()
+        },
         "loads": {name: load for name, load in data["loads"].items() if name in names},
     }
     return _yaml(whole if folder is None else _absolute(whole, folder))
+
+
+def _with_folders(entry: Mapping[str, Any], config: ServerConfig) -> dict[str, Any]:
+    """The entry that says in which folders its programs run: where nothing is said, in the plan's."""
+    whole = {**entry, "cwd": entry.get("cwd", ".")} if hasattr(config, "cwd") else dict(entry)
+    if proxy := whole.get("proxy"):
+        whole["proxy"] = {**proxy, "cwd": proxy.get("cwd", ".")}
+    return whole
 
 
 def _servers(data: Mapping[str, Any], found: Candidates, position: Position) -> dict[str, Any]:
@@ -48,15 +65,16 @@ def _servers(data: Mapping[str, Any], found: Candidates, position: Position) -> 
     return {config.name: entry}
 
 
-def _absolute(value: Any, folder: Path) -> Any:
-    """Texts that start with ./ or ../ as whole paths."""
+def _absolute(value: Any, folder: Path, key: str = "") -> Any:
+    """Texts that start with ./ or ../, and what `key` says is a path, as whole paths."""
     if isinstance(value, Mapping):
-        return {key: _absolute(inner, folder) for key, inner in value.items()}
+        return {name: _absolute(inner, folder, key if key in _FREE else name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_absolute(inner, folder) for inner in value]
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return str((folder / value).resolve())
-    return value
+        return [_absolute(inner, folder, key) for inner in value]
+    if not isinstance(value, str):
+        return value
+    is_path = (key in _PATHS and not value.startswith(OWN_SET)) or value.startswith(("./", "../"))
+    return str((folder / value).resolve()) if is_path else value
 
 
 def _yaml(data: Mapping[str, Any]) -> str:

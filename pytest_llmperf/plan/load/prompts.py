@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    NonNegativeFloat,
     PositiveInt,
     Tag,
     ValidationInfo,
@@ -28,8 +27,8 @@ _FORMATS: dict[str, FileFormat] = {".jsonl": "jsonl", ".json": "sharegpt", ".csv
 class Lengths(Frozen):
     """Token counts of a normal distribution, drawn per request, rounded and then held within `min` and `max`."""
 
-    mean: float = Field(gt=0)
-    sd: NonNegativeFloat = 0.0
+    mean: float = Field(gt=0, allow_inf_nan=False)
+    sd: float = Field(0.0, ge=0, allow_inf_nan=False)
     min: PositiveInt = 1
     max: PositiveInt | None = None
 
@@ -68,18 +67,19 @@ def _existing(value: str, info: ValidationInfo) -> str:
 
 
 PlanPath = Annotated[str, AfterValidator(_in_plans_folder)]
-_OWN = "llmperf:"
+OWN_SET = "llmperf:"
+"""The beginning of the names of prompt sets that come with the package."""
 
 
 def _own_set(given: object) -> object:
     """The file of a set that comes with the package; any other value as it is."""
-    if not isinstance(given, str) or not given.startswith(_OWN):
+    if not isinstance(given, str) or not given.startswith(OWN_SET):
         return given
     folder = Path(__file__).with_name("files")
     known = sorted(path.stem for path in folder.glob("*.jsonl"))
-    if given.removeprefix(_OWN) not in known:
-        raise ValueError(f"{given!r} is no set of the package; there is {', '.join(_OWN + name for name in known)}")
-    return str(folder / f"{given.removeprefix(_OWN)}.jsonl")
+    if given.removeprefix(OWN_SET) not in known:
+        raise ValueError(f"{given!r} is no set of the package; there is {', '.join(OWN_SET + name for name in known)}")
+    return str(folder / f"{given.removeprefix(OWN_SET)}.jsonl")
 
 
 class PromptFile(Frozen):
