@@ -28,6 +28,9 @@ from pytest_llmperf.plan.server.axes import ServerSpace, single_config
 from pytest_llmperf.plan.server.base import Args, ArgValue, changes_output
 from pytest_llmperf.plan.server.table import ServerConfig
 
+_MOST_POINTS = 1_000_000
+"""Servers times loads: sooner than plans with more would be of use, memory would be full."""
+
 
 class Plan(Frozen):
     """A whole plan file."""
@@ -93,6 +96,9 @@ class Plan(Frozen):
         """Names may hold dashes, and a dash joins them: `a` at `b-c` would be `a-b` at `c`."""
         servers = [server.name for name, space in self.servers.items() for server in space.named(name).configs]
         loads = [(name, point.name) for name, load in self.loads.items() for point in load.points(name)]
+        if (count := len(servers) * len(loads)) > _MOST_POINTS:
+            sizes = f"{len(servers)} servers x {len(loads)} loads"
+            raise EntryError(f"{sizes} = {count} points; at most {_MOST_POINTS} are allowed", "loads")
         taken: dict[str, str] = {}
         for server, (entry_name, load) in itertools.product(servers, loads):
             if (point := f"{server}-{load}") in taken:

@@ -150,7 +150,7 @@ class LoadKeys(PromptSpec):
     """Seed of prompts and arrivals; None: derived from the point's id, so that every run has the same trace."""
     phase: Literal["prefill", "decode"] | None = None
     """Isolate one: `prefill` asks for a single token, `decode` for exactly `output_tokens`."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     ignore_eos: bool = True
     """Ask for exactly `output_tokens` (ignore_eos and min_tokens, as vLLM takes them)."""
     stream_usage: Literal["every-chunk", "last-chunk"] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ _NO_PLACE = {
 }
 """Keys that do not go with a kind of load, and the reason, by kind."""
 _FEWEST, _FEWEST_PER_SLOT = 100, 5
+_MOST_POINTS = 1000
+"""Combinations of the swept values of one load; more is a slip of the pen, not a plan."""
 _LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
 
 
@@ -126,6 +129,9 @@ class LoadSpec(LoadKeys):
         """One point per combination of swept values; swept values go into the name, as in `rate-20rps`."""
         axes = {axis: getattr(self, axis) for axis in _AXIS_SUFFIX}
         swept = {axis: value.sweep for axis, value in axes.items() if isinstance(value, IntSweep | RateSweep)}
+        if (count := math.prod(map(len, swept.values()))) > _MOST_POINTS:
+            sizes = " x ".join(str(len(values)) for values in swept.values())
+            raise ValueError(f"{sizes} = {count} points; at most {_MOST_POINTS} are allowed")
         base = {field: value for field, value in self if field not in swept}
         if self.requests == "auto":
             base |= {"requests": None, "length": "auto"}

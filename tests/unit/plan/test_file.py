@@ -111,6 +111,11 @@ def vllm(entry: str) -> str:
         (load("concurrency: {sweep: [1.5]}"), "8: loads.s.concurrency.sweep: sweep [1.5] gives (1.5,); whole numbers"),
         (load("request_rate: {sweep: 10:50:10}"), "8: loads.s.request_rate.sweep: 39010 is not a sweep"),
         (load("request_rate: 5 tok/s"), "8: loads.s.request_rate: '5 tok/s' has unknown unit 'tok/s'"),
+        (
+            load("concurrency: {sweep: '1:1000:1'}\n    dataset_entries: {sweep: '1:1000:1'}"),
+            "1000 x 1000 = 1000000 points; at most 1000 are allowed",
+        ),
+        (load("temperature: .inf"), "8: loads.s.temperature: "),
         (load("temperature: hot"), "8: loads.s.temperature: a number is needed, given 'hot'"),
         (
             load("endpoint: generates"),
