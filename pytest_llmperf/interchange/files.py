@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,10 +94,10 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         import pyarrow
         from pyarrow import parquet
 
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(read_file(path, _MOST_BYTES))).to_pylist()
     except ImportError as error:
         raise ImportFileError(f"{path}: {error}; pip install 'pytest-llmperf[report]'") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ImportFileError(f"{path} is no Parquet file: {error}") from error
     return rows
 

@@ -165,6 +165,8 @@ def check_source(source: Source, target: ReportedTest, model: str | None = None)
     """ImportBaselineError where file and test say otherwise; lengths are compared where all requests have one."""
     load, own = source.result.load, target.point["load"]
     theirs = {"concurrency": load.concurrency, "request_rate": load.request_rate}
+    if load.max_in_flight is not None:  # of other files it is not known
+        theirs["max_in_flight"] = load.max_in_flight
     wrong = [
         f"{name} is {value!r} in the file, {own.get(name)!r} of the test"
         for name, value in theirs.items()

@@ -26,14 +26,18 @@ def two_builds(old: Sequence[ImportedFile], new: Sequence[ImportedFile]) -> tupl
         if real.count(path) > 1:  # it would make the verdict surer than it is
             raise ImportFileError(f"{file.path} is given twice; a run counts once")
     first = _only_result(old[0])
-    load = {"concurrency": first.load.concurrency, "request_rate": first.load.request_rate}
+    slots = first.load.max_in_flight
+    load = {"concurrency": first.load.concurrency, "request_rate": first.load.request_rate, "max_in_flight": slots}
     model = {"model": old[0].found.model or new[0].found.model or "unknown"}
     target = ReportedTest(shown_path(old[0]), {"load": load, "server": model}, first.environment)
     for file in (*old, *new):
         if file.found.tool != old[0].found.tool:
             tools = f"{old[0].path} is of {old[0].found.source}, {file.path} of {file.found.source}"
             raise ImportFileError(f"{tools}: what two clients differ by would be taken for the build's")
-        check_source(Source(shown_path(file), file.found, _only_result(file)), target)
+        source = Source(shown_path(file), file.found, _only_result(file))
+        check_source(source, target)
+        if source.result.load.max_in_flight != slots:
+            raise ImportBaselineError(f"{source.file} has no max_in_flight, {target.test} has {slots}")
     before, now = _build("old", old), _build("new", new)
     if _failed_share(now) > _failed_share(before):
         shares = f"{_failed_share(now):.2%} with the new build, {_failed_share(before):.2%} with the old one"

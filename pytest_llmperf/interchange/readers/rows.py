@@ -79,11 +79,12 @@ def _record(row: Mapping[str, Any]) -> RequestRecord:
 
 def _first_chunk_tokens(row: Mapping[str, Any]) -> tuple[float, ...]:
     """Number of tokens in the first chunk, so that each of the others takes `itl_ms`; () where it is not known."""
+    itl_ms = float(row["itl_ms"] or 0)
     tokens, first, last = (_whole(row[name]) for name in ("output_tokens", "first_token_ns", "last_token_ns"))
-    if row["itl_ms"] in (None, "") or tokens is None or first is None or last is None:
+    if not itl_ms or tokens is None or first is None or last is None:
         return ()
     own = (tokens - (_whole(row.get("hidden_tokens")) or 0)) / (_whole(row.get("answers")) or 1)
-    return (round(own - (last - first) / 1e6 / float(row["itl_ms"]), 6),)
+    return (round(own - (last - first) / 1e6 / itl_ms, 6),)
 
 
 def _whole(cell: Any) -> int | None:

@@ -12,6 +12,7 @@ from samples import failed, point, record, result, run, steady_run
 from pytest_llmperf.interchange.analyze import analyze_files
 from pytest_llmperf.interchange.exports import EXPORTS
 from pytest_llmperf.interchange.readers.detect import parse_import
+from pytest_llmperf.interchange.readers.rows import requests_rows
 from pytest_llmperf.metrics.dialects import dialect_metrics
 from pytest_llmperf.metrics.frame import COLUMNS, write_parquet
 from pytest_llmperf.metrics.result import Result
@@ -95,6 +96,13 @@ def test_rows_read_again_give_the_numbers_that_they_were_written_with():
     after = summarize(run(found.points[0].runs[0]), before.load)
     for name in ("itl", "ttft", "e2e", "output_tokens"):
         assert after.distributions[name].as_dict() == before.metrics.distributions[name].as_dict(), name
+
+
+def test_a_row_whose_itl_is_0_does_not_tell_its_first_tokens():
+    (row,) = csv.DictReader(io.StringIO(EXPORTS["csv"](result([run([record()])]))["requests.csv"]))
+    (told, untold) = (requests_rows([row | {"itl_ms": itl}], "r.csv") for itl in (row["itl_ms"], "0.0"))
+    assert told.points[0].runs[0][0].first_chunk_tokens == (1.0,)
+    assert untold.points[0].runs[0][0].first_chunk_tokens == ()
 
 
 def test_rows_of_older_files_have_no_hidden_tokens_and_one_answer():

@@ -22,11 +22,11 @@ def read_rows(text: str, name: str) -> list[list[str]]:
 def read_tables(text: str, name: str) -> dict[str, dict[str, float | str]]:
     """The metrics of all tables but those of GPUs, each under a header `Metric,…`."""
     metrics: dict[str, dict[str, float | str]] = {}
-    header: Sequence[str] = ()
+    header: list[str] = []
     for line, row in enumerate(read_rows(text, name), start=1):
         if row and row[0] in ("Metric", "Endpoint", ""):
             header = row
-        elif row and header[0] == "Metric" and "GPU" not in header:
+        elif row and header[:1] == ["Metric"] and "GPU" not in header:
             metric, unit = untitled(row[0])
             metrics[metric] = {"unit": unit, **cells(header, row, f"{name}:{line}")}
     return metrics
