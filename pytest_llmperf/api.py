@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.gate.baselines.file import write_baseline
@@ -189,7 +190,7 @@ def compare(
     is `strict` for 99 % confidence. Raises BaselineError when there is no baseline or it cannot be compared with,
     InvalidResultError when the numbers are not to be trusted or too many requests failed.
     """
-    judge = Judge(_folder(baselines, "baselines"), profile=gate)
+    judge = _judge(_folder(baselines, "baselines"), gate)
     _assert_name(name)
     judge.expect(name, result.load, _margins(margins), frozenset({"baseline"}))
     _assert_good(judge, result)
@@ -249,7 +250,7 @@ async def duet_async(
     output: AnyPath | None = None,
 ) -> DuetResult:
     """Measures and judges as `duet` does, from a coroutine."""
-    point, judge, own = _point(load), Judge(Path(), profile=gate), _margins(margins)
+    point, judge, own = _point(load), _judge(Path(), gate), _margins(margins)
     runs = _runs(point, runs, at_least=DUET.baseline_runs)
     logs, output = logs and _folder(logs, "logs"), output and _folder(output, "output")
     try:
@@ -282,7 +283,7 @@ def judge_files(
     """
     if concurrency is not None and request_rate is not None:
         raise PlanError("concurrency= is a closed loop, request_rate= an open one; give one of them")
-    judge, own = Judge(Path(), profile=gate), _margins(margins)
+    judge, own = _judge(Path(), gate), _margins(margins)
     read = []
     for side, given in (("old", old), ("new", new)):
         paths = [Path(given)] if isinstance(given, str | PathLike) else [Path(path) for path in given]
@@ -293,6 +294,12 @@ def judge_files(
     judge.expect("files", now.load, own, frozenset({"baseline"}))
     regression = judge.regression_apart("files", before, now)
     return replace(regression, notes=(*regression.notes, *build_notes(before, now)))
+
+
+def _judge(baselines: Path, gate: GateProfile | None) -> Judge:
+    if gate is not None and gate not in get_args(GateProfile):
+        raise PlanError(f"gate={gate!r:.80}: allowed are {', '.join(get_args(GateProfile))}")
+    return Judge(baselines, profile=gate)
 
 
 def _assert_no_loop(name: str) -> None:
@@ -360,7 +367,10 @@ def _tiny_plan(servers: Mapping[str, Mapping[str, Any]], loads: Mapping[str, Any
     given = args if isinstance(args, Mapping) else {}
     locked = {name: value for name, value in given.items() if changes_output(argument_name(str(name)))}
     data = {"model": "unused", "locked": locked, "servers": servers, "loads": loads}
-    return on_this_machine(plan_file.parse_plan(json.dumps(data, default=_plain), "given", Path.cwd()))
+    text = json.dumps(data, default=_plain, ensure_ascii=False)
+    # JSON writes what is beyond 16 bits as two escapes, which YAML takes for two characters.
+    text = re.sub(r"[^ -~]", lambda found: rf"\U{ord(found[0]):08x}", text)
+    return on_this_machine(plan_file.parse_plan(text, "given", Path.cwd()))
 
 
 def _plain(value: object) -> object:

@@ -293,6 +293,22 @@ def test_margins_are_checked(five_runs):
         compare(five_runs, baselines="baselines", name="nightly", margins={"itl_p51": "5 %"})
 
 
+def test_a_gate_profile_is_checked_before_anything_is_measured(five_runs, tmp_path):
+    for judging in (
+        lambda: compare(five_runs, baselines="baselines", name="nightly", gate="lax"),
+        lambda: duet({**FAST, "url": "no url"}, FAST, LOAD, gate="lax"),
+        lambda: judge_files(vllm_files(tmp_path / "old", 1), vllm_files(tmp_path / "new", 1), gate="lax"),
+    ):
+        with pytest.raises(PlanError, match="gate='lax': allowed are default, strict, report-only"):
+            judging()
+
+
+def test_a_load_of_a_mapping_holds_any_character(server):
+    text = "😀 \x85\u2028 é\n"
+    result = measure(server, {**LOAD, "extra_body": {"note": text}}, runs=1)
+    assert result.load.extra_body == {"note": text}
+
+
 def test_what_failed_is_not_judged(server):
     refused = measure(server, {**LOAD, "input_tokens": 100_000, "requests": 2, "warmup_requests": 0}, runs=1)
     with pytest.raises(InvalidResultError) as caught:
@@ -353,11 +369,19 @@ def test_a_build_that_refuses_requests_is_not_called_fast(tmp_path):
         judge_files(vllm_files(tmp_path / "old", 3), [folder / "run0.json"])
 
 
-@pytest.mark.parametrize("spoil", ["other load", "other model", "twice", "none", "other tool", "no result"])
+@pytest.mark.parametrize(
+    "spoil", ["other load", "other slots", "no slots", "other model", "twice", "none", "other tool", "no result"]
+)
 def test_files_that_do_not_compare_are_refused(tmp_path, spoil):
     old, new = vllm_files(tmp_path / "old", 3), vllm_files(tmp_path / "new", 3)
     told = json.loads(new[1].read_text())
+    if "slots" in spoil:
+        for path in (*old, *new):
+            path.write_text(json.dumps(told | {"request_rate": 50.0, "max_concurrency": 64}))
     match spoil:
+        case "other slots" | "no slots":
+            slots = 256 if spoil == "other slots" else None
+            new[1].write_text(json.dumps(told | {"request_rate": 50.0, "max_concurrency": slots}))
         case "other load":
             new[1].write_text(json.dumps(told | {"max_concurrency": 99}))
         case "other model":
