@@ -112,6 +112,8 @@ def parse_busy(given: str) -> float:
     """A share of a GPU's memory, 0 to 1. ValueError says what is allowed."""
     if (share := parse_ratio(given)) > 1:
         raise ValueError(f"{given!r} is more than all of it; write '{share:g}%'")
+    if share < 0:
+        raise ValueError(f"{given!r} is less than nothing; write a share from 0% to 100%")
     return share
 
 

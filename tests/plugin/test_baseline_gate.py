@@ -428,6 +428,7 @@ def test_margins_that_are_none(suite, test, ini, message):
         ),
         ("--llmperf-gpu-wait=x", "*--llmperf-gpu-wait (ini llmperf_gpu_wait): 'x' is not a number with a unit*"),
         ("--llmperf-gpu-busy=300%", "*--llmperf-gpu-busy *'300%' is more than all of it*"),
+        ("--llmperf-gpu-busy=-5%", "*--llmperf-gpu-busy *'-5%' is less than nothing; write a share from 0% to 100%"),
     ],
 )
 def test_options_that_are_none(suite, option, message):
