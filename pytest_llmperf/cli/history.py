@@ -86,7 +86,8 @@ def list_(
     if not shown:
         raise click.ClickException(f"{path} holds no such point")
     table = compressa_table if dialect else list_table
-    tables(200).print(table(shown, metrics=show_metrics, parameters=show_parameters))
+    narrows = not (show_metrics or show_parameters or dialect)  # other columns would be cut
+    tables(200, narrows=narrows).print(table(shown, metrics=show_metrics, parameters=show_parameters))
     if len(shown) == last:
         click.echo(f"the newest {last} points; --last N shows more")
 

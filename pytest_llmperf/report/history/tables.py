@@ -26,9 +26,9 @@ _CUT = 10
 
 def list_table(found: Sequence[FoundPoint], *, metrics: bool, parameters: bool) -> Table:
     """One row per point, the newest first."""
-    table = make_table("history", *right("no."), *left("session", "measured", "commit"), Column("point"))
-    for column in (*left("environment", "verdict"), *(right(*map(_head, HEADLINE)) if metrics else ())):
-        table.columns.append(column)
+    broken = Column("point"), Column("environment")
+    columns = *right("no."), *left("session"), Column("measured"), *left("commit"), *broken, *left("verdict")
+    table = make_table("history", *columns, *(right(*map(_head, HEADLINE)) if metrics else ()))
     if parameters:
         table.add_column("parameters", overflow="fold")
     for one in found:
@@ -40,7 +40,7 @@ def list_table(found: Sequence[FoundPoint], *, metrics: bool, parameters: bool) 
                 f"{point.measured or one.started:%Y-%m-%d %H:%M}",
                 (one.commit or "")[:9],
             ),
-            *(Name(point.name), _text(point.environment or "-"), styled(point.verdict)),
+            *(Name(point.name), Name(point.environment or "-"), styled(point.verdict)),
             *((number(point.values.get(str(quantity))) for quantity in HEADLINE) if metrics else ()),
             *((_text("\n".join(_pairs(point.parameters))),) if parameters else ()),
         )

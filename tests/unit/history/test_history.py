@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pytest_llmperf.cli.main import main
 from pytest_llmperf.definitions import parse_quantity
 from pytest_llmperf.history.analysis import differences, trends
 from pytest_llmperf.history.database import FoundPoint, is_history, open_history
@@ -293,6 +295,16 @@ def test_what_was_not_committed_is_not_there(path):
         assert list(history.sessions()) == []
         history.add(session(2))
         assert len(list(history.sessions())) == 1
+
+
+def test_a_list_is_broken_between_words_where_it_is_narrow(path):
+    with open_history(path, write=True) as history:
+        long = {"environment": "simulated-embedded-h200x8", "verdict": "INCONCLUSIVE"}
+        history.add(session(1, point("tp4-chat-long-c8", measured=START, **long)))
+    done = CliRunner().invoke(main, ["history", "list", "--history", str(path)], env={"COLUMNS": "80"})
+    assert max(map(len, done.output.splitlines())) <= 80
+    words = ("2026-01-01", "00:00", "010101010", "chat-", "long-", "simulated-", "embedded-", "h200x8", "INCONCLUSIVE")
+    assert [word for word in (*words, "…") if word not in done.output] == ["…"]
 
 
 def test_a_page_of_all_trends(path):
