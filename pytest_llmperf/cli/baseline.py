@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pytest_llmperf.cli.input import PATH, say, tables
+from pytest_llmperf.cli.input import NEWEST_REPORT, PATH, say, tables
 from pytest_llmperf.errors import BaselineError
 from pytest_llmperf.gate.baselines import folder as baseline_folder
 from pytest_llmperf.gate.baselines.file import read_baseline, write_baseline
@@ -17,7 +17,6 @@ from pytest_llmperf.gate.baselines.growth import promoted, trimmed
 from pytest_llmperf.gate.baselines.model import Baseline
 from pytest_llmperf.report.terminal.baselines import facts, list_table, pictures, sessions_table, trend_lines
 
-_REPORT = Path("llmperf-results") / "latest" / "report.json"
 _folder = click.argument("folder", type=PATH, default=Path("baselines"))
 _folder_option = click.option("--folder", type=PATH, default=Path("baselines"), show_default=True)
 
@@ -54,7 +53,7 @@ def show(point: str, folder: Path) -> None:
 
 @baseline.command()
 @_folder
-@click.option("--keep-from", type=PATH, default=_REPORT, show_default=True, help="Report of a full run")
+@click.option("--keep-from", type=PATH, default=NEWEST_REPORT, show_default=True, help="Report of a full run")
 @click.option("--all-environments", is_flag=True, help="Judge other environments' baselines by this report too")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done")
 @click.option("--yes", is_flag=True, help="Do not ask")

@@ -54,8 +54,8 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
     """Measure two servers in turns (A B B A …) and judge B against A.
 
     Both are up at the same time, so what the machine does meanwhile it does to both, and no stored baseline is needed.
-    Exit status: 0 PASS or IMPROVED (and INCONCLUSIVE, unless --inconclusive=fail), 1 FAIL or no verdict, 2 usage,
-    130 interrupted: what was measured until then is in the report.
+    Exit status: 0 PASS or IMPROVED (and INCONCLUSIVE, unless --inconclusive=fail), 1 FAIL, no verdict or a file that
+    was not written, 2 usage, 130 interrupted: what was measured until then is in the report.
     """
     pair, points, margins = _asked(options)
     click.echo(f"a: {options['a']}\nb: {options['b']}")
@@ -64,7 +64,7 @@ def duet(json_path: Path | None, output: Path | None, inconclusive: str, **optio
         folder.claim()
         verdicts = _measured(pair, points, margins, options["runs"], folder)
     good = {"PASS", "IMPROVED", *(["INCONCLUSIVE"] if inconclusive == "pass" else [])}
-    sys.exit(0 if all(verdict in good for verdict in verdicts) else 1)
+    sys.exit(0 if folder.is_whole and all(verdict in good for verdict in verdicts) else 1)
 
 
 def _asked(options: Mapping[str, Any]) -> tuple[Duet, tuple[LoadPoint, ...], Mapping[str, float]]:

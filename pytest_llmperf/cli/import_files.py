@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pytest_llmperf.boundary.files import read_text
-from pytest_llmperf.cli.input import PATH, PLAN, say, tables
+from pytest_llmperf.cli.input import NEWEST_REPORT, PATH, PLAN, page_path, say, tables
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.gate.baselines.file import stored_path, write_baseline
 from pytest_llmperf.interchange.files import ImportedFile, read_files
@@ -22,7 +22,6 @@ from pytest_llmperf.report.terminal.imported import imported_tables
 from pytest_llmperf.report.views.comparison import comparisons
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 
-_REPORT = Path("llmperf-results") / "latest" / "report.json"
 _NEEDS_REPORT = (
     "A baseline needs what no other tool's file holds: the machine, engine, arguments and load of the test. Run the "
     "test once (it fails for want of a baseline), and name the report of that session with --report"
@@ -43,7 +42,7 @@ _NEEDS_REPORT = (
 @click.option("--environment", default="imported", show_default=True, help="Where it was measured, for the report")
 @click.option("--output", type=PATH, help="Folder for report.json and the requests")
 @click.option("--json", "json_path", type=PATH, help="Write the report here")
-@click.option("--html", type=PATH, help="Write the HTML report here")
+@click.option("--html", type=PATH, callback=page_path, help="Write the HTML report here")
 @click.option(
     "--baseline", "test", metavar="TEST", help="Make FILES the baseline of this test: its id, or its file's path"
 )
@@ -68,6 +67,8 @@ def import_files(files: tuple[Path, ...], **options: Any) -> None:
             _write_baseline(read, options)
     except LlmPerfError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"not written: {error.strerror} ({error.filename})") from error
 
 
 def _show(read: Sequence[ImportedFile]) -> None:
@@ -103,11 +104,12 @@ def _write_reports(
 
 
 def _write_baseline(read: Sequence[ImportedFile], options: dict[str, Any]) -> None:
-    report = options["report"] or _REPORT
+    report = options["report"] or NEWEST_REPORT
     try:
         text = read_text(report)
-    except OSError as error:
-        raise click.UsageError(f"{report} cannot be read ({error.strerror}). {_NEEDS_REPORT}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise click.UsageError(f"{report} cannot be read ({why}). {_NEEDS_REPORT}") from error
     target, _ = find_target(text, str(report), options["test"], options["folder"])
     path = stored_path(options["folder"], target.environment.slug, target.test)
     if path.exists() and not options["replacing"]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -19,12 +20,13 @@ from pydantic import ValidationError
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
 from pytest_llmperf.errors import LlmPerfError
 from pytest_llmperf.plan.server.table import ENGINE_MODELS, ServerConfig
-from pytest_llmperf.report.files import with_failure_noted, write_report
+from pytest_llmperf.report.files import missing_for_html, with_failure_noted, write_report
 from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.outcomes import RunFolder
 from pytest_llmperf.runner.progress.live import Live
 
 PATH = click.Path(path_type=Path)
+NEWEST_REPORT = Path("llmperf-results") / "latest" / "report.json"
 
 
 def _rates(context: click.Context, option: click.Parameter, given: str | None) -> float | dict[str, list[float]] | None:
@@ -36,6 +38,13 @@ def _rates(context: click.Context, option: click.Parameter, given: str | None) -
     except ValueError:
         raise click.UsageError(f"--request-rate {given!r} is neither a number nor a list such as 5,10,20") from None
     return rates[0] if len(rates) == 1 else {"sweep": rates}
+
+
+def page_path(context: click.Context, option: click.Parameter, given: Path | None) -> Path | None:
+    """The path that is given for a page; UsageError, before anything is measured, without the libraries for one."""
+    if given and (missing := missing_for_html()):
+        raise click.UsageError(f"--html {missing}")
+    return given
 
 
 PLAN = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -88,9 +97,10 @@ def reported(folder: RunFolder, json_path: Path | None) -> Iterator[None]:
     click.echo(f"report: {folder.report_path}")
 
 
-def tables(width: int = 120) -> Screen:
-    """The output for tables, `width` columns wide where stdout is no terminal."""
-    return Screen(width=None if sys.stdout.isatty() else width)
+def tables(width: int = 120, *, narrows: bool = False) -> Screen:
+    """The output for tables, `width` columns wide where stdout is no terminal; what `narrows` heeds COLUMNS there."""
+    is_told = narrows and os.environ.get("COLUMNS", "").isdecimal()
+    return Screen(width=None if sys.stdout.isatty() or is_told else width)
 
 
 def say(line: str) -> None:
@@ -175,9 +185,12 @@ def _limit(text: str, bound: str, option: str, example: str) -> tuple[str, str]:
 
 
 def report(folder: RunFolder, write: Callable[[], object]) -> bool:
-    """Writes a report; True if it could. Else stderr says why not, and the command prints its results all the same."""
+    """Writes a report; True if it could. Else stderr says why not, the command prints its results all the same, and
+    the folder is not whole.
+    """
     known = len(folder.notes)
     done = with_failure_noted(folder, "report", write)
+    folder.is_whole &= done
     for note in folder.notes[known:]:
         click.echo(f"Error: {note}", err=True)
     return done

@@ -93,7 +93,3 @@ def model_repository(plan: Path, server: str, output: Path) -> None:
         raise click.ClickException(str(error)) from error
     for path in sorted(path for path in output.rglob("*") if path.is_file()):
         click.echo(path)
-
-
-if __name__ == "__main__":
-    main()

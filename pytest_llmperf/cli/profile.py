@@ -18,6 +18,7 @@ from pytest_llmperf.cli.input import (
     capacity,
     json_object,
     load_options,
+    page_path,
     ready,
     report,
     reported,
@@ -84,7 +85,7 @@ _GATES = frozenset({"baseline"})
 )
 @click.option("--record", type=PATH, metavar="FOLDER", help="Store the points as baselines there, of 5 runs at least")
 @click.option("--baseline", type=PATH, metavar="FOLDER", help="Compare with what --record stored; FAIL is status 1")
-@click.option("--html", "html_path", type=PATH, help="Write the report as one HTML file")
+@click.option("--html", "html_path", type=PATH, callback=page_path, help="Write the report as one HTML file")
 @click.option(
     "--ready-timeout", metavar="TIME", help="How long to wait for it (default: 30 s; 3 s where nothing listens)"
 )
@@ -111,8 +112,8 @@ _GATES = frozenset({"baseline"})
 def profile(runs: int, **options: Any) -> None:
     """Measure load points on a server that is up, and print their metrics.
 
-    Exit status: 0 when all requests succeeded, the numbers are valid and nothing got worse than --baseline, 1 when not,
-    2 usage, 130 interrupted: what was measured until then is in the report.
+    Exit status: 0 when all requests succeeded, the numbers are valid, nothing got worse than --baseline and all files
+    were written, 1 when not, 2 usage, 130 interrupted: what was measured until then is in the report.
     """
     record, baseline = options.pop("record"), options.pop("baseline")
     if record and baseline:
@@ -145,7 +146,7 @@ def profile(runs: int, **options: Any) -> None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
         if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
             click.echo(f"profile export: {export}")
-    sys.exit(0 if all(map(_is_fine, results)) and all(one.ok for one in kept) else 1)
+    sys.exit(0 if folder.is_whole and all(map(_is_fine, results)) and all(one.ok for one in kept) else 1)
 
 
 class _Kept(NamedTuple):

@@ -292,6 +292,22 @@ def test_profile_with_a_tokenizer_that_is_none(server, tmp_path):
     assert "cannot be loaded" in result.output
 
 
+def test_a_report_that_cannot_be_written_is_no_success(server, tmp_path):
+    (tmp_path / "file").touch()
+    result = _profile(server, tmp_path, "--concurrency", "2", "--json", str(tmp_path / "file" / "r.json"))
+    assert result.exit_code == 1, result.output
+    assert "Error: report was not written: " in result.output
+    assert "20 of 20 requests succeeded" in result.output
+
+
+def test_a_page_needs_its_libraries_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    command = ["profile", "--url", "http://127.0.0.1:9", "--model", "m", "--html", str(tmp_path / "r.html")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    assert "--html needs plotly and jinja2: pip install 'pytest-llmperf[report]'" in result.output
+
+
 def test_profile_in_another_tools_words(server, tmp_path):
     result = _profile(server, tmp_path, "--concurrency", "2", "--dialect", "vllm")
     assert result.exit_code == 0, result.output

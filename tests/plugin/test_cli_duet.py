@@ -72,9 +72,11 @@ def test_a_slower_server_fails(duet, tmp_path):
     }
 
 
-def test_a_faster_server_is_improved(duet):
-    result = duet("slow", "fast", *LOAD, *WIDE)
-    assert result.exit_code == 0, result.output
+@pytest.mark.parametrize(("report", "code"), [("r.json", 0), ("r.json/below-a-file.json", 1)])
+def test_a_faster_server_is_improved(duet, tmp_path, report, code):
+    (tmp_path / "r.json").touch()
+    result = duet("slow", "fast", *LOAD, *WIDE, "--json", str(tmp_path / report))
+    assert result.exit_code == code, result.output
     assert ": IMPROVED against a\n" in result.output
     assert "baseline" not in result.output
 

@@ -82,6 +82,13 @@ def test_the_best_configuration_is_found_and_can_be_taken_away(search, tmp_path)
     assert "grid.decode_ms_per_step_10.seqs4" in Path("r.html").read_text()
 
 
+def test_a_file_that_cannot_be_written_is_no_success(search, folder):
+    result = search("--search=best", "--trials=1", "--json=plan.yaml/r.json")
+    assert result.exit_code == 1, result.output
+    assert "Error: plan.yaml/r.json was not written: " in result.output
+    assert document("best")["best"]
+
+
 def test_brute_force_agrees(search):
     result = search("--search=best", "--mode=brute")
     assert result.exit_code == 0, result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -65,3 +66,12 @@ def test_busy_gpus_fail_the_test_and_are_named(suite, gpus):
     assert done.returncode == 1
     assert "server 'one' needs 1 of 1 GPUs, and 0 free: GPU 0 is busy: 40.0 of 80.0 GiB in use" in done.stdout
     assert run_outside_ci(suite.pytester.path, "--llmperf-gpu-busy=60%", "--collect-only").returncode == 0
+
+
+def test_a_server_on_all_gpus_is_calibrated(suite, gpus):
+    gpus(f"GPU-free {FREE}")
+    (suite.pytester.path / "plan.yaml").write_text(PLAN.replace("gpus: 1,", "gpus: 1, replicas: auto,"))
+    command = [sys.executable, "-m", "pytest_llmperf", "calibrate", "plan.yaml", "--output=out"]
+    done = subprocess.run(command, cwd=suite.pytester.path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "one-short: 2 launches of 3 runs" in done.stdout

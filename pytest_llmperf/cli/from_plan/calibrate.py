@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.program import PlannedTest, Program
 from pytest_llmperf.servers.start import start_server
 from pytest_llmperf.telemetry.gpu import visible_gpus
+from pytest_llmperf.telemetry.replicas import on_this_machine
 
 _LAUNCHES = 2
 
@@ -47,7 +49,7 @@ def calibrate(plan: Path, name: str | None, loads: tuple[str, ...], output: Path
     """
     folder = RunFolder(output or default_output(Path.cwd()))
     try:
-        found = load_plan(plan)
+        found = on_this_machine(load_plan(plan))
         config = found.server(name or found.server_names()[0])
         points = _points(found, loads)
     except (PlanError, MissingRequirement) as error:
@@ -60,6 +62,7 @@ def calibrate(plan: Path, name: str | None, loads: tuple[str, ...], output: Path
         say(f"{one.point_id}: {_LAUNCHES} launches of {DEFAULT.first_runs} runs")
         say("\n".join(f"  {line}" for line in (*one.invalid_reasons, *advice[point.name].reasons)))
     say(foreign(_diff(plan, _changes(points, advice))))
+    sys.exit(0 if folder.is_whole else 1)
 
 
 def _points(plan: Plan, names: Sequence[str]) -> list[LoadPoint]:

@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from pytest_llmperf.boundary.signals import end_like_ctrl_c
-from pytest_llmperf.cli.input import PATH, PLAN, stderr_line, tables
+from pytest_llmperf.cli.input import PATH, PLAN, page_path, stderr_line, tables
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import LlmPerfError, MissingRequirement, PlanError
 from pytest_llmperf.plan.file import load_plan
 from pytest_llmperf.plan.plan import Plan
-from pytest_llmperf.report.files import missing_for_html, write_search
+from pytest_llmperf.report.files import write_search
 from pytest_llmperf.report.sections.search import search_summary
 from pytest_llmperf.runner.outcomes import RunFolder, default_output
 from pytest_llmperf.runner.progress.live import Live
@@ -39,16 +39,14 @@ _INTERRUPTED = 130
 @click.option("--dry-run", is_flag=True, help="Print what would be tried, and start nothing")
 @click.option("--json", "json_path", type=PATH, help="Write the result (llmperf.search/1) here")
 @click.option("--csv", "csv_path", type=PATH, help="Write a row per configuration here")
-@click.option("--html", "html_path", type=PATH, help="Write a page here that opens offline")
+@click.option("--html", "html_path", type=PATH, callback=page_path, help="Write a page here that opens offline")
 @click.option("--output", type=PATH, help="Folder for results, requests, server logs, checkpoint")
 def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Path | None, **options: Any) -> None:
     """Find the best configuration among those that a server entry of PLAN sweeps over.
 
-    Exit status: 0 when a configuration keeps all limits, 1 when none does, 2 usage, 130 interrupted (continue with
-    --resume; what was measured is stored).
+    Exit status: 0 when a configuration keeps all limits, 1 when none does or a file was not written, 2 usage, 130
+    interrupted (continue with --resume; what was measured is stored).
     """
-    if options["html_path"] and (missing := missing_for_html()):
-        raise click.UsageError(f"--html {missing}")
     end_like_ctrl_c()
     try:
         gpus = visible_gpus()
@@ -70,7 +68,7 @@ def search(plan: Path, name: str | None, resume: bool, dry_run: bool, output: Pa
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
-    sys.exit(0 if result.best else 1)
+    sys.exit(0 if result.best and not session.notes else 1)
 
 
 def _chosen(plan: Plan, path: Path, name: str | None, options: dict[str, Any], gpus: int) -> Candidates:
@@ -101,3 +99,5 @@ def _keep(session: RunFolder, options: dict[str, Any], result: SearchResult) -> 
     click.echo(search_summary(result, tables().width, sys.stdout.isatty()), nl=False)
     for path in write_search(result, session, options["json_path"], options["csv_path"], options["html_path"]):
         click.echo(f"written: {path}")
+    for note in session.notes:
+        click.echo(f"Error: {note}", err=True)

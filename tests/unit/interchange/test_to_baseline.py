@@ -168,6 +168,10 @@ def test_what_is_asked_for(project):
     done = llmperf(files(project)[0], "--baseline", "test_b")
     assert done.exit_code == 1
     assert f"holds 0 measured tests 'test_b'; it holds:\n  {TEST}" in done.output
+    Path("r.json").write_bytes(b"\xff")
+    done = llmperf(files(project)[0], "--baseline", TEST, "--report", "r.json")
+    assert done.exit_code == 2
+    assert "r.json cannot be read (no UTF-8 text)" in done.output
     Path("r.json").write_text("{}")
     assert (
         "is no report of pytest-llmperf" in llmperf(files(project)[0], "--baseline", TEST, "--report", "r.json").output

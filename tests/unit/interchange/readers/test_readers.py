@@ -328,6 +328,7 @@ BAD = {
     '{"metadata": {}}': "of no tool that is known",
     '{"a": 1}': "of no tool that is known",
     '{"schema": "llmperf.report/1", "points": []}': "of no tool that is known",
+    " Metric,avg\nTime To First Token (ms),1\nMetric,avg\n": "no request latency",
     "Metric,avg\nTime To First Token (ms),1,2\n": r"x\.json:2: 3 cells, and 2 columns",
     "Metric,avg\nTime To First Token (ms),many\n": r"x\.json:2: 'many' is no number",
     "Metric,avg\nTime To First Token (ms),1\n": "no request latency",
@@ -445,3 +446,16 @@ def test_parquet_is_read(tmp_path):
     assert llmperf(tmp_path / "r.parquet", "--concurrency", 2).exit_code == 0
     (tmp_path / "r.parquet").write_text("nonsense")
     assert "is no Parquet file" in llmperf(tmp_path / "r.parquet").output
+
+
+def test_a_page_needs_its_libraries(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    done = llmperf(DATA / VLLM, "--html", tmp_path / "r.html")
+    assert done.exit_code == 2
+    assert "--html needs plotly and jinja2" in done.output
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path):
+    done = llmperf(DATA / VLLM, "--json", DATA / VLLM / "r.json")
+    assert done.exit_code == 1
+    assert "Error: not written: File exists" in done.output
