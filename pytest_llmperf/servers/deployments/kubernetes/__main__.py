@@ -137,7 +137,7 @@ class Deployment:
             waiting = rollout.unfinished(self.made_by, self.pods, objects)
             if not waiting:
                 return
-            found = rollout.trouble(self.pods, objects, self._unscheduled_too_long())
+            found = rollout.trouble(self.made_by, self.pods, objects, self._unscheduled_too_long())
             if found and not (found.lacks_node and self._autoscaler_adds_node(found.pod)):
                 raise StepFailed(f"step 5/6 rollout: {self._explained(found)}")
             states = {one["metadata"]["name"]: state for one in self.pods if (state := rollout.waiting_for(one))}

@@ -65,13 +65,16 @@ def manifest_digest(release: str, manifest: Iterable[Object]) -> str:
 
 
 def pods_of(release: str, made_by: Sequence[Workload], objects: Iterable[Object]) -> list[Object]:
-    """The release's pods; those that are on their way out are left out."""
+    """The release's pods; those that are on their way out, or have ended, as that of a hook, are left out."""
+    # A workload replaces a pod that failed, as by eviction, which stays listed.
+    ended = ("Succeeded", "Failed") if made_by else ("Succeeded",)
     selectors = [one.labels for one in made_by] or [{_INSTANCE: release}]
     return [
         one
         for one in objects
         if one["kind"] == "Pod"
         and "deletionTimestamp" not in one["metadata"]
+        and one.get("status", {}).get("phase") not in ended
         and any(selector.items() <= one["metadata"].get("labels", {}).items() for selector in selectors)
     ]
 
@@ -98,7 +101,7 @@ def _unfinished(workload: Workload, live: Object | None) -> str | None:
     }[kind]
     all_of_them, updated, ready = (status.get(name, 0) for name in names)
     wanted = all_of_them if kind == "DaemonSet" else live["spec"].get("replicas", 1)
-    if updated == ready == all_of_them == wanted and wanted:
+    if updated == ready == all_of_them == wanted:
         return None
     return f"{kind} {workload.name}: {ready} of {wanted} pods ready" + ("" if updated >= wanted else f", {updated} new")
 
@@ -116,7 +119,7 @@ def waiting_for(pod: Object) -> str:
     """Kubernetes' reason why a pod is not ready, in a word or two; empty for one that is ready."""
     if _is_ready(pod):
         return ""
-    for container in _containers(pod):
+    for container in containers(pod):
         if waiting := container.get("state", {}).get("waiting"):
             return str(waiting.get("reason", "waiting"))
     scheduled = _condition(pod, "PodScheduled")
@@ -125,26 +128,31 @@ def waiting_for(pod: Object) -> str:
     return "running, not ready" if pod["status"].get("phase") == "Running" else str(pod["status"].get("phase"))
 
 
-def _containers(pod: Object) -> Iterator[Object]:
+def containers(pod: Object) -> Iterator[Object]:
+    """Yields the states of a pod's containers, those that prepare it first."""
     yield from pod["status"].get("initContainerStatuses", [])
     yield from pod["status"].get("containerStatuses", [])
 
 
-def trouble(pods: Iterable[Object], objects: Iterable[Object], unscheduled: Container[str]) -> Trouble | None:
+def trouble(
+    made_by: Sequence[Workload], pods: Iterable[Object], objects: Iterable[Object], unscheduled: Container[str]
+) -> Trouble | None:
     """The first thing that waiting does not cure; None when all is well.
 
-    `unscheduled` are the pods, by uid, that have been without a node for too long.
+    `objects` may hold those of other releases. `unscheduled` are the pods, by uid, that have been without a node for
+    too long.
     """
+    own = {(one.kind, one.name) for one in made_by}
     for thing in objects:
-        failure = _condition(thing, "ReplicaFailure")
-        if thing["kind"] in WORKLOADS and failure.get("status") == "True":
-            return Trouble(thing["metadata"]["name"], "", f"no pod can be made: {failure.get('message', '')}")
+        failure, name = _condition(thing, "ReplicaFailure"), thing["metadata"]["name"]
+        if (thing["kind"], name) in own and failure.get("status") == "True":
+            return Trouble(name, "", f"no pod can be made: {failure.get('message', '')}")
     for pod in pods:
         name = pod["metadata"]["name"]
         if pod["metadata"]["uid"] in unscheduled and is_unschedulable(pod):
             message = _condition(pod, "PodScheduled").get("message", "")
             return Trouble(name, "", f"no node can take it ({message}) within schedule_timeout", lacks_node=True)
-        for container in _containers(pod):
+        for container in containers(pod):
             if found := _container_trouble(name, container):
                 return found
     return None
@@ -186,10 +194,13 @@ def losses(before: Sequence[Object], now: Sequence[Object]) -> list[str]:
         if held is None:
             found.append(f"pod {name} is gone: it was deleted, evicted or replaced")
             continue
-        restarts = {one["name"]: one.get("restartCount", 0) for one in _containers(pod)}
-        for one in _containers(held):
+        earlier = {one["name"]: one for one in containers(pod)}
+        for one in containers(held):
+            was = earlier.get(one["name"], {})
             ended = one.get("lastState", {}).get("terminated") or one.get("state", {}).get("terminated") or {}
-            if one.get("restartCount", 0) > restarts.get(one["name"], 0) or "terminated" in one.get("state", {}):
+            # An init container had ended before.
+            has_ended = "terminated" in one.get("state", {}) and "terminated" not in was.get("state", {})
+            if has_ended or one.get("restartCount", 0) > was.get("restartCount", 0):
                 found.append(f"container {one['name']} of pod {name} ended while it served ({_end(ended)})")
     return found
 

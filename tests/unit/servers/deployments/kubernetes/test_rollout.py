@@ -43,7 +43,8 @@ MADE_BY = rollout.workloads([deployment(), {"kind": "Service", "metadata": {}}, 
 
 def test_the_pods_of_a_release():
     going, other = pod("going", deletionTimestamp="…"), {**pod("other"), "metadata": {"name": "o", "labels": {}}}
-    assert rollout.pods_of("r", MADE_BY, [pod(), going, other, deployment()]) == [pod()]
+    evicted, hook = ({**pod(phase), "status": {"phase": phase}} for phase in ("Failed", "Succeeded"))
+    assert rollout.pods_of("r", MADE_BY, [pod(), going, other, evicted, hook, deployment()]) == [pod()]
     by_instance = {**pod(), "metadata": {**pod()["metadata"], "labels": {"app.kubernetes.io/instance": "r"}}}
     assert rollout.pods_of("r", (), [by_instance, pod()]) == [by_instance]
 
@@ -52,13 +53,14 @@ def test_the_pods_of_a_release():
     ("live", "told"),
     [
         (deployment(), []),
+        (deployment(ready=0, replicas=0, updated=0), []),
         (deployment(seen=1), ["Deployment d is not looked at yet"]),
         (deployment(ready=0), ["Deployment d: 0 of 1 pods ready"]),
         (deployment(updated=0), ["Deployment d: 1 of 1 pods ready, 0 new"]),
         (deployment(every=2), ["Deployment d: 1 of 1 pods ready"]),
         ({"kind": "Deployment", "metadata": {"name": "e"}}, ["Deployment d is not there"]),
     ],
-    ids=["done", "unseen", "starting", "old one", "old one ends", "gone"],
+    ids=["done", "none is wanted", "unseen", "starting", "old one", "old one ends", "gone"],
 )
 def test_how_far_it_is(live, told):
     assert rollout.unfinished(MADE_BY, [pod()], [live, pod()]) == told
@@ -107,7 +109,7 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
     ],
 )
 def test_what_waiting_does_not_cure(one, problem):
-    found = rollout.trouble([one], [deployment(ready=0)], {"uid-late"})
+    found = rollout.trouble(MADE_BY, [one], [deployment(ready=0)], {"uid-late"})
     assert (found is None) == (problem is None)
     if found is not None:
         assert re.search(problem, found.problem)
@@ -117,8 +119,10 @@ def test_what_waiting_does_not_cure(one, problem):
 
 def test_a_quota_keeps_pods_from_being_made():
     failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
-    found = rollout.trouble([], [deployment(ready=0, conditions=[failure])], ())
+    failing = [deployment(ready=0, conditions=[failure])]
+    found = rollout.trouble(MADE_BY, [], failing, ())
     assert found == rollout.Trouble("d", "", "no pod can be made: exceeded quota")
+    assert rollout.trouble((), [], failing, ()) is None, "it is another release's"
 
 
 def test_pods_that_are_lost():
@@ -129,6 +133,18 @@ def test_pods_that_are_lost():
     ]
     assert rollout.losses([pod()], [pod("new")]) == ["pod p is gone: it was deleted, evicted or replaced"]
     assert rollout.losses([restarted], [restarted]) == [], "that was before it served"
+
+
+def test_a_container_that_had_ended_before_it_served_is_no_loss():
+    """That of an init container, which fetches a model, is its end for ever."""
+    ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+    serving, ending = pod(), pod(status={"state": ended})
+    for one in (serving, ending):
+        one["status"]["initContainerStatuses"] = [{"name": "fetch", "restartCount": 0, "state": ended}]
+    assert rollout.losses([serving], [serving]) == []
+    assert rollout.losses([serving], [ending]) == [
+        "container server of pod p ended while it served (Completed, exit code 0)"
+    ]
 
 
 def test_what_makes_it_comparable():
