@@ -34,6 +34,9 @@ _SCALING_UP = ("TriggeredScaleUp", "Nominated")
 _TRIES = 3
 """The signal that ends the holder reaches its commands too, those that take down among them."""
 
+_MOST_OF_LOGS, _MOST_OF_ONE = 32 << 20, 16 << 20
+"""Bytes that are kept of the logs of all containers, and of one."""
+
 _MISSES = 6
 """Number of looks at the pods in a row without an answer, five seconds apart, after which the cluster counts as
 gone.
@@ -198,12 +201,12 @@ class Deployment:
         found = [one for one in self._events() if not pod or one["involvedObject"]["name"] == pod]
         return f"; {found[-1].get('reason')}: {found[-1].get('message')}" if found else ""
 
-    def _events(self) -> list[rollout.Object]:
-        """Warnings about the release's pods and what makes them."""
+    def _events(self, timeout_s: float = 60.0) -> list[rollout.Object]:
+        """Warnings about the release's pods and what makes them; none where the cluster does not tell them in time."""
         names = [one["metadata"]["name"] for one in self.pods] + [one.name for one in self.made_by]
         words = ("get", "events", "--field-selector", "type=Warning", "--output", "json")
         try:
-            events = tools.objects(commands.in_namespace(self.config, *words))
+            events = tools.objects(commands.in_namespace(self.config, *words), timeout_s)
         except ToolFailed:
             return []
         return [one for one in events if one["involvedObject"].get("name") in names]
@@ -330,19 +333,16 @@ class Deployment:
         holder.log(f"{engine.LEFT_MARK}pods are still ending after {self.config.stop_timeout:g} s", "WARNING")
 
     def _collect(self) -> None:
-        """The pods' own logs and the cluster's warnings, in a file beside the holder's."""
+        """The logs of the pods' containers and the cluster's warnings, in a file beside the holder's."""
         path, texts = holder.parts_path(self.log), []
         deadline = time.monotonic() + engine.COLLECTING_S
-        for pod in self.pods:
-            name = pod["metadata"]["name"]
-            words = ("logs", name, "--all-containers", "--prefix", "--ignore-errors", *tools.BOUNDED_LOG)
-            try:
-                left_s = max(1.0, deadline - time.monotonic())
-                text = tools.ask(commands.in_namespace(self.config, *words), timeout_s=left_s)
-            except ToolFailed as error:
-                text = f"{error}\n"
-            texts.append(f"==> pod {name} <==\n{text}")
-        for one in self._events():
+        each = [(pod["metadata"]["name"], one["name"]) for pod in self.pods for one in rollout.containers(pod)]
+        most = min(_MOST_OF_ONE, _MOST_OF_LOGS // max(1, len(each)))
+        for pod, container in each:
+            words = commands.in_namespace(self.config, "logs", pod, "--container", container, "--tail", "50000")
+            text = tools.last_printed(words, most, deadline)
+            texts.append(f"==> pod {pod}, container {container} <==\n{text}\n")
+        for one in self._events(max(0.0, deadline - time.monotonic())):
             texts.append(f"==> {one['involvedObject']['name']} {one.get('reason')}: {one.get('message')}\n")
         write_whole(path, foreign("".join(texts)))
         holder.log(f"logs and events of {len(self.pods)} pods: {path}")
@@ -357,7 +357,7 @@ def _owner() -> str:
 def _begun(pid: int) -> str:
     """Start time of a process of this machine, in clock ticks since boot; empty where there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except OSError:
         return ""
 

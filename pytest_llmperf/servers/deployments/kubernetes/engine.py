@@ -32,7 +32,8 @@ from pytest_llmperf.telemetry.gpu import Gpu
 _MOST_VALUES_BYTES = 16 << 20
 COLLECTING_S = 30.0
 """Time that the holder may take for logs and events, beside the end of the pods."""
-_OWN_END_S = 10.0
+_OWN_END_S = 20.0
+"""Time for the end of the commands that watch, and for tries to uninstall when the time for that is over."""
 LEFT_MARK = "LEFT BEHIND: "
 """Begins the holder's line where the release could not be taken down."""
 

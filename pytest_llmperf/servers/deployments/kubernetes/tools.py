@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import select
 import shlex
 import subprocess
 import tempfile
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import IO, Any
@@ -19,8 +22,6 @@ _LAST_LINES = 20
 _KEPT_LINES, _LONGEST_LINE = 2000, 1 << 16
 _MOST_BYTES = 64 << 20
 """The most that a question's answer may have; that of a cluster with ten thousand pods is a third of it."""
-BOUNDED_LOG = ("--tail", "50000", "--limit-bytes", str(16 << 20))
-"""Words for `kubectl logs`, which would give all that a container ever printed."""
 _SHOWN = 200
 
 
@@ -100,6 +101,33 @@ def ask(words: Sequence[str], timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
         reason = _reason((complaints or printed).splitlines()) or words[0]
         raise ToolFailed(f"{reason} (exit code {code})")
     return printed
+
+
+def last_printed(words: Sequence[str], most: int, deadline: float) -> str:
+    """The last `most` bytes that a command prints until `deadline` (of the monotonic clock), its errors among them.
+
+    A line before them says why they are not all.
+    """
+    kept, is_cut, has_ended = bytearray(), False, False
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except OSError as error:
+        return f"[{words[0]} cannot be run: {error.strerror or error}]\n"
+    with process:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        try:
+            while not has_ended and (left_s := deadline - time.monotonic()) > 0:
+                if select.select([pipe], [], [], left_s)[0]:
+                    data = os.read(pipe, 1 << 16)
+                    kept += data
+                    has_ended, is_cut = not data, is_cut or len(kept) > most
+                    del kept[:-most]
+        finally:
+            process.kill()
+    why = f"[only the last {most >> 10} KiB]\n" if is_cut else ""
+    why += "" if has_ended else f"[{words[0]} did not end in time]\n"
+    return why + kept.decode("utf-8", "replace")
 
 
 def _with_small_files() -> None:

@@ -47,6 +47,24 @@ def test_logs_that_cannot_be_kept_leave_no_release(tmp_path: Path, capsys: pytes
     assert "are gone" in err
 
 
+def test_a_cluster_that_hangs_is_asked_for_no_log_when_the_time_for_them_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release would stay: the holder is killed when its own time is over."""
+    config = config_with_programs(tmp_path)
+    hanging = 'case " $* " in *" logs "* | *" events "*) exec sleep 600 ;; esac'
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\n{hanging}\n")
+    monkeypatch.setattr(engine, "COLLECTING_S", 0.0)
+    deployment = Deployment(config, 1, tmp_path / "a.log")
+    deployment.is_ours = True
+    statuses = [{"name": f"c{number}"} for number in range(3)]
+    deployment.pods = [{"metadata": {"name": "p", "uid": "u"}, "status": {"containerStatuses": statuses}}]
+    deployment.take_down()
+    assert "helm uninstall llmperf-a" in (tmp_path / "called").read_text()
+    kept = (tmp_path / "a.pods.log").read_text().splitlines()
+    assert kept[:2] == ["==> pod p, container c0 <==", f"[{tmp_path}/kubectl did not end in time]"]
+
+
 def test_a_signal_in_the_moment_of_taking_down_leaves_no_release(tmp_path: Path) -> None:
     config = config_with_programs(tmp_path, ready_timeout="0.1 s")
     with engine.placed(config, tmp_path / "a.log") as place:
