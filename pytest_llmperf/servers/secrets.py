@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -54,3 +55,15 @@ def expand_url(url: str) -> str:
 def bearer(token: object) -> tuple[tuple[str, str], ...]:
     """The header that carries `token`, its references filled in; none where there is no token."""
     return (("Authorization", f"Bearer {expand(str(token))}"),) if token else ()
+
+
+def basic(credentials: str | None) -> tuple[tuple[str, str], ...]:
+    """The header that carries `USER:PASSWORD`, its references filled in; none where there are no credentials.
+
+    It is hidden from now on, as its parts are: a log may hold it.
+    """
+    if not credentials:
+        return ()
+    encoded = base64.b64encode(expand(credentials).encode()).decode()
+    remember(encoded)
+    return (("Authorization", f"Basic {encoded}"),)

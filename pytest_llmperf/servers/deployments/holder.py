@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,10 @@ _REPORT_TIMEOUT_S = 10.0
 
 _LONGEST_LINE = 4000
 """Characters of a line in a log, and of a text in the facts."""
+
+
+LEFT_MARK = "LEFT BEHIND: "
+"""Begins the rest of a line of the holder's log that names what could not be taken down."""
 
 
 class Stopped(BaseException):
@@ -138,6 +143,13 @@ def identity(log_path: Path) -> Mapping[str, Any]:
     facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: Mapping[str, Any] = facts.get("identity", {})
     return found
+
+
+def warn_of_rest(name: str, log_path: Path) -> None:
+    """Warns of what the holder with this log could not take down, in its own sentences."""
+    lines = log_path.read_text("utf-8", "replace").splitlines() if log_path.exists() else []
+    for left in (line.partition(LEFT_MARK)[2] for line in lines if LEFT_MARK in line):
+        warnings.warn(f"server {name!r}: {left}", stacklevel=2)
 
 
 def _last_step(path: Path) -> str:

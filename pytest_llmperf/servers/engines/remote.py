@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 import httpx
 
-from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -17,7 +15,7 @@ from pytest_llmperf.servers.engines.triton.engine import answering
 from pytest_llmperf.servers.engines.triton.service import service
 from pytest_llmperf.servers.process.process import ServerProcess
 from pytest_llmperf.servers.readiness import wait_for_remote, wait_until_up
-from pytest_llmperf.servers.secrets import bearer, expand, expand_url
+from pytest_llmperf.servers.secrets import basic, bearer, expand, expand_url
 
 
 def openai(config: OpenAIServer, place: None) -> Target:
@@ -27,7 +25,7 @@ def openai(config: OpenAIServer, place: None) -> Target:
 
 def triton(config: TritonRemoteServer, place: None) -> Target:
     """The target of a running Triton, over HTTP or gRPC."""
-    url, metrics = expand_url(config.url), config.metrics or ""
+    url, metrics = expand_url(config.url), expand_url(config.metrics or "")
     return Target(url, config.model, _headers(config), grpc=config.grpc_target, metrics=metrics)
 
 
@@ -55,9 +53,5 @@ def triton_ready(
 
 
 def _headers(config: RemoteServer) -> tuple[tuple[str, str], ...]:
-    headers = {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
-    if config.basic:
-        encoded = base64.b64encode(expand(config.basic).encode()).decode()
-        remember(encoded)
-        headers["Authorization"] = f"Basic {encoded}"
-    return tuple(headers.items())
+    headers = {name: expand(value) for name, value in config.headers.items()}
+    return tuple((headers | dict(bearer(config.bearer)) | dict(basic(config.basic))).items())

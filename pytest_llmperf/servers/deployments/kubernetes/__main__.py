@@ -313,7 +313,7 @@ class Deployment:
                     break
                 if not left:
                     by_hand = " ".join(commands.uninstall(self.config))
-                    holder.log(f"{engine.LEFT_MARK}{error}; take it down by hand: {by_hand}", "WARNING")
+                    holder.log(f"{holder.LEFT_MARK}{error}; take it down by hand: {by_hand}", "WARNING")
                     return
         self._until_gone(deadline)
 
@@ -330,7 +330,7 @@ class Deployment:
             if not any(one["metadata"]["uid"] in names for one in objects):
                 holder.log("the release and its pods are gone")
                 return
-        holder.log(f"{engine.LEFT_MARK}pods are still ending after {self.config.stop_timeout:g} s", "WARNING")
+        holder.log(f"{holder.LEFT_MARK}pods are still ending after {self.config.stop_timeout:g} s", "WARNING")
 
     def _collect(self) -> None:
         """The logs of the pods' containers and the cluster's warnings, in a file beside the holder's."""
@@ -375,7 +375,7 @@ def main(argv: list[str]) -> int:
     path = Path(argv[0])
     settings = holder.read_settings(path)
     config = KubernetesServer.model_validate(settings["server"])
-    engine.hide_secrets_of_files(config)
+    engine.hide_secrets(config)
     log = path.with_name(path.name.replace(".settings.json", ".log"))
     deployment = None
     try:

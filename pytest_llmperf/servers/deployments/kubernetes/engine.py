@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import shlex
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +18,13 @@ from pytest_llmperf.boundary.secrets import remember
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.deployments.kubernetes import KubernetesServer
-from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts, write_settings
+from pytest_llmperf.servers.deployments.holder import settings_path, wait_for_facts, warn_of_rest, write_settings
 from pytest_llmperf.servers.deployments.kubernetes import commands
 from pytest_llmperf.servers.http import version_at
 from pytest_llmperf.servers.process.missing import Lack, missing_program
 from pytest_llmperf.servers.process.process import LOOPBACK, Command, ServerProcess, backing_off, free_port, wait_until
 from pytest_llmperf.servers.readiness import first_failure, health_problem
-from pytest_llmperf.servers.secrets import bearer, expand, expand_url
+from pytest_llmperf.servers.secrets import basic, bearer, expand, expand_url
 from pytest_llmperf.telemetry.gpu import Gpu
 
 _MOST_VALUES_BYTES = 16 << 20
@@ -34,17 +32,14 @@ COLLECTING_S = 30.0
 """Time that the holder may take for logs and events, beside the end of the pods."""
 _OWN_END_S = 20.0
 """Time for the end of the commands that watch, and for tries to uninstall when the time for that is over."""
-LEFT_MARK = "LEFT BEHIND: "
-"""Begins the holder's line where the release could not be taken down."""
 
 
 class Place(NamedTuple):
-    """The port at which a replica is reached, and the files by which the plugin and its holder exchange facts."""
+    """The port at which a replica is reached, and the settings of its holder."""
 
     port: int
     """A port of this machine, for what is forwarded to."""
     settings: Path
-    facts: Path
 
 
 @contextlib.contextmanager
@@ -55,20 +50,22 @@ def placed(config: KubernetesServer, log: Path) -> Iterator[Place]:
     """
     # The holder fills the values in; that they are there is known now, and this process hides them from now on.
     commands.values(config, expand)
-    place = Place(free_port(), settings_path(log), facts_path(log))
+    place = Place(free_port(), settings_path(log))
     seconds = {name: f"{getattr(config, name)} s" for name in ("ready_timeout", "schedule_timeout", "stop_timeout")}
-    hide_secrets_of_files(config)
+    hide_secrets(config)
     write_settings(place.settings, {"port": place.port, "server": {**config.model_dump(mode="json"), **seconds}})
     try:
         yield place
     finally:
-        lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-        for left in (line.partition(LEFT_MARK)[2] for line in lines if LEFT_MARK in line):
-            warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
+        warn_of_rest(config.name, log)
 
 
-def hide_secrets_of_files(config: KubernetesServer) -> None:
-    """Hides the secrets in the values' files from now on; what cannot be read is for Helm to complain about."""
+def hide_secrets(config: KubernetesServer) -> None:
+    """Hides the header of `basic` and the secrets in the values' files from now on.
+
+    A file that cannot be read is for Helm to complain about. Raises MissingRequirement where a variable is not set.
+    """
+    basic(config.basic)
     for path in map(Path, config.values_files):
         with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
             values = yaml.safe_load(read_text(path, _MOST_VALUES_BYTES))
@@ -142,11 +139,8 @@ def _reached(config: KubernetesServer) -> str:
 
 def target(config: KubernetesServer, place: Place) -> Target:
     """The URL of the plan, or the port that is forwarded. Raises MissingRequirement where a variable is not set."""
-    headers = {name: expand(config.filled(value)) for name, value in config.headers.items()} | dict(
-        bearer(config.bearer)
-    )
-    if config.basic:
-        headers["Authorization"] = "Basic " + base64.b64encode(expand(config.basic).encode()).decode()
+    headers = {name: expand(config.filled(value)) for name, value in config.headers.items()}
+    headers |= dict(bearer(config.bearer)) | dict(basic(config.basic))
     url = expand_url(config.filled(config.url)) if config.url else f"http://{LOOPBACK}:{place.port}"
     return Target(url, config.served_model, tuple(headers.items()))
 

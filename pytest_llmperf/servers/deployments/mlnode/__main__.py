@@ -201,7 +201,7 @@ class Deployment:
         problem = self.node.end(call, engine.END_S)
         if problem:
             log(
-                f"{engine.LEFT_MARK}the node has not confirmed that it stopped serving ({problem}); it does so when a "
+                f"{holder.LEFT_MARK}the node has not confirmed that it stopped serving ({problem}); it does so when a "
                 f"start that is under way is over: look at {urls.shown(where)}",
                 "WARNING",
             )

@@ -6,10 +6,9 @@ import contextlib
 import json
 import shlex
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 
@@ -18,7 +17,7 @@ from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.server.base import parallel_size
 from pytest_llmperf.plan.server.deployments.mlnode import MlnodeServer
 from pytest_llmperf.plan.server.urls import address, shown
-from pytest_llmperf.servers.deployments.holder import facts_path, settings_path, wait_for_facts, write_settings
+from pytest_llmperf.servers.deployments.holder import settings_path, wait_for_facts, warn_of_rest, write_settings
 from pytest_llmperf.servers.deployments.mlnode.api import PREFIX, refusal
 from pytest_llmperf.servers.http import ask
 from pytest_llmperf.servers.process.missing import Lack
@@ -35,39 +34,20 @@ _GRACE_S = END_S + 30.0
 _HEALTH_TIMEOUT_S = 5.0
 
 
-class Place(NamedTuple):
-    """The files by which the plugin and a holder know of each other."""
-
-    settings: Path
-    facts: Path
-
-
 @contextlib.contextmanager
-def placed(config: MlnodeServer, log: Path) -> Iterator[Place]:
+def placed(config: MlnodeServer, log: Path) -> Iterator[Path]:
     """The settings of a holder with this log, secrets as references; warns where it could not take the model down."""
-    place = Place(settings_path(log), facts_path(log))
     entry = {**config.model_dump(mode="json"), "ready_timeout": f"{config.ready_timeout} s"}
-    write_settings(place.settings, entry)
+    write_settings(settings_path(log), entry)
     try:
-        yield place
+        yield settings_path(log)
     finally:
-        if left := left_behind(log):
-            warnings.warn(f"server {config.name!r}: {left}", stacklevel=2)
+        warn_of_rest(config.name, log)
 
 
-LEFT_MARK = "LEFT BEHIND: "
-"""Begins the holder's last line where the node did not confirm that its instances ended."""
-
-
-def left_behind(log: Path) -> str | None:
-    """The holder's own sentence, from its log, on what it had to leave running; None where it took everything down."""
-    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-    return next((line.partition(LEFT_MARK)[2] for line in reversed(lines) if LEFT_MARK in line), None)
-
-
-def command(config: MlnodeServer, place: Place | int | str, gpus: Sequence[Gpu]) -> Command:
+def command(config: MlnodeServer, place: Path | int | str, gpus: Sequence[Gpu]) -> Command:
     """The holder, in this Python; it reads secrets from its environment."""
-    settings = str(place.settings) if isinstance(place, Place) else "SETTINGS.json"
+    settings = str(place) if isinstance(place, Path) else "SETTINGS.json"
     return Command((sys.executable, "-m", "pytest_llmperf.servers.deployments.mlnode", settings), {})
 
 
@@ -144,12 +124,17 @@ def node_headers(config: MlnodeServer) -> dict[str, str]:
     return {name: expand(value) for name, value in config.headers.items()} | dict(bearer(config.bearer))
 
 
-def target(config: MlnodeServer, place: Place | None) -> Target:
+def target(config: MlnodeServer, place: Path | None) -> Target:
     """The node's proxy; its metrics are those of its only instance, and of nobody where there are several."""
     url, headers = expand_url(config.inference_url), node_headers(config) | dict(bearer(config.args.get("api-key")))
-    made = Target(url, config.served_model, tuple(headers.items()), continuous_usage=config.usage_in_every_chunk)
-    metrics = made.at("/metrics") if config.replicas == 1 and config.server_metrics else ""
-    return Target(url, made.model, made.headers, continuous_usage=config.usage_in_every_chunk, metrics=metrics)
+    metrics = address(url, "/metrics") if config.replicas == 1 and config.server_metrics else ""
+    return Target(
+        url,
+        config.served_model,
+        tuple(headers.items()),
+        continuous_usage=config.usage_in_every_chunk,
+        metrics=metrics,
+    )
 
 
 def instance_targets(config: MlnodeServer) -> tuple[Target, ...]:

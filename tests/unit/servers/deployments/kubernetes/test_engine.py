@@ -2,6 +2,7 @@
 
 from samples import server
 
+from pytest_llmperf.boundary.secrets import redacted
 from pytest_llmperf.servers.deployments.kubernetes import commands, engine
 from pytest_llmperf.servers.engines.commands import steps
 from pytest_llmperf.servers.secrets import expand
@@ -59,6 +60,8 @@ def test_values_are_filled_in_when_helm_reads_them(monkeypatch):
 def test_where_requests_go(monkeypatch):
     monkeypatch.setenv("S3_KEY", "abcdefgh")
     monkeypatch.setenv("USER_NAME", "me")
+    engine.hide_secrets(server(ENTRY))
+    assert redacted("a pod's log: Basic bWU6YWJjZGVmZ2g=") == "a pod's log: Basic ***"
     target = engine.target(server(ENTRY), None)
     assert target.url == "http://10.0.0.1"
     assert target.headers == (("Host", "llmperf-a.example"), ("Authorization", "Basic bWU6YWJjZGVmZ2g="))
