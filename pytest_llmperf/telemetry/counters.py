@@ -16,8 +16,13 @@ class Reading(NamedTuple):
     metrics: Counter[str]
 
 
-def gained(before: Sequence[Reading], after: Sequence[Reading]) -> ServerSide:
-    """The work of all replicas between the readings; models that did nothing are left out."""
+def gained(before: Sequence[Reading], after: Sequence[Reading]) -> ServerSide | None:
+    """The work of all replicas between the readings; models that did nothing are left out.
+
+    None where a counter went back: a server, or a model, was started anew in between.
+    """
+    if any(map(_went_back, before, after)):
+        return None
     totals: dict[str, Counter[str]] = {}
     metrics: Counter[str] = Counter()
     for old, new in zip(before, after, strict=True):
@@ -33,6 +38,12 @@ def gained(before: Sequence[Reading], after: Sequence[Reading]) -> ServerSide:
         models=tuple(side for side in sides if side.requests or side.failed),
         metrics=tuple(sorted((name, float(value)) for name, value in metrics.items() if value)),
     )
+
+
+def _went_back(old: Reading, new: Reading) -> bool:
+    pairs = [(old.models[model], new.models[model]) for model in old.models.keys() & new.models.keys()]
+    pairs.append((old.metrics, new.metrics))
+    return any(now[name] < then[name] for then, now in pairs for name in then.keys() & now.keys())
 
 
 def _side(model: str, gain: Counter[str]) -> ModelSide:

@@ -62,6 +62,10 @@ class Absent(Exception):
     """A source has no values, and will not have any later; the text says why, without any URL."""
 
 
+class Missed(Exception):
+    """One sample could not be had; the text says why."""
+
+
 class SourceLog:
     """Samples of one source, with the time of each (ns of CLOCK_REALTIME)."""
 
@@ -81,8 +85,13 @@ class SourceLog:
             except Absent as error:
                 self._note = str(error)
                 return
+            except Missed as error:
+                self._note = f"not every sample could be had ({error})"
             except (OSError, http.client.HTTPException) as error:
                 self._note = f"not every sample could be had ({type(error).__name__})"
+            except Exception as error:  # no source ends without a word
+                self._note = f"it could not be sampled any more ({type(error).__name__})"
+                return
             # At random: a load that comes in waves would else be met at the same place of each. Never at once, however
             # late this sample was: two within a tick of the processor's clock say that nothing was done between them.
             wait_s = interval_s * self._slower
@@ -121,6 +130,8 @@ def metrics_reader(url: str, headers: Mapping[str, str]) -> Callable[[], Row]:
         except (OSError, http.client.HTTPException):
             connection.close()
             raise
+        if answer.status == 429 or answer.status >= 500:  # a gateway's word on this moment
+            raise Missed(f"HTTP {answer.status}")
         if answer.status != 200:
             raise Absent(f"its metrics answer HTTP {answer.status}")
         if not (row := parse(text)):
@@ -154,7 +165,7 @@ def process_rows(pid: int) -> Iterator[Row]:
         now, ticks, pages = time.monotonic(), dict[int, int](), 0
         for member in members:
             with contextlib.suppress(OSError, IndexError):
-                fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+                fields = Path(f"/proc/{member}/stat").read_text(errors="replace").rpartition(")")[2].split()
                 ticks[member], pages = int(fields[11]) + int(fields[12]), pages + int(fields[21])
         if not ticks:
             raise Absent("its processes cannot be looked at")
@@ -174,8 +185,8 @@ def family(pid: int) -> set[int]:
     parents: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, IndexError):
-            parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            parents.setdefault(parent, []).append(int(entry))
+            fields = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(entry))
     found, frontier = set(), [pid]
     while frontier:
         children = parents.get(frontier.pop(), [])

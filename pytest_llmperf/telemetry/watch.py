@@ -17,9 +17,9 @@ from pytest_llmperf.telemetry import sampler
 
 INTERVAL_S = 0.5
 _ANSWER_S = 3.0
+"""A sampler answers at once; this is for a machine on which nothing does."""
 _MOST_OWED = 3
 """Answers that did not come in time, after which the sampler is asked no more."""
-"""A sampler answers at once; this is for a machine on which nothing does."""
 
 
 class MetricsSource(NamedTuple):
@@ -41,9 +41,6 @@ class Sources(NamedTuple):
     """Name and process id of a server's supervisor."""
     gpus: tuple[tuple[str, str], ...] = ()
     """Name, and index or UUID."""
-
-    def __bool__(self) -> bool:
-        return bool(self.metrics or self.processes or self.gpus)
 
 
 class Watcher:
@@ -86,7 +83,6 @@ class Watcher:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
 
     def _answer(self) -> Any:
         """The answer to the last question; those that came too late for theirs are passed over.
@@ -120,6 +116,7 @@ def watcher() -> Iterator[Watcher]:
     """A sampler process that is gone on leaving."""
     with subprocess.Popen(
         [sys.executable, "-P", sampler.__file__],
+        bufsize=0,  # what a sampler that has died never read would be written once more when the pipe is closed
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -153,8 +150,14 @@ _Values = tuple[float | None, ...]
 
 
 def _since_the_first(values: _Values) -> _Values:
-    first = next((value for value in values if value is not None), 0.0)
-    return tuple(None if value is None else value - first for value in values)
+    """Gains of a counter since its first value; where it goes back, it was begun anew at 0."""
+    total, last, gains = 0.0, None, list[float | None]()
+    for value in values:
+        if value is not None and last is not None:
+            total += value - last if value >= last else value
+        last = last if value is None else value
+        gains.append(None if value is None else total)
+    return tuple(gains)
 
 
 def _per_request_ms(queue_us: _Values, finished: _Values) -> _Values:

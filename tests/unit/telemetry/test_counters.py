@@ -63,6 +63,7 @@ def test_what_a_run_gained() -> None:
     before = read(_stats(10, 8, {1: 6, 2: 2}), METRICS % (100, 2, 0.5))
     after = read(_stats(34, 12, {1: 6, 2: 2, 8: 3}), METRICS % (150, 4, 1.5))
     side = gained([before], [after])
+    assert side is not None
     assert side.models == (ModelSide("m", 24, 0, 24, 4, 48_000_000, 0, 120_000_000, 24, batch_sizes=((8, 3),)),)
     (model,) = side.models
     assert (model.average_batch, model.mean_ms(model.queue_ns)) == (6.0, 2.0)
@@ -77,8 +78,22 @@ def test_replicas_are_added_and_idle_models_left_out() -> None:
     idle = read(_stats(5, 5, {1: 5}, "idle"), "")
     start, end = read(_stats(0, 0, {}), ""), read(_stats(4, 2, {2: 2}), "")
     side = gained([start, start, idle], [end, end, idle])
+    assert side is not None
     (model,) = side.models
     assert (model.model, model.requests, model.executions, model.batch_sizes) == ("m", 8, 4, ((2, 4),))
+
+
+def test_nothing_is_known_of_a_server_that_was_started_anew_meanwhile() -> None:
+    before, after = read(_stats(34, 12, {1: 12}), ""), read(_stats(4, 2, {2: 2}), "")
+    assert gained([before], [after]) is None
+    assert gained([read({}, METRICS % (150, 4, 1.5))], [read({}, METRICS % (20, 1, 0.5))]) is None
+
+
+def test_a_quantile_is_no_counter() -> None:
+    text = '# TYPE wait summary\nwait{quantile="0.5"} %s\nwait_count 7\n'
+    side = gained([read({}, text % 9)], [read({}, text % 3)])
+    assert side is not None
+    assert side.metrics == ()
 
 
 def test_nothing_served_has_no_means() -> None:

@@ -76,10 +76,11 @@ def answering(handle):
             thread.join()
 
 
-def say(body, status=200):
+def say(body, status=200, **headers):
     def handle(request):
         request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            request.send_header(name, value)
         request.end_headers()
         request.wfile.write(body)
 
@@ -114,6 +115,37 @@ def test_what_cannot_be_had_is_a_note_and_no_number(handle, note):
     with answering(handle) as (url, _):
         found = seen(Sources(metrics=(MetricsSource("s", url, ()),)), lambda found: found.notes)
     assert (found.tracks, found.notes) == ((), (note,))
+
+
+def test_a_gateway_that_refuses_one_question_ends_no_source():
+    stop, statuses = threading.Event(), [503, 429, 200]
+
+    def handle(request):
+        say(VLLM, statuses.pop(0), Connection="close")(request)
+        if not statuses:
+            stop.set()
+
+    with answering(handle) as (url, _):
+        log = sampler.SourceLog("s", sampler.metrics_reader(url, {}))
+        log.follow(stop, 0.0)
+    told = log.as_dict()
+    assert (len(told["at_ns"]), told["note"]) == (1, "not every sample could be had (HTTP 429)")
+
+
+def test_no_source_ends_without_a_word():
+    log = sampler.SourceLog("s", iter([{"x": 1.0}]).__next__)
+    log.follow(threading.Event(), 0.0)
+    assert log.as_dict()["note"] == "it could not be sampled any more (StopIteration)"
+
+
+def test_a_sampler_that_has_died_is_a_note():
+    before = sampler.family(os.getpid())
+    with watcher() as watching:
+        (pid,) = sampler.family(os.getpid()) - before
+        os.kill(pid, 9)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        watching.begin(Sources(processes=(("s", 1),)))
+        assert watching.end().notes == ("the sampler gave no answer",)
 
 
 def test_a_server_that_never_answers_holds_nothing_up():
@@ -234,11 +266,13 @@ def test_counters_become_what_a_reader_wants():
         "values": {
             "queue_us": [1000.0, 9000.0, None, 9000.0],
             "requests_finished": [1.0, 5.0, 5.0, 5.0],
-            "preemptions": [7.0, 7.0, None, 9.0],
+            "preemptions": [7.0, 9.0, None, 2.0],
         },
     }
     (track,) = telemetry([raw]).tracks
-    assert dict(track.series) == {"queue_ms": (None, 2.0, None, None), "preemptions": (0.0, 0.0, None, 2.0)}
+    assert dict(track.series) == {"queue_ms": (None, 2.0, None, None), "preemptions": (0.0, 2.0, None, 4.0)}, (
+        "it was started anew after the second"
+    )
 
 
 @pytest.mark.parametrize("late", ["that it is ready", "answer"])
@@ -284,10 +318,18 @@ def test_what_is_asked_of_each_kind_of_server():
     assert sources(triton, (target,), (), ()).metrics[0].url == "http://a:2/metrics"
 
 
-@pytest.mark.parametrize("given", ["ftp://a/metrics", "http://me:secret@a/metrics", "metrics"])
-def test_a_metrics_url_that_is_none_is_refused(given):
-    with pytest.raises(PlanError, match="server_metrics"):
-        server(f"{{engine: openai, url: 'http://a:1', server_metrics: '{given}'}}")
+@pytest.mark.parametrize(("engine", "key"), [("openai", "server_metrics"), ("triton-remote", "metrics")])
+@pytest.mark.parametrize(
+    "given",
+    ["ftp://a/metrics", "http://me:secret@a/metrics", "metrics", "10.0.0.5:8002/metrics", "http://a:90900/metrics"],
+)
+def test_a_metrics_url_that_is_none_is_refused(engine, key, given):
+    with pytest.raises(PlanError, match=f"servers.a.{key}: "):
+        server(f"{{engine: {engine}, url: 'http://a:1', {key}: '{given}'}}")
+
+
+def test_a_metrics_url_may_name_variables():
+    assert server("{engine: triton-remote, url: 'http://a:1', metrics: 'http://${HOST}:${PORT}/metrics'}").is_sampled
 
 
 def test_without_telemetry_the_document_says_nothing():

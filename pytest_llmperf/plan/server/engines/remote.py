@@ -21,6 +21,8 @@ from pytest_llmperf.plan.server.base import (
     Texts,
 )
 
+_REFERENCE = re.compile(r"\$\{\w+\}")
+
 
 def checked_url(url: str, schemes: tuple[str, ...]) -> str:
     """The base URL as it is stored. ValueError for one that holds a secret, or that no request can be sent to."""
@@ -28,6 +30,15 @@ def checked_url(url: str, schemes: tuple[str, ...]) -> str:
         raise ValueError("the URL holds credentials in plain text; write them as `basic: '${USER}:${PASSWORD}'`")
     refuse_secret("url", url)
     return urls.base_url(url, schemes)
+
+
+def checked_metrics_url(key: str, url: str) -> str:
+    """The URL as it is. ValueError for one that holds a secret, or that nothing can be asked at."""
+    refuse_secret(key, url)
+    parts = urlsplit(_REFERENCE.sub("1", url))
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.port == 0:
+        raise ValueError(f"{url!r} is not a URL of metrics, such as 'http://10.0.0.5:9090/metrics'")
+    return url
 
 
 class RemoteServer(BaseServer):
@@ -70,12 +81,7 @@ class RemoteServer(BaseServer):
     @field_validator("server_metrics")
     @classmethod
     def _metrics_url(cls, given: bool | str) -> bool | str:
-        if isinstance(given, str):
-            refuse_secret("server_metrics", given)
-            parts = urlsplit(given)
-            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-                raise ValueError(f"{given!r} is neither true, false nor a URL, such as 'http://10.0.0.5:9090/metrics'")
-        return given
+        return checked_metrics_url("server_metrics", given) if isinstance(given, str) else given
 
     @field_validator("url")
     @classmethod
@@ -126,11 +132,16 @@ class TritonRemoteServer(RemoteServer):
     metrics: str | None = None
     """URL of its metrics, as in http://10.0.0.5:8002/metrics; they are then sampled while it is measured."""
 
-    @field_validator("grpc", "metrics")
+    @field_validator("grpc")
     @classmethod
-    def _no_secret_urls(cls, given: str | None) -> str | None:
+    def _no_secret_url(cls, given: str | None) -> str | None:
         refuse_secret("URL", given)
         return given
+
+    @field_validator("metrics")
+    @classmethod
+    def _url_of_metrics(cls, given: str | None) -> str | None:
+        return given and checked_metrics_url("metrics", given)
 
     @model_validator(mode="after")
     def _ready_over_http(self) -> TritonRemoteServer:

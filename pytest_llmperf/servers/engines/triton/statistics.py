@@ -45,6 +45,8 @@ def _growing(text: str) -> Counter[str]:
         if sample is None or sample[1].endswith("_bucket") or sample[1].startswith(_IN_STATISTICS):
             continue
         family = re.sub(r"_(sum|count|total|created)$", "", sample[1])
-        if (kinds.get(sample[1]) or kinds.get(family)) in _GROWING and not sample[1].endswith("_created"):
+        if kinds.get(sample[1]) == "summary" or sample[1].endswith("_created"):  # a quantile
+            continue
+        if (kinds.get(sample[1]) or kinds.get(family)) in _GROWING:
             found[sample[1] + (sample[2] or "")] += float(sample[3])  # type: ignore[assignment]
     return found
