@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -48,10 +47,16 @@ def _chosen(devices: str, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves.
 
     As CUDA reads it: the first entry that does not exist (-1, for instance) hides it and all after it, and a UUID may
-    be cut short where it stays unique.
+    be cut short where it stays unique. One that is named twice, at which CUDA hides all, counts once: a server is given
+    a list of its own.
     """
-    named = (_named(device.strip(), gpus) for device in devices.split(","))
-    return tuple(gpu for gpu in itertools.takewhile(lambda gpu: gpu is not None, named) if gpu is not None)
+    found: dict[str, Gpu] = {}
+    for device in devices.split(","):
+        gpu = _named(device.strip(), gpus)
+        if gpu is None:
+            break
+        found.setdefault(gpu.uuid or gpu.device, gpu)
+    return tuple(found.values())
 
 
 def _named(device: str, gpus: tuple[Gpu, ...]) -> Gpu | None:

@@ -66,8 +66,9 @@ def test_dry_run_prints_the_command_and_runs_nothing(suite, monkeypatch):
     result.stdout.fnmatch_lines(
         [
             "tp4pp2: 8 GPUs needed (cannot run here: needs 8 GPUs, found 0)",
-            '  HF_TOKEN="${HF_TOKEN}" CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 vllm serve Qwen/QwQ-32B --host 127.0.0.1 '
-            "--port PORT --kv-cache-dtype fp8 --tensor-parallel-size 4 --pipeline-parallel-size 2",
+            '  HF_TOKEN="${HF_TOKEN}" CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 '
+            "vllm serve Qwen/QwQ-32B --host 127.0.0.1 --port PORT --kv-cache-dtype fp8 --tensor-parallel-size 4 "
+            "--pipeline-parallel-size 2",
             "  short: concurrency 2, 8 tokens in, 4 out, 3 runs x 20 requests: as long as the server takes",
             "  rate: 10 req/s constant, 8 tokens in, 4 out, 3 runs x 20 requests: about 6 s",
         ]

@@ -99,8 +99,9 @@ def _start(config: ServerConfig) -> Start:
 
 def _command(config: ServerConfig, place: Any, gpus: Sequence[Gpu]) -> Command:
     command = _start(config).command(config, place, gpus)
-    chosen = {"CUDA_VISIBLE_DEVICES": ",".join(gpu.device for gpu in gpus)} if gpus else {}
-    return replace(command, env={**command.env, **chosen})
+    # The driver counts GPUs by their place on the bus; CUDA begins with the fastest one unless it is told to.
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(gpu.device for gpu in gpus)}
+    return replace(command, env={**command.env, **(order if gpus else {})})
 
 
 def _shown(command: Command) -> str:

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, TextIO
 
 from pytest_llmperf import clock
 from pytest_llmperf.errors import ServerError
+from pytest_llmperf.servers.process.ports import program
 from pytest_llmperf.telemetry.gpu import Gpu, ask_nvml, nvml_handle
 
 _FOLDER = Path(tempfile.gettempdir()) / "llmperf-gpus"
 _PAUSE_S = 0.5
+_own_locks: set[Path] = set()
+"""Locks that this process holds: waiting for them would be for ever, where it is done in the thread that is to end."""
 _SETTLE_S = 2.0
 """Time that a driver may take to free the memory of a server that has just ended."""
 
@@ -85,10 +88,13 @@ def _free(
 
 def _lock(gpu: Gpu, stack: contextlib.ExitStack) -> _Refusal | None:
     """Locks the GPU for as long as `stack` lasts; says who has it when that is somebody else."""
-    file = stack.enter_context(_lock_file(gpu))
+    path = _FOLDER / f"{gpu.uuid or gpu.device}.lock".replace("/", "-")
+    file = stack.enter_context(_lock_file(gpu, path))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if path in _own_locks:
+            return _Refusal(False, f"GPU {gpu.device} is held by another server of this process")
         owner = file.readline(20).strip()
         by = _process_name(int(owner)) if owner.isdigit() else "another session"
         return _Refusal(True, f"GPU {gpu.device} is held by {by}")
@@ -96,12 +102,13 @@ def _lock(gpu: Gpu, stack: contextlib.ExitStack) -> _Refusal | None:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+    _own_locks.add(path)
+    stack.callback(_own_locks.discard, path)
     return None
 
 
-def _lock_file(gpu: Gpu) -> TextIO:
+def _lock_file(gpu: Gpu, path: Path) -> TextIO:
     """Opens the lock of a GPU; everybody on the machine may, and no link is followed. Raises ServerError."""
-    path = _FOLDER / f"{gpu.uuid or gpu.device}.lock".replace("/", "-")
     try:
         with contextlib.suppress(FileExistsError):
             _FOLDER.mkdir()
@@ -145,6 +152,5 @@ def _memory_use(nvml: Any, handle: Any) -> _MemoryUse:
 
 
 def _process_name(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} ({pid})"
-    return f"process {pid}"
+    name = program(pid)
+    return f"{name} ({pid})" if name else f"process {pid}"

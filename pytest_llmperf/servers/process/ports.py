@@ -39,7 +39,9 @@ def stranger(port: int, supervisor: int) -> str | None:
         return None
     for pid in _pids():
         if foreign & _sockets([pid]):
-            return _described(pid)
+            if (name := program(pid)) in _FORWARDERS:
+                raise LookupError
+            return f"pid {pid} ({name})" if name else f"pid {pid}"
     raise LookupError
 
 
@@ -71,11 +73,11 @@ def _pids() -> Iterable[int]:
     return []
 
 
-def _described(pid: int) -> str:
-    """`pid 12 (python)`: only the program, since arguments may hold a secret of its owner."""
+def program(pid: int) -> str:
+    """The name of a process's program, cut by the kernel to 15 bytes; empty where the process is gone.
+
+    Its arguments may hold a secret of its owner.
+    """
     with contextlib.suppress(OSError):
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-        if name in _FORWARDERS:
-            raise LookupError
-        return f"pid {pid} ({name})"
-    return f"pid {pid}"
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    return ""

@@ -22,12 +22,12 @@ def test_tp4_pp2():
         locked="{kv-cache-dtype: fp8, quantization: fp8}",
     )
     assert shown_command(config, 8000, GPUS) == (
-        "CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 vllm serve Qwen/QwQ-32B --host 127.0.0.1 --port 8000 "
-        "--kv-cache-dtype fp8 --quantization fp8 --tensor-parallel-size 4 --pipeline-parallel-size 2"
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 vllm serve Qwen/QwQ-32B --host 127.0.0.1 "
+        "--port 8000 --kv-cache-dtype fp8 --quantization fp8 --tensor-parallel-size 4 --pipeline-parallel-size 2"
     )
     command = server_command(config, 8000, GPUS)
-    assert command.env == {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
-    assert [*command.argv] == shlex.split(command.shown.partition(" ")[2])
+    assert command.env == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+    assert [*command.argv] == shlex.split(command.shown)[2:]
 
 
 def test_the_embedded_engine_runs_in_this_python():

@@ -50,7 +50,14 @@ def test_gpus_that_are_hidden(monkeypatch, hidden):
 
 @pytest.mark.parametrize(
     ("chosen", "devices"),
-    [(None, ["0", "1"]), ("1", ["1"]), ("1,0", ["1", "0"]), ("0,7,1", ["0"]), ("GPU-5ad1, 0", ["GPU-5ad1", "0"])],
+    [
+        (None, ["0", "1"]),
+        ("1", ["1"]),
+        ("1,0", ["1", "0"]),
+        ("0,7,1", ["0"]),
+        ("GPU-5ad1, 0", ["GPU-5ad1", "0"]),
+        ("0,1,0", ["0", "1"]),
+    ],
 )
 def test_gpus_of_the_driver_as_cuda_would_see_them(monkeypatch, tmp_path, chosen, devices):
     for bus in ("0000:01:00.0", "0000:02:00.0"):

@@ -34,9 +34,9 @@ def test_the_command_of_sglang():
     )
     config = server(entry, model="Qwen/QwQ-32B", locked="{kv-cache-dtype: fp8_e5m2}")
     assert shown_command(config, 30000, GPUS) == (
-        "CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 sglang serve --model-path Qwen/QwQ-32B --host 127.0.0.1 --port 30000 "
-        "--kv-cache-dtype fp8_e5m2 --tensor-parallel-size 4 --pipeline-parallel-size 2 --mem-fraction-static 0.85 "
-        "--disable-radix-cache"
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 sglang serve --model-path Qwen/QwQ-32B "
+        "--host 127.0.0.1 --port 30000 --kv-cache-dtype fp8_e5m2 --tensor-parallel-size 4 --pipeline-parallel-size 2 "
+        "--mem-fraction-static 0.85 --disable-radix-cache"
     )
 
 
@@ -90,7 +90,7 @@ def test_a_free_command(tmp_path):
         f"cd {shlex.quote(str(tmp_path))} && ADDRESS=127.0.0.1:PORT ./serve --port PORT -m m -n 4"
     )
     assert (a.gpu_count, b.gpu_count, b.cwd) == (0, 2, str((tmp_path / "../x").resolve()))
-    assert server_command(b, 1, GPUS[:2]).env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert server_command(b, 1, GPUS[:2]).env == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,1"}
 
 
 @pytest.mark.parametrize("word", ["{{port}}", '{"a": 1}', "${X}", "{}", "a{b c}d"])

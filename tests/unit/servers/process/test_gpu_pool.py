@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmperf.errors import ServerError
+from pytest_llmperf.servers.process import gpu_pool
+from pytest_llmperf.telemetry.gpu import Gpu
 from tests.standins.nvml import nvml_environment
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the stand-in NVML needs a C compiler")
@@ -126,6 +129,26 @@ def test_one_gpu_by_index_and_by_uuid_is_one_gpu(machine):
     assert first_line(first) == "0"
     assert "GPU GPU-aaaaaaaa is held by" in here.answer(1, CUDA_VISIBLE_DEVICES="GPU-aaaaaaaa")
     first.communicate()
+
+
+def test_a_gpu_that_is_named_twice_is_one_gpu(machine):
+    here = machine(*FREE)
+    assert here.answer(1, CUDA_VISIBLE_DEVICES="0,GPU-aaaa") == "0"
+    assert here.answer(2, CUDA_VISIBLE_DEVICES="0,GPU-aaaa").startswith("needs 2 of 1 GPUs")
+
+
+def test_a_gpu_that_this_process_holds_itself_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_pool, "_FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(gpu_pool, "_SETTLE_S", 0.0)
+    gpus, sharing = (Gpu("0", "H200"),), gpu_pool.GpuSharing(wait_s=3600.0)
+    with (
+        gpu_pool.held_gpus(gpus, 1, sharing),
+        pytest.raises(ServerError, match="GPU 0 is held by another server of this process"),
+        gpu_pool.held_gpus(gpus, 1, sharing),
+    ):
+        pass
+    with gpu_pool.held_gpus(gpus, 1, sharing) as taken:
+        assert taken == gpus
 
 
 def test_a_divided_gpu_is_its_mig_instances(machine):
