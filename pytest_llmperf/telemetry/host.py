@@ -26,7 +26,8 @@ class HostReading(NamedTuple):
     at_s: float
     busy_ticks: int
     """Processor time of all processes, on the processors that this process may use."""
-    own_ticks: int
+    own_ticks: int | None
+    """Processor time of our own processes; None where one of them may use other processors too."""
     stolen_ticks: int = 0
     """The part of the busy ones which the hypervisor gave to other machines."""
     waited_us: int | None = None
@@ -36,8 +37,9 @@ class HostReading(NamedTuple):
 def read_host() -> HostReading | None:
     """The counters now; None where the system does not report them."""
     try:
-        busy, stolen = _busy_ticks(os.sched_getaffinity(0))
-        return HostReading(clock.monotonic(), busy, _own_ticks(os.getpid()), stolen, _waited_us())
+        cores = os.sched_getaffinity(0)
+        busy, stolen = _busy_ticks(cores)
+        return HostReading(clock.monotonic(), busy, _own_ticks(os.getpid(), cores), stolen, _waited_us())
     except (OSError, ValueError, IndexError):
         return None
 
@@ -51,8 +53,9 @@ def host_load(before: HostReading | None, after: HostReading | None, *, own_know
     if seconds >= _LEAST_S and after.busy_ticks > before.busy_ticks:
         all_stolen = after.stolen_ticks - before.stolen_ticks
         stolen = max(_cores(all_stolen, seconds), 0.0)
-        ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks) - all_stolen
-        others = max(_cores(ticks, seconds), 0.0) if own_known else None
+        if own_known and before.own_ticks is not None and after.own_ticks is not None:
+            ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks) - all_stolen
+            others = max(_cores(ticks, seconds), 0.0)
     if seconds >= _LEAST_S and before.waited_us is not None and after.waited_us is not None:
         waiting = min((after.waited_us - before.waited_us) / 1e6 / seconds, 1.0)
     return HostLoad(cores, os.getloadavg()[0], others, stolen, waiting, _clock_mhz(os.sched_getaffinity(0)))
@@ -93,17 +96,29 @@ def _clock_mhz(cores: set[int]) -> float | None:
     return sum(own) / len(own) if own else None
 
 
-def _own_ticks(root: int) -> int:
-    """Ticks of a process and everything below it; a child that has ended counts in its parent."""
+def _own_ticks(root: int, cores: set[int]) -> int | None:
+    """Ticks of a process and everything below it; a child that has ended counts in its parent.
+
+    None where a part of them may be of other processors than `cores`.
+    """
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{entry}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
             continue
         parents[int(entry)], ticks[int(entry)] = int(fields[1]), sum(map(int, fields[11:15]))
-    return sum(count for process, count in ticks.items() if _is_below(process, root, parents))
+    own = [process for process in ticks if _is_below(process, root, parents)]
+    return None if any(_may_leave(process, cores) for process in own) else sum(ticks[process] for process in own)
+
+
+def _may_leave(process: int, cores: set[int]) -> bool:
+    """True if the process may run on other processors than these."""
+    try:
+        return not os.sched_getaffinity(process) <= cores
+    except OSError:  # it has ended meanwhile
+        return False
 
 
 def _is_below(process: int, root: int, parents: dict[int, int]) -> bool:

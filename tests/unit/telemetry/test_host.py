@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from samples import point, run
 
 from pytest_llmperf.metrics.trust import validity
 from pytest_llmperf.records import HostLoad
+from pytest_llmperf.servers.process.ports import program
+from pytest_llmperf.telemetry import sampler
 from pytest_llmperf.telemetry.host import HostReading, host_load, read_host
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,6 +74,43 @@ def test_a_child_is_our_own_also_when_it_has_ended():
     assert after is not None
     assert after.own_ticks > before.own_ticks
     assert after.at_s <= time.monotonic()
+
+
+@contextmanager
+def child(code):
+    """A Python below this process that has run `code` and waits."""
+    words = [sys.executable, "-c", f"import os\n{code}\nprint('up', flush=True)\ninput()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def test_a_name_that_is_cut_within_a_letter_hides_no_process():
+    """The kernel keeps 15 bytes of it."""
+    with child("with open('/proc/self/comm', 'wb') as file: file.write(b'a' * 14 + b'\\xd0')") as pid:
+        assert read_host() is not None
+        assert pid in sampler.family(os.getpid())
+        assert program(pid) == "a" * 14 + "\ufffd"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_work_of_our_own_on_other_processors_is_not_told_apart():
+    before, (first, second, *_) = os.sched_getaffinity(0), sorted(os.sched_getaffinity(0))
+    known = read_host()
+    os.sched_setaffinity(0, {first})
+    try:
+        with child(f"os.sched_setaffinity(0, {{{second}}})"):
+            unknown = read_host()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert known is not None
+    assert unknown is not None
+    assert known.own_ticks is not None
+    assert unknown.own_ticks is None
+    found = host_load(HostReading(0.0, 0, 0), HostReading(2.0, 10, None), own_known=True)
+    assert found is not None
+    assert found.other_cores is None
 
 
 @pytest.mark.parametrize(("others", "is_busy"), [(0.0, False), (1.9, False), (2.1, True), (None, False)])
