@@ -39,7 +39,7 @@ class Replica(NamedTuple):
     """Failed and sent ones; empty where only the proxy knows."""
     values: tuple[float | None, ...]
     share: float | None
-    """Share of all output tokens, 0 to 1; None where nothing was made."""
+    """Share of all output tokens, 0 to 1; None where nothing was made, or not all replicas are known."""
     metrics: Mapping[str, Any]
     """JSON data of its metrics."""
 
@@ -93,19 +93,21 @@ def _sampled(result: Result) -> Replicas:
     count = getattr(result.server, "replicas", 1)
     sources = [f"{result.server.name}-{number}" for number in range(1, count + 1)] if count > 1 else []
     rows = [dict(zip(_SAMPLED, _sums(result, source), strict=True)) for source in sources]
-    made = sum(row["generated_tokens"] or 0.0 for row in rows)
+    made = [row["generated_tokens"] for row in rows]
+    # One without metrics may have made any number of them.
+    total = 0.0 if None in made else sum(filter(None, made))
     each = (
         Replica(
             number,
             "",
             tuple(row.values()),
-            (row["generated_tokens"] or 0.0) / made,
+            (row["generated_tokens"] or 0.0) / total if total else None,
             {name: rounded(value) for name, value in row.items()},
         )
         for number, row in enumerate(rows, start=1)
     )
     headers = tuple(_SAMPLED.values())
-    return Replicas(result.point_id, result.server.balance_by, headers, tuple(each) if made else ())
+    return Replicas(result.point_id, result.server.balance_by, headers, tuple(each) if any(made) else ())
 
 
 def _sums(result: Result, source: str) -> Iterator[float | None]:

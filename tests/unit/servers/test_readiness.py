@@ -236,21 +236,35 @@ def test_a_secret_in_the_query_is_sent_and_not_shown(tmp_path: Path, monkeypatch
         _start(tmp_path, f"{url}/v1?subscription-key=${{FAR_KEY}}", ready=False)
 
 
+def test_what_is_no_answer_of_triton_is_told(tmp_path: Path) -> None:
+    """As of an ingress that answers everything with a page."""
+    far = {"engine": "triton-remote", "name": "far", "model": "m", "ready_timeout": "20 s"}
+    page = Answer(body=b"<html>sign in</html>", kind="text/html")
+    with (
+        _serving(lambda *_: page) as (url, _),
+        pytest.raises(ServerError, match="/v2/models/m/config is not Triton's answer: <html>sign in</html>"),
+        start_server(TritonRemoteServer(**far, url=url), tmp_path, ()),
+    ):
+        pass
+
+
 def test_triton_is_asked_where_the_plan_says(tmp_path: Path) -> None:
     def script(method: str, path: str, body: Any) -> Answer:
         if path in ("/live", "/v2"):
-            return Answer(body=b'{"version": "2"}')
+            return about[path]
         if path == "/v2/models/m/config":
             return Answer(body=b'{"input": [{"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]}]}')
         return Answer(body=b'data: {"text_output": "a"}\n\n') if method == "POST" else Answer(500)
 
     config = {"engine": "triton-remote", "name": "far", "model": "m", "ready_timeout": "20 s"}
+    about = {"/live": Answer(), "/v2": Answer(body=b'{"version": "2"}')}
     for ready in ("/live", False):
         with _serving(script) as (url, seen):
             far = TritonRemoteServer(**config, url=url, ready=ready)
             with start_server(far, tmp_path, ()) as server:
-                assert server.version == "2"
+                assert server.version == ("2" if ready else None)
         assert (seen[0][1] == "/live") is (ready == "/live")
+        about["/v2"] = Answer(404, b"a gateway knows the models alone")
     with (
         pytest.raises(ServerError, match="ConnectError"),
         start_server(TritonRemoteServer(**config, url=url, ready=False), tmp_path, ()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import httpx
+
 from pytest_llmperf.errors import ServerError
 from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.plan.load.point import LoadPoint
@@ -66,7 +68,10 @@ def answering(target: Target, process: ServerProcess | None, name: str, timeout_
 
 def version(target: Target) -> str | None:
     """The engine's own version; None when it does not give one."""
-    return service(target).version()
+    try:
+        return service(target).version()
+    except (ServerError, httpx.TransportError):  # as of a gateway that leads to the models alone
+        return None
 
 
 def ailment(target: Target) -> str | None:

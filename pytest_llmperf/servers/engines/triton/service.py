@@ -65,7 +65,12 @@ class HttpService:
         answer = self._get(path)
         if answer.status_code != 200:
             raise ServerError(f"{self._target.shown}{path} answers {answer.status_code}: {body_text(answer.content)}")
-        found: dict[str, Any] = answer.json()
+        try:
+            found = answer.json()
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ServerError(f"{self._target.shown}{path} is not Triton's answer: {body_text(answer.content)}")
         return found
 
     def _get(self, path: str) -> httpx.Response:

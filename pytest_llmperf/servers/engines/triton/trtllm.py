@@ -110,7 +110,7 @@ def version(target: Target) -> str | None:
     """TensorRT-LLM's version, with Triton's where that serves it; None where neither reports it."""
     if not target.grpc:
         return version_at(target, "/version")
-    return f"{target.version or 'TensorRT-LLM'} in Triton {triton.version(target)}"
+    return f"{target.version or 'TensorRT-LLM'} in Triton {triton.version(target) or ''}".rstrip()
 
 
 def ailment(target: Target) -> str | None:
