@@ -271,7 +271,7 @@ def show(result: Result, dialect: str | None, *, in_short: bool = False) -> None
     """Prints all that there is to say of a result; in short without its table of statistics, which the report has."""
     console, name = tables(), f"{result.point_id}: " * in_short
     if result.capacity is not None:
-        console.print(capacity_table(result.point_id, result.capacity))
+        console.print(capacity_table(result.point_id, result.capacity, console.width))
         say(result.capacity.sentence)
     if not in_short:
         console.print(metrics_table(result))

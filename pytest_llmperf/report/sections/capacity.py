@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.report.html.capacity import capacity_charts, trial_label
 from pytest_llmperf.report.sections.section import Content, Section, Shown
-from pytest_llmperf.report.text import heading, left, make_table, number, right, two_lines
+from pytest_llmperf.report.text import Screen, heading, left, make_table, number, right, two_lines
 
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}
 Searched = list[tuple[str, Capacity]]
@@ -26,21 +26,30 @@ def _view(content: Content) -> Searched:
 
 def _terminal(view: Searched, width: int) -> Iterator[Shown]:
     for point_id, capacity in view:
-        yield capacity_table(point_id, capacity)
+        yield capacity_table(point_id, capacity, width)
         yield f"{point_id}: {capacity.sentence}"
 
 
-def capacity_table(point_id: str, capacity: Capacity) -> Table:
-    """One row per level in the order in which they were tried."""
-    asked = capacity.asked
-    shown = [q for q in HEADLINE if q.stat != "p50" and q not in [limit.quantity for limit in asked.sla]]
+def capacity_table(point_id: str, capacity: Capacity, width: int) -> Table:
+    """One row per level in the order in which they were tried, without the figures that `width` has no room for."""
+    limited = [limit.quantity for limit in capacity.asked.sla]
+    shown = [quantity for quantity in HEADLINE if quantity.stat != "p50" and quantity not in limited]
     shown.sort(key=lambda quantity: quantity.unit == "req/s")  # what was done stands beside what was sent
-    limits = [f"{str(limit.quantity).replace('_', ' ')}\n{limit.op} {limit.value:g}" for limit in asked.sla]
+    table = _table(point_id, capacity, shown)
+    while shown and Screen(width=1000).measure(table).maximum > width:
+        shown = shown[1:]
+        table = _table(point_id, capacity, shown)
+    return table
+
+
+def _table(point_id: str, capacity: Capacity, shown: Sequence[Quantity]) -> Table:
+    asked = capacity.asked
+    limits = [f"{str(limit.quantity).replace('_', chr(10))}\n{limit.op} {limit.value:g}" for limit in asked.sla]
     table = make_table(
         f"{point_id}: capacity by level",
         *right("\nsearch", f"level\n{'req/s' if asked.request_rate else 'in flight'}"),
         *left("\nverdict"),
-        *(Column(header, justify="right") for header in ("repeats", "requests", *limits)),
+        *right("\nruns", "re-\nquests", *limits),
         *right(*("done\nreq/s" if q.unit == "req/s" else two_lines(heading(q)) for q in shown)),
         *right(*["sent\nreq/s"] * bool(asked.request_rate)),
     )
@@ -50,10 +59,11 @@ def capacity_table(point_id: str, capacity: Capacity) -> Table:
     return table
 
 
-def _cells(trial: LevelTrial, capacity: Capacity, shown: list[Quantity]) -> Iterator[str]:
+def _cells(trial: LevelTrial, capacity: Capacity, shown: Sequence[Quantity]) -> Iterator[str]:
     figures, measured = trial.figures or {}, dict(trial.values)
     yield f"{trial.level:.4g}"
-    yield f"[{_STYLES[trial.verdict]}]{trial_label(trial).replace(', ', chr(10))}[/]"
+    label = trial_label(trial).replace(", ", "\n").replace("over-", "over-\n")
+    yield f"[{_STYLES[trial.verdict]}]{label}[/]"
     yield str(trial.repeats)
     yield str(trial.sent)
     yield from (number(measured.get(limit)) for limit in capacity.asked.sla)

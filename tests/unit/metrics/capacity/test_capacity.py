@@ -35,6 +35,8 @@ from pytest_llmperf.report.html.capacity import trial_label
 from pytest_llmperf.report.json.point import capacity_dict
 from pytest_llmperf.report.json.properties import capacity_properties
 from pytest_llmperf.report.media import html_report
+from pytest_llmperf.report.sections.capacity import capacity_table
+from pytest_llmperf.report.text import Screen
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.tasks.capacity import drawn_anew, level_point, search_hash
 
@@ -452,6 +454,16 @@ def test_json_junit_and_csv():
     rows = list(csv.DictReader(io.StringIO(capacity_csv(found))))
     assert len(rows) == len(found.trials)
     assert (rows[0]["level"], rows[0]["unit"], rows[0]["verdict"]) == ("1.0", "req/s", "HOLDS")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_number_of_the_table_is_cut_where_the_terminal_is_narrow(width):
+    console = Screen(width=width, file=io.StringIO())
+    console.print(capacity_table("a-point", capacity(43.0, 43.5), width))
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    assert {"search", "ttft", "FAILS", "43.33"} <= set(printed.split())
 
 
 def test_the_page_has_a_section_and_a_text_alternative():
