@@ -33,9 +33,8 @@ SERVERS = {
     gpus: 0
     ready_timeout: 300 s
     env: {{HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1", VLLM_NO_USAGE_STATS: "1", VLLM_HOST_IP: 127.0.0.1,
-      GLOO_SOCKET_IFNAME: lo}}
-    args: {{dtype: bfloat16, max-model-len: 1024, served-model-name: tiny, enforce-eager: true,
-      kv-cache-memory-bytes: 67108864, max-num-seqs: 8}}""",
+      GLOO_SOCKET_IFNAME: lo, OMP_WAIT_POLICY: PASSIVE}}
+    args: {{served-model-name: tiny, enforce-eager: true, kv-cache-memory-bytes: 67108864, max-num-seqs: 8}}""",
     "triton": f"""engine: triton
     executable: {ENGINES}/triton/bin/tritonserver
     gpus: 0
@@ -45,8 +44,10 @@ SERVERS = {
         files: {ROOT}/perf_tests/triton_models/decoder}}""",
 }
 MODELS = {"embedded": "m", "vllm": f"{ENGINES}/models/tiny-llama", "triton": "decoder"}
+LOCKED = {"vllm": "{dtype: float32, max-model-len: 1024}"}
 READY = {"embedded": "/health", "vllm": "/health", "triton": "/v2/health/ready"}
 PLAN = """model: {model}
+locked: {locked}
 servers:
   s:
     {server}
@@ -73,6 +74,7 @@ TEST = """import pytest
 def test_serving(llm_server, load_driver, load_point, baseline):
     baseline.check(load_driver.run(llm_server, load_point))
 """
+CHANGES = {1.0: "none", 1.1: "every token 10 % later"}
 FIRST_AGAINST_LATER = (("itl_ms", "p50"), ("ttft_ms", "p50"))
 
 
@@ -87,6 +89,7 @@ class Suite:
         self._plan.write_text(
             PLAN.format(
                 model=MODELS[engine],
+                locked=LOCKED.get(engine, "{}"),
                 server=SERVERS[engine],
                 python=sys.executable,
                 late=late,
@@ -99,7 +102,10 @@ class Suite:
 
     def calibrate(self) -> str:
         """Gives the plan the recommended lengths and warm-ups, not the margins and runs; returns what was said."""
-        said = self._run("-m", "pytest_llmperf", "calibrate", "plan.yaml", late=1.0).stdout
+        done = self._run("-m", "pytest_llmperf", "calibrate", "plan.yaml", late=1.0)
+        if done.returncode:
+            raise SystemExit(f"the plan was not calibrated:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        said = done.stdout
         diff = said[said.find("--- plan.yaml") :] if "--- plan.yaml" in said else ""
         if diff:
             subprocess.run(["patch", "-p0", "plan.yaml"], cwd=self._folder, input=diff, text=True, check=True)
@@ -134,6 +140,22 @@ def first_against_later(points: Sequence[Mapping[str, Any]]) -> Iterator[float]:
                     yield math.log(values[0] / statistics.fmean(values[1:]))
 
 
+def order(sessions: int, late: int) -> Iterator[float]:
+    """The factors of all sessions, the later ones spread over the others: the machine's hours are the same for both."""
+    for session in range(sessions):
+        yield 1.0
+        yield from [1.1] * ((session + 1) * late // sessions - session * late // sessions)
+
+
+def _told(change: str, report: Mapping[str, Any]) -> str:
+    """A line on one session."""
+    points = [
+        f"{point['id']} {(point.get('regression') or {'verdict': 'none'})['verdict']} after {len(point['runs'])} runs"
+        for point in report["points"]
+    ]
+    return f"{change}: {', '.join(points)}; {report['seconds']:.0f} s"
+
+
 def row(engine: str, change: str, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts over all points of these sessions."""
     points = [point for report in reports for point in report["points"]]
@@ -159,9 +181,11 @@ def row(engine: str, change: str, reports: Sequence[Mapping[str, Any]]) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", choices=SERVERS)
-    parser.add_argument("--sessions", type=int, default=20, help="of each change")
+    parser.add_argument("--sessions", type=int, default=20, help="unchanged ones")
+    parser.add_argument("--late", type=int, default=8, help="sessions behind the proxy, spread over the unchanged ones")
     parser.add_argument("--baseline", type=int, default=5, help="sessions of the baseline")
     parser.add_argument("--keep-lengths", action="store_true", help="do not calibrate: to try the script")
+    parser.add_argument("--reports", type=Path, help="folder that keeps the report of each session")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -170,16 +194,19 @@ def main() -> None:
             print(suite.calibrate(), file=sys.stderr, flush=True)
         for _ in range(args.baseline):
             suite.session("--llmperf-update-baselines")
-        print(
-            "| engine | change | points | FAIL | INCONCLUSIVE | IMPROVED | runs | launches | s per point | first run |"
-        )
-        print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-        rows = [
-            row(args.engine, change, [suite.session(late=late) for _ in range(args.sessions)])
-            for change, late in (("none", 1.0), ("every token 10 % later", 1.1))
-        ]
+        reports: dict[float, list[Mapping[str, Any]]] = {change: [] for change in CHANGES}
+        for number, late in enumerate(order(args.sessions, args.late)):
+            reports[late].append(suite.session(late=late))
+            print(_told(CHANGES[late], reports[late][-1]), file=sys.stderr, flush=True)
+            if args.reports:
+                args.reports.mkdir(parents=True, exist_ok=True)
+                kept = args.reports / f"{args.engine}-{number:02}-{late}.json"
+                kept.write_text(json.dumps(reports[late][-1]), encoding="utf-8")
+    print("| engine | change | points | FAIL | INCONCLUSIVE | IMPROVED | runs | launches | s per point | first run |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    rows = [row(args.engine, CHANGES[late], of_change) for late, of_change in reports.items() if of_change]
     if args.json:
-        facts = {"sessions": args.sessions, "baseline": args.baseline, "table": rows}
+        facts = {"sessions": args.sessions, "late": args.late, "baseline": args.baseline, "table": rows}
         args.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
