@@ -19,6 +19,7 @@ from pytest_llmperf.gate.rules import DUET, Verdict
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.file import load_plan
+from pytest_llmperf.plan.load.criteria import with_limits
 from pytest_llmperf.plan.load.point import LoadPoint, parse_margins
 from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.plan.plan import Plan
@@ -116,7 +117,7 @@ def _points(plan: Plan | None, options: Mapping[str, Any]) -> tuple[LoadPoint, .
     if plan is None:
         if options["loads"]:
             raise click.UsageError("--load names a load of a plan: give --plan FILE, or what is to be sent as options")
-        return LoadSpec.model_validate(given).points("load")
+        return tuple(with_limits((), point) for point in LoadSpec.model_validate(given).points("load"))
     if given:
         flag = next(iter(given)).replace("_", "-")
         raise click.UsageError(f"--{flag}: the plan says what is sent; choose from it with --load")
@@ -156,9 +157,10 @@ def _planned(pair: Duet, point: LoadPoint, margins: Mapping[str, float], runs: i
 
 def _judged(planned: PlannedTest, result: Result, judge: Judge, folder: RunFolder) -> Verdict | None:
     """The verdict, noted in the folder and printed."""
-    if result.incomparable:
+    if why := result.incomparable or judge.failed_requests(result):  # a server is fast while it refuses
         judge.settle(planned.test)
-        lines = [f"{planned.point_id}: INVALID, so nothing can be said about it", *result.incomparable]
+        problem = "INVALID" if result.incomparable else "too many requests failed"
+        lines = [f"{planned.point_id}: {problem}, so nothing can be said about it", *why]
         folder.note(planned.test, planned.point_id, passed=False, error=lines[0])
         say("\n  ".join(lines))
         return None

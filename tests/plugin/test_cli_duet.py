@@ -36,15 +36,18 @@ loads:
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Servers that are up, by name; `slow` takes three times as long for a step."""
+    """Servers that are up, by name; `slow` takes three times as long for a step, `refusing` refuses every fourth
+    request.
+    """
     with contextlib.ExitStack() as stack:
 
-        def url(name: str, step_ms: int) -> str:
-            args = {"step": "modelled", "decode-ms-per-step": step_ms}
+        def url(name: str, step_ms: int, **faults: int) -> str:
+            args = {"step": "modelled", "decode-ms-per-step": step_ms, **faults}
             config = EmbeddedServer(engine="embedded", name=name, model="embedded", args=args)
             return stack.enter_context(start_server(config, tmp_path_factory.mktemp("logs"), ())).url
 
-        yield {"fast": url("fast", 3), "slow": url("slow", 10)}
+        refusing = url("refusing", 3, **{"fault-status-every": 4})
+        yield {"fast": url("fast", 3), "slow": url("slow", 10), "refusing": refusing}
 
 
 @pytest.fixture
@@ -88,6 +91,15 @@ def test_what_becomes_of_doubt(duet, option, code, monkeypatch):
     result = duet("fast", "slow", *LOAD, *WIDE, *option)
     assert "INCONCLUSIVE" in result.output
     assert result.exit_code == code, result.output
+
+
+def test_a_server_that_refuses_requests_fails(duet, tmp_path):
+    """It is fast while it does."""
+    result = duet("fast", "refusing", "--request-rate=200", *LOAD[1:])
+    assert result.exit_code == 1, result.output
+    assert "too many requests failed, so nothing can be said about it\n  error_rate: " in result.output
+    (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
+    assert point["passed"] is False
 
 
 def test_a_server_that_dies(duet, tmp_path):
