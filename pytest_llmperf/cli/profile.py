@@ -224,7 +224,7 @@ def _load_points(options: dict[str, Any]) -> tuple[LoadPoint, ...]:
     options["extra_body"] = json_object("--extra-body", options.pop("extra_body"))
     given = {name: value for name, value in options.items() if value is not None and name != "ready_timeout"}
     parts = given.pop("concurrency", "").split(",") if "concurrency" in given else []
-    if not all(part.strip().isdigit() for part in parts):
+    if not all(part.strip().isdecimal() for part in parts):
         raise click.UsageError(f"--concurrency {','.join(parts)!r} is neither a whole number nor a list such as 2,4,8")
     counts = [int(part) for part in parts]
     if counts:

@@ -59,18 +59,12 @@ def _expected_requests(load: LoadPoint) -> float:
 def check_point(load: LoadPoint) -> None:
     """Raises ValueError where the values of one point contradict each other, or are more than a run can have."""
     _check_sizes(load)
-    if load.concurrency is not None and load.requests is not None and load.requests < load.concurrency:
-        raise ValueError(
-            f"requests: {load.requests} is less than concurrency: {load.concurrency}; "
-            "the load would never be at that concurrency"
-        )
+    load.check_shape()
     if load.ramp is not None and load.ramp.start in (load.concurrency, load.request_rate):
         raise ValueError(f"ramp: it starts from {load.ramp.start:g}, which is where it would end")
     if load.ramp is not None and load.concurrency is not None and load.ramp.start != int(load.ramp.start):
         raise ValueError(f"ramp: from: {load.ramp.start:g} is a concurrency here; a whole number is needed")
     _check_capacity(load)
-    if load.trace is None and (load.input_tokens is None) == (load.prompts is None):
-        raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
     if load.prompt_form == "token-ids" and load.endpoint != "completions":
         raise ValueError(f"prompt_as: token-ids needs endpoint: completions; {load.endpoint} takes text only")
     if load.conversation is not None:

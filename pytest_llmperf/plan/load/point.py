@@ -17,7 +17,7 @@ from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.answers import AnswerSpec
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.plan.load.prompts import PromptSpec, TokenCount
-from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Stage, TraceReplay, WarmUp
+from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, WarmUp
 from pytest_llmperf.units import parse_margin, parse_seconds
 
 Margin = Annotated[
@@ -62,7 +62,7 @@ Margins = Annotated[
 def _workers(given: object) -> object:
     if given is None or given == "auto":
         return None
-    if isinstance(given, str) and given.isdigit():
+    if isinstance(given, str) and given.isdecimal():
         given = int(given)
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ValueError(f"{given!r} is neither 'auto' nor a whole number of at least 1")
@@ -87,6 +87,9 @@ class Stability(Frozen):
     """Windows after which an unstable load is given up, and INVALID."""
 
 
+KINDS = ("concurrency", "request_rate", "stages", "trace", "capacity")
+"""Keys that say what a load is; every load has exactly one of them."""
+_FEWEST, _FEWEST_PER_SLOT = 100, 5
 _DEFAULT_RUNS = 3
 GateProfile = Literal["default", "strict", "report-only"]
 Relaunch = Literal["auto", "never", "always"]
@@ -203,7 +206,7 @@ class LoadPoint(LoadKeys):
     concurrency: PositiveInt | None = None
     """Closed loop: requests in flight at all times. Exactly one of this, `request_rate`, stages,
     trace and capacity is set."""
-    request_rate: float | None = None
+    request_rate: Rate | None = None
     """Open loop: requests per second, sent whether or not earlier ones have ended."""
     batch_size: PositiveInt = 1
     """Prompts in one request."""
@@ -223,8 +226,9 @@ class LoadPoint(LoadKeys):
     def replace(self, **changes: Any) -> LoadPoint:
         """Returns the same load with other values, as in `load_point.replace(concurrency=4, requests=40)`.
 
-        Values are as a plan writes them. TypeError for a name that a load does not have, ValidationError (a ValueError)
-        for a value that it does not take.
+        Values are as a plan writes them, and None takes one away: `replace(request_rate=5, concurrency=None)`.
+        TypeError for a name that a load does not have, ValueError for a value that it does not take or that contradicts
+        another.
         """
         known = list(type(self).model_fields)
         if wrong := next((name for name in changes if name not in known), None):
@@ -232,7 +236,31 @@ class LoadPoint(LoadKeys):
         if "requests" in changes:
             changes = {"length": None, **changes}
         parsed = type(self).model_validate({"name": self.name, **changes})
-        return self.model_copy(update={name: getattr(parsed, name) for name in changes})
+        made = self.model_copy(update={name: getattr(parsed, name) for name in changes}).with_fewest()
+        made.check_shape()
+        return made
+
+    def check_shape(self) -> None:
+        """Raises ValueError unless the load is of one kind, with a length and prompts that go with it."""
+        kinds = [kind for kind in KINDS if getattr(self, kind)]
+        if len(kinds) != 1:
+            given = " and ".join(kinds) or "none of them"
+            raise ValueError(f"a load has one of {', '.join(KINDS)}; given: {given} (None takes one away)")
+        if self.requests is not None and self.duration is not None:
+            raise ValueError("a load is bounded by `requests` or by `duration`; both are given (None takes one away)")
+        if self.concurrency is not None and self.requests is not None and self.requests < self.concurrency:
+            raise ValueError(
+                f"requests: {self.requests} is less than concurrency: {self.concurrency}; "
+                "the load would never be at that concurrency"
+            )
+        if self.closed_loop and self.arrival != "constant":
+            raise ValueError(
+                f"arrival: {self.arrival} needs `request_rate`; in closed loop arrivals follow completions"
+            )
+        if self.closed_loop and self.max_in_flight is not None:
+            raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
+        if self.trace is None and (self.input_tokens is None) == (self.prompts is None):
+            raise ValueError("a load has either `input_tokens` (synthetic prompts) or `prompts: {file: ...}`")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data of the load; the SLA is not part of what is measured, nor is who sends it."""
@@ -259,6 +287,13 @@ class LoadPoint(LoadKeys):
     def of_length(self, requests: int) -> LoadPoint:
         """Returns the load with the length that was decided on, where it leaves that open; else itself."""
         return self.model_copy(update={"requests": requests}) if self.length and requests else self
+
+    def with_fewest(self) -> LoadPoint:
+        """Returns the load with its fewest requests, where it leaves their number open: five for each slot, 100 at
+        least.
+        """
+        turns = (self.conversation.turns if self.conversation else None) or 1
+        return self.of_length(max(_FEWEST, _FEWEST_PER_SLOT * turns * (self.concurrency or 0)))
 
     def first_runs(self, asked: int | None, at_least: int = 1) -> int:
         """Runs to measure first: the most windows of stability, else the number asked for, the plan's, or 3."""

@@ -27,12 +27,11 @@ from pytest_llmperf.plan.fields import EntryError, Frozen, entry
 from pytest_llmperf.plan.load.checks import check_point
 from pytest_llmperf.plan.load.files.datasets import parse_dataset, read_prompts
 from pytest_llmperf.plan.load.files.traces import read_trace
-from pytest_llmperf.plan.load.point import LoadKeys, LoadPoint
+from pytest_llmperf.plan.load.point import KINDS, LoadKeys, LoadPoint
 from pytest_llmperf.plan.load.prompts import Lengths
 from pytest_llmperf.plan.load.shapes import Rate
 from pytest_llmperf.units import parse_sweep
 
-_KINDS = ("concurrency", "request_rate", "stages", "trace", "capacity")
 _OF_TRACE = (
     "requests",
     "duration",
@@ -54,7 +53,6 @@ _NO_PLACE = {
     "capacity": (("ramp", "stability"), "has no place beside `capacity`, which chooses levels"),
 }
 """Keys that do not go with a kind of load, and the reason, by kind."""
-_FEWEST, _FEWEST_PER_SLOT = 100, 5
 _MOST_POINTS = 1000
 """Combinations of the swept values of one load; more is a slip of the pen, not a plan."""
 _LIKE_A_SWEPT_VALUE = re.compile(r"(c|in|d|b)\d+|[\d.e+]+rps")
@@ -138,9 +136,7 @@ class LoadSpec(LoadKeys):
         combinations = (dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values()))
         # The values were validated in this object; validating them again would ask parsed times for their units.
         points = tuple(
-            _with_first_length(
-                LoadPoint.model_construct(**{**base, **chosen, "name": "-".join([name, *_suffixes(chosen)])})
-            )
+            LoadPoint.model_construct(**{**base, **chosen, "name": "-".join([name, *_suffixes(chosen)])}).with_fewest()
             for chosen in combinations
         )
         for point in points:
@@ -221,19 +217,13 @@ class LoadSpec(LoadKeys):
         return self
 
 
-def _with_first_length(point: LoadPoint) -> LoadPoint:
-    """The point with its fewest requests, where it leaves their number open: five for each slot, 100 at least."""
-    turns = (point.conversation.turns if point.conversation else None) or 1
-    return point.of_length(max(_FEWEST, _FEWEST_PER_SLOT * turns * (point.concurrency or 0)))
-
-
 def _suffixes(chosen: Mapping[str, Any]) -> list[str]:
     return [_AXIS_SUFFIX[axis].format(value) for axis, value in chosen.items()]
 
 
 def check_keys(load: LoadSpec, given: Set[str]) -> None:
     """Raises ValueError where the keys that a plan gives for a load don't go together."""
-    kinds = [kind for kind in _KINDS if kind in given]
+    kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1:
         raise ValueError(
             "a load has either `concurrency` (closed loop) or `request_rate` (open loop), or else `stages`, `trace` or "
@@ -255,13 +245,6 @@ def check_keys(load: LoadSpec, given: Set[str]) -> None:
         raise ValueError("stages: all have `request_rate`, or all have `concurrency`")
     _check_open_length(load)
     _check_pairs(load, given)
-    closed = kind == "concurrency" or any(stage.concurrency for stage in load.stages)
-    if not closed and (load.capacity is None or load.capacity.concurrency is None):
-        return
-    if load.arrival != "constant":
-        raise ValueError(f"arrival: {load.arrival} needs `request_rate`; in closed loop arrivals follow completions")
-    if load.max_in_flight is not None:
-        raise ValueError("max_in_flight: needs an open loop; in closed loop `concurrency` is the limit")
 
 
 def _check_open_length(load: LoadSpec) -> None:

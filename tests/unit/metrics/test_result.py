@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 from samples import point, result, steady_run
@@ -35,3 +37,25 @@ def test_a_load_point_with_other_values():
         load.replace(concurency=4)
     with pytest.raises(ValidationError):
         load.replace(concurrency=0)
+    other = load.replace(concurrency=None, request_rate="5 req/s")
+    assert (other.closed_loop, other.request_rate) == (False, 5)
+    with pytest.raises(ValidationError):
+        other.replace(request_rate=-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "told"),
+    [
+        ({}, {"request_rate": 5}, "given: concurrency and request_rate (None takes one away)"),
+        ({"request_rate": 5}, {"concurrency": 2}, "given: concurrency and request_rate"),
+        ({}, {"concurrency": None}, "given: none of them"),
+        ({"concurrency": 4}, {"requests": 2}, "requests: 2 is less than concurrency: 4"),
+        ({}, {"duration": "5 s"}, "by `requests` or by `duration`; both are given"),
+        ({"request_rate": 5, "arrival": "poisson"}, {"request_rate": None, "concurrency": 2}, "arrival: poisson needs"),
+        ({}, {"max_in_flight": 2}, "max_in_flight: needs an open loop"),
+        ({}, {"input_tokens": None}, "either `input_tokens` (synthetic prompts) or"),
+    ],
+)
+def test_a_load_point_stays_one_that_a_plan_could_have(fields, changes, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        point(**fields).replace(**changes)

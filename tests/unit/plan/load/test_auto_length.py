@@ -48,6 +48,11 @@ def test_a_number_in_its_place_ends_it():
     assert (point.length, point.requests) == (None, 40)
 
 
+def test_it_goes_with_another_concurrency():
+    point = planned("{input_tokens: 8, concurrency: 2, requests: auto}").replace(concurrency=64)
+    assert (point.length, point.requests) == ("auto", 320)
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
