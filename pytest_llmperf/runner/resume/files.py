@@ -67,6 +67,9 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def newest_session(results: Path) -> Path | None:
-    """The session folder in `results` that was begun last and holds points; None without any."""
+    """The session folder in `results` to which a point was written last; None without any.
+
+    A folder that the user named sorts anywhere among those that are named by their time.
+    """
     folders = [path.parent for path in results.glob(f"*/{_FOLDER}") if not path.parent.is_symlink()]
-    return max(folders, key=lambda folder: folder.name, default=None)
+    return max(folders, key=lambda folder: ((folder / _FOLDER).stat().st_mtime_ns, folder.name), default=None)

@@ -1,6 +1,7 @@
 """A stored point comes back exactly, and what is no such point is refused with a reason."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from pytest_llmperf.metrics.capacity.bracket import LevelTrial, concluded
 from pytest_llmperf.report.media import report_document
 from pytest_llmperf.runner.outcomes import Outcome
 from pytest_llmperf.runner.program import PlannedTest
-from pytest_llmperf.runner.resume.files import read_points, write_point
+from pytest_llmperf.runner.resume.files import newest_session, read_points, write_point
 from pytest_llmperf.runner.resume.stored_point import (
     SCHEMA,
     StoredPoint,
@@ -131,6 +132,16 @@ def test_a_capacity_of_a_duet_has_its_reference():
 def test_what_is_no_point(text, message):
     with pytest.raises(StoredPointError, match=message.replace("[", r"\[")):
         parse_point(text, "f")
+
+
+@pytest.mark.parametrize(("earlier", "later"), [("zz", "2026-01-02"), ("2026-01-02", "2026-01-01")])
+def test_the_session_that_measured_last_is_continued(tmp_path, earlier, later):
+    for name, time in ((later, 2), (earlier, 1)):
+        write_point(tmp_path / name, "one", POINT)
+        os.utime(tmp_path / name / "points", (time, time))
+    (tmp_path / "latest").symlink_to(earlier)
+    (tmp_path / "empty").mkdir()
+    assert newest_session(tmp_path) == tmp_path / later
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
