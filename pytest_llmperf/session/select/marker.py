@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.plan.load.checks import MOST_RUNS
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
 from pytest_llmperf.plan.server.axes import single_config
@@ -32,9 +33,19 @@ def check_marker(args: Sequence[object], kwargs: Mapping[str, Any], test_file: P
     where = f"{test_file}: the llmperf marker"
     check_keywords(where, args, kwargs, _MARKER_KEYS, "llmperf(plan='plan.yaml')")
     runs = kwargs.get("runs")
-    if runs is not None and (not isinstance(runs, int) or runs < 1):
-        raise PlanError(f"{where}'s runs is a whole number of at least 1, given {runs!r}")
+    if runs is not None and (not isinstance(runs, int) or isinstance(runs, bool) or not 1 <= runs <= MOST_RUNS):
+        raise PlanError(f"{where}'s runs is a whole number from 1 to {MOST_RUNS:,}, given {runs!r}")
+    for key in ("servers", "loads"):
+        if not _is_list_of_names(given := kwargs.get(key)):
+            raise PlanError(f"{where}'s {key} is a list of at least one name, given {given!r:.80}")
     checked_margins(kwargs.get("margins", {}), f"{where}'s margins")
+
+
+def _is_list_of_names(given: object) -> bool:
+    """True of None too, which leaves nothing out."""
+    if isinstance(given, str) or not isinstance(given, Collection):
+        return given is None
+    return len(given) > 0 and all(isinstance(name, str) for name in given)
 
 
 def check_keywords(
@@ -88,7 +99,7 @@ def _duet_names(kwargs: Mapping[str, Any], test_file: Path) -> list[str]:
     raise PlanError(f"{test_file}: the llmperf marker's duet {problem}")
 
 
-def _checked_names(known: list[str], chosen: Sequence[str] | None, what: str, test_file: Path) -> list[str]:
+def _checked_names(known: list[str], chosen: Collection[str] | None, what: str, test_file: Path) -> list[str]:
     for name in chosen or ():
         if name not in known:
             raise PlanError(f"{test_file}: the plan has no {what} {name!r}{did_you_mean(name, known)}")
