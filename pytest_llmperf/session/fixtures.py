@@ -112,7 +112,7 @@ class SlaGate:
         session.folder.notes += [f"{result.point_id}: {line}" for line in partly]
         if open_:
             head = f"{result.point_id}: INCONCLUSIVE against the SLA: {limit_sentence(open_[0])}"
-            _warn(_doubt(session, "\n  ".join([head, *(check.describe() for check in open_)])))
+            _warn(_doubt(session, self._test, result, "\n  ".join([head, *(check.describe() for check in open_)])))
 
 
 class BaselineGate:
@@ -154,7 +154,8 @@ class BaselineGate:
         if regression.verdict in ("FAIL", "NO BASELINE"):
             _warn(self._failure(result, text))
         if regression.verdict == "INCONCLUSIVE":
-            _warn(InconclusiveWarning(text) if self._only_reports(result) else _doubt(self._session, text))
+            quiet = self._only_reports(result)
+            _warn(InconclusiveWarning(text) if quiet else _doubt(self._session, self._test, result, text))
 
     def _only_reports(self, result: Result) -> bool:
         return self._session.judge.profile_of(result.load) == "report-only"
@@ -257,15 +258,28 @@ def _assert_valid(reasons: Sequence[str], result: Result) -> None:
         raise AssertionError(f"{result.point_id}: INVALID, so neither limits nor baseline can pass\n  {lines}")
 
 
-def _doubt(session: PytestSession, text: str) -> InconclusiveWarning:
-    """The warning that doubt is; AssertionError or xfail where --llmperf-inconclusive asks for it."""
+def _doubt(session: PytestSession, test: str, result: Result, text: str) -> InconclusiveWarning:
+    """The warning that doubt is; AssertionError or xfail where --llmperf-inconclusive asks for it.
+
+    An xfail ends the test, so it is a failure where the gate that would have come next fails.
+    """
     __tracebackhide__ = True
     match session.options.inconclusive:
         case "fail":
             raise AssertionError(text)
         case "xfail":
+            findings = _failure_text(session, test, result)
+            if _has_failed(session, test, result):
+                raise AssertionError(findings)
             pytest.xfail(text)
     return InconclusiveWarning(text)
+
+
+def _has_failed(session: PytestSession, test: str, result: Result) -> bool:
+    """True if one of the gates, as far as both are noted, fails the test."""
+    outcome, is_quiet = session.folder.outcomes[test], session.judge.profile_of(result.load) == "report-only"
+    is_worse = outcome.regression is not None and outcome.regression.verdict in ("FAIL", "NO BASELINE")
+    return (is_worse and not is_quiet) or not all(check.ok for check in outcome.sla or ())
 
 
 def _warn(warning: InconclusiveWarning | ReportOnlyWarning) -> None:

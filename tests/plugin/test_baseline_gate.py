@@ -332,6 +332,35 @@ def test_what_becomes_of_doubt(undecidable, option, outcome):
     assert len(undecidable.points()["tp1pp1-short"]["runs"]) == 12
 
 
+DOUBT = """
+from pytest_llmperf.gate.judge import Judge
+from pytest_llmperf.metrics.stats.compliance import SlaCheck
+
+Judge.sla = lambda self, result: tuple(SlaCheck(one, 0.0, 1, "INCONCLUSIVE") for one in result.load.sla)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "told"), [("sla", "*ITL p50 +*: FAIL against the baseline"), ("baseline", "*: FAIL against the SLA; *")]
+)
+def test_doubt_of_one_gate_hides_no_failure_of_the_other(recorded, first, told):
+    """An xfail ends the test before the other gate is asked."""
+    words = ["--llmperf-inconclusive=xfail"]
+    if first == "sla":
+        recorded.edit_plan(*SLOWER)
+        conftest = recorded.pytester.path / "conftest.py"
+        conftest.write_text(conftest.read_text() + DOUBT)
+    else:
+        _multiply_inter_token_latencies(recorded, 0.05, 20, 0.05, 20, 1)
+        recorded.edit_plan('error_rate: "<= 0"', 'itl_p50: "<= 1 us"')
+        words.append("--llmperf-budget=10ms")
+        checks = "    sla.check(result)\n", "    baseline.check(result)\n"
+        recorded.write(test=edited(TEST, "".join(checks), "".join(reversed(checks))))
+    result = recorded.run_apart(*POINT, *words)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([told])
+
+
 def test_doubt_warns_at_the_tests_line(undecidable):
     result = undecidable.run(*POINT, "--llmperf-budget=10ms", "-Werror")
     result.assert_outcomes(passed=1, warnings=1)
@@ -429,6 +458,9 @@ def test_margins_that_are_none(suite, test, ini, message):
         ("--llmperf-gpu-wait=x", "*--llmperf-gpu-wait (ini llmperf_gpu_wait): 'x' is not a number with a unit*"),
         ("--llmperf-gpu-busy=300%", "*--llmperf-gpu-busy *'300%' is more than all of it*"),
         ("--llmperf-gpu-busy=-5%", "*--llmperf-gpu-busy *'-5%' is less than nothing; write a share from 0% to 100%"),
+        ("--llmperf-gate=strict,report-only", "*'strict,report-only' is not one of default, strict, report-only"),
+        ("--llmperf-inconclusive=fail,xfail", "*'fail,xfail' is not one of pass, fail, xfail"),
+        ("--llmperf-dialect=vllm,aiperf", "*'vllm,aiperf' is not one of vllm, *"),
     ],
 )
 def test_options_that_are_none(suite, option, message):
