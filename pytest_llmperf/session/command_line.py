@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, str, str], ...] = (
     (
         "resume",
         "flag",
-        "Continue the newest session (or the one in --llmperf-output): points that it has are not measured again",
+        "Continue the session that measured last (or the one in --llmperf-output): its points are not measured again",
     ),
     ("baselines", "path", "Folder of the baselines (default: baselines)"),
     (
@@ -129,6 +129,10 @@ def check_options(config: pytest.Config) -> None:
             problem = f"--llmperf-output {output!r} is a file, not the folder of a session"
         if problem:
             raise pytest.UsageError(f"--llmperf-{name} (ini {_ini_name(name)}): {problem}")
+    if given["dry-run"] and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "--llmperf-dry-run tells of this process's tests, and xdist's workers have them: add -n0"
+        )
     updating = [f"--llmperf-{name}" for name in ("update-baselines", "update-new", "accept") if given[name]]
     if updating and ci_variable() and not given["allow-ci-update"]:
         raise pytest.UsageError(
@@ -142,7 +146,7 @@ def _problem(name: str, kind: str, given: Any) -> str | None:
     only for the options that need them.
     """
     if kind in ("int", "auto|n"):
-        right = (kind == "auto|n" and given == "auto") or (str(given).isdigit() and int(given) > 0)
+        right = (kind == "auto|n" and given == "auto") or (str(given).isdecimal() and int(given) > 0)
         article = "not a" if kind == "int" else "neither 'auto' nor a"
         if right and name == "runs":
             from pytest_llmperf.plan.load.checks import MOST_RUNS
@@ -164,7 +168,8 @@ def _problem(name: str, kind: str, given: Any) -> str | None:
         needed = ("pyarrow",) if "parquet" in given.split(",") else ()
     if name == "dialect":
         from pytest_llmperf.metrics.dialects import DIALECTS as allowed
-    wrong = [] if allowed is None else [one for one in str(given).split(",") if one not in allowed]
+    words = str(given).split(",") if kind == "names" else [str(given)]
+    wrong = [] if allowed is None else [one for one in words if one not in allowed]
     if allowed is not None and wrong:
         return f"{wrong[0]!r} is not one of {', '.join(allowed)}"
     missing = [module for module in needed if importlib.util.find_spec(module) is None]

@@ -60,7 +60,14 @@ def test_a_duet_is_of_single_configurations(suite):
         ('plan="plan.yaml", server=["tp1pp1"]', "*has no 'server'; did you mean 'servers'?*"),
         ('plan="plan.yaml", servers=["tp1pp"]', "*no server 'tp1pp'; did you mean 'tp1pp1'?*"),
         ('plan="plan.yaml", loads=["shot"]', "*no load 'shot'; did you mean 'short'?*"),
-        ('plan="plan.yaml", runs=0', "*runs is a whole number of at least 1, given 0*"),
+        ('plan="plan.yaml", runs=0', "*runs is a whole number from 1 to 10,000, given 0*"),
+        ('plan="plan.yaml", runs=True', "*runs is a whole number from 1 to 10,000, given True*"),
+        ('plan="plan.yaml", runs=10**9', "*runs is a whole number from 1 to 10,000, given 1000000000*"),
+        ('plan="plan.yaml", servers=[]', "*marker's servers is a list of at least one name, given [[][]]*"),
+        ('plan="plan.yaml", servers="tp1pp1"', "*marker's servers is a list of at least one name, given 'tp1pp1'*"),
+        ('plan="plan.yaml", servers=3', "*marker's servers is a list of at least one name, given 3*"),
+        ('plan="plan.yaml", loads=()', "*marker's loads is a list of at least one name, given ()*"),
+        ('plan="plan.yaml", loads=[1]', "*marker's loads is a list of at least one name, given [[]1[]]*"),
         ('plan="nowhere.yaml"', "*nowhere.yaml: cannot read the plan*"),
         ('"plan.yaml"', "*takes keywords only*"),
         ("", "*needs plan=*"),
@@ -96,6 +103,13 @@ def test_strict_markers_know_the_marker(suite):
     suite.run("--markers").stdout.fnmatch_lines(["@pytest.mark.llmperf(plan, servers=None*"])
 
 
+def test_a_dry_run_is_not_shared_out(suite):
+    pytest.importorskip("xdist")
+    result = suite.run_apart("-n2", "--llmperf-dry-run")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--llmperf-dry-run tells of this process's tests, *: add -n0"])
+
+
 def test_every_option_has_help_and_an_ini_twin(suite):
     text = suite.run("--help").stdout.str()
     updates = ("update-baselines", "update-new", "allow-ci-update")
@@ -105,7 +119,7 @@ def test_every_option_has_help_and_an_ini_twin(suite):
         assert f"llmperf_{name.replace('-', '_')}" in text
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", "²"])
 def test_runs_must_be_a_whole_number(suite, given):
     result = suite.run(f"--llmperf-runs={given}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
