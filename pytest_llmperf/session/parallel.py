@@ -6,6 +6,7 @@ The points that these sessions have measured are then resumed by the one that st
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pytest_llmperf.boundary.file_names import file_name
 from pytest_llmperf.boundary.files import inside
-from pytest_llmperf.errors import LlmPerfError
+from pytest_llmperf.errors import LlmPerfError, PlanError
 from pytest_llmperf.load.event_loop import run
 from pytest_llmperf.plan.server.table import ServerConfig
 from pytest_llmperf.servers.duet import Duet, sides
@@ -27,9 +28,14 @@ _GRACE_S = 60.0
 
 
 def measure_part(session: PytestSession) -> None:
-    """Measures all points of one server; those that cannot be are left to the session that asked."""
-    assert session.prepared.part is not None
-    asked = _servers(session)[session.prepared.part]
+    """Measures all points of one server; those that cannot be are left to the session that asked.
+
+    PlanError where this session has no such test.
+    """
+    named = session.program.tests.get(session.prepared.part or "")
+    if named is None:
+        raise PlanError(f"no test {session.prepared.part} is selected here, whose server was to be measured")
+    asked = named.server
     tests = [session.program.tests[test] for test in session.program.of_server(asked)]
     with session.start(asked) as server:
         for planned in tests:
@@ -45,8 +51,8 @@ def measure_side_by_side(session: PytestSession, arguments: Sequence[str], say: 
     measure side by side.
     """
     parts = [
-        _Part(number, asked, sum(side.local_gpus for side in sides(asked)), _folder(session, asked))
-        for number, asked in enumerate(_servers(session))
+        _Part(min(session.program.of_server(asked)), asked, session.folder.made() / "parallel")
+        for asked in dict.fromkeys(planned.server for planned in session.program.tests.values())
         if not session.is_resumed(asked)
     ]
     if session.options.parallel < 2 or len(parts) < 2:
@@ -71,11 +77,20 @@ def measure_side_by_side(session: PytestSession, arguments: Sequence[str], say: 
 class _Part:
     """A server that a session of its own measures."""
 
-    number: int
-    """Index of the server among those of the session."""
+    test: str
+    """Node id of one of its tests: their order may be another in every process (pytest-randomly)."""
     server: ServerConfig | Duet
-    gpus: int
-    folder: Path
+    beside: Path
+    """Folder of the parts' own folders."""
+
+    @property
+    def gpus(self) -> int:
+        return sum(side.local_gpus for side in sides(self.server))
+
+    @property
+    def folder(self) -> Path:
+        """The output, named after the test too: servers of two plans may have one name."""
+        return self.beside / file_name(f"{self.server.name}-{self.test}")
 
     @property
     def log(self) -> Path:
@@ -84,7 +99,7 @@ class _Part:
     def process(self, arguments: Sequence[str]) -> contextlib.AbstractContextManager[ServerProcess]:
         """Runs its session."""
         argv = (sys.executable, "-m", "pytest", *arguments, f"--llmperf-output={self.folder}", "--llmperf-parallel=1")
-        return run_process(self.server.name, Command(argv, {PART: str(self.number)}), self.log, _GRACE_S)
+        return run_process(self.server.name, Command(argv, {PART: self.test}), self.log, _GRACE_S)
 
 
 def _fits(part: _Part, running: Iterable[_Part], session: PytestSession) -> bool:
@@ -94,21 +109,15 @@ def _fits(part: _Part, running: Iterable[_Part], session: PytestSession) -> bool
     return not beside or (len(beside) < session.options.parallel and gpus <= len(session.gpus))
 
 
-def _servers(session: PytestSession) -> list[ServerConfig | Duet]:
-    """Servers that have points to measure, in the order of the tests: the same in every process."""
-    return list(dict.fromkeys(planned.server for planned in session.program.tests.values()))
-
-
-def _folder(session: PytestSession, asked: ServerConfig | Duet) -> Path:
-    return session.folder.made() / "parallel" / file_name(asked.name)
-
-
 def _taken(session: PytestSession, part: _Part, exit_code: int | None) -> str:
     """Takes what a part has measured into the folder of this session; says what that is."""
-    files = sorted(part.folder.glob("*/*"))
-    for file in files:
-        file.replace(inside(session.folder.made(), file.parent.name, file.name))
-    points = sum(file.parent.name == "points" for file in files)
+    entries = sorted(part.folder.glob("*/*"))
+    for entry in entries:
+        place = inside(session.folder.made(), entry.parent.name, entry.name)
+        if entry.is_dir() and place.is_dir():  # a server's models, from before this session was resumed
+            shutil.rmtree(place)
+        entry.replace(place)
+    points = sum(entry.parent.name == "points" for entry in entries)
     failed = f", exit code {exit_code}: see {part.log}" if exit_code else ""
     tests = len(session.program.of_server(part.server))
     return f"llmperf: {part.server.name}: {points} of {tests} points measured{failed}"

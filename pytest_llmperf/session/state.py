@@ -54,7 +54,7 @@ from pytest_llmperf.telemetry.gpu import Gpu, visible_gpus
 from pytest_llmperf.units import counted
 
 PART = "LLMPERF_PART"
-"""Variable that tells a session of ours which server it is to measure for the one that started it."""
+"""Variable that tells a session of ours a test whose server it is to measure for the one that started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,13 @@ class Preparation:
     """The parts of a session that exist before its tests are known."""
 
     options: Options
-    root: Path
     gpus: tuple[Gpu, ...]
     folder: RunFolder
     collection: Collection
     margins: Mapping[str, float]
     """The ini file's."""
-    part: int | None
-    """Number of the one server that this process measures for another session; None as a rule."""
+    part: str | None
+    """Node id of a test whose server this process measures for another session; None as a rule."""
     gate: Any
     """The option's name of the rules, which wins over a plan's; None without."""
 
@@ -341,8 +340,8 @@ def prepare(given: Mapping[str, Any], root: Path, invoked_from: Path) -> Prepara
         collection.errors.append(str(error))
     is_new = not (given["output"] or options.resume)
     folder = RunFolder(options.output, dialect=options.dialect, commit=git_sha(root), is_new=is_new)
-    part = int(os.environ[PART]) if PART in os.environ else None
-    return Preparation(options, root, visible_gpus(), folder, collection, margins, part, given["gate"])
+    part = os.environ.get(PART)
+    return Preparation(options, visible_gpus(), folder, collection, margins, part, given["gate"])
 
 
 def _work(planned: PlannedTest, recording: Recording) -> PointWork:

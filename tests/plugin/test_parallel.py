@@ -27,6 +27,34 @@ def test_servers_are_measured_side_by_side(suite):
     assert began == {"tp1pp1.log": 1, "tp4pp2.log": 1}
 
 
+REVERSED = """
+import os
+
+
+def pytest_collection_modifyitems(items):
+    if "LLMPERF_PART" in os.environ:
+        items.reverse()
+"""
+
+
+def test_each_part_measures_its_own_server_in_whatever_order_it_has_the_tests(suite):
+    """pytest-randomly gives every process another one. What a part left of an earlier session is in no one's way."""
+    conftest = suite.pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + REVERSED)
+    suite.write(test=NO_BASELINE)
+    command = ("--llmperf-output=out", "--llmperf-parallel=2", "-k", "short")
+    assert run_outside_ci(suite.pytester.path, *command).returncode == 0
+    for server in ("tp1pp1", "tp4pp2"):
+        (log,) = (suite.output / "parallel").glob(f"{server}-*/pytest.log")
+        assert f"llmperf: {server}-short measured" in log.read_text()
+        for folder in (log.parent, suite.output):
+            (folder / "servers" / "x-models" / "1").mkdir(parents=True, exist_ok=True)
+        (suite.output / "points" / f"test_perf.py.test_serving-{server}-short.json.gz").unlink()
+    done = run_outside_ci(suite.pytester.path, *command, "--llmperf-resume")
+    assert done.returncode == 0, done.stdout
+    assert not [*(suite.output / "parallel").glob("*/servers/*")]
+
+
 def test_a_baseline_is_recorded_and_held(suite):
     path = suite.pytester.path
     first = run_outside_ci(path, "--llmperf-output=out1", "--llmperf-parallel=2", "--update-baselines", "-k", "short")
