@@ -159,6 +159,8 @@ def _add(collection: Collection, item: pytest.Item) -> None:
         )
     elif "llm_server" in parameters:
         collection.add_server(parameters["llm_server"])
+    elif item.get_closest_marker("llmperf_search") and "llmperf_search" in fixtures:
+        collection.add_search(item.nodeid)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
@@ -174,9 +176,10 @@ def _points(items: list[pytest.Item]) -> list[tuple[Any, Any]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    own = known_session(session.config)
+    own, given = known_session(session.config), session.config.option
     if not option(session.config, "dry-run"):
-        if own is None or session.config.option.collectonly or is_worker(session.config):
+        ends = session.testsfailed and not given.continue_on_collection_errors  # what pytest's own loop begins with
+        if own is None or ends or given.collectonly or getattr(given, "setupplan", False) or is_worker(session.config):
             return None
         _begin(own)
         return _measured_beforehand(session.config, own)
@@ -289,7 +292,8 @@ def _without_old_reports(session: pytest.Session, own: PytestSession | None) -> 
         return
     if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return
-    line = set_reports_aside(config, measures=PREPARED in config.stash)
+    measures = PREPARED in config.stash and (own is None or own.program.measures)
+    line = set_reports_aside(config, measures=measures)
     if line and (reporter := config.pluginmanager.get_plugin("terminalreporter")):
         reporter.write_line(line)
 

@@ -45,6 +45,13 @@ class Program:
     """Servers that tests ask for other than to measure a point."""
     complete: bool = True
     """True if every test of the collected files was selected."""
+    searches: frozenset[str] = frozenset()
+    """Node ids of the tests that search a configuration."""
+
+    @property
+    def measures(self) -> bool:
+        """True if any test starts a server."""
+        return bool(self.tests or self.bare or self.searches)
 
     def of_server(self, server: ServerConfig | Duet) -> list[str]:
         """Node ids of the tests that measure on this server."""

@@ -255,7 +255,7 @@ class PytestSession:
         """
         if found := self.mistakes():
             raise PlanError("\n".join(found))
-        if self.program.tests or self.program.bare:
+        if self.program.measures:
             self.folder.claim()
             remove_reports(self.folder, *filter(None, (self.options.json, self.options.html)))
             end_like_ctrl_c()

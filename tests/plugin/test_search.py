@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from perf_suite import edited
+from test_interrupts import Started, until
 
 PLAN = """
 model: embedded
@@ -102,6 +104,20 @@ def test_the_html_report_has_the_search(searching):
     text = page.read_text()
     assert "grid.decode_ms_per_step_10 is the best" in text
     assert "Objective by trial" in text
+
+
+def test_a_search_that_is_terminated_reports_how_far_it_came(searching):
+    searching.edit_plan("requests: 12", "requests: 12000")
+    copy = searching.pytester.path / "copy.json"
+    copy.write_text("{}")
+    started = Started(searching, "-k", "best", f"--llmperf-json={copy}")
+    until(lambda: started.process.poll() is not None or [*searching.output.glob("search-*/servers/*")], "a server")
+    assert not copy.exists()
+    output = started.end_with(signal.SIGTERM)
+    assert started.process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "no report was written" not in output
+    (found,) = json.loads(copy.read_text())["searches"]
+    assert found["interrupted"] is True
 
 
 def test_a_search_is_continued(searching):

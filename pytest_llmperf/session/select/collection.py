@@ -33,6 +33,7 @@ class Collection:
         self._plans: dict[Path, Plan] = {}
         self._tests: dict[str, PlannedTest] = {}
         self._bare: set[ServerConfig | Duet] = set()
+        self._searches: set[str] = set()
         self._complete = True
         self.errors: list[str] = []
 
@@ -94,13 +95,17 @@ class Collection:
         """Adds a server that a test asks for, but not to measure a point."""
         self._bare.add(server)
 
+    def add_search(self, test: str) -> None:
+        """Adds a test that searches a configuration."""
+        self._searches.add(test)
+
     def narrowed(self) -> None:
         """Notes that tests were deselected, so that a baseline without a test may still have one."""
         self._complete = False
 
     def finish(self) -> Program:
         """Returns everything that was added, to be changed no more."""
-        return Program(dict(self._tests), frozenset(self._bare), self._complete)
+        return Program(dict(self._tests), frozenset(self._bare), self._complete, frozenset(self._searches))
 
 
 def resolved(
