@@ -23,6 +23,7 @@ from pytest_llmperf.session.stash import (
     live_of,
     preparation_of,
     session_of,
+    set_properties,
 )
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def pytest_runtest_makereport(
 def _note_phase(session: PytestSession, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
     error = _error_text(call.excinfo, skipped) if call.excinfo else None
-    item.user_properties.extend(session.phase_ended(item.nodeid, call.when, error, skipped))
+    set_properties(item, session.phase_ended(item.nodeid, call.when, error, skipped))
     if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
         # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
         item.add_report_section(call.when, "stderr (llm server)", tail)

@@ -41,10 +41,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.when == "call" and item.get_closest_marker("llmperf_search"):
         from pytest_llmperf.report.json.search import search_properties
-        from pytest_llmperf.session.stash import session_of
+        from pytest_llmperf.session.stash import session_of, set_properties
 
         result = session_of(item.config).searches.get(item.nodeid)
-        item.user_properties.extend(search_properties(result) if result else [])
+        set_properties(item, list(search_properties(result)) if result else [])
     return (yield)
 
 

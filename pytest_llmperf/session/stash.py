@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,6 +40,12 @@ def preparation_of(config: pytest.Config) -> Preparation:
         prepared = prepare(all_options(config), config.rootpath, config.invocation_params.dir)
         config.stash[PREPARED] = prepared
     return prepared
+
+
+def set_properties(item: pytest.Item, found: Sequence[tuple[str, Any]]) -> None:
+    """Gives a test JUnit properties, in the place of those of an earlier attempt (pytest-rerunfailures)."""
+    names = {name for name, _ in found}
+    item.user_properties[:] = [*(one for one in item.user_properties if one[0] not in names), *found]
 
 
 def encoding_of(writer: object) -> str:

@@ -138,7 +138,7 @@ class PytestSession:
     servers: dict[str, LlmServer] = field(default_factory=dict)
     """Servers that tests used, by test id, for their logs."""
     passed: set[str] = field(default_factory=set)
-    """Tests whose call phase passed."""
+    """Tests whose call phase passed, until their teardown has ended."""
 
     @property
     def is_part(self) -> bool:
@@ -236,8 +236,7 @@ class PytestSession:
         if phase == "call" or error is not None:
             self.live.eta.settle(test)
             self.judge.settle(test)
-        if phase == "call" and error is None:
-            self.passed.add(test)
+        (self.passed.add if phase == "call" and error is None else self.passed.discard)(test)
         if phase != "call" and error is None:
             return []
         passed = None if skipped else error is None

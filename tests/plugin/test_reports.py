@@ -239,6 +239,61 @@ def test_the_newest_folder_is_not_that_of_a_session_before_a_plan_error(suite):
     assert (folder / "report.json").exists()
 
 
+@pytest.mark.parametrize(("words", "code"), [(("-k", "typo"), 5), (("--setup-plan",), 0)])
+def test_the_newest_folder_stays_that_of_a_session_before_one_that_is_to_measure_nothing(suite, words, code):
+    folder = suite.pytester.path / "llmperf-results"
+    (folder / "2026-01-01").mkdir(parents=True)
+    (folder / "2026-01-01" / "report.json").write_text(OLD)
+    (folder / "latest").symlink_to("2026-01-01")
+    assert suite.pytester.runpytest_subprocess(*words).ret == code
+    assert (folder / "latest" / "report.json").read_text() == OLD
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_test_file_that_cannot_be_imported_ends_the_session_before_it_measures(suite):
+    (suite.pytester.path / "test_broken.py").write_text("import nothing\n")
+    report = suite.pytester.path / "report.json"
+    report.write_text(OLD)
+    result = suite.run_apart("--llmperf-json=report.json", "--llmperf-parallel=2")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.no_fnmatch_line("*beside others*")
+    assert report.with_name("report.json.old").read_text() == OLD
+
+
+RUN_AGAIN = """
+import pytest
+
+attempts = []
+
+
+@pytest.fixture
+def fragile(baseline):
+    yield
+    assert len(attempts) > 1
+
+
+@pytest.mark.llmperf(plan="plan.yaml")
+def test_serving(llm_server, load_driver, load_point, sla, baseline, fragile):
+    result = load_driver.run(llm_server, load_point)
+    sla.check(result)
+    baseline.check(result)
+    attempts.append(1)
+    assert len(attempts) == 1
+"""
+
+
+def test_a_test_that_is_run_again_has_its_last_attempts_properties_and_no_earlier_ones_baseline(suite):
+    pytest.importorskip("pytest_rerunfailures")
+    suite.write(test=RUN_AGAIN)
+    result = suite.run_apart("-k", "tp1pp1-short", "--reruns=1", "--junitxml=junit.xml", "--llmperf-accept")
+    result.stdout.fnmatch_lines(["new baseline *"])
+    result.stdout.no_fnmatch_line("accepted baseline *")
+    for case in ElementTree.parse(suite.pytester.path / "junit.xml").getroot().iter("testcase"):
+        names = [prop.get("name") for prop in case.iter("property")]
+        assert "llmperf.sla" in names
+        assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("words", [("--collect-only",), ("--llmperf-dry-run",), ("-m", "not llmperf")])
 def test_a_session_that_is_to_write_none_leaves_an_earlier_report(suite, words):
     suite.write(test=TEST + "\n\ndef test_other():\n    pass\n")
