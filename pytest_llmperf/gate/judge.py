@@ -92,10 +92,6 @@ class Judge:
         """The test's baseline in the result's environment; it need not exist."""
         return stored_path(self.folder, result.environment.slug, test)
 
-    def path(self, test: str, slug: str) -> Path:
-        """The path of the test's baseline in an environment; the file need not exist."""
-        return stored_path(self.folder, slug, test)
-
     def stored_requests(self, test: str, result: Result) -> int | None:
         """Returns the requests per run of the test's baseline, which it is compared with or added to; None without."""
         if self.recording == "everything":

@@ -15,8 +15,8 @@ from pytest_llmperf.gate.regression import candidate
 from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.metrics.stats.margins import MINIMUM_REQUESTS, Prior, tolerance
-from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, run_errors, typical_errors
-from pytest_llmperf.runner.measure.length import MOST_TIMES, rounded_up
+from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, rounded_up, run_errors, typical_errors
+from pytest_llmperf.runner.measure.length import MOST_TIMES
 
 _BASELINE = (3, 3, 3, 3, 3)
 """Runs per session of the baseline that recommended runs and margins are for."""

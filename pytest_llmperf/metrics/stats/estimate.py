@@ -24,6 +24,8 @@ Sessions = Sequence[Sequence[float]]
 _Logs = Sequence[Sequence[float]]
 _SESSIONS_TO_ESTIMATE = 4
 """Degrees of freedom (five baseline sessions) from which the spread between sessions is estimated, not assumed."""
+_POWER = 0.8
+"""Share of sessions in which the smallest change that is called detectable fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class Estimate:
             return 0.0 if self.log_ratio > 0 else 1.0
         return float(stdtr(self.df, -self.log_ratio / self.standard_error))
 
-    def detectable(self, margin: float, alpha: float, power: float = 0.8) -> float:
-        """The smallest worsening (0.08: 8 %) that fails at level `alpha` with this power and this precision."""
-        quantiles = float(stdtrit(self.df, 1 - alpha)) + float(stdtrit(self.df, power))
+    def detectable(self, margin: float, alpha: float) -> float:
+        """The smallest worsening (0.08: 8 %) that fails at level `alpha` four times in five, with this precision."""
+        quantiles = float(stdtrit(self.df, 1 - alpha)) + float(stdtrit(self.df, _POWER))
         return math.exp(math.log1p(margin) + quantiles * self.standard_error) - 1
 
 

@@ -135,7 +135,7 @@ def length_remarks(
         return
     seconds = math.fsum(run.ended_ns - run.started_ns for run in runs) / len(runs) / 1e9
     requests = max(len(run.measured) for run in runs)
-    enough = f"{_up(seconds * times[worst])} s ({_up(requests * times[worst])} requests)"
+    enough = f"{rounded_up(seconds * times[worst]):,} s ({rounded_up(requests * times[worst]):,} requests)"
     yield (
         f"runs of {seconds:.2g} s are short: within a run {worst} has an error of {own_errors[worst]:.1%} of its own, "
         f"and {margins[worst]:.0%} are tolerated; {enough} would make that {margins[worst] * PART_OF_MARGIN:.1%}, with "
@@ -152,7 +152,7 @@ def drift_remarks(errors: Sequence[RunErrors], margins: Mapping[Quantity, float]
             yield f"run {number} drifted, from its first third to its last, as the other runs did not: {changes}"
 
 
-def _up(number: float) -> str:
-    """Rounded up to two digits."""
-    unit = 10.0 ** max(math.floor(math.log10(number)) - 1, 0)
-    return f"{math.ceil(number / unit) * unit:,.0f}"
+def rounded_up(number: float) -> int:
+    """Returns the next whole number of two digits and zeros."""
+    unit = 10 ** max(math.floor(math.log10(number)) - 1, 0)
+    return int(math.ceil(number / unit) * unit)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, run_errors, typical_error
+from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, rounded_up, run_errors, typical_error
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import Run
 
@@ -55,9 +55,3 @@ async def decide(length: RunLength, point: LoadPoint, one_pass: Callable[[int], 
         f"{length.requests} requests per run{most}: {worst} then has an error of {reached:.1%} of its own, and a third "
         f"of its margin is {margins[worst] * PART_OF_MARGIN:.1%}"
     )
-
-
-def rounded_up(number: float) -> int:
-    """Returns the next whole number of two digits and zeros."""
-    unit = 10 ** max(math.floor(math.log10(number)) - 1, 0)
-    return int(math.ceil(number / unit) * unit)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.errors import BaselineError, LlmPerfError
-from pytest_llmperf.gate.baselines.file import read_stored
+from pytest_llmperf.gate.baselines.file import read_stored, stored_path
 from pytest_llmperf.gate.baselines.fingerprint import identity_of
 from pytest_llmperf.gate.baselines.model import assert_alike
 from pytest_llmperf.gate.judge import Judge
@@ -36,7 +36,7 @@ def _why_lost(planned: PlannedTest, judge: Judge, gpus: Sequence[Gpu]) -> str | 
     if "baseline" not in planned.gates or isinstance(planned.server, Duet) or judge.recording == "everything":
         return None
     where = environment(planned.server, None, gpus)
-    if judge.recording == "missing" and not judge.path(planned.test, where.slug).exists():
+    if judge.recording == "missing" and not stored_path(judge.folder, where.slug, planned.test).exists():
         return None
     try:
         stored = read_stored(judge.folder, where.slug, planned.test)

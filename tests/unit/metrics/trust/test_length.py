@@ -16,7 +16,14 @@ from pytest_llmperf.definitions import OUTPUT_RATE, Quantity
 from pytest_llmperf.metrics.stats.estimate import compare
 from pytest_llmperf.metrics.stats.margins import tolerance
 from pytest_llmperf.metrics.summary import summarize
-from pytest_llmperf.metrics.trust.length import drift_remarks, length_remarks, run_errors, typical_error, typical_errors
+from pytest_llmperf.metrics.trust.length import (
+    drift_remarks,
+    length_remarks,
+    rounded_up,
+    run_errors,
+    typical_error,
+    typical_errors,
+)
 
 ITL, MEAN_ITL, TTFT, TAIL = (
     Quantity("itl", "p50"),
@@ -116,3 +123,8 @@ def test_a_run_that_drifts_as_the_others_do_not_is_told():
 def test_what_all_runs_do_alike_is_the_loads_own():
     runs = [noisy_run(seed, 0.05, trend=-0.4) for seed in range(5)]
     assert not list(drift_remarks(run_errors(runs, [MEAN_ITL]), {MEAN_ITL: 0.05}))
+
+
+@pytest.mark.parametrize(("given", "rounded"), [(7, 7), (100, 100), (101, 110), (1234.5, 1300)])
+def test_lengths_are_round(given, rounded):
+    assert rounded_up(given) == rounded

@@ -7,11 +7,10 @@ import functools
 import random
 import re
 
-import pytest
 from samples import point, record, run
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.runner.measure.length import RunLength, decide, rounded_up
+from pytest_llmperf.runner.measure.length import RunLength, decide
 
 ITL = Quantity("itl", "mean")
 
@@ -58,8 +57,3 @@ def test_nothing_to_go_by_keeps_the_first_length():
     asyncio.run(decide(length, point(requests=120), nothing))
     assert length.requests == 120
     assert "no gated number tells its own error" in length.note
-
-
-@pytest.mark.parametrize(("given", "rounded"), [(7, 7), (100, 100), (101, 110), (1234.5, 1300)])
-def test_lengths_are_round(given, rounded):
-    assert rounded_up(given) == rounded
