@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
+from statistics import geometric_mean
 from typing import Any
 
 from pytest_llmperf.definitions import OFFERED, Quantity, parse_quantity
@@ -264,7 +265,8 @@ def candidate(result: Result, quantity: Quantity) -> PerRun:
 def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Sequence[Series]) -> list[str]:
     """Notes beside the verdict on a capacity; none of any other point.
 
-    BaselineError where a lower bound lies below the reference: that is neither as good nor worse.
+    BaselineError where a lower bound lies below all runs of the reference, or below its mean by more than the margin:
+    that is neither as good nor worse.
     """
     capacity = result.capacity
     if capacity is None or capacity.value is None:
@@ -277,11 +279,12 @@ def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Seque
             "that width is part of the interval"
         )
     if capacity.is_bound:
-        held = [one for side in series for launch in side.baseline for one in launch if one is not None]
-        if held and capacity.value < min(held):
+        held = [runs for side in series if (runs := [one for launch in side.baseline for one in launch if one])]
+        mean, least = max(map(geometric_mean, held), default=0.0), min(map(min, held), default=0.0)
+        if capacity.value < max(least, mean / (1 + margin)):
             raise BaselineError(
-                f"{capacity.sentence}. That is below the reference's {min(held):.4g}, so it cannot be told whether it "
-                "got worse; widen the range, or mend what kept the client from offering more"
+                f"{capacity.sentence}. That is below the reference's {mean:.4g}, so it cannot be told whether it got "
+                "worse; widen the range, or mend what kept the client from offering more"
             )
         notes.append(f"{capacity.sentence}; what changes above that is not seen")
     return notes
