@@ -126,6 +126,7 @@ def of_requests(*requests):
         ((201, 199, 203, 198, 200), (200, 201, 202), "NOT GATED", "there were 198"),
         ((100,) * 5, (100,) * 3, "NOT GATED", "there were 100"),
     ],
+    ids=["lost", "enough", "by chance", "baseline by chance", "short load"],
 )
 def test_requests_that_only_this_session_lacks_leave_its_percentile_in_doubt(then, now, expected, reason):
     found = verdict(of_requests(*now), baseline(of_requests(*then)), {TTFT: 0.2})

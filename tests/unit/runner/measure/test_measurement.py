@@ -175,7 +175,7 @@ def test_a_client_that_stays_bad_is_told_as_it_is(clock_is_set):
     assert len(invalid_reasons(runs, point())) == 2
 
 
-@pytest.mark.parametrize("busy", [None, "other processes took 2.0 of the machine's 2 cores"])
+@pytest.mark.parametrize("busy", [None, "other processes took 2.0 of the machine's 2 cores"], ids=["quiet", "busy"])
 def test_a_run_with_failed_requests_is_never_thrown_away(clock_is_set, monkeypatch, busy):
     monkeypatch.setattr(module, "busy_host", lambda run: busy)
     made = clock_is_set(99, error="HTTP 500")
