@@ -78,11 +78,11 @@ def measure_from_yaml(
             for task in tasks:
                 results.append(_measured(task, folder, db))
                 # Kept at once: a session that is killed has lost the experiment that it was at, and none before.
-                report(folder, lambda: write_history(folder, history, labels=labels))
+                report(folder, lambda: write_history(folder, history, labels=labels), "history")
         finally:
             if len(folder.outcomes) > len(results):
-                report(folder, lambda: write_history(folder, history, labels=labels))
-    for line in (f"history: {history}", *([f"database: {db}"] if db else [])):
+                report(folder, lambda: write_history(folder, history, labels=labels), "history")
+    for line in (*dict.fromkeys(folder.written), *([f"database: {db}"] if db else [])):
         click.echo(line)
     fine = all(result.valid and not result.metrics.failed for result in results)
     sys.exit(0 if folder.is_whole and fine else 1)

@@ -184,12 +184,13 @@ def _limit(text: str, bound: str, option: str, example: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def report(folder: RunFolder, write: Callable[[], object]) -> bool:
-    """Writes a report; True if it could. Else stderr says why not, the command prints its results all the same, and
-    the folder is not whole.
+def report(folder: RunFolder, write: Callable[[], object], what: str = "report") -> bool:
+    """Writes a report, which is called `what`; True if it could.
+
+    Else stderr says why not, the command prints its results all the same, and the folder is not whole.
     """
     known = len(folder.notes)
-    done = with_failure_noted(folder, "report", write)
+    done = with_failure_noted(folder, what, write)
     folder.is_whole &= done
     for note in folder.notes[known:]:
         click.echo(f"Error: {note}", err=True)

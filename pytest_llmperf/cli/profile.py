@@ -141,10 +141,10 @@ def profile(runs: int, **options: Any) -> None:
         for one in kept:
             say(one.text)
         if html_path is not None:
-            report(folder, lambda: write_html(folder, html_path, {}))
+            report(folder, lambda: write_html(folder, html_path, {}), "HTML report")
     if export is not None:
         document = profile_export(results, ENGINES[config.engine].service_kind)
-        if report(folder, lambda: write_at(export, json.dumps(document) + "\n")):
+        if report(folder, lambda: write_at(export, json.dumps(document) + "\n"), "profile export"):
             click.echo(f"profile export: {export}")
     sys.exit(0 if folder.is_whole and all(map(_is_fine, results)) and all(one.ok for one in kept) else 1)
 

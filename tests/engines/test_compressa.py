@@ -56,6 +56,14 @@ def folder(tmp_path: Path, any_machine: None) -> Path:
     return tmp_path
 
 
+def test_a_history_that_cannot_be_written_is_no_success(url, folder):
+    history = folder / "config.yml" / "h.sqlite"
+    where = ("--openai-url", url, "--model-name", "tiny", "--history", history, "--output", folder / "out")
+    said = llmperf("measure-from-yaml", folder / "config.yml", *where, code=1)
+    assert "Error: history was not written: " in said
+    assert f"history: {history}" not in said
+
+
 def test_experiments_land_in_the_history_and_in_the_tools_own_database(url, folder):
     history, db = folder / "h.sqlite", folder / "c.sqlite"
     where = ("--history", history, "--output", folder / "out")
