@@ -15,7 +15,7 @@ from operator import sub
 from typing import Literal
 
 from pytest_llmperf.formulas.pace import complete_mean
-from pytest_llmperf.formulas.request import NS_PER_MS, Request, Requests, spans_ms
+from pytest_llmperf.formulas.request import NS_PER_MS, Requests, TimedRequest, spans_ms
 from pytest_llmperf.formulas.window import RunWindow
 from pytest_llmperf.records import ServerTimes
 
@@ -35,7 +35,7 @@ OFFERED = (
 
 Better = Literal["lower", "higher", "neither"]
 Need = Literal["due", "first token", "chunks"]
-Sample = Callable[[Sequence[Request]], list[float]]
+Sample = Callable[[Sequence[TimedRequest]], list[float]]
 LATER = 3
 """A value of `Metric.since`: came after schema 2 of baselines, so that files of it are whole without the metric."""
 
@@ -76,17 +76,17 @@ class Metric:
         """Name in reports: carries the unit where it is a time (`ttft_ms`)."""
         return f"{self.name}_ms" if self.unit == "ms" else self.name
 
-    def values(self, requests: Sequence[Request]) -> list[float]:
+    def values(self, requests: Sequence[TimedRequest]) -> list[float]:
         """The values of these requests; a scalar has none."""
         return self.sample(requests) if self.sample else []
 
 
-def meets_slo(request: Request, slo: Mapping[str, float]) -> bool:
+def meets_slo(request: TimedRequest, slo: Mapping[str, float]) -> bool:
     """True if a request has a value of every metric in `slo` and none above its limit, in the metric's unit."""
     return all((values := METRICS[name].values([request])) and max(values) <= limit for name, limit in slo.items())
 
 
-def _inter_token_latencies(requests: Sequence[Request]) -> list[float]:
+def _inter_token_latencies(requests: Sequence[TimedRequest]) -> list[float]:
     return [itl for request in requests if (itl := request.inter_token_latency_ms) is not None]
 
 
@@ -94,7 +94,7 @@ def _server_spans(span_ns: Callable[[ServerTimes], int]) -> Sample:
     return lambda requests: [span_ns(times) / NS_PER_MS for r in requests if (times := r.record.server_ns)]
 
 
-def _prefill_speeds(requests: Sequence[Request]) -> Iterator[float]:
+def _prefill_speeds(requests: Sequence[TimedRequest]) -> Iterator[float]:
     """Prompt tokens per second until the first token, of the requests where both are known."""
     for request in requests:
         tokens, first_ns = request.record.input_tokens, request.first_token_ns
@@ -107,7 +107,7 @@ def _total_rate(run: RunWindow) -> float | None:
 
 
 def _goodput(run: RunWindow) -> float | None:
-    return sum(meets_slo(Request(r), run.slo) for r in run.finished) / run.seconds if run.slo else None
+    return sum(meets_slo(TimedRequest(r), run.slo) for r in run.finished) / run.seconds if run.slo else None
 
 
 def _goodput_share(requests: Requests) -> float | None:

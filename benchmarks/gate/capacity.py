@@ -29,7 +29,7 @@ from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.load.trace.arrivals import Arrival, due_offsets_ns
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import LevelSearch, LevelTrial, Start, concluded, next_level
+from pytest_llmperf.metrics.capacity.bracket import BracketStart, LevelSearch, LevelTrial, concluded, next_level
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.metrics.summary import Summary, distribution
 from pytest_llmperf.metrics.trust.saturation import arrival_spread, done_rate, trend
@@ -183,11 +183,11 @@ class Searches:
         found: list[LevelSearch] = []
         for _ in range(_SEARCHES):
             first = found[0] if found else None
-            start = None if first is None or first.holds is None else Start(first.holds, first.breaks)
+            start = None if first is None or first.holds is None else BracketStart(first.holds, first.breaks)
             found.append(self._search(len(found), start))
         return Capacity(self.point.capacity, tuple(found), arrival_spread(self.point) > 0)
 
-    def _search(self, number: int, start: Start | None) -> LevelSearch:
+    def _search(self, number: int, start: BracketStart | None) -> LevelSearch:
         asked = self.point.capacity
         assert asked is not None
         trials: list[LevelTrial] = []

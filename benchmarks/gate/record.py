@@ -18,7 +18,7 @@ from scenarios import HOSTS, POINTS, Change, Host, engine, gated, noisy_engine
 from virtual import RUN_PERIOD_S, run_point
 
 from pytest_llmperf.definitions import Quantity
-from pytest_llmperf.embedded.engine.modelled import Noise
+from pytest_llmperf.embedded.engine.modelled import StepNoise
 from pytest_llmperf.metrics.summary import Summary
 
 _ROUNDING = 1e-3
@@ -36,7 +36,7 @@ class Recorder:
         """The gated values of run `run` of a point; points of a session take turns, each run its own noise."""
         settings = noisy_engine(HOSTS[host], change, seed, session)
         index = run * len(POINTS) + list(POINTS).index(point)
-        noise = Noise(settings)
+        noise = StepNoise(settings)
         noise.begin_run(index)
         step = round(math.log(noise.factor(0.0) * change.step) / _ROUNDING)
         values, seconds = self._steady(point, change.prefill, step)
@@ -77,7 +77,7 @@ def rounding_errors(host: Host, seeds: range) -> dict[str, float]:
     calm = replace(host, stall_rate_per_s=0.0)
     for point, seed in itertools.product(POINTS, seeds):
         settings = noisy_engine(calm, Change(), seed, 0)
-        step = round(math.log(Noise(settings).factor(0.0)) / _ROUNDING)
+        step = round(math.log(StepNoise(settings).factor(0.0)) / _ROUNDING)
         exact = _gated(point, run_point(settings, POINTS[point], 0))[0]
         kept = Recorder()._steady(point, 1.0, step)[0]
         for quantity, value in exact.items():

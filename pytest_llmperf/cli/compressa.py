@@ -17,7 +17,7 @@ from pytest_llmperf.cli.input import PATH, PLAN, report, reported, say, server_a
 from pytest_llmperf.cli.profile import measured, show
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.interchange.compressa.config import Experiment, parse_experiments, sent_prompts
-from pytest_llmperf.interchange.compressa.database import Measurement, add_experiment
+from pytest_llmperf.interchange.compressa.database import StoredRequest, add_experiment
 from pytest_llmperf.metrics.dialects import dialect_metrics, with_answer
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.plan.load.criteria import with_limits
@@ -203,11 +203,11 @@ def _add(db: Path, experiment: Experiment, result: Result) -> None:
     )
 
 
-def _row(record: RequestRecord) -> Measurement:
+def _row(record: RequestRecord) -> StoredRequest:
     """A request as the tool's formulas read it, so that its own recomputation gives the metrics that stand beside."""
     sent_ns = record.end_ns if record.sent_ns is None else record.sent_ns
     seen = with_answer(record)
-    return Measurement(
+    return StoredRequest(
         n_input=record.input_tokens or 0,
         n_output=record.output_tokens or 0,
         ttft=(seen[0] - sent_ns) / 1e9 if seen else 0.0,
@@ -217,7 +217,7 @@ def _row(record: RequestRecord) -> Measurement:
     )
 
 
-def _lengths(rows: list[Measurement]) -> dict[str, Any]:
+def _lengths(rows: list[StoredRequest]) -> dict[str, Any]:
     import numpy as np
 
     good = [row for row in rows if row.status == "success"]

@@ -16,7 +16,7 @@ def spans_ms(moments_ns: Iterable[tuple[int | None, int | None]]) -> list[float]
     return [(end - begin) / NS_PER_MS for begin, end in moments_ns if begin is not None and end is not None]
 
 
-class Request:
+class TimedRequest:
     """A record with what several formulas need of it, computed once."""
 
     __slots__ = ("chunk_times_ns", "first_token_ns", "inter_token_latency_ms", "last_token_ns", "record", "start_ns")
@@ -38,8 +38,8 @@ class Request:
 class Requests:
     """The measured requests of a point, those of all its runs."""
 
-    sent: Sequence[Request]
+    sent: Sequence[TimedRequest]
     """All of them, failed and cancelled ones too."""
-    ok: Sequence[Request]
+    ok: Sequence[TimedRequest]
     slo: Mapping[str, float]
     """Limits per request, by metric; empty where the load has none."""

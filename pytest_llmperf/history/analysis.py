@@ -37,7 +37,7 @@ class SessionLevel:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LevelStep:
     """A change of level that lasts."""
 
     before: SessionLevel
@@ -66,7 +66,7 @@ class Trend:
     quantity: Quantity
     levels: tuple[SessionLevel, ...]
     """The oldest first."""
-    steps: tuple[Step, ...]
+    steps: tuple[LevelStep, ...]
     """Steps by the statistic of gate.baselines.trend: none in fewer than 12 sessions."""
 
 
@@ -102,13 +102,13 @@ def valid_values(runs: Sequence[HistoryRun], quantity: Quantity) -> tuple[float,
     return tuple(value for value in found if value is not None and (value > 0 or quantity.unit == "ratio"))
 
 
-def _steps(levels: Sequence[SessionLevel], quantity: Quantity) -> Iterator[Step]:
+def _steps(levels: Sequence[SessionLevel], quantity: Quantity) -> Iterator[LevelStep]:
     if quantity.better == "neither" or any(min(level.values) <= 0 for level in levels):
         return  # of 0 there is no ratio
     sign = 1 if quantity.better == "lower" else -1
     for cut in change_points([level.values for level in levels], tolerance(quantity).margin, quantity.better):
         change = math.exp(sign * cut.log_step) - 1
-        yield Step(levels[cut.first - 1], levels[cut.first], change, cut.log_step > 0, cut.p_value)
+        yield LevelStep(levels[cut.first - 1], levels[cut.first], change, cut.log_step > 0, cut.p_value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC
 
 from pytest_llmperf.history.session import KEPT, HistoryPoint, HistoryRun, HistorySession
-from pytest_llmperf.interchange.compressa.database import Measurement, StoredExperiment
+from pytest_llmperf.interchange.compressa.database import StoredExperiment, StoredRequest
 from pytest_llmperf.metrics.summary import distribution
 
 _KNOWN = {
@@ -49,7 +49,7 @@ def session_of_experiment(experiment: StoredExperiment) -> HistorySession:
     return HistorySession(hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], began, None, "", (point,))
 
 
-def _values(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
+def _values(measurements: Sequence[StoredRequest]) -> Iterator[tuple[str, float]]:
     """Yields what its rows say under our definitions; TTFT only where it was seen (0 stands for none)."""
     good = [one for one in measurements if one.status == "success"]
     seconds = max((one.end_time for one in good), default=0.0) - min((one.start_time for one in good), default=0.0)

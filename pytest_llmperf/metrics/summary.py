@@ -19,7 +19,7 @@ import numpy as np
 
 from pytest_llmperf.definitions import METRICS, PERCENTILES, Metric, Quantity
 from pytest_llmperf.formulas.pace import complete_mean
-from pytest_llmperf.formulas.request import Request, Requests
+from pytest_llmperf.formulas.request import Requests, TimedRequest
 from pytest_llmperf.formulas.window import RunWindow, Window
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.records import RequestRecord, Run
@@ -212,7 +212,7 @@ def metric_values(run: Run, metrics: Iterable[str]) -> dict[str, list[float]]:
 
 
 def _requests(measured: Iterable[RequestRecord], slo: Mapping[str, float]) -> Requests:
-    sent = [Request(record) for record in measured]
+    sent = [TimedRequest(record) for record in measured]
     return Requests(sent, [request for request in sent if request.record.ok], slo)
 
 

@@ -15,7 +15,7 @@ from pytest_llmperf.boundary.text import READABLE
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.templating import render_page
 from pytest_llmperf.report.sections import answers, appendix, capacity, comparison, points, search, server_side, sweeps
-from pytest_llmperf.report.sections.section import Baselines, Content
+from pytest_llmperf.report.sections.section import Baselines, ReportContent
 from pytest_llmperf.report.terminal.remarks import answer_lines, remark_lines
 from pytest_llmperf.report.text import Screen, few, fitting, styled
 from pytest_llmperf.report.views.names import distinguished
@@ -55,7 +55,7 @@ def summary(folder: RunFolder, width: int, color: bool, verbosity: int, encoding
     buffer = io.TextIOWrapper(io.BytesIO(), encoding, READABLE, newline="")
     console = Screen(file=buffer, width=max(width, 80), force_terminal=color, no_color=not color)
     outcomes = distinguished(list(folder.outcomes.values()))
-    content = Content(outcomes, dialect=folder.dialect)
+    content = ReportContent(outcomes, dialect=folder.dialect)
     for section in SECTIONS:
         if section.terminal and verbosity >= section.verbosity and (view := section.view(content)):
             for piece in section.terminal(view, console.width):
@@ -101,7 +101,7 @@ def report_document(
         "definitions": {metric.key: metric.definition for metric in METRICS.values()},
         "notes": list(notes),
     }
-    content = Content(outcomes, searches, dialect)
+    content = ReportContent(outcomes, searches, dialect)
     for section in SECTIONS:
         if section.json:
             document |= section.json(section.view(content))
@@ -116,7 +116,7 @@ def html_report(
     searches: Sequence[SearchResult] = (),
 ) -> str:
     """The whole file. ImportError without plotly or jinja2 (the `report` extra)."""
-    content = Content(distinguished(outcomes), searches, baselines=baselines or {})
+    content = ReportContent(distinguished(outcomes), searches, baselines=baselines or {})
     shown = [(section, view) for section in SECTIONS if section.html and (view := section.view(content))]
     listed = points.by_gravity(points.OVERVIEW.view(content))
     found = [one.standing for one in search.SEARCH.view(content)]

@@ -14,7 +14,7 @@ from pytest_llmperf.gate.baselines.text import baseline_text
 from pytest_llmperf.gate.regression import gated_margins, gated_series
 from pytest_llmperf.gate.verdict import judge
 from pytest_llmperf.metrics.capacity.answer import Capacity
-from pytest_llmperf.metrics.capacity.bracket import LevelTrial, Start, concluded, most_levels, next_level
+from pytest_llmperf.metrics.capacity.bracket import BracketStart, LevelTrial, concluded, most_levels, next_level
 from pytest_llmperf.metrics.capacity.level import Execution, judge_level
 from pytest_llmperf.plan.file import parse_plan
 from pytest_llmperf.plan.load.capacity import CapacitySpec
@@ -41,7 +41,7 @@ def trial(spec: CapacitySpec, level: float, threshold: float, steepness: float =
     return LevelTrial(level, verdict, True, f"ttft {value:.3g}", ((limit, value),), figures={"ttft_p50": value})
 
 
-def searched(spec: CapacitySpec, threshold: float, start: Start | None = None, ceiling: float = math.inf):
+def searched(spec: CapacitySpec, threshold: float, start: BracketStart | None = None, ceiling: float = math.inf):
     trials: list[LevelTrial] = []
     while (level := next_level(spec, trials, start, ceiling)) is not None:
         trials.append(trial(spec, level, threshold))

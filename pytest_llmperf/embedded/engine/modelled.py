@@ -38,7 +38,7 @@ def step_cost_s(settings: EngineSettings, plan: StepPlan) -> float:
     return (settings.step_overhead_ms + cost_ms / tensor * pipeline) / 1e3
 
 
-class Noise:
+class StepNoise:
     """The factor on a step's time and the stalls, as functions of the seconds since the engine started."""
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -91,7 +91,7 @@ class ModelledStep:
         wait: Callable[[float], None] = wait_until,
     ) -> None:
         self._settings = settings
-        self._noise = Noise(settings)
+        self._noise = StepNoise(settings)
         self._clock, self._wait = clock, wait
         self._identity = zlib.crc32(settings.output_identity.encode())
         self._epoch = self._end = clock()

@@ -176,7 +176,7 @@ def _max_tokens(kind: Kind, given: Json, prompts: Sequence[tuple[int, ...]], lon
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenCounts:
     prompt_tokens: int
     completion_tokens: int
 
@@ -208,13 +208,13 @@ class Shapes:
         self._id = f"chatcmpl-{request_id}" if self._chat else f"cmpl-{request_id}"
         self._created_s = created_s
 
-    def role_chunk(self, usage: Usage) -> Json:
+    def role_chunk(self, usage: TokenCounts) -> Json:
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         chunk = self._envelope("chat.completion.chunk", [choice])
         chunk["prompt_token_ids"] = list(self._call.prompts[0]) if self._call.return_token_ids else None
         return self._with_usage(chunk, usage)
 
-    def chunk(self, piece: Piece, usage: Usage, *, first: bool) -> Json:
+    def chunk(self, piece: Piece, usage: TokenCounts, *, first: bool) -> Json:
         tokens = list(piece.tokens) if self._call.return_token_ids else None
         if self._chat:
             choice = {"index": piece.index, "delta": {"content": piece.text}, "logprobs": None}
@@ -229,10 +229,10 @@ class Shapes:
         chunk["usage"] = None
         return self._with_usage(chunk, usage)
 
-    def usage_chunk(self, usage: Usage) -> Json:
+    def usage_chunk(self, usage: TokenCounts) -> Json:
         return self._envelope(self._stream_object, []) | {"usage": usage.json}
 
-    def whole(self, pieces: Sequence[Piece], usage: Usage) -> Json:
+    def whole(self, pieces: Sequence[Piece], usage: TokenCounts) -> Json:
         name = "chat.completion" if self._chat else "text_completion"
         return self._envelope(name, [self._whole_choice(piece) for piece in pieces]) | {"usage": usage.json}
 
@@ -261,7 +261,7 @@ class Shapes:
             "choices": choices,
         }
 
-    def _with_usage(self, chunk: Json, usage: Usage) -> Json:
+    def _with_usage(self, chunk: Json, usage: TokenCounts) -> Json:
         if self._call.usage_in_every_chunk and self._call.include_usage:
             chunk["usage"] = usage.json
         return chunk

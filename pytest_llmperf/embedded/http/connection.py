@@ -24,10 +24,12 @@ class HttpRequest:
     received_ns: int  # CLOCK_REALTIME, when its last byte was read
 
 
-class Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """Calls `handle` for each request, one at a time; the handler answers now or later."""
 
-    def __init__(self, handle: "Callable[[Connection, HttpRequest], None]", *, split_writes: bool = False) -> None:
+    def __init__(
+        self, handle: "Callable[[ServerConnection, HttpRequest], None]", *, split_writes: bool = False
+    ) -> None:
         self._handle = handle
         self._split_writes = split_writes
         self._http = h11.Connection(h11.SERVER)

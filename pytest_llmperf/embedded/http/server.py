@@ -25,7 +25,7 @@ from pytest_llmperf.embedded.engine.engine import Engine, Step, StepResult
 from pytest_llmperf.embedded.engine.scheduler import Request
 from pytest_llmperf.embedded.http import api
 from pytest_llmperf.embedded.http.api import ApiError, Call, Json
-from pytest_llmperf.embedded.http.connection import Connection, HttpRequest
+from pytest_llmperf.embedded.http.connection import HttpRequest, ServerConnection
 from pytest_llmperf.embedded.http.metrics import Metrics
 from pytest_llmperf.embedded.http.streams import Generation, encode_json, fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
@@ -34,7 +34,7 @@ from pytest_llmperf.embedded.truth import Emission
 logger = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 0.3
-_Handler = Callable[[Connection, HttpRequest], None]
+_Handler = Callable[[ServerConnection, HttpRequest], None]
 
 
 class Server:
@@ -47,7 +47,7 @@ class Server:
         self._emit = emit
         self._metrics = Metrics(settings.served_name)
         self._started_s = int(time.time())
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
         self._active: dict[int, tuple[Generation, int]] = {}  # the engine's request id -> generation, choice
         self._ids = itertools.count()
         self._num_calls = 0
@@ -65,8 +65,8 @@ class Server:
             "/embedded/run": {"POST": self._begin_run},
         }
 
-    def connect(self) -> Connection:
-        connection = Connection(self._dispatch, split_writes=self._settings.split_writes)
+    def connect(self) -> ServerConnection:
+        connection = ServerConnection(self._dispatch, split_writes=self._settings.split_writes)
         connection.on_closed = partial(self._connections.discard, connection)
         self._connections.add(connection)
         return connection
@@ -80,7 +80,7 @@ class Server:
 
     # Routes
 
-    def _dispatch(self, connection: Connection, request: HttpRequest) -> None:
+    def _dispatch(self, connection: ServerConnection, request: HttpRequest) -> None:
         try:
             methods = self._routes.get(request.path)
             if methods is None:
@@ -92,16 +92,16 @@ class Server:
         except ApiError as error:
             connection.reply(error.status, encode_json(error.body))
 
-    def _health(self, connection: Connection, request: HttpRequest) -> None:
+    def _health(self, connection: ServerConnection, request: HttpRequest) -> None:
         connection.reply(200 if self.engine.alive else 503, b"", "text/plain")
 
-    def _version(self, connection: Connection, request: HttpRequest) -> None:
+    def _version(self, connection: ServerConnection, request: HttpRequest) -> None:
         _reply_json(connection, {"version": __version__, "step": self._settings.step})
 
-    def _show_metrics(self, connection: Connection, request: HttpRequest) -> None:
+    def _show_metrics(self, connection: ServerConnection, request: HttpRequest) -> None:
         connection.reply(200, self._metrics.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
-    def _models(self, connection: Connection, request: HttpRequest) -> None:
+    def _models(self, connection: ServerConnection, request: HttpRequest) -> None:
         model = {
             "id": self._settings.served_name,
             "object": "model",
@@ -113,28 +113,28 @@ class Server:
         }
         _reply_json(connection, {"object": "list", "data": [model]})
 
-    def _tokenize(self, connection: Connection, request: HttpRequest) -> None:
+    def _tokenize(self, connection: ServerConnection, request: HttpRequest) -> None:
         given = api.parse_object(request.body)
         tokens = api.chat_prompt(given) if "messages" in given else api.text_prompt(given)
         longest = self._settings.max_model_len
         _reply_json(connection, {"count": len(tokens), "max_model_len": longest, "tokens": list(tokens)})
 
-    def _detokenize(self, connection: Connection, request: HttpRequest) -> None:
+    def _detokenize(self, connection: ServerConnection, request: HttpRequest) -> None:
         tokens = api.token_list(api.parse_object(request.body).get("tokens"))
         _reply_json(connection, {"prompt": tokenizer.decode(tokens)})
 
-    def _reset_prefix_cache(self, connection: Connection, request: HttpRequest) -> None:
+    def _reset_prefix_cache(self, connection: ServerConnection, request: HttpRequest) -> None:
         self.engine.reset_prefix_cache()
         connection.reply(200, b"", "text/plain")
 
-    def _begin_run(self, connection: Connection, request: HttpRequest) -> None:
+    def _begin_run(self, connection: ServerConnection, request: HttpRequest) -> None:
         run = api.parse_object(request.body).get("run")
         if type(run) is not int:
             raise ApiError(400, "Field required: run, an integer", "run")
         self.engine.begin_run(run)
         _reply_json(connection, {"run": run})
 
-    def _generate(self, kind: api.Kind, connection: Connection, request: HttpRequest) -> None:
+    def _generate(self, kind: api.Kind, connection: ServerConnection, request: HttpRequest) -> None:
         call = api.parse_call(kind, request.body, self._settings)
         if not self.engine.alive:
             raise ApiError(503, "The engine is dead")
@@ -154,7 +154,7 @@ class Server:
         self._submit(call, generation, connection)
         generation.begin()
 
-    def _submit(self, call: Call, generation: Generation, connection: Connection) -> None:
+    def _submit(self, call: Call, generation: Generation, connection: ServerConnection) -> None:
         connection.on_lost = partial(self._abort, generation)
         for index, (prompt, max_tokens) in enumerate(zip(call.prompts, call.max_tokens, strict=True)):
             request_id = next(self._ids)
@@ -217,7 +217,7 @@ class Server:
             self.failed.set_exception(RuntimeError(f"fault-die-after: simulated failure after {limit} requests"))
 
 
-def _reply_json(connection: Connection, value: Json) -> None:
+def _reply_json(connection: ServerConnection, value: Json) -> None:
     connection.reply(200, encode_json(value))
 
 

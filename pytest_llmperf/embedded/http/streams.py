@@ -10,8 +10,8 @@ from typing import Literal
 
 from pytest_llmperf.embedded.engine import tokenizer
 from pytest_llmperf.embedded.engine.engine import Token
-from pytest_llmperf.embedded.http.api import ApiError, Call, Json, Piece, Shapes, Usage
-from pytest_llmperf.embedded.http.connection import Connection
+from pytest_llmperf.embedded.http.api import ApiError, Call, Json, Piece, Shapes, TokenCounts
+from pytest_llmperf.embedded.http.connection import ServerConnection
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.embedded.truth import Emission
 
@@ -68,8 +68,8 @@ class _Choice:
         self.finish_reason: str | None = None
 
     @property
-    def usage(self) -> Usage:
-        return Usage(self.prompt_tokens, len(self.tokens))
+    def usage(self) -> TokenCounts:
+        return TokenCounts(self.prompt_tokens, len(self.tokens))
 
     def add(self, token: Token) -> None:
         self.first_scheduled_ns = token.first_scheduled_ns
@@ -96,7 +96,7 @@ class Generation:
     def __init__(
         self,
         call: Call,
-        connection: Connection,
+        connection: ServerConnection,
         settings: EngineSettings,
         *,
         request_id: str,
@@ -213,11 +213,13 @@ class Generation:
 
     def _role_event(self) -> bytes:
         self._role_sent = True
-        return self._event(encode_json(self._shapes.role_chunk(Usage(self._choices[0].prompt_tokens, 0))))
+        return self._event(encode_json(self._shapes.role_chunk(TokenCounts(self._choices[0].prompt_tokens, 0))))
 
     def _event(self, data: bytes) -> bytes:
         return b"data: " + data + self._newline * 2
 
-    def _total(self) -> Usage:
+    def _total(self) -> TokenCounts:
         usages = [choice.usage for choice in self._choices]
-        return Usage(sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages))
+        return TokenCounts(
+            sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
+        )

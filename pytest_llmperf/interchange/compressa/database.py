@@ -37,7 +37,7 @@ class CompressaError(LlmPerfError):
     """A database of compressa-perf cannot be read or written; the message names the file."""
 
 
-class Measurement(NamedTuple):
+class StoredRequest(NamedTuple):
     """One request; times are seconds of the epoch."""
 
     n_input: int
@@ -60,7 +60,7 @@ class StoredExperiment:
     description: str
     parameters: Mapping[str, str]
     metrics: Mapping[str, float]
-    measurements: tuple[Measurement, ...]
+    measurements: tuple[StoredRequest, ...]
 
 
 def is_database(path: Path) -> bool:
@@ -93,7 +93,7 @@ def read_experiments(path: Path) -> Iterator[StoredExperiment]:
                 description=str(description or ""),
                 parameters={str(key): str(value) for key, value in rows("key, value", "Parameters")},
                 metrics={str(key): _number(value) for key, value in rows("metric_name, metric_value", "Metrics")},
-                measurements=tuple(map(_measurement, rows(", ".join(Measurement._fields), "Measurements"))),
+                measurements=tuple(map(_measurement, rows(", ".join(StoredRequest._fields), "Measurements"))),
             )
 
 
@@ -104,11 +104,11 @@ def _date(text: str) -> datetime:
     return moment
 
 
-def _measurement(row: tuple[object, ...]) -> Measurement:
+def _measurement(row: tuple[object, ...]) -> StoredRequest:
     """SQLite keeps any value in any column, so each is looked at."""
     *numbers, status = row
     n_input, n_output, ttft, start_time, end_time = map(_number, numbers)
-    return Measurement(int(n_input), int(n_output), ttft, start_time, end_time, str(status))
+    return StoredRequest(int(n_input), int(n_output), ttft, start_time, end_time, str(status))
 
 
 def _number(value: object) -> float:
@@ -125,7 +125,7 @@ def add_experiment(
     description: str,
     parameters: Mapping[str, str],
     metrics: Mapping[str, float],
-    measurements: Sequence[Measurement],
+    measurements: Sequence[StoredRequest],
 ) -> int:
     """Adds an experiment to the file, which is made where it is not there; returns its number. CompressaError."""
     moment = date.astimezone().strftime(_DATE)
@@ -144,8 +144,9 @@ def add_experiment(
             "INSERT INTO Metrics (experiment_id, metric_name, metric_value, timestamp) VALUES (?, ?, ?, ?)",
             [(number, *pair, moment) for pair in metrics.items()],
         )
+        columns = ", ".join(("experiment_id", *StoredRequest._fields))
         sql.executemany(
-            f"INSERT INTO Measurements (experiment_id, {', '.join(Measurement._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO Measurements ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(number, *one) for one in measurements],
         )
     assert number is not None

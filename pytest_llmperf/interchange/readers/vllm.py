@@ -25,7 +25,7 @@ from pytest_llmperf.interchange.readers.shared.fields import (
 )
 from pytest_llmperf.interchange.readers.shared.imported import Imported, ImportedPoint, in_order
 from pytest_llmperf.interchange.readers.shared.request_lists import (
-    Row,
+    ListedRequest,
     check_latencies,
     check_rows,
     has_lists,
@@ -170,7 +170,7 @@ def _begun_ns(document: Mapping[str, Any], name: str) -> int:
         raise ImportFileError(f"{name}: date is {text!r}, not of the form 20251231-235959") from error
 
 
-def _tokenless(row: Row, chat: bool) -> Sequence[int] | None:
+def _tokenless(row: ListedRequest, chat: bool) -> Sequence[int] | None:
     """Numbers of the chunks before the first token; None where that is not known, as chunks hold several tokens."""
     surplus = len(row.seen_ns) - row.tokens
     if row.error is not None or surplus == 0:

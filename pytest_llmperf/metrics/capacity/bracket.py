@@ -53,7 +53,7 @@ class LevelTrial:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class BracketStart:
     """The levels between which a later search begins, because an earlier one found the answer there."""
 
     low: float
@@ -86,7 +86,7 @@ class LevelSearch:
 
 
 def next_level(
-    asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None = None, ceiling: float = math.inf
+    asked: CapacitySpec, trials: Sequence[LevelTrial], start: BracketStart | None = None, ceiling: float = math.inf
 ) -> float | None:
     """The level to offer next; None when there is no more to learn.
 
@@ -116,7 +116,7 @@ def _bounds(trials: Sequence[LevelTrial]) -> tuple[float | None, float | None]:
     return holds, min((trial.level for trial in trials if trial.verdict in ("FAILS", "DIED")), default=None)
 
 
-def _above(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None, holds: float) -> float:
+def _above(asked: CapacitySpec, trials: Sequence[LevelTrial], start: BracketStart | None, holds: float) -> float:
     """The next level upwards: twice as much; a later search takes the level that failed before, then widens its
     steps.
     """
@@ -131,7 +131,7 @@ def _below(asked: CapacitySpec, breaks: float, stride: float) -> float:
     return float(max(asked.span[0], min(level, breaks - 1) if asked.concurrency else level))
 
 
-def _stride(asked: CapacitySpec, trials: Sequence[LevelTrial], start: Start | None) -> float:
+def _stride(asked: CapacitySpec, trials: Sequence[LevelTrial], start: BracketStart | None) -> float:
     """Factor to the next level: 2, or of a later search its first width, squared with every step."""
     if start is None:
         return 2.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_llmperf.definitions import METRICS, OUTPUT_RATE, Quantity
-from pytest_llmperf.formulas.request import Request
+from pytest_llmperf.formulas.request import TimedRequest
 from pytest_llmperf.metrics.stats.within import LEAST, drift, own_error
 from pytest_llmperf.records import Run
 
@@ -51,7 +51,7 @@ def run_errors(runs: Sequence[Run], quantities: Iterable[Quantity]) -> list[RunE
     tokens', and those with fewer than 40 values.
     """
     asked = list(quantities)
-    requests = [[Request(record) for record in run.measured if record.ok] for run in runs]
+    requests = [[TimedRequest(record) for record in run.measured if record.ok] for run in runs]
     found: list[dict[Quantity, RunError]] = [{} for _ in runs]
     # The mean over all runs, which is subtracted, holds a part of each run's own noise.
     widened = math.sqrt(len(runs) / (len(runs) - 1)) if len(runs) > 1 else 1.0
@@ -84,7 +84,7 @@ def typical_errors(errors: Sequence[RunErrors], run_sds: Mapping[Quantity, float
     return {quantity: min(error, run_sds[quantity]) for quantity, error in own_errors.items() if error}
 
 
-def _influence(quantity: Quantity, requests: Sequence[Request]) -> dict[int, float]:
+def _influence(quantity: Quantity, requests: Sequence[TimedRequest]) -> dict[int, float]:
     """Share by which a request moves the run's number, by request (its place in the trace)."""
     if quantity == OUTPUT_RATE:
         return _of_rate(requests)
@@ -110,7 +110,7 @@ def _of_percentile(share: float, values: Mapping[int, float]) -> dict[int, float
     return {index: step * (share - (value <= at)) for index, value in values.items()}
 
 
-def _of_rate(requests: Sequence[Request]) -> dict[int, float]:
+def _of_rate(requests: Sequence[TimedRequest]) -> dict[int, float]:
     """Slots that are always busy give as many tokens per second as their requests have per second of their time."""
     busy = {
         r.record.index: (r.record.output_tokens, r.record.end_ns - r.record.sent_ns)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_llmperf.formulas.request import Request
+from pytest_llmperf.formulas.request import TimedRequest
 from pytest_llmperf.metrics.stats.within import LEAST, batch_means
 from pytest_llmperf.records import Run
 from pytest_llmperf.units import counted
@@ -90,5 +90,5 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _paces(run: Run) -> list[float]:
     """Inter-token latency of each measured request in ms, in the order of the trace."""
-    found = (Request(record).inter_token_latency_ms for record in run.measured if record.ok)
+    found = (TimedRequest(record).inter_token_latency_ms for record in run.measured if record.ok)
     return [pace for pace in found if pace]

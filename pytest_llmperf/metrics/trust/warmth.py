@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_llmperf.formulas.request import Request, spans_ms
+from pytest_llmperf.formulas.request import TimedRequest, spans_ms
 from pytest_llmperf.records import RequestRecord
 
 TOLERATED: Mapping[str, float] = {"ttft": 0.08, "itl": 0.03, "e2e": 0.03}
@@ -48,7 +48,7 @@ def drifts(batches: Sequence[Sequence[RequestRecord]]) -> list[Drift]:
 
 def _drift(
     name: str,
-    value: Callable[[Request], float | None],
+    value: Callable[[TimedRequest], float | None],
     then: Sequence[Sequence[RequestRecord]],
     now: Sequence[Sequence[RequestRecord]],
 ) -> Drift | None:
@@ -60,13 +60,13 @@ def _drift(
 
 
 def _by_request(
-    batches: Sequence[Sequence[RequestRecord]], value: Callable[[Request], float | None]
+    batches: Sequence[Sequence[RequestRecord]], value: Callable[[TimedRequest], float | None]
 ) -> dict[int, float]:
     """Mean log of the value by the request's place in the trace."""
     found: dict[int, list[float]] = {}
     for batch in batches:
         for record in batch:
-            measured = value(Request(record)) if record.ok else None
+            measured = value(TimedRequest(record)) if record.ok else None
             if measured:
                 found.setdefault(record.index, []).append(math.log(measured))
     return {index: statistics.fmean(logs) for index, logs in found.items()}
@@ -76,7 +76,7 @@ def _span(begin: int | None, end: int | None) -> float | None:
     return next(iter(spans_ms([(begin, end)])), None)
 
 
-_VALUES: Mapping[str, Callable[[Request], float | None]] = {
+_VALUES: Mapping[str, Callable[[TimedRequest], float | None]] = {
     "ttft": lambda request: _span(request.start_ns, request.first_token_ns),
     "itl": lambda request: request.inter_token_latency_ms,
     "e2e": lambda request: _span(request.start_ns, request.record.end_ns),

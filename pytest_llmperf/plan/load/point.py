@@ -17,7 +17,7 @@ from pytest_llmperf.plan.limits import Sla
 from pytest_llmperf.plan.load.answers import AnswerSpec
 from pytest_llmperf.plan.load.capacity import CapacitySpec
 from pytest_llmperf.plan.load.prompts import PromptSpec, TokenCount
-from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, WarmUp
+from pytest_llmperf.plan.load.shapes import Cancel, Ramp, Rate, Stage, TraceReplay, WarmUpSpec
 from pytest_llmperf.units import parse_margin, parse_seconds
 
 Margin = Annotated[
@@ -144,7 +144,7 @@ class LoadKeys(PromptSpec):
     """The reuse of connections: they are kept, or each request opens its own."""
     warmup_requests: NonNegativeInt = 2
     """Requests sent and forgotten before the first run of the point."""
-    warmup: Annotated[Literal["auto", "off"] | WarmUp | None, BeforeValidator(_off)] = None
+    warmup: Annotated[Literal["auto", "off"] | WarmUpSpec | None, BeforeValidator(_off)] = None
     """The load's own requests, unmeasured, after every start of the server and its `warmup_requests`. `auto`: until
     they take no less time than before; None: `auto` for a server that is started here, unless `warmup_requests` is
     given.

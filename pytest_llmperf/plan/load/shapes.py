@@ -55,14 +55,14 @@ class Stage(Frozen):
         return self
 
 
-class WarmUp(Frozen):
+class WarmUpSpec(Frozen):
     """The length of a warm-up: the load's own requests, unmeasured, after a start of the server."""
 
     requests: PositiveInt | None = None
     duration: Seconds | None = None
 
     @model_validator(mode="after")
-    def _one_measure(self) -> WarmUp:
+    def _one_measure(self) -> WarmUpSpec:
         if (self.requests is None) == (self.duration is None):
             raise ValueError("a warm-up has either `requests` or a `duration`")
         return self

@@ -23,7 +23,7 @@ QUANTITIES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ExperimentMetric:
     """One metric of one experiment."""
 
     experiment: str
@@ -39,7 +39,7 @@ class Experiments:
     """The table."""
 
     configurations: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ExperimentMetric, ...]
 
 
 def experiments(points: Iterable[FoundPoint], quantities: Sequence[Quantity] = QUANTITIES) -> Experiments:
@@ -74,10 +74,10 @@ def _labels(found: Sequence[FoundPoint]) -> list[str]:
     ]
 
 
-def _row(experiment: str, quantity: Quantity, points: Sequence[FoundPoint | None]) -> Row:
+def _row(experiment: str, quantity: Quantity, points: Sequence[FoundPoint | None]) -> ExperimentMetric:
     levels = tuple(_level(one, quantity) for one in points)
     best = frozenset(leaders(quantity, levels)) if quantity.better != "neither" else frozenset()
-    return Row(experiment, quantity, levels, best)
+    return ExperimentMetric(experiment, quantity, levels, best)
 
 
 def _level(one: FoundPoint | None, quantity: Quantity) -> Interval | None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pytest_llmperf.boundary.text import cell, visible
-from pytest_llmperf.report.history.experiments import Experiments, Row
+from pytest_llmperf.report.history.experiments import ExperimentMetric, Experiments
 from pytest_llmperf.report.text import Name, left, make_table, number, right
 
 _PAGE = """<!doctype html>
@@ -32,11 +32,11 @@ th:first-child, td:first-child, td:nth-child(2), th:nth-child(2) {{ text-align: 
 """
 
 
-def _name(row: Row) -> str:
+def _name(row: ExperimentMetric) -> str:
     return f"{row.quantity} ({row.quantity.unit})"
 
 
-def _first_of_experiment(table: Experiments) -> Iterator[tuple[str, Row]]:
+def _first_of_experiment(table: Experiments) -> Iterator[tuple[str, ExperimentMetric]]:
     """Yields each row with its experiment's name, which is empty where the row above has the same."""
     before = None
     for row in table.rows:
@@ -44,7 +44,7 @@ def _first_of_experiment(table: Experiments) -> Iterator[tuple[str, Row]]:
         before = row.experiment
 
 
-def _cells(row: Row, bold: Callable[[str], str], interval: str) -> Iterator[str]:
+def _cells(row: ExperimentMetric, bold: Callable[[str], str], interval: str) -> Iterator[str]:
     for place, level in enumerate(row.levels):
         if level is None:
             yield "-"

@@ -12,7 +12,7 @@ from pytest_llmperf.gate.answers import ChangedAnswer
 from pytest_llmperf.metrics.answers import answers_of
 from pytest_llmperf.metrics.stats.accuracy import MeanScore, mean_score
 from pytest_llmperf.metrics.summary import rounded
-from pytest_llmperf.report.sections.section import Content, Section, Shown
+from pytest_llmperf.report.sections.section import ReportContent, Section, Shown
 from pytest_llmperf.report.text import heading, left, make_table, number, right, two_lines
 
 _SPEEDS = (Quantity("input_token_throughput"), Quantity("output_token_throughput"), Quantity("ttft", "p50"))
@@ -21,7 +21,7 @@ _BEFORE, _AFTER = 20, 60
 """Characters that are shown around the first one that differs."""
 
 
-class Difference(NamedTuple):
+class AnswerDifference(NamedTuple):
     """Place and texts at which an answer begins to differ from the baseline's."""
 
     prompt: str
@@ -42,11 +42,11 @@ class AnsweredPoint(NamedTuple):
     speeds: Sequence[float | None]
     changed: int
     """Prompts of the guard with an answer that no run of the baseline gave."""
-    differences: Sequence[Difference]
+    differences: Sequence[AnswerDifference]
     """The first of these whose texts are stored."""
 
 
-def _view(content: Content) -> list[AnsweredPoint]:
+def _view(content: ReportContent) -> list[AnsweredPoint]:
     changed = {one.test: one.regression.changed for one in content.outcomes if one.regression}
     found = []
     for test, result in content.measured:
@@ -65,7 +65,7 @@ def _view(content: Content) -> list[AnsweredPoint]:
     return found
 
 
-def _difference(changed: ChangedAnswer) -> Difference | None:
+def _difference(changed: ChangedAnswer) -> AnswerDifference | None:
     """The first difference of a changed answer; None where a text is not stored, or where both are cut before they
     differ.
     """
@@ -76,7 +76,7 @@ def _difference(changed: ChangedAnswer) -> Difference | None:
     at = next((place for place, (one, other) in pairs if one != other), min(len(then), len(now)))
     begin = max(0, at - _BEFORE)
     shown = [f"{'…' * bool(begin)}{text[begin : at + _AFTER]}{'…' * (len(text) > at + _AFTER)}" for text in (then, now)]
-    return Difference(changed.prompt, at + 1, *shown)
+    return AnswerDifference(changed.prompt, at + 1, *shown)
 
 
 def _rows(point: AnsweredPoint) -> Iterator[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pytest_llmperf.definitions import METRICS
 from pytest_llmperf.report.html.series import SERIES
-from pytest_llmperf.report.sections.section import Content, Section
+from pytest_llmperf.report.sections.section import ReportContent, Section
 
 
 class NamedEnvironment(NamedTuple):
@@ -18,7 +18,7 @@ class NamedEnvironment(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def _environments(content: Content) -> list[NamedEnvironment]:
+def _environments(content: ReportContent) -> list[NamedEnvironment]:
     """All environments of points; without any point those of the searches."""
     results = [one.result for one in content.outcomes if one.result and (one.result.runs or one.result.imported)]
     found = [

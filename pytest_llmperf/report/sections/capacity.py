@@ -10,7 +10,7 @@ from pytest_llmperf.definitions import HEADLINE, Quantity
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import LevelTrial
 from pytest_llmperf.report.html.capacity import capacity_charts, trial_label
-from pytest_llmperf.report.sections.section import Content, Section, Shown
+from pytest_llmperf.report.sections.section import ReportContent, Section, Shown
 from pytest_llmperf.report.text import Screen, heading, left, make_table, number, right, two_lines
 
 _STYLES = {"HOLDS": "green", "FAILS": "red", "INVALID": "bold red", "DIED": "bold red"}
@@ -18,7 +18,7 @@ Searched = list[tuple[str, Capacity]]
 """Point id and capacity."""
 
 
-def _view(content: Content) -> Searched:
+def _view(content: ReportContent) -> Searched:
     """All points that were searched; in a duet the old server's comes first."""
     sides = [side for _, result in content.measured for side in (result.reference, result) if side is not None]
     return [(side.point_id, side.capacity) for side in sides if side.capacity is not None]

@@ -16,7 +16,7 @@ from rich.text import Text
 from pytest_llmperf.report.json.plain import plain
 from pytest_llmperf.report.sections.section import Section, Shown
 from pytest_llmperf.report.text import few, heading, left, make_table, number, right
-from pytest_llmperf.report.views.comparison import NO_WINNER, Comparison, Row, comparisons, overall
+from pytest_llmperf.report.views.comparison import NO_WINNER, Comparison, ComparisonRow, comparisons, overall
 
 _CELL = 13
 """Columns of a level with its interval below it, `1115 – 1287`, and of the gap beside it."""
@@ -60,7 +60,7 @@ def _metrics_down(found: Comparison) -> Table:
     return table
 
 
-def _configurations_down(found: Comparison, rows: Sequence[Row]) -> Table:
+def _configurations_down(found: Comparison, rows: Sequence[ComparisonRow]) -> Table:
     table = make_table("", *left(""), *right(*(heading(row.quantity) for row in rows)))
     for place, name in enumerate(found.configurations):
         table.add_row(f"{escape(name)}{_invalid(found, name)}", *(_cell(row, place) for row in rows))
@@ -72,17 +72,17 @@ def _invalid(found: Comparison, name: str) -> str:
     return "\n[bold red]INVALID[/]" if name in found.invalid else ""
 
 
-def _metric(row: Row) -> str:
+def _metric(row: ComparisonRow) -> str:
     return f"{row.quantity} ({row.quantity.unit})"
 
 
-def _best(row: Row, found: Comparison) -> str:
+def _best(row: ComparisonRow, found: Comparison) -> str:
     if row.best is not None:
         return f"[bold green]{escape(found.configurations[row.best])}[/]"
     return "no winner" if row.why == NO_WINNER else "[dim]-[/]"
 
 
-def _cell(row: Row, place: int) -> str:
+def _cell(row: ComparisonRow, place: int) -> str:
     level = row.levels[place]
     if level is None:
         return "-"

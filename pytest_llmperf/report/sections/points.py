@@ -19,7 +19,7 @@ from pytest_llmperf.report.html.distributions import BASELINE, distribution_char
 from pytest_llmperf.report.html.series import series_chart
 from pytest_llmperf.report.html.timeline import timeline_chart
 from pytest_llmperf.report.json.point import point_document
-from pytest_llmperf.report.sections.section import Content, Section, Shown
+from pytest_llmperf.report.sections.section import ReportContent, Section, Shown
 from pytest_llmperf.report.sections.server_side import merged_models
 from pytest_llmperf.report.text import (
     Name,
@@ -78,7 +78,7 @@ class Point(NamedTuple):
         return found if found is not None and (found.runs or found.imported) else None
 
 
-def _view(content: Content) -> tuple[Point, ...]:
+def _view(content: ReportContent) -> tuple[Point, ...]:
     return tuple(
         Point(f"point-{place}", one, standing(one), content.dialect, content.baselines.get(one.test, {}))
         for place, one in enumerate(content.outcomes, start=1)

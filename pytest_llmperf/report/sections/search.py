@@ -15,7 +15,7 @@ from pytest_llmperf.report.html.charts import Chart
 from pytest_llmperf.report.html.tradeoffs import front_chart
 from pytest_llmperf.report.html.trials import trials_chart
 from pytest_llmperf.report.json.search import search_document
-from pytest_llmperf.report.sections.section import Content, Section
+from pytest_llmperf.report.sections.section import ReportContent, Section
 from pytest_llmperf.report.text import Name, Screen, left, make_table, number, right
 from pytest_llmperf.report.views.standing import Standing
 from pytest_llmperf.search.result import PER_GPU, Ranked, SearchResult, shown_level
@@ -41,7 +41,7 @@ class Searched(NamedTuple):
     """Line at the head of the page, which gives the answer itself where there is more on it than the search."""
 
 
-def _view(content: Content) -> tuple[Searched, ...]:
+def _view(content: ReportContent) -> tuple[Searched, ...]:
     return tuple(_searched(result, alone=not content.outcomes) for result in content.searches)
 
 

@@ -21,7 +21,7 @@ Answer = tuple[str, str, str]
 """A line at the head of the page: anchor and text of its link, and what follows them."""
 
 
-class Content(NamedTuple):
+class ReportContent(NamedTuple):
     """Everything that a report is made of."""
 
     outcomes: Sequence[Outcome]
@@ -42,7 +42,7 @@ class Section(NamedTuple):
     key: str
     """Anchor on the page."""
     title: str
-    view: Callable[[Content], Any]
+    view: Callable[[ReportContent], Any]
     """The numbers that all media show; empty where there is nothing to show."""
     terminal: Callable[[Any, int], Iterator[Shown]] | None = None
     """Output for a terminal of so many columns."""

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from pytest_llmperf.metrics.result import Result
 from pytest_llmperf.records import ModelSide
-from pytest_llmperf.report.sections.section import Content, Section
+from pytest_llmperf.report.sections.section import ReportContent, Section
 from pytest_llmperf.report.text import left, make_table, number, right, two_lines
 from pytest_llmperf.report.views.replicas import Replicas, replicas_of
 
@@ -20,7 +20,7 @@ _NAME = 22
 """Columns of a name; a longer one goes on in the next line, after a dash or dot where it has one."""
 
 
-def _view(content: Content) -> list[tuple[str, tuple[ModelSide, ...]]]:
+def _view(content: ReportContent) -> list[tuple[str, tuple[ModelSide, ...]]]:
     return server_sides([result for _, result in content.measured])
 
 

@@ -44,7 +44,7 @@ _LOAD_LEVEL = re.compile(r"-(?:c\d+|[\d.e+]+rps)(?=-|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One metric over the configurations."""
 
     quantity: Quantity
@@ -64,7 +64,7 @@ class Comparison:
     load: str
     environment: str
     configurations: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     invalid: tuple[str, ...] = ()
     """Configurations whose numbers are not to be trusted: shown, and never the best."""
     notes: tuple[str, ...] = ()
@@ -205,16 +205,16 @@ def _notes(results: Sequence[Result]) -> Iterator[str]:
         yield f"{counted(few[0], 'run')} of a configuration: intervals rest on noise as it usually is"
 
 
-def _row(quantity: Quantity, results: Sequence[Result]) -> Row:
+def _row(quantity: Quantity, results: Sequence[Result]) -> ComparisonRow:
     levels = tuple(_level(quantity, result) for result in results)
     if quantity.metric in OFFERED and not results[0].load.closed_loop:
-        return Row(quantity, levels, None, "set by the load, not by the server")
+        return ComparisonRow(quantity, levels, None, "set by the load, not by the server")
     few = too_few(quantity, [summary.n(quantity) for result in results for summary in result.summaries])
     if few:
-        return Row(quantity, levels, None, few)
+        return ComparisonRow(quantity, levels, None, few)
     found = leaders(quantity, [level if result.valid else None for level, result in zip(levels, results, strict=True)])
     best = found[0] if len(found) == 1 else None
-    return Row(quantity, levels, best, "" if best is not None else _why_none(levels), found)
+    return ComparisonRow(quantity, levels, best, "" if best is not None else _why_none(levels), found)
 
 
 def _why_none(levels: Sequence[Interval | None]) -> str:

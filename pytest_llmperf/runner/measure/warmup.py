@@ -14,7 +14,7 @@ from pytest_llmperf.load.endpoints.target import Target
 from pytest_llmperf.load.trace.trace import Trace
 from pytest_llmperf.metrics.trust.warmth import drifts
 from pytest_llmperf.plan.load.point import LoadPoint
-from pytest_llmperf.plan.load.shapes import WarmUp as Asked
+from pytest_llmperf.plan.load.shapes import WarmUpSpec
 from pytest_llmperf.records import RequestRecord, WarmUp
 
 _BATCH_S = 1.0
@@ -38,7 +38,7 @@ async def warm_until_steady(targets: tuple[Target, ...], point: LoadPoint, trace
     """
     begun_s, sent, batches = clock.monotonic(), 0, list[tuple[RequestRecord, ...]]()
     count = _first_count(point, trace)
-    asked = point.warmup if isinstance(point.warmup, Asked) else None
+    asked = point.warmup if isinstance(point.warmup, WarmUpSpec) else None
     for number in range(_MOST_BATCHES if asked is None else len(trace.requests) * _MOST_BATCHES):
         batch_s = clock.monotonic()
         batches.append(await warm_batch(targets, point, trace, count=count, salt=f"{salt}w{number}."))

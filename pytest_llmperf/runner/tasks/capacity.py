@@ -15,9 +15,9 @@ from pytest_llmperf.load.trace.trace import make_trace
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import (
     ENDS,
+    BracketStart,
     LevelSearch,
     LevelTrial,
-    Start,
     concluded,
     most_levels,
     next_level,
@@ -87,7 +87,7 @@ class Searcher:
         self.trials, self._top = [], None
         ceiling = float("inf") if self._ceiling is None else self._ceiling.level
         first = self.searches[0] if self.searches else None
-        start = None if first is None or first.holds is None else Start(first.holds, first.breaks)
+        start = None if first is None or first.holds is None else BracketStart(first.holds, first.breaks)
         while (level := next_level(self.asked, self.trials, start, ceiling)) is not None:
             await self._try(level, progress_of)
         self.searches.append(concluded(self.trials, self.asked, self._ceiling))

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 from pytest_llmperf.history.compressa import session_of_experiment
-from pytest_llmperf.interchange.compressa.database import CompressaError, Measurement, add_experiment, read_experiments
+from pytest_llmperf.interchange.compressa.database import (
+    CompressaError,
+    StoredRequest,
+    add_experiment,
+    read_experiments,
+)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "compressa-perf-db.sqlite"
-    rows = [Measurement(100, 10, 0.1, 1000.0 + n, 1001.0 + n, "success") for n in range(3)]
+    rows = [StoredRequest(100, 10, 0.1, 1000.0 + n, 1001.0 + n, "success") for n in range(3)]
     date = datetime(2026, 1, 1, tzinfo=UTC)
     add_experiment(path, "short", date, "tp8", {"num_workers": "4", "num_tasks": "3"}, {"TTFT": 0.1}, rows)
     return path

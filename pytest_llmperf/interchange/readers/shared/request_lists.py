@@ -25,7 +25,7 @@ LISTS = ("ttfts", "itls", "output_lens", "errors")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedRequest:
     """One request of the lists."""
 
     sent_ns: int
@@ -40,7 +40,7 @@ def has_lists(document: Mapping[str, Any]) -> bool:
     return all(isinstance(document.get(key), list) for key in LISTS)
 
 
-def rows(document: Mapping[str, Any], begun_ns: int, name: str) -> list[Row]:
+def rows(document: Mapping[str, Any], begun_ns: int, name: str) -> list[ListedRequest]:
     """All requests; sent at `begun_ns` where there are no start times. ImportFileError names the request of what is no
     time, and lists of unequal length."""
     starts = document.get("start_times")
@@ -56,7 +56,7 @@ def rows(document: Mapping[str, Any], begun_ns: int, name: str) -> list[Row]:
     return [_row(document, place, sent[place], f"{name}: request {place}") for place in places]
 
 
-def _row(document: Mapping[str, Any], place: int, sent_ns: int, where: str) -> Row:
+def _row(document: Mapping[str, Any], place: int, sent_ns: int, where: str) -> ListedRequest:
     error = document["errors"][place]
     if error is not None:
         error = pick(document, "errors", place, kind=str, where=where)
@@ -66,10 +66,10 @@ def _row(document: Mapping[str, Any], place: int, sent_ns: int, where: str) -> R
     seen = tuple(sent_ns + round(wait * 1e9) for wait in itertools.accumulate(waits, initial=ttft)) if ttft else ()
     if not error and not tokens and not seen:
         error = "failed without a word"
-    return Row(sent_ns, seen, tokens, error or None)
+    return ListedRequest(sent_ns, seen, tokens, error or None)
 
 
-def record(row: Row, *, tokenless: Sequence[int] = (), input_tokens: int | None = None) -> RequestRecord:
+def record(row: ListedRequest, *, tokenless: Sequence[int] = (), input_tokens: int | None = None) -> RequestRecord:
     """A row as a request of ours; `tokenless` are the numbers of its chunks that carried no token."""
     without = {*tokenless}
     ok = row.error is None
@@ -86,7 +86,7 @@ def record(row: Row, *, tokenless: Sequence[int] = (), input_tokens: int | None 
     )
 
 
-def check_rows(found: Sequence[Row], document: Mapping[str, Any], name: str) -> None:
+def check_rows(found: Sequence[ListedRequest], document: Mapping[str, Any], name: str) -> None:
     """Raises ImportFileError where the document's totals are not those of its requests."""
     good = [row for row in found if row.error is None]
     check_total("requests that completed", document.get("completed"), len(good), name)
@@ -95,7 +95,7 @@ def check_rows(found: Sequence[Row], document: Mapping[str, Any], name: str) -> 
         check_total("output tokens", document.get("total_output_tokens"), sum(row.tokens for row in good), name)
 
 
-def check_latencies(found: Sequence[Row], document: Mapping[str, Any], name: str) -> None:
+def check_latencies(found: Sequence[ListedRequest], document: Mapping[str, Any], name: str) -> None:
     """Raises ImportFileError where the document's own latencies are not those of its requests, or a request took longer
     than the whole run."""
     good = [place for place, row in enumerate(found) if row.error is None]

@@ -12,7 +12,7 @@ import yaml
 
 from pytest_llmperf.embedded import __main__ as embedded
 from pytest_llmperf.embedded.http import server
-from pytest_llmperf.embedded.http.connection import Connection, HttpRequest
+from pytest_llmperf.embedded.http.connection import HttpRequest, ServerConnection
 
 VERSION = "0.5.23"
 VALUES = """
@@ -82,7 +82,7 @@ class Server(server.Server):
         if self.arguments.enable_metrics:
             self._routes["/metrics"] = metrics
 
-    def _dispatch(self, connection: Connection, request: HttpRequest) -> None:
+    def _dispatch(self, connection: ServerConnection, request: HttpRequest) -> None:
         key = self.arguments.api_key
         is_open = request.path.startswith(("/health", "/metrics"))
         if key and not is_open and request.headers.get("authorization") != f"Bearer {key}":
@@ -90,10 +90,10 @@ class Server(server.Server):
         else:
             super()._dispatch(connection, request)
 
-    def _info(self, connection: Connection, request: HttpRequest) -> None:
+    def _info(self, connection: ServerConnection, request: HttpRequest) -> None:
         connection.reply(200, f'{{"version": "{VERSION}", "tp_size": {self.arguments.tp_size}}}'.encode())
 
-    def _show_metrics(self, connection: Connection, request: HttpRequest) -> None:
+    def _show_metrics(self, connection: ServerConnection, request: HttpRequest) -> None:
         text = self._metrics.render()
         for name, theirs in METRICS.items():
             text = text.replace(name, theirs)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pytest_llmperf.embedded.engine.modelled import ModelledStep, Noise, step_cost_s, wait_until
+from pytest_llmperf.embedded.engine.modelled import ModelledStep, StepNoise, step_cost_s, wait_until
 from pytest_llmperf.embedded.engine.scheduler import Request, StepPlan, Work
 from pytest_llmperf.embedded.settings import EngineSettings
 
@@ -116,8 +116,8 @@ def test_announced_runs_are_reproducible_and_gaps_no_longer_matter():
     assert times[0] != pytest.approx(times[1])
 
 
-def noise(**arguments) -> Noise:
-    return Noise(EngineSettings(step="modelled", **arguments))
+def noise(**arguments) -> StepNoise:
+    return StepNoise(EngineSettings(step="modelled", **arguments))
 
 
 def test_without_noise_the_factor_is_one():

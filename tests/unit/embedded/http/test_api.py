@@ -7,7 +7,7 @@ import pytest
 
 from pytest_llmperf.embedded.engine import tokenizer
 from pytest_llmperf.embedded.http import api
-from pytest_llmperf.embedded.http.api import ApiError, Piece, Shapes, Usage
+from pytest_llmperf.embedded.http.api import ApiError, Piece, Shapes, TokenCounts
 from pytest_llmperf.embedded.http.streams import fault_of
 from pytest_llmperf.embedded.settings import EngineSettings
 from pytest_llmperf.embedded.truth import Emission, read_emission_log
@@ -88,11 +88,11 @@ def test_token_ids_are_returned_on_demand():
     call = parse(prompt=[5, 6], return_token_ids=True)
     shapes = Shapes(call, "r", 0)
     piece = Piece(0, "text", (7, 8), None)
-    first = shapes.chunk(piece, Usage(2, 2), first=True)["choices"][0]
-    later = shapes.chunk(piece, Usage(2, 4), first=False)["choices"][0]
+    first = shapes.chunk(piece, TokenCounts(2, 2), first=True)["choices"][0]
+    later = shapes.chunk(piece, TokenCounts(2, 4), first=False)["choices"][0]
     assert (first["prompt_token_ids"], first["token_ids"]) == ([5, 6], [7, 8])
     assert (later["prompt_token_ids"], later["token_ids"]) == (None, [7, 8])
-    whole = shapes.whole([piece], Usage(2, 2))["choices"][0]
+    whole = shapes.whole([piece], TokenCounts(2, 2))["choices"][0]
     assert (whole["prompt_token_ids"], whole["token_ids"]) == ([5, 6], [7, 8])
 
 

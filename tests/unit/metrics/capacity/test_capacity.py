@@ -19,8 +19,8 @@ from pytest_llmperf.gate.sla import check_sla
 from pytest_llmperf.interchange.exports import capacity_csv
 from pytest_llmperf.metrics.capacity.answer import Capacity
 from pytest_llmperf.metrics.capacity.bracket import (
+    BracketStart,
     LevelTrial,
-    Start,
     concluded,
     levels_upwards,
     most_levels,
@@ -173,7 +173,7 @@ def test_a_search_brackets_the_threshold(threshold, share, slots):
 def test_a_later_search_finds_an_answer_that_has_moved(first, then, slots):
     spec = asked(SLOTS.replace("1:64", "1:200") if slots else RATES)
     known = searched(spec, first)
-    found = searched(spec, then, Start(known.holds, known.breaks))
+    found = searched(spec, then, BracketStart(known.holds, known.breaks))
     assert found.ended == "found"
     assert found.estimate == pytest.approx(then)
 
@@ -181,7 +181,7 @@ def test_a_later_search_finds_an_answer_that_has_moved(first, then, slots):
 def test_a_later_search_of_the_same_server_takes_two_levels():
     spec = asked()
     known = searched(spec, 43.0)
-    assert [t.level for t in searched(spec, 43.0, Start(known.holds, known.breaks)).trials] == [41.49, 43.33]
+    assert [t.level for t in searched(spec, 43.0, BracketStart(known.holds, known.breaks)).trials] == [41.49, 43.33]
 
 
 @pytest.mark.parametrize("verdict", ["INVALID", "DIED"])
@@ -191,7 +191,7 @@ def test_nothing_is_offered_after_the_end(verdict):
     assert next_level(spec, trials) is None
     found = concluded(trials, spec)
     assert (found.ended, found.holds, found.breaks) == (verdict.lower(), 2, 4 if verdict == "DIED" else None)
-    assert next_level(spec, [trial(spec, 2, 999)], Start(2, found.breaks), ceiling=4) is None
+    assert next_level(spec, [trial(spec, 2, 999)], BracketStart(2, found.breaks), ceiling=4) is None
 
 
 def test_levels_upwards_end_at_the_range():

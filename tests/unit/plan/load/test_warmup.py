@@ -7,7 +7,7 @@ from samples import plan_text
 
 from pytest_llmperf.errors import PlanError
 from pytest_llmperf.plan.file import parse_plan
-from pytest_llmperf.plan.load.shapes import WarmUp
+from pytest_llmperf.plan.load.shapes import WarmUpSpec
 from pytest_llmperf.runner.measure.warmup import warms_further
 
 
@@ -24,7 +24,7 @@ def point(keys: str):
         (", warmup: off", 0, "off", False, False),
         (", warmup_requests: 5", 5, "off", False, False),
         (", warmup_requests: 5, warmup: auto", 5, "auto", True, True),
-        (", warmup: {requests: 100}", 2, WarmUp(requests=100), True, True),
+        (", warmup: {requests: 100}", 2, WarmUpSpec(requests=100), True, True),
         (", prefix_cache: warm", 2, None, False, False),
     ],
 )
