@@ -19,7 +19,7 @@ from pytest_llmperf.servers.secrets import expand_url
 Question = tuple[str, str, tuple[str, ...]]
 """Prompt, answer and references."""
 _TRIES = 2
-_NUMBER = re.compile(r"-?(?:\d+(?:[.,]\d+)?|\.\d+)")
+_NUMBER = re.compile(r"-?(?:\d+(?:[.,]\d+)?|(?<![\w.])\.\d+)")
 
 
 def marks(spec: JudgeSpec, headers: Sequence[tuple[str, str]], questions: Sequence[Question]) -> list[float | str]:

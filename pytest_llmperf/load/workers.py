@@ -253,7 +253,7 @@ async def _message_or_silence(inbox: asyncio.Queue[_Message], crew: Sequence[_Wo
 def _is_stopped(pid: int | None) -> bool:
     """True if a signal has stopped the process; False where /proc does not say."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in ("T", "t")
     except (OSError, IndexError):
         return False
 

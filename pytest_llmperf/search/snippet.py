@@ -18,7 +18,10 @@ from pytest_llmperf.telemetry.gpu import Gpu
 
 _PATHS = frozenset({"cwd", "file", "files", "json_schema", "tokenizer", "values_files"})
 """Keys of paths that count from the plan's folder without ./ before them too."""
-_FREE = frozenset({"args", "config", "env", "extra_body", "headers", "locked", "parameters", "values"})
+_FREE = frozenset(
+    {"args", "config", "convert", "env", "extra_body", "headers", "locked", "namespace_labels", "options"}
+    | {"parameters", "programs", "template", "values"}
+)
 """Keys of mappings whose own keys mean what somebody else says."""
 
 

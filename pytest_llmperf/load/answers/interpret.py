@@ -57,6 +57,10 @@ class AnswerReader:
         self._keep_texts = keep_texts
         self._templates = templates or Templates(endpoint.read)
 
+    def is_cancelled(self, capture: Capture) -> bool:
+        """True for a request that the load broke off and with which nothing else was wrong."""
+        return capture.cancelled and self._read(capture, 1).error == capture.error
+
     def record(
         self, capture: Capture, planned: PlannedRequest, stamps: Stamps, *, request_id: str, due_ns: int | None
     ) -> RequestRecord:

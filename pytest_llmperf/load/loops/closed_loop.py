@@ -121,27 +121,29 @@ class ClosedLoop:
         think_s = (conversation.think_time if conversation else None) or 0.0
         clock = asyncio.get_running_loop().time
         due_s = clock() + (think_s if later[0].think_s is None else later[0].think_s)
-        answer = self._reader.text(exchange.capture())
+        capture = exchange.capture()
+        answer = self._reader.text(capture)
         if answer is None:
-            self._give_up(exchange, later)
+            self._give_up(later, cancelled=self._reader.is_cancelled(capture))
             return False
         history += [("user", str(self._sender.request_bytes.prompts[last.index])), ("assistant", answer)]
         await asyncio.sleep(max(0.0, due_s - clock()))
         return True
 
-    def _give_up(self, failed: Exchange, later: Sequence[PlannedRequest]) -> None:
+    def _give_up(self, later: Sequence[PlannedRequest], *, cancelled: bool) -> None:
         """Turns that will not be sent end as the one before them: failed, or cancelled by the load itself.
 
         Without them the number of errors would depend on where they happened.
         """
         for request in later:
             unsent = self._sender.new_exchange(request)
-            unsent.cancelled = failed.cancelled
+            unsent.cancelled = cancelled
             unsent.end(f"not sent: turn {later[0].turn} of its conversation failed")
         self._sender.done += len(later)
-        self._sender.failed += 0 if failed.cancelled else len(later)
+        self._sender.failed += 0 if cancelled else len(later)
 
 
 def _steady_slots(point: LoadPoint) -> int:
-    """Slots of a loop that does not go by time: an open load's warm-up is such a loop too."""
-    return point.concurrency or min(point.max_in_flight or _WARM_UP_SLOTS, _WARM_UP_SLOTS)
+    """Slots of a loop that does not go by time: the warm-ups of an open load and of stages are such loops too."""
+    most = point.concurrency or max((stage.concurrency or 0 for stage in point.stages), default=0)
+    return most or min(point.max_in_flight or _WARM_UP_SLOTS, _WARM_UP_SLOTS)

@@ -30,6 +30,7 @@ from pytest_llmperf.telemetry.host import host_load, read_host
 
 _REPEATS = 2
 """Most repeats of a run that other work on the client's machine has spoiled."""
+_WENT_BACK = "the server's own account is left out: its counters went back during the run (started anew, or several?)"
 
 
 class Measurement:
@@ -183,7 +184,8 @@ class Measurement:
         try:
             run = replace(run, telemetry=await in_thread(server, server.end_watching))
             if before and (after := await in_thread(server, server.reading)):
-                run = replace(run, server_side=gained(before, after))
+                side = gained(before, after)
+                run = replace(run, server_side=side, notes=run.notes if side else (*run.notes, _WENT_BACK))
         except asyncio.CancelledError:
             self._keep_interrupted(run)
             raise

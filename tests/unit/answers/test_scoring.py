@@ -102,7 +102,7 @@ class Judge(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         replies = {"good": "Quite right: 0.9", "odd": "seven 7", "mute": "hm", "red": "\x1b[31m" + "9" * 5000}
-        replies |= {"bare": "Wrong: .1", "comma": "Falsch: 0,1."}
+        replies |= {"bare": "Wrong: .1", "comma": "Falsch: 0,1.", "version": "0.9, but for 3.11.4"}
         data = json.dumps({"choices": [{"message": {"content": replies.get(answer)}}]}).encode()
         data = b"[" * 100_000 if answer == "deep" else data
         self.send_response(200)
@@ -150,7 +150,7 @@ def test_a_mark_may_have_no_digit_before_its_point_or_a_comma_for_it(judge):
     assert [one.scores for one in done.records] == [{"judge": 0.1}, {"judge": 0.1}]
 
 
-@pytest.mark.parametrize("answer", ["deep", "red", "endless", "none"])
+@pytest.mark.parametrize("answer", ["deep", "red", "endless", "none", "version"])
 def test_a_judges_odd_reply_costs_its_mark_alone(judge, answer):
     url, _ = judge
     spec = AnswerSpec(judge={"url": url, "model": "m", "timeout": "10 s"})

@@ -155,6 +155,20 @@ def test_turns_after_a_cancelled_one_are_cancelled_too() -> None:
     assert [record.sent_ns is None for record in run.records] == [False, False, True, True]
 
 
+def test_turns_after_a_refused_one_have_failed_though_the_load_broke_its_body_off() -> None:
+    async def script(request: Request) -> None:
+        if request.number == 0:
+            await _number(request)
+        else:
+            await request.send(HEAD.replace(b"200 OK", b"500 Internal Server Error"))
+            await request.reader.read()
+
+    run, _ = _run(script, _point(cancel={"share": 1.0, "after": "20 ms"}))
+    assert [(record.cancelled, record.error is None) for record in run.records] == [(False, True)] + [
+        (False, False)
+    ] * 3
+
+
 def test_window_ends_when_the_first_user_has_nothing_left() -> None:
     """Conversation 2 is begun last, at 40 ms; the user of conversation 1 ends at 65, that of 2 has turns until 90."""
 

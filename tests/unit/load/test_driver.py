@@ -669,6 +669,17 @@ def test_warm_up_of_an_open_loop_sends_a_few_requests_at_a_time() -> None:
     assert asyncio.run(main()) == (16, 40)
 
 
+def test_warm_up_of_stages_has_as_many_in_flight_as_the_largest() -> None:
+    async def main() -> tuple[int, int]:
+        async with serve(_answer) as server:
+            stages = ({"concurrency": 4, "duration": "1 s"}, {"concurrency": 24, "duration": "1 s"})
+            point = _point(concurrency=None, requests=None, stages=stages, warmup_requests=40)
+            await warm_up((Target(server.url, "m"),), point, make_trace(point, "key"))
+            return server.connections, len(server.requests)
+
+    assert asyncio.run(main()) == (24, 40)
+
+
 def test_no_request_of_a_warm_up_is_cancelled() -> None:
     async def main() -> list[bool]:
         async with serve(_answer) as server:

@@ -24,6 +24,25 @@ searches:
 """
 
 
+def test_the_options_of_another_program_hold_no_paths(tmp_path):
+    (tmp_path / "engine").mkdir()
+    text = """
+model: m
+servers:
+  s:
+    engine: trtllm
+    flow: serve
+    options: {tokenizer: org/name, max_num_tokens: {sweep: [1024, 2048]}}
+loads:
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 1, requests: 4}
+searches:
+  best: {server: s, loads: [short]}
+"""
+    (tmp_path / "plan.yaml").write_text(text)
+    found = candidates(load_plan(tmp_path / "plan.yaml"), "best", 0)
+    assert "tokenizer: org/name" in plan_snippet(text, found, next(iter(found.configs)), tmp_path)
+
+
 def test_paths_count_from_the_first_plans_folder(tmp_path):
     (tmp_path / "data.jsonl").write_text('{"input": "a"}\n')
     (tmp_path / "plan.yaml").write_text(PLAN)

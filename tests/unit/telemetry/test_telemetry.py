@@ -121,9 +121,10 @@ def test_a_gateway_that_refuses_one_question_ends_no_source():
     stop, statuses = threading.Event(), [503, 429, 200]
 
     def handle(request):
-        say(VLLM, statuses.pop(0), Connection="close")(request)
+        status = statuses.pop(0)
         if not statuses:
             stop.set()
+        say(VLLM, status, Connection="close")(request)
 
     with answering(handle) as (url, _):
         log = sampler.SourceLog("s", sampler.metrics_reader(url, {}))

@@ -336,13 +336,15 @@ class Deployment:
         """The logs of the pods' containers and the cluster's warnings, in a file beside the holder's."""
         path, texts = holder.parts_path(self.log), []
         deadline = time.monotonic() + engine.COLLECTING_S
+        events = self._events(engine.COLLECTING_S / 3)  # they are short, and a node that hangs may take all the time
         each = [(pod["metadata"]["name"], one["name"]) for pod in self.pods for one in rollout.containers(pod)]
         most = min(_MOST_OF_ONE, _MOST_OF_LOGS // max(1, len(each)))
-        for pod, container in each:
+        for left, (pod, container) in zip(range(len(each), 0, -1), each, strict=True):
             words = commands.in_namespace(self.config, "logs", pod, "--container", container, "--tail", "50000")
-            text = tools.last_printed(words, most, deadline)
+            now = time.monotonic()
+            text = tools.last_printed(words, most, now + (deadline - now) / left)
             texts.append(f"==> pod {pod}, container {container} <==\n{text}\n")
-        for one in self._events(max(0.0, deadline - time.monotonic())):
+        for one in events:
             texts.append(f"==> {one['involvedObject']['name']} {one.get('reason')}: {one.get('message')}\n")
         write_whole(path, foreign("".join(texts)))
         holder.log(f"logs and events of {len(self.pods)} pods: {path}")

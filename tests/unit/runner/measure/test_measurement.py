@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from pytest_llmperf.plan.load.spec import LoadSpec
 from pytest_llmperf.records import Run
 from pytest_llmperf.runner.measure import measurement as module
 from pytest_llmperf.runner.measure.measurement import Measurement
+from pytest_llmperf.telemetry.counters import Reading
 
 
 class Server:
@@ -65,9 +67,9 @@ def busy_until(monkeypatch):
     return arrange
 
 
-def measured(runs: int, workers: int | None) -> list[Run]:
+def measured(runs: int, workers: int | None, server: Server | None = None) -> list[Run]:
     kept: list[Run] = []
-    measurement = Measurement(Server(), point(), "key", kept.append, workers)
+    measurement = Measurement(server or Server(), point(), "key", kept.append, workers)
     for _ in range(runs):
         asyncio.run(measurement.run())
     return kept
@@ -92,6 +94,21 @@ def test_no_more_than_the_cores_allow(busy_until):
     runs = measured(2, None)
     assert made == [1, 2, 3, 3]
     assert all("--llmperf-workers 6" in reason for reason in invalid_reasons(runs, point()))
+
+
+def test_counters_that_went_back_are_told(busy_until):
+    class Restarted(Server):
+        counts = iter([34, 4, 4, 9])
+
+        def reading(self) -> list[Reading]:
+            return [Reading({"m": Counter(success_count=next(self.counts))}, Counter())]
+
+    busy_until(1)
+    first, second = measured(2, None, Restarted())
+    assert first.server_side is None
+    assert first.notes[0].startswith("the server's own account is left out: its counters went back during the run")
+    assert second.server_side is not None
+    assert second.notes == ()
 
 
 def test_as_many_as_asked_for(busy_until):

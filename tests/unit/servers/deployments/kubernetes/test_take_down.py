@@ -1,5 +1,6 @@
 """The end of a release, whatever fails on the way to it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,30 @@ def test_a_cluster_that_hangs_is_asked_for_no_log_when_the_time_for_them_is_over
     assert "helm uninstall llmperf-a" in (tmp_path / "called").read_text()
     kept = (tmp_path / "a.pods.log").read_text().splitlines()
     assert kept[:2] == ["==> pod p, container c0 <==", f"[{tmp_path}/kubectl did not end in time]"]
+
+
+def test_a_node_that_hangs_costs_the_logs_of_its_own_pod_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_with_programs(tmp_path)
+    event = {"involvedObject": {"name": "p1"}, "reason": "Evicted", "message": "its node is gone"}
+    (tmp_path / "events.json").write_text(json.dumps({"items": [event]}))
+    answers = f"""case " $* " in
+*" logs p0 "*) exec sleep 600 ;;
+*" logs p1 "*) echo why ;;
+*" events "*) cat {tmp_path}/events.json ;;
+esac"""
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\n{answers}\n")
+    monkeypatch.setattr(engine, "COLLECTING_S", 4.0)
+    deployment = Deployment(config, 1, tmp_path / "a.log")
+    deployment.is_ours = True
+    deployment.pods = [
+        {"metadata": {"name": name, "uid": name}, "status": {"containerStatuses": [{"name": "c"}]}}
+        for name in ("p0", "p1")
+    ]
+    deployment.take_down()
+    kept = (tmp_path / "a.pods.log").read_text()
+    assert f"==> pod p0, container c <==\n[{tmp_path}/kubectl did not end in time]" in kept
+    assert "==> pod p1, container c <==\nwhy\n" in kept
+    assert "==> p1 Evicted: its node is gone" in kept
 
 
 def test_a_signal_in_the_moment_of_taking_down_leaves_no_release(tmp_path: Path) -> None:
