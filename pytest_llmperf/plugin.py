@@ -257,7 +257,9 @@ def pytest_runtest_makereport(
 def _note_phase(session: PytestSession, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
     error = _error_text(call.excinfo, skipped) if call.excinfo else None
-    set_properties(item, session.phase_ended(item.nodeid, call.when, error, skipped))
+    found = session.phase_ended(item.nodeid, call.when, error, skipped)
+    if call.when != "teardown":  # which has none, and JUnit reads those of the call after it
+        set_properties(item, found)
     if call.excinfo and not skipped and (tail := session.server_log(item.nodeid)):
         # A header that starts with "Captured stderr" reaches JUnit's system-err as well as the terminal.
         item.add_report_section(call.when, "stderr (llm server)", tail)

@@ -80,11 +80,14 @@ class RunFolder:
     def note(self, test: str, point_id: str, **facts: Unpack[Facts]) -> Outcome:
         """Stores facts about a test beside those that are known already, and returns them all.
 
-        A result without runs takes the place of none with runs: a test that is run again may come to nothing.
+        A result without runs takes the place of none with runs: a test that is run again may come to nothing. Another
+        result of a test that has ended begins it anew: what was said until then was said of other runs.
         """
         known = self.outcomes.get(test) or Outcome(test, point_id, None)
         if known.result and known.result.runs and "result" in facts and not facts["result"].runs:
             del facts["result"]
+        if known.passed is not None and known.result and "result" in facts:
+            known = Outcome(test, point_id, None)
         self.outcomes[test] = replace(known, **facts)
         return self.outcomes[test]
 

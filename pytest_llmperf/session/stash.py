@@ -43,9 +43,9 @@ def preparation_of(config: pytest.Config) -> Preparation:
 
 
 def set_properties(item: pytest.Item, found: Sequence[tuple[str, Any]]) -> None:
-    """Gives a test JUnit properties, in the place of those of an earlier attempt (pytest-rerunfailures)."""
-    names = {name for name, _ in found}
-    item.user_properties[:] = [*(one for one in item.user_properties if one[0] not in names), *found]
+    """Gives a test JUnit properties, in the place of all those of an earlier attempt (pytest-rerunfailures)."""
+    others = [one for one in item.user_properties if not one[0].startswith("llmperf.")]
+    item.user_properties[:] = [*others, *found]
 
 
 def encoding_of(writer: object) -> str:

@@ -294,6 +294,16 @@ def test_a_test_that_is_run_again_has_its_last_attempts_properties_and_no_earlie
         assert len(names) == len(set(names))
 
 
+def test_a_test_that_fails_before_its_last_call_has_no_properties_of_an_earlier_one(suite):
+    pytest.importorskip("pytest_rerunfailures")
+    fails = edited(RUN_AGAIN, "    yield\n    assert len(attempts) > 1\n", "    assert not attempts\n")
+    suite.write(test=edited(fails, "len(attempts) == 1", "not attempts"))
+    suite.run_apart("-k", "tp1pp1-short", "--reruns=1", "--junitxml=junit.xml", "--llmperf-accept")
+    first, last = ElementTree.parse(suite.pytester.path / "junit.xml").iter("testcase")
+    assert last.find("error") is not None
+    assert [len(list(case.iter("property"))) > 0 for case in (first, last)] == [True, False]
+
+
 @pytest.mark.parametrize("words", [("--collect-only",), ("--llmperf-dry-run",), ("-m", "not llmperf")])
 def test_a_session_that_is_to_write_none_leaves_an_earlier_report(suite, words):
     suite.write(test=TEST + "\n\ndef test_other():\n    pass\n")

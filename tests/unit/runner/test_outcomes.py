@@ -127,3 +127,10 @@ def test_a_later_attempt_that_measures_nothing_takes_nothing_away(session):
     session.note("a.py::t[s]", "s", result=replace(result(), runs=()), error="the second attempt failed")
     assert session.outcomes["a.py::t[s]"].result.runs
     assert session.outcomes["a.py::t[s]"].error == "the second attempt failed"
+
+
+def test_a_test_that_is_measured_again_is_judged_anew(session):
+    session.note("a.py::t[s]", "s", result=result(), sla=(), reruns=("in doubt",))
+    session.note("a.py::t[s]", "s", passed=False)
+    outcome = session.note("a.py::t[s]", "s", result=result())
+    assert (outcome.sla, outcome.passed, outcome.reruns) == (None, None, ())
