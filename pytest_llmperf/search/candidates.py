@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_llmperf.definitions import did_you_mean
 from pytest_llmperf.errors import PlanError
+from pytest_llmperf.gate.answers import GUARD
 from pytest_llmperf.plan.limits import Limit
 from pytest_llmperf.plan.load.point import LoadPoint
 from pytest_llmperf.plan.plan import Plan
@@ -65,7 +66,9 @@ class Candidates:
 
 
 def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
-    """The search called `name`; `gpus` are there for replicas. PlanError when the plan has none of that name."""
+    """The search called `name`; `gpus` are there for replicas. PlanError when the plan has none of that name, or
+    where a load has a limit that no run by itself has a value of.
+    """
     if name not in plan.searches:
         known = ", ".join(plan.searches) or "none"
         hint = did_you_mean(name, list(plan.searches))
@@ -81,7 +84,13 @@ def candidates(plan: Plan, name: str, gpus: int) -> Candidates:
         position: with_replicas(server.config([o[at] for o, at in zip(orders, position, strict=True)]), gpus, auto)
         for position in space.positions()
     }
-    return Candidates(name, spec, server, space, orders, configs, _points(plan, spec))
+    points = _points(plan, spec)
+    if guarded := [point.name for point in points if any(limit.quantity == GUARD for limit in point.sla)]:
+        raise PlanError(
+            f"search {name!r} judges every run by itself, and {GUARD}, a limit at {', '.join(guarded)}, is one of all "
+            "runs together: take it out of `sla` and `constraints`, or name other `loads`"
+        )
+    return Candidates(name, spec, server, space, orders, configs, points)
 
 
 def with_replicas(config: ServerConfig, gpus: int, auto: bool) -> ServerConfig:

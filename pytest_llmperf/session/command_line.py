@@ -129,7 +129,7 @@ def check_options(config: pytest.Config) -> None:
             problem = f"--llmperf-output {output!r} is a file, not the folder of a session"
         if problem:
             raise pytest.UsageError(f"--llmperf-{name} (ini {_ini_name(name)}): {problem}")
-    if given["dry-run"] and config.getoption("dist", "no") != "no":
+    if given["dry-run"] and config.getoption("dist", "no") != "no" and config.getoption("tx", None):
         raise pytest.UsageError(
             "--llmperf-dry-run tells of this process's tests, and xdist's workers have them: add -n0"
         )

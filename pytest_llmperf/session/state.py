@@ -264,16 +264,18 @@ class PytestSession:
         return mistakes(self.prepared.collection, self.program, self.options, self.gpus)
 
     def write_report(self, *, complete: bool) -> bool:
-        """Writes everything that was asked for, if there is anything to report; `complete`: every test had its turn.
+        """Writes everything that was asked for; `complete`: every test had its turn.
 
-        False when something could not be written, which a note then says.
+        Nothing where no folder was taken and there is nothing to report. False when something could not be written,
+        which a note then says.
         """
         folder, searches = self.folder, tuple(self.searches.values())
         if complete and self.program.complete:
             slugs = {outcome.result.environment.slug for outcome in folder.outcomes.values() if outcome.result}
             unused = partial(self.judge.unused, slugs, self.program.tests)
             with_failure_noted(folder, "which baselines are unused", lambda: folder.notes.extend(unused()))
-        if not (folder.outcomes or searches):
+        is_empty = not (folder.outcomes or searches)
+        if is_empty and not folder.is_claimed:
             return True
         json, html, exports = self.options.json, self.options.html, self.options.exports
         history = self.options.history
@@ -283,7 +285,7 @@ class PytestSession:
             else True,
             with_failure_noted(folder, "exports", lambda: write_exports(folder, exports)),
             with_failure_noted(folder, "history", lambda: write_history(folder, history, searches))
-            if history
+            if history and not is_empty
             else True,
             # The report is last, since it has the notes on the others' failures.
             with_failure_noted(folder, "report", lambda: write_report(folder, json, searches)),

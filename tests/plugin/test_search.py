@@ -75,6 +75,13 @@ def test_a_machine_that_can_run_none_of_them(searching, args, outcome):
     result.stdout.fnmatch_lines(["*2 configurations, and none can run here: needs 900 GPUs, found *"])
 
 
+def test_a_session_that_could_search_nothing_says_so_and_is_over(searching):
+    for _ in range(2):
+        searching.run("-k", "huge", "--llmperf-html=page.html").assert_outcomes(skipped=1, deselected=2)
+        assert searching.report()["points"] == []
+        assert (searching.pytester.path / "page.html").exists()
+
+
 @pytest.mark.parametrize(
     ("marker", "message"),
     [

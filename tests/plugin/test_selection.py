@@ -110,6 +110,11 @@ def test_a_dry_run_is_not_shared_out(suite):
     result.stderr.fnmatch_lines(["*--llmperf-dry-run tells of this process's tests, *: add -n0"])
 
 
+def test_a_dry_run_needs_no_option_where_nothing_is_shared_out(suite):
+    pytest.importorskip("xdist")
+    assert suite.run_apart("--dist=loadfile", "--llmperf-dry-run").ret == 0
+
+
 def test_every_option_has_help_and_an_ini_twin(suite):
     text = suite.run("--help").stdout.str()
     updates = ("update-baselines", "update-new", "allow-ci-update")

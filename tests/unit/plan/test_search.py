@@ -87,6 +87,12 @@ def test_constraints_stand_beside_the_loads_own_limits():
     assert [point.name for point in candidates(plan("{server: grid, loads: short}"), "best", 8).points] == ["short"]
 
 
+def test_a_limit_of_all_runs_together_is_refused():
+    found = plan('{server: grid, loads: short, constraints: {output_agreement: ">= 95 %"}}')
+    with pytest.raises(PlanError, match="output_agreement, a limit at short, is one of all runs together: take it"):
+        candidates(found, "best", 8)
+
+
 def test_a_plan_without_that_search():
     with pytest.raises(PlanError, match="the plan has no search 'bset'; did you mean 'best'"):
         candidates(plan(), "bset", 8)
