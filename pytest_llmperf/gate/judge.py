@@ -85,7 +85,7 @@ class Judge:
             self._to_come[test] = len(self.margins_of(test, point))
 
     def settle(self, test: str) -> None:
-        """Takes in that a test is over: what it was expected to compare and has not is compared no more."""
+        """Takes in that what a test was expected to compare and has not is compared no more, as when it is over."""
         self._to_come.pop(test, None)
 
     def file(self, test: str, result: Result) -> Path:
@@ -141,13 +141,13 @@ class Judge:
         if old := result.reference:
             series, notes = series_of_two(old, result, margins, apart=False)
             sides = (old.server.name, result.server.name)
-            notes = (*notes, *bound_notes(result, margins, series))
+            notes = (*notes, *bound_notes(result, margins, series, profile))
             regression = self._judged(test, series, duet_rules(profile), notes, sides)
             return self._with_answers(test, regression, result, {"duet": [answers_of(old.runs)]}, duet_rules(profile))
         stored = read_stored(self.folder, result.environment.slug, test)
         stored = (without_session(stored, own) if own else None) or stored
         series, notes = gated_series(stored, result, margins)
-        notes = (*notes, *bound_notes(result, margins, series))
+        notes = (*notes, *bound_notes(result, margins, series, profile))
         regression = self._judged(test, series, RULES[profile], notes)
         regression = replace(regression, against=against(stored, self._commit))
         held = {session.id: session.answers for session in stored.anchor}
@@ -230,15 +230,24 @@ class Judge:
         return self._checked[1]
 
     def failed_requests(self, result: Result) -> tuple[str, ...]:
-        """Sentences on a broken limit of failed requests: a server is fast while it refuses. Empty where none is."""
+        """Sentences on a broken limit of failed requests: a server is fast while it refuses. Empty where none is.
+
+        In a duet those of the old server count too, by its name.
+        """
         broken = [check for check in self.sla(result) if check.limit.metric == "error_rate" and not check.ok]
-        return (*(check.describe() for check in broken), *result.failures) if broken else ()
+        found = (*(check.describe() for check in broken), *result.failures) if broken else ()
+        if (old := result.reference) is None:
+            return found
+        return (*(f"{old.server.name}: {line}" for line in self.failed_requests(old)), *found)
 
     def doubt(self, test: str, result: Result, gates: frozenset[str]) -> Doubt:
         """Returns why the verdicts of these gates need one more run, if they do."""
         if result.incomparable or (result.capacity and result.capacity.value is None):
+            self.settle(test)
             return Doubt()
         if "baseline" in gates:
+            if self.is_recording(test, result):
+                self.settle(test)
             wanted = self.runs_wanted(test, result)
             if wanted > len(result.runs):
                 why = f"a duet, which takes {wanted} runs of both servers"
@@ -251,6 +260,7 @@ class Judge:
         try:
             point = self.regression(test, result).point
         except BaselineError:
+            self.settle(test)
             return Doubt(tuple(open_))
         gated = [f"{m.series.quantity}: {m.reason}" for m in point.metrics if m.undecided] if point.run_again else []
         return Doubt((*open_, *gated), point.relaunch)

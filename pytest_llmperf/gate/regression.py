@@ -262,11 +262,13 @@ def candidate(result: Result, quantity: Quantity) -> PerRun:
     return tuple(tuple(summary.value(quantity) for _, summary in launch) for _, launch in launches)
 
 
-def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Sequence[Series]) -> list[str]:
+def bound_notes(
+    result: Result, margins: Mapping[Quantity, float], series: Sequence[Series], profile: GateProfile = "default"
+) -> list[str]:
     """Notes beside the verdict on a capacity; none of any other point.
 
     BaselineError where a lower bound lies below all runs of the reference, or below its mean by more than the margin:
-    that is neither as good nor worse.
+    that is neither as good nor worse. By its mean alone a profile that only reports judges it, and warns.
     """
     capacity = result.capacity
     if capacity is None or capacity.value is None:
@@ -281,7 +283,7 @@ def bound_notes(result: Result, margins: Mapping[Quantity, float], series: Seque
     if capacity.is_bound:
         held = [runs for side in series if (runs := [one for launch in side.baseline for one in launch if one])]
         mean, least = max(map(geometric_mean, held), default=0.0), min(map(min, held), default=0.0)
-        if capacity.value < max(least, mean / (1 + margin)):
+        if capacity.value < (least if profile == "report-only" else max(least, mean / (1 + margin))):
             raise BaselineError(
                 f"{capacity.sentence}. That is below the reference's {mean:.4g}, so it cannot be told whether it got "
                 "worse; widen the range, or mend what kept the client from offering more"

@@ -33,10 +33,10 @@ def check_sla(limits: Sequence[Limit], result: Result, most_runs: int) -> tuple[
 
 def _lowest_holds(capacity: Capacity, n: int) -> SlaCheck:
     """A search without a limit on its capacity must find a level that holds: its lowest one at least."""
-    limit = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=capacity.asked.span[0])
     # The answer may lie below the level that held: of random arrivals it is the low end of its interval.
-    value = None if capacity.value is None else max(capacity.value, limit.value)
-    return SlaCheck(limit, value, n, compared(limit, value), reason=capacity.sentence)
+    least = min(filter(None, (capacity.asked.span[0], capacity.value)))
+    limit = Limit(metric=capacity.quantity.metric, stat=None, op=">=", value=least)
+    return SlaCheck(limit, capacity.value, n, compared(limit, capacity.value), reason=capacity.sentence)
 
 
 def _check_score(limit: Limit, result: Result) -> SlaCheck:

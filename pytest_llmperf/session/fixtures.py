@@ -270,16 +270,26 @@ def _doubt(session: PytestSession, test: str, result: Result, text: str) -> Inco
         case "xfail":
             findings = _failure_text(session, test, result)
             if _has_failed(session, test, result):
-                raise AssertionError(findings)
+                against = (*result.incomparable, *session.judge.failed_requests(result))
+                raise AssertionError("\n  ".join([findings, *against]))
             pytest.xfail(text)
     return InconclusiveWarning(text)
 
 
 def _has_failed(session: PytestSession, test: str, result: Result) -> bool:
-    """True if one of the gates, as far as both are noted, fails the test."""
-    outcome, is_quiet = session.folder.outcomes[test], session.judge.profile_of(result.load) == "report-only"
-    is_worse = outcome.regression is not None and outcome.regression.verdict in ("FAIL", "NO BASELINE")
-    return (is_worse and not is_quiet) or not all(check.ok for check in outcome.sla or ())
+    """True if one of the gates fails the test; both are noted, as far as they come to a verdict."""
+    outcome, planned, judge = session.folder.outcomes[test], session.program.tests.get(test), session.judge
+    if not all(check.ok for check in outcome.sla or ()):
+        return True
+    is_quiet = judge.profile_of(result.load) == "report-only"
+    if outcome.regression is not None and outcome.regression.verdict in ("FAIL", "NO BASELINE") and not is_quiet:
+        return True
+    if planned is None or "baseline" not in planned.gates or judge.is_recording(test, result):
+        return False
+    if result.incomparable or (judge.failed_requests(result) and not is_quiet):
+        return True
+    is_there = result.reference is not None or judge.file(test, result).exists()
+    return outcome.regression is None and is_there  # a baseline that is not there may be skipped
 
 
 def _warn(warning: InconclusiveWarning | ReportOnlyWarning) -> None:

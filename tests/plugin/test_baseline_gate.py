@@ -341,18 +341,27 @@ Judge.sla = lambda self, result: tuple(SlaCheck(one, 0.0, 1, "INCONCLUSIVE") for
 
 
 @pytest.mark.parametrize(
-    ("first", "told"), [("sla", "*ITL p50 +*: FAIL against the baseline"), ("baseline", "*: FAIL against the SLA; *")]
+    ("first", "change", "told"),
+    [
+        ("sla", SLOWER, "*ITL p50 +*: FAIL against the baseline"),
+        (
+            "sla",
+            ("output_tokens: 4, concurrency", "output_tokens: 5, concurrency"),
+            "*is not comparable: output_tokens was 4, is 5*",
+        ),
+        ("baseline", ('error_rate: "<= 0"', 'itl_p50: "<= 1 us"'), "*: FAIL against the SLA; *"),
+    ],
+    ids=["slower", "not comparable", "limit"],
 )
-def test_doubt_of_one_gate_hides_no_failure_of_the_other(recorded, first, told):
+def test_doubt_of_one_gate_hides_no_failure_of_the_other(recorded, first, change, told):
     """An xfail ends the test before the other gate is asked."""
     words = ["--llmperf-inconclusive=xfail"]
+    recorded.edit_plan(*change)
     if first == "sla":
-        recorded.edit_plan(*SLOWER)
         conftest = recorded.pytester.path / "conftest.py"
         conftest.write_text(conftest.read_text() + DOUBT)
     else:
         _multiply_inter_token_latencies(recorded, 0.05, 20, 0.05, 20, 1)
-        recorded.edit_plan('error_rate: "<= 0"', 'itl_p50: "<= 1 us"')
         words.append("--llmperf-budget=10ms")
         checks = "    sla.check(result)\n", "    baseline.check(result)\n"
         recorded.write(test=edited(TEST, "".join(checks), "".join(reversed(checks))))

@@ -98,11 +98,12 @@ def test_what_becomes_of_doubt(duet, option, code, monkeypatch):
     assert result.exit_code == code, result.output
 
 
-def test_a_server_that_refuses_requests_fails(duet, tmp_path):
-    """It is fast while it does."""
-    result = duet("fast", "refusing", "--request-rate=200", *LOAD[1:])
+@pytest.mark.parametrize(("a", "b", "whose"), [("fast", "refusing", ""), ("refusing", "fast", "a: ")])
+def test_a_server_that_refuses_requests_fails(duet, tmp_path, a, b, whose):
+    """It is fast while it does, and the old one is beaten for it or not."""
+    result = duet(a, b, "--request-rate=200", *LOAD[1:])
     assert result.exit_code == 1, result.output
-    assert "too many requests failed, so nothing can be said about it\n  error_rate: " in result.output
+    assert f"too many requests failed, so nothing can be said about it\n  {whose}error_rate: " in result.output
     (point,) = json.loads((tmp_path / "out" / "report.json").read_text())["points"]
     assert point["passed"] is False
 

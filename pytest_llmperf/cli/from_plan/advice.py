@@ -14,7 +14,7 @@ from pytest_llmperf.definitions import Quantity
 from pytest_llmperf.gate.regression import candidate
 from pytest_llmperf.gate.rules import DEFAULT
 from pytest_llmperf.metrics.result import Result
-from pytest_llmperf.metrics.stats.margins import MINIMUM_REQUESTS, Prior, tolerance
+from pytest_llmperf.metrics.stats.margins import Prior, fewest_requests, tolerance
 from pytest_llmperf.metrics.trust.length import PART_OF_MARGIN, rounded_up, run_errors, typical_errors
 from pytest_llmperf.runner.measure.length import MOST_TIMES
 
@@ -86,8 +86,7 @@ def _times(own: Mapping[Quantity, float], margins: Mapping[Quantity, float]) -> 
 
 def _is_counted(result: Result, quantity: Quantity, times: float) -> bool:
     """True if runs that are longer by this factor have enough requests for the quantity; it is not gated below."""
-    least = MINIMUM_REQUESTS.get(quantity.stat or "")
-    return least is None or min(one.n(quantity) for one in result.summaries) * times >= least.per_run
+    return min(one.n(quantity) for one in result.summaries) * times >= fewest_requests(quantity)
 
 
 def _length(result: Result, times: float) -> dict[str, str]:

@@ -60,9 +60,11 @@ def test_a_verdict_without_doubt_is_not_taken_apart():
     assert all(metric.noise is None for metric in found.metrics)
 
 
-def test_a_test_that_ended_without_a_comparison_makes_no_other_one_doubtful():
+@pytest.mark.parametrize("why", ["ended", "recorded", "nothing to compare with"])
+def test_a_test_without_a_comparison_makes_no_other_one_doubtful(why, tmp_path):
     new, old = (result([steady_run(number, slowness) for number in range(5)]) for slowness in (1.03, 1.0))
-    judge, others = Judge(Path("none"), margins={"itl_p50": 0.01}), [f"t[{number}]" for number in range(200)]
+    judge = Judge(tmp_path, margins={"itl_p50": 0.01}, recording="missing" if why == "recorded" else "nothing")
+    others = [f"t[{number}]" for number in range(200)]
 
     def verdict():
         found = judge.regression("t", replace(new, reference=old))
@@ -72,5 +74,8 @@ def test_a_test_that_ended_without_a_comparison_makes_no_other_one_doubtful():
         judge.expect(other, new.load, {}, frozenset({"baseline"}))
     assert verdict() == "INCONCLUSIVE"
     for other in others:
-        judge.settle(other)
+        if why == "ended":
+            judge.settle(other)
+        else:
+            assert not judge.doubt(other, new, frozenset({"baseline"})).reasons
     assert verdict() == "FAIL"

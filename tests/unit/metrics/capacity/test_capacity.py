@@ -391,6 +391,14 @@ def test_a_bound_below_the_baseline_is_no_verdict(slowest):
         bound_notes(now, gated_margins(now.load, {}), series)
 
 
+def test_a_bound_below_the_mean_of_the_baseline_is_told_where_nothing_fails():
+    narrow = asked('{request_rate: "1:32", sla: {ttft_p50: "<= 20 ms"}}')
+    now = measured(43, 43, 43, spec=narrow)
+    series, _ = gated_series(baseline(measured(24, 43, 43, 43, 43)), now, gated_margins(now.load, {}))
+    (note,) = bound_notes(now, gated_margins(now.load, {}), series, "report-only")
+    assert note.startswith("capacity is at least 32 req/s")
+
+
 def test_a_bound_above_the_baseline_says_what_it_does_not_see():
     now = measured(900, 900, 900)
     series, _ = gated_series(baseline(measured(43, 43, 43, 43, 43)), now, gated_margins(now.load, {}))
@@ -431,7 +439,7 @@ def test_a_lowest_level_that_holds_is_enough_whatever_its_interval():
     now = replace(now, capacity=replace(now.capacity, random_arrivals=True))
     assert now.capacity.value < 1 == now.capacity.holds
     (check,) = check_sla((), replace(now, metrics=now.metrics.with_scalars({"capacity": now.capacity.value})), 8)
-    assert (check.verdict, check.value, check.undecided) == ("PASS", 1, False)
+    assert (check.verdict, check.value, check.undecided) == ("PASS", now.capacity.value, False)
 
 
 def test_a_limit_above_what_could_be_offered_is_not_met():
