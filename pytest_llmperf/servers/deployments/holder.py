@@ -23,6 +23,9 @@ from pytest_llmperf.servers.secrets import hide_references
 
 _REPORT_TIMEOUT_S = 10.0
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+_AGAIN_S = 1.0
+
 _LONGEST_LINE = 4000
 """Characters of a line in a log, and of a text in the facts."""
 
@@ -40,19 +43,26 @@ class StepFailed(Exception):
 
 
 def stop_on_signals() -> None:
-    """Lets the first SIGTERM or SIGINT raise Stopped; what comes later must not break the taking down."""
+    """Lets the first SIGTERM or SIGINT raise Stopped; what comes later must not break the taking down.
+
+    Python drops what is raised while it forks or finalizes an object, so that Stopped is raised every second until
+    `ignore_signals` is called.
+    """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        ignore_signals()
+        for other in _ENDS:
+            signal.signal(other, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         raise Stopped
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in (*_ENDS, signal.SIGALRM):
         signal.signal(signum, stop)
 
 
 def ignore_signals() -> None:
     """Lets nothing but SIGKILL interrupt what follows."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    for signum in (*_ENDS, signal.SIGALRM):
         signal.signal(signum, signal.SIG_IGN)
 
 

@@ -396,6 +396,7 @@ def main(argv: list[str]) -> int:
         try:
             holder.ignore_signals()  # the first signal may come just before
         finally:
+            holder.ignore_signals()
             if deployment is not None:
                 deployment.take_down()
     return 0

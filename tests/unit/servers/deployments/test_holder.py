@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,24 @@ import pytest
 from pytest_llmperf.servers.deployments import holder
 
 HOSTILE = "\x1b[31mred\nLEFT BEHIND: nothing " + "x" * 100_000
+
+DROPPED = """
+import os, signal
+from pytest_llmperf.servers.deployments.holder import Stopped, ignore_signals, stop_on_signals
+
+stop_on_signals()
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+try:
+    if not os.fork():
+        os._exit(0)
+    while True:
+        signal.pause()
+except Stopped:
+    ignore_signals()
+    print("heard")
+os.kill(os.getpid(), signal.SIGALRM)
+print("ended")
+"""
 
 
 def test_words_of_others_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,3 +61,10 @@ def test_settings_hide_what_they_refer_to_and_nothing_of_themselves(
     assert json.loads(path.read_text()) == holder.read_settings(path) == given
     holder.log("it is team-a-4711")
     assert "it is ***" in capsys.readouterr().err
+
+
+def test_a_signal_that_python_drops_is_heard_again():
+    """What a handler raises in a hook of a fork goes to no one, and the deployment would stay."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60, check=True)
+    assert "Exception ignored" in done.stderr
+    assert done.stdout == "heard\nended\n"
