@@ -21,8 +21,8 @@ servers:
   big: {engine: embedded, gpus: 99}
   half: {engine: embedded, args: {dtype: half}, unlocked: [dtype]}
 loads:
-  short: {input_tokens: 8, output_tokens: 4, concurrency: 4, requests: 20, warmup_requests: 1}
-  rate: {input_tokens: 8, output_tokens: 4, request_rate: 200, requests: 20, warmup_requests: 1}
+  short: {input_tokens: 8, output_tokens: 4, concurrency: 4, requests: 30, warmup_requests: 1}
+  rate: {input_tokens: 8, output_tokens: 4, request_rate: 200, requests: 30, warmup_requests: 1}
 margins: {itl_p50: 60 %, itl_mean: 60 %, ttft_p50: 900 %, ttft_mean: 900 %, output_token_throughput: 90 %}
 """
 TEST = """
@@ -192,7 +192,7 @@ def test_a_dry_run_shows_both_commands(suite):
             "*--decode-ms-per-step 3*",
             "slow: 0 GPUs needed",
             "*--decode-ms-per-step 20*",
-            "  short: *3 runs x 20 requests*on each",
+            "  short: *3 runs x 30 requests*on each",
         ]
     )
 
@@ -201,7 +201,7 @@ def test_a_dry_run_shows_both_commands(suite):
 def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
     """In its second run; what was measured before is kept."""
     line = f"  {dying}: {{engine: embedded, args: {{"
-    write(suite, function("test_serving", "old", "same"), plan=edited(PLAN, line, f"{line}fault-die-after: 35, "))
+    write(suite, function("test_serving", "old", "same"), plan=edited(PLAN, line, f"{line}fault-die-after: 50, "))
     result = suite.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*ServerError: server '{dying}' died; exit code *"])
@@ -212,7 +212,7 @@ def test_a_server_that_dies_ends_the_duet_with_its_name(suite, dying):
 
 
 def test_an_interrupt_keeps_what_was_measured_of_both(suite):
-    plan = edited(PLAN, "requests: 20", "requests: 40")
+    plan = edited(PLAN, "requests: 30", "requests: 40")
     write(suite, function("test_serving", "old", "same", 'loads=["short"], runs=50'), plan=plan)
     started = Started(suite, *LENIENT)
     started.wait_for("a run is over")
